@@ -1,0 +1,89 @@
+"""Any network -> its SHC counterpart: the chosen convolutions become SHConv2d, everything else stays as it is.
+The identity start computes, at first, what the network computed before."""
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from shconv.errors import InputError
+from shconv.layers import SHConv2d
+
+Where = Callable[[str, nn.Module], bool]
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+_COPIED = (
+    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode",
+)  # fmt: skip
+
+
+def is_3x3(name: str, module: nn.Module) -> bool:
+    """True for a 3x3 convolution that is not yet an SHC: the paper's choice of layers (section 3.2)."""
+    return isinstance(module, nn.Conv2d) and not isinstance(module, SHConv2d) and tuple(module.kernel_size) == (3, 3)
+
+
+def to_shc(
+    model: ModelT,
+    where: Where = is_3x3,
+    start: Literal["identity", "random"] = "identity",
+    inplace: bool = False,
+) -> ModelT:
+    """Replace the convolutions that where(name, module) picks by SHConv2d with the same weights.
+
+    Args:
+        model: any network; left untouched unless inplace.
+        where: (name, module) -> whether to convert it; by default every 3x3.
+        start: "identity": the hypernetwork's last layer is zero, so M = 0.5 exactly, and the weight is doubled, so that
+            the network computes what it did. "random": the hypernetwork starts at PyTorch's default (M near 0.5), the
+            weight stays.
+        inplace: convert model itself (a model that is itself a convolution can only be returned anew).
+
+    Returns:
+        The converted network, in the same mode, on the same device.
+
+    Raises:
+        InputError: nothing was picked; something picked is no plain nn.Conv2d (a subclass would lose what it adds).
+    """
+    if start not in ("identity", "random"):
+        raise InputError(f'start must be "identity" or "random", got {start!r}')
+    if not inplace:
+        model = copy.deepcopy(model)
+    picked = {module: name for name, module in model.named_modules() if where(name, module)}
+    if not picked:
+        raise InputError(f"where= picked no module of {type(model).__name__}: nothing to convert")
+    for module, name in picked.items():
+        if type(module) is not nn.Conv2d:
+            raise InputError(
+                f"{name or 'the model'} is a {type(module).__name__}, not a plain nn.Conv2d: it cannot be converted"
+            )
+    converted = {module: _convert(module) for module in picked if isinstance(module, nn.Conv2d)}
+    if start == "identity":
+        _start_at_identity(converted.values())
+    for path, child in list(
+        model.named_modules(remove_duplicate=False)
+    ):  # a shared layer is replaced wherever it stands
+        if isinstance(child, nn.Conv2d) and child in converted and path:
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, converted[child])
+    return cast(ModelT, converted[model]) if isinstance(model, nn.Conv2d) else model
+
+
+def _convert(conv: nn.Conv2d) -> SHConv2d:
+    arguments: dict[str, Any] = {name: getattr(conv, name) for name in _COPIED}
+    place: dict[str, Any] = {"device": conv.weight.device, "dtype": conv.weight.dtype}
+    layer = SHConv2d(**arguments, bias=conv.bias is not None, **place)
+    layer.weight, layer.bias = conv.weight, conv.bias
+    return layer.train(conv.training)
+
+
+@torch.no_grad()
+def _start_at_identity(layers: Iterable[SHConv2d]) -> None:
+    doubled: set[Tensor] = set()
+    for layer in layers:
+        layer.hyper.output.weight.zero_()
+        layer.hyper.output.bias.zero_()
+        if layer.weight not in doubled:  # a weight that several layers share is doubled once
+            layer.weight.mul_(2)
+            doubled.add(layer.weight)

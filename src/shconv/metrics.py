@@ -1,0 +1,77 @@
+"""The scores: accuracy with its interval, Relative Confidence and Relative Confidence Diminution (RCD, eq 5).
+Per image, in float64 and in log space, so that a confident prediction neither under- nor overflows."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from shconv.errors import InputError
+
+_RELATIVE_SD_FLOOR = 1e-12
+
+
+def accuracy_interval(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """The Wilson score interval of correct / n, 95 % by default: (low, high) in [0, 1]. n = 0 gives (0, 1)."""
+    if not 0 <= correct <= n:
+        raise InputError(f"correct must lie in 0..n, got correct={correct}, n={n}")
+    if n == 0:
+        return 0.0, 1.0
+    p = correct / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    reach = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def relative_confidence(logits: Tensor, labels: Tensor) -> Tensor:
+    """RC = ln(p_y / SD of the other classes' probabilities), natural logarithm, population SD (eq 5).
+
+    Args:
+        logits: (N, K), K at least 3. labels: true classes (N,).
+
+    Returns:
+        float64 (N,). Where all other probabilities are equal the SD is 0; it is floored at 1e-12 of the largest
+        of them, see relative_confidence_floored.
+
+    Raises:
+        InputError: fewer than 3 classes, wrong shapes, labels out of range, logits not finite.
+    """
+    log_p_y, log_largest, relative_sd = _parts(logits, labels)
+    return log_p_y - log_largest - relative_sd.clamp(min=_RELATIVE_SD_FLOOR).log()
+
+
+def relative_confidence_floored(logits: Tensor, labels: Tensor) -> Tensor:
+    """True (N,) for the images whose SD was floored: their relative confidence is a bound, not a measurement."""
+    return _parts(logits, labels)[2] < _RELATIVE_SD_FLOOR
+
+
+def rcd(clean_logits: Tensor, adversarial_logits: Tensor, labels: Tensor) -> Tensor:
+    """RCD = RC(clean) - RC(adversarial), float64 (N,): positive means damage (the sign printed in eq 5 is reversed).
+
+    It measures confidence and can improve while accuracy falls: never the only robustness number.
+    """
+    return relative_confidence(clean_logits, labels) - relative_confidence(adversarial_logits, labels)
+
+
+def _parts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """ln p_y, ln of the largest other probability, and the others' SD relative to that largest one."""
+    if logits.dim() != 2 or labels.shape != logits.shape[:1]:
+        raise InputError(f"wanted logits (N, K) and labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
+    if logits.shape[1] < 3:
+        raise InputError(f"relative confidence needs at least 3 classes, got {logits.shape[1]}")
+    if labels.is_floating_point() or (
+        len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]
+    ):
+        raise InputError(f"labels must be integers in 0..{logits.shape[1] - 1}, got {labels.dtype} {_range(labels)}")
+    if not torch.isfinite(logits).all():
+        raise InputError("logits must be finite, got NaN or infinity")
+    log_p = logits.double().log_softmax(dim=1)
+    is_label = torch.zeros_like(log_p, dtype=torch.bool).scatter_(1, labels[:, None], True)
+    log_others = log_p[~is_label].view(len(log_p), -1)  # (N, K - 1)
+    log_largest = log_others.amax(dim=1)
+    relative_sd = (log_others - log_largest[:, None]).exp().std(dim=1, correction=0)
+    return log_p[is_label], log_largest, relative_sd
+
+
+def _range(labels: Tensor) -> str:
+    return f"between {labels.min()} and {labels.max()}"

@@ -1,0 +1,66 @@
+"""The networks by name: three of the paper's, each vanilla and as its SHC counterpart."""
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from shconv.convert import is_3x3, to_shc
+from shconv.errors import InputError
+from shconv.models.normalize import Normalization
+from shconv.models.plain import Plain10
+from shconv.models.resnet import BasicBlock, Bottleneck, ResNet
+
+_VANILLA: dict[str, Callable[..., nn.Module]] = {
+    "plain10": Plain10,
+    "resnet18": partial(ResNet, BasicBlock, (2, 2, 2, 2)),
+    "resnet50": partial(ResNet, Bottleneck, (3, 4, 6, 3)),
+}
+
+
+def list_models() -> list[str]:
+    """The names create_model takes: each vanilla network followed by its SHC counterpart."""
+    return [name + suffix for name in _VANILLA for suffix in ("", "_shc")]
+
+
+def create_model(
+    name: str,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    stem: str = "imagenet",
+    width: int = 64,
+    normalize: Normalization = None,
+) -> nn.Module:
+    """Build a network of the paper (section 3.2), randomly initialised.
+
+    Args:
+        name: one of list_models(); "*_shc" has a Statistical Hyper-Convolution in every 3x3 but the stem.
+        stem: "imagenet" (7x7/2, max pool) or "small" (3x3/1, no pool; for images up to 64 px).
+        width: channels of the first stage, 64 in the paper.
+        normalize: None (the paper feeds [0, 1]), "imagenet", or (mean, std) by channel.
+
+    Returns:
+        A network from images (N, in_channels, H, W) in [0, 1] to logits (N, num_classes).
+        With the same random seed a network and its SHC counterpart start with the same convolution weights.
+
+    Raises:
+        InputError: unknown name (near ones are offered) or an argument out of range.
+    """
+    if name not in list_models():
+        near = difflib.get_close_matches(name, list_models(), n=3, cutoff=0.4) or list_models()
+        raise InputError(f"unknown model {name!r}; did you mean {', '.join(near)}?")
+    if stem not in ("imagenet", "small"):
+        raise InputError(f'stem must be "imagenet" or "small", got {stem!r}')
+    if min(num_classes, in_channels, width) < 1:
+        raise InputError(
+            f"num_classes, in_channels and width must be at least 1, got {num_classes}, {in_channels}, {width}"
+        )
+    model = _VANILLA[name.removesuffix("_shc")](
+        num_classes=num_classes, in_channels=in_channels, stem=stem, width=width, normalize=normalize
+    )
+    return to_shc(model, where=_behind_the_stem, start="random", inplace=True) if name.endswith("_shc") else model
+
+
+def _behind_the_stem(name: str, module: nn.Module) -> bool:
+    return is_3x3(name, module) and name != "conv1"

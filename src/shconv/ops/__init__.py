@@ -1,0 +1,6 @@
+"""The filtered convolution: one definition (reference) and several ways to compute it."""
+
+from shconv.ops import reference
+from shconv.ops.op import FORMULATIONS, filtered_conv2d
+
+__all__ = ["FORMULATIONS", "filtered_conv2d", "reference"]

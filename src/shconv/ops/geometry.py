@@ -1,0 +1,95 @@
+"""Where a convolution's taps lie: stride, padding, dilation and groups as the formulations take them,
+and the checks every call passes before any of them runs."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from shconv.errors import InputError
+
+Pair = tuple[int, int]
+IntOrPair = int | Pair
+
+
+class Geometry(NamedTuple):
+    """Normalised arguments of a 2-d convolution; every pair is (vertical, horizontal)."""
+
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+
+    def output_size(self, x: Tensor, weight: Tensor) -> Pair:
+        """(H', W') of the output for x (N, D, H, W) and weight (C, D / groups, S_h, S_w)."""
+
+        def along(axis: int) -> int:
+            reach = self.dilation[axis] * (weight.shape[2 + axis] - 1) + 1
+            return (x.shape[2 + axis] + 2 * self.padding[axis] - reach) // self.stride[axis] + 1
+
+        return along(0), along(1)
+
+
+def pair(value: IntOrPair) -> Pair:
+    """2 -> (2, 2)."""
+    if isinstance(value, int):
+        return value, value
+    first, second = value
+    return int(first), int(second)
+
+
+def resolve_padding(
+    x: Tensor, weight: Tensor, padding: str | IntOrPair, stride: Pair, dilation: Pair
+) -> tuple[Tensor, Pair]:
+    """Turn "same" and "valid" into numbers; a "same" that is not symmetric pads x itself."""
+    if not isinstance(padding, str):
+        return x, pair(padding)
+    if padding == "valid":
+        return x, (0, 0)
+    if padding != "same":
+        raise InputError(f'padding must be a number, a pair, "same" or "valid", got {padding!r}')
+    if stride != (1, 1):
+        raise InputError(f'padding="same" needs stride 1, got stride {stride}')
+    total_h, total_w = (dilation[axis] * (weight.shape[2 + axis] - 1) for axis in (0, 1))
+    if total_h % 2 == 0 and total_w % 2 == 0:
+        return x, (total_h // 2, total_w // 2)
+    left, top = total_w // 2, total_h // 2
+    return F.pad(x, (left, total_w - left, top, total_h - top)), (0, 0)
+
+
+def check(x: Tensor, weight: Tensor, filter_map: Tensor, geometry: Geometry) -> None:
+    """Raise InputError unless the shapes and devices of a filtered convolution fit together."""
+    if x.dim() != 4 or weight.dim() != 4:
+        raise InputError(
+            f"a filtered convolution takes x (N, D, H, W) and weight (C, D / groups, S_h, S_w), "
+            f"got x {tuple(x.shape)} and weight {tuple(weight.shape)}"
+        )
+    if x.shape[1] != weight.shape[1] * geometry.groups or weight.shape[0] % geometry.groups:
+        raise InputError(
+            f"x {tuple(x.shape)} and weight {tuple(weight.shape)} do not fit with groups={geometry.groups}: "
+            f"x has {x.shape[1]} channels, the weight wants {weight.shape[1] * geometry.groups}"
+        )
+    wanted = (x.shape[0], *weight.shape[2:])
+    if tuple(filter_map.shape) != wanted:
+        raise InputError(f"filter_map must be (N, S_h, S_w) = {wanted}, got {tuple(filter_map.shape)}")
+    if not (x.is_floating_point() and weight.is_floating_point() and filter_map.is_floating_point()):
+        raise InputError(
+            f"a filtered convolution takes floating-point tensors, got x {x.dtype}, weight {weight.dtype}, "
+            f"filter_map {filter_map.dtype}"
+        )
+    if not x.device == weight.device == filter_map.device:
+        raise InputError(
+            f"x, weight and filter_map must be on one device, got {x.device}, {weight.device}, {filter_map.device}"
+        )
+    if min(geometry.output_size(x, weight)) < 1:
+        raise InputError(
+            f"a kernel of {tuple(weight.shape[2:])} with dilation {geometry.dilation} does not fit into an input of "
+            f"{tuple(x.shape[2:])} with padding {geometry.padding}"
+        )
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """The layout the output takes: channels_last where x is, contiguous otherwise."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format

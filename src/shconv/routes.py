@@ -1,0 +1,161 @@
+"""Which gradients flow through an SHC layer and which maps it uses, as context managers: the back-propagation routes
+(section 2.2), frozen kernels (the quasi decision boundary of section 4.1), and a record of the maps."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shconv.errors import InputError
+
+ROUTES = ("both", "convolution", "hypernetwork")
+
+
+@dataclasses.dataclass(frozen=True)
+class Routes:
+    """How one layer treats its input: the factor on each route's gradient, the map's source, and who is told of it."""
+
+    convolution: float = 1.0
+    hypernetwork: float = 1.0
+    frozen: Callable[[Tensor], Tensor] | None = None  # the layer's input -> M, in the hypernetwork's place
+    recorder: Callable[[Tensor], None] | None = None
+
+
+@contextmanager
+def gradient_route(model: nn.Module, route: str, hypernetwork_weight: float = 1.0) -> Iterator[None]:
+    """Let gradients pass through one route of every SHC layer, or both; outputs stay what they are.
+
+    "convolution" holds M constant (the paper's SHC-W), "hypernetwork" holds the convolution's input constant (SHC-T),
+    "both" is the whole gradient with the hypernetwork route's part multiplied by hypernetwork_weight.
+    Layers without a hypernetwork (1x1 convolutions, shortcuts) pass gradients as ever.
+
+    Raises:
+        InputError: unknown route; a single route on a network without SHC layers.
+    """
+    if route not in ROUTES:
+        raise InputError(f"unknown gradient route {route!r}, choose from {', '.join(ROUTES)}")
+    weights = {
+        "both": {"convolution": 1.0, "hypernetwork": float(hypernetwork_weight)},
+        "convolution": {"convolution": 1.0, "hypernetwork": 0.0},
+        "hypernetwork": {"convolution": 0.0, "hypernetwork": float(hypernetwork_weight)},
+    }[route]
+    layers = shc_layers(model)
+    if not layers and route != "both":
+        raise InputError(f"{type(model).__name__} has no SHC layer, so it has no {route} route to single out")
+    with _changed(dict.fromkeys(layers.values(), weights)):
+        yield
+
+
+@contextmanager
+def frozen_kernels(model: nn.Module, x: Tensor) -> Iterator[None]:
+    """Hold every SHC layer's kernels at those computed for the images x (N, D, H, W), in eval mode, without gradient.
+
+    Inside, the network is the sub-network F_H of section 4.1: what it makes of other images shows its quasi decision
+    boundary. Only batches of N images can pass.
+
+    Raises:
+        InputError: the network has no SHC layer; inside, a batch of another size.
+    """
+    layers = shc_layers(model)
+    if not layers:
+        raise InputError(f"{type(model).__name__} has no SHC layer, so it has no kernels to freeze")
+    maps: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers.values()}
+    with _changed({layer: {"recorder": maps[layer].append} for layer in maps}), eval_mode(model), torch.no_grad():
+        model(x)
+    with _changed({layer: {"frozen": _repeat(maps[layer])} for layer in maps if maps[layer]}):
+        yield
+
+
+@contextmanager
+def record_filter_maps(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Yield a dictionary that every forward pass fills: layer name -> M (N, S_h, S_w) of its last call, detached.
+
+    Raises:
+        InputError: the network has no SHC layer.
+    """
+    layers = shc_layers(model)
+    if not layers:
+        raise InputError(f"{type(model).__name__} has no SHC layer, so it has no filter maps to record")
+    maps: dict[str, Tensor] = {}
+
+    def recorder(name: str, then: Callable[[Tensor], None] | None) -> Callable[[Tensor], None]:
+        def record(M: Tensor) -> None:
+            maps[name] = M
+            if then is not None:
+                then(M)
+
+        return record
+
+    with _changed({layer: {"recorder": recorder(name, layer.routes.recorder)} for name, layer in layers.items()}):
+        yield maps
+
+
+def shc_layers(model: nn.Module) -> dict[str, Any]:
+    """The SHC layers of a network by name, in the order of model.named_modules()."""
+    return {
+        name: module for name, module in model.named_modules() if isinstance(getattr(module, "routes", None), Routes)
+    }
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module into eval mode, and each one back into its own mode at the end."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """x itself, with its gradient multiplied by factor."""
+    if factor == 1:
+        return x
+    if factor == 0:
+        return x.detach()
+    scaled: Tensor = _ScaleGradient.apply(x, factor)
+    return scaled
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.factor, None
+
+
+@contextmanager
+def _changed(changes: dict[Any, dict[str, Any]]) -> Iterator[None]:
+    """Replace fields of some layers' Routes; put back what was there, also after an exception."""
+    before = {layer: layer.routes for layer in changes}
+    try:
+        for layer, fields in changes.items():
+            layer.routes = dataclasses.replace(layer.routes, **fields)
+        yield
+    finally:
+        for layer, routes in before.items():
+            layer.routes = routes
+
+
+def _repeat(maps: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    """A layer's maps in the order of its calls, over and over: a layer shared by several places has several."""
+    cycle = itertools.cycle(maps)
+
+    def frozen(x: Tensor) -> Tensor:
+        if len(x) != len(maps[0]):
+            raise InputError(f"the kernels are frozen for a batch of {len(maps[0])} images, got {len(x)}")
+        return next(cycle)
+
+    return frozen
