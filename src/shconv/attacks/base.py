@@ -1,0 +1,111 @@
+"""What every attack shares: the call, its result, random numbers per image, and leaving the model as it was found."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import index as as_integer
+from typing import SupportsIndex
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shconv.attacks.checks import Index, check_inputs
+
+Model = Callable[[Tensor], Tensor]  # (N, C, H, W) in [0, 1] -> logits (N, K)
+
+
+@dataclass(frozen=True, eq=False)
+class AttackResult:
+    """What an attack made of N images. All tensors are on the images' device."""
+
+    images: Tensor
+    """(N, C, H, W): the adversarial images, in the dtype of the clean ones."""
+    target: Tensor | None
+    """int64 (N,): the class y_t that the attack steps towards; None where it has none."""
+    queries: Tensor
+    """int64 (N,): forward passes spent on each image."""
+    distances: dict[str, Tensor]
+    """"linf" and "l2", each (N,): the distance reached from the clean image, over all its channels and pixels."""
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """An attack is a frozen set of hyper-parameters; calling it is pure.
+
+    `model` is any callable from images (N, C, H, W) in [0, 1] to logits (N, K). A torch module runs in eval mode with
+    its parameters' requires_grad cleared; every sub-module's mode and every flag is restored afterwards, also after an
+    exception, and no .grad is touched. Randomness depends on (seed, index) of an image only, so neither on the order of
+    the images nor on how they are spread over batches and processes.
+    """
+
+    def __call__(
+        self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
+    ) -> Tensor:
+        """The adversarial images (N, C, H, W); arguments and errors as in `run`."""
+        return self.run(model, images, labels, index=index, seed=seed).images
+
+    @abstractmethod
+    def run(
+        self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
+    ) -> AttackResult:
+        """Attack float images (N, C, H, W) in [0, 1] whose true classes are `labels`, int64 (N,).
+
+        `index` holds each image's place in its data set (None: 0, ..., N - 1) and `seed` selects the random numbers.
+        Raises InputError for images, labels, places or model outputs of another kind.
+        """
+
+
+@dataclass(frozen=True)
+class BatchAttack(Attack):
+    """An attack that treats all images alike, in the batch it is given. A subclass implements `perturb`."""
+
+    def run(
+        self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
+    ) -> AttackResult:
+        with borrowed(model):
+            x, y, places = check_inputs(images, labels, index, seed)
+            adversarial, y_t, queries = self.perturb(model, x, y, places, as_integer(seed))
+        return AttackResult(adversarial, y_t, torch.full_like(y, queries), distances(adversarial, x))
+
+    @abstractmethod
+    def perturb(
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int
+    ) -> tuple[Tensor, Tensor | None, int]:
+        """From checked x (N, C, H, W) and y (N,): the adversarial images, y_t or None, forward passes an image."""
+
+
+@contextmanager
+def borrowed(model: Model) -> Iterator[None]:
+    """Put a torch module into eval mode without parameter gradients, then give it back exactly as it was.
+
+    Without the flags cleared, a custom autograd function would compute dW for nothing. Gradients are enabled inside,
+    whatever the caller's mode; copies of inference tensors made inside are ordinary tensors.
+    """
+    module = model if isinstance(model, nn.Module) else nn.Module()
+    modes = [(part, part.training) for part in module.modules()]
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    try:
+        module.eval()
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def generators(seed: int, stream: int, index: Sequence[int]) -> list[np.random.Generator]:
+    """One generator an image, PCG64 from SeedSequence([seed, stream, index]); every attack has its own stream."""
+    return [np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, stream, i]))) for i in index]
+
+
+def distances(adversarial: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    """L-infinity and L2 distance (N,) of each image (N, C, H, W) from its clean one, in at least float32."""
+    delta = (adversarial - clean).flatten(1)
+    delta = delta if delta.dtype == torch.float64 else delta.float()
+    return {"linf": delta.abs().amax(1), "l2": torch.linalg.vector_norm(delta, dim=1)}

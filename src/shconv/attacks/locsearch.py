@@ -1,0 +1,104 @@
+"""LocSearchAdv: greedy local search for the pixels that fool a network, without gradients (Narodytska and
+Kasiviswanathan 2016, Algorithm 3, with the changes of the paper)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import index as as_integer
+from typing import Literal, SupportsIndex
+
+import torch
+from torch import Tensor
+
+from shconv.attacks.base import Attack, Model, borrowed, distances, generators
+from shconv.attacks.checks import Index, check_choice, check_count, check_flag, check_inputs, check_number
+from shconv.attacks.locsearch_search import Search
+from shconv.attacks.locsearch_trace import LocSearchResult, Recorder, check_trace_steps
+
+Probe = Literal["perturb", "cyclic"]
+Order = Literal["lowest", "highest", "random"]
+STREAM = 3
+
+
+@dataclass(frozen=True)
+class LocSearchAdv(Attack):
+    """Every round probes candidate pixels one by one on the current image and changes the t most harmful for good.
+
+    Images are recentred to [LB, UB] = [-1/2, 1/2]. A round: (1) PERT sets all channels v of a candidate pixel to
+    p sign(v), which may leave the box; the probe's score is p_y. (2) The t pixels of lowest score are selected.
+    (3) CYCLIC takes every channel v of those to r v, wrapped round by UB - LB where that leaves the box. (4) The next
+    candidates are the pixels within half_width of those, in a square; a perturbed one is left out for exclude_rounds.
+    The first candidates, and those where fewer than t are left, are a random initial_fraction of the image's pixels.
+    Pixels left out are never drawn; an image that has no other stays as it is for that round.
+
+    Defaults are the paper's 10 pixels in each of 150 rounds without stopping, for images of 256 pixels a side (smaller
+    ones: `locsearch_for`). p is ours, the original calls it adaptive without numbers: 1 at first, doubled for an image
+    when the mean p_y of its selected probes is above 0.9, halved below 0.3, within [0.5, 10]. So is max_probes, the
+    probes of one round (None: all candidates). Ties go to the pixel that comes first, row by row.
+
+    probe="cyclic" scores a pixel with the very step that would be taken: a far stronger search, to be reported beside
+    the default. order="highest" is the original's pseudo-code, no better than order="random", the control: t pixels
+    from the whole image, unprobed. stop_on_success leaves an image alone once k classes or more beat the true one.
+    Probes of all images share model batches of batch_size rows, always full: an image's result does not depend on its
+    neighbours. Queries count its probes and one look at the image after each round, not the look at the clean image.
+    """
+
+    pixels_per_step: int = 10  # t
+    steps: int = 150  # R
+    half_width: int = 5  # d
+    r: float = 1.5
+    initial_fraction: float = 0.1
+    probe: Probe = "perturb"
+    order: Order = "lowest"
+    max_probes: int | None = 128
+    exclude_rounds: int = 30
+    p: float = 1.0
+    adapt_p: bool = True
+    stop_on_success: bool = False
+    k: int = 1
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("pixels_per_step", "steps", "k", "batch_size"):
+            check_count(name, getattr(self, name), 1)
+        for name in ("half_width", "exclude_rounds"):
+            check_count(name, getattr(self, name), 0)
+        if self.max_probes is not None:
+            check_count("max_probes", self.max_probes, self.pixels_per_step)
+        check_number("r", self.r, 0, 2)  # beyond 2, wrapping once would not bring a value back into the box
+        check_number("initial_fraction", self.initial_fraction, 0, 1)
+        check_number("p", self.p)
+        check_choice("probe", self.probe, Probe)
+        check_choice("order", self.order, Order)
+        check_flag("adapt_p", self.adapt_p)
+        check_flag("stop_on_success", self.stop_on_success)
+
+    def run(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        index: Index | None = None,
+        seed: SupportsIndex = 0,
+        trace: bool = False,
+        trace_steps: Sequence[int] = (),
+        progress: Callable[[int], object] | None = None,
+    ) -> LocSearchResult:
+        """As every attack's `run`. trace=True keeps what happened at every step in the result's `.trace`, with the
+        images after the steps in trace_steps (0 is the clean image; naming any turns the trace on).
+        progress is called with the number of steps done, after each.
+        """
+        check_trace_steps(trace_steps, self.steps)
+        with borrowed(model), torch.no_grad():
+            clean, y, places = check_inputs(images, labels, index, seed)
+            search = Search(self, model, clean, y, generators(as_integer(seed), STREAM, places))
+            recorder = Recorder(self, search, trace_steps) if trace or trace_steps else None
+            for step in range(1, self.steps + 1):
+                search.round()
+                if recorder is not None:
+                    recorder.record(step, search)
+                if progress is not None:
+                    progress(step)
+        queries = torch.from_numpy(search.queries).to(y.device)
+        result_trace = None if recorder is None else recorder.trace(y)
+        return LocSearchResult(search.x, None, queries, distances(search.x, clean), result_trace)
