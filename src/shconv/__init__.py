@@ -1,6 +1,6 @@
 """Statistical Hyper-Convolution for PyTorch: a convolution whose kernel is filtered image by image."""
 
-from shconv import metrics, ops
+from shconv import attacks, metrics, ops
 from shconv.convert import is_3x3, to_shc
 from shconv.errors import InputError
 from shconv.layers import SHConv2d
@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 __all__ = [
     "InputError",
     "SHConv2d",
+    "attacks",
     "create_model",
     "frozen_kernels",
     "gradient_route",

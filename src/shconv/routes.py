@@ -52,6 +52,21 @@ def gradient_route(model: nn.Module, route: str, hypernetwork_weight: float = 1.
         yield
 
 
+class HypernetworkPaths(nn.Module):
+    """A network whose gradient is that of both routes less that of the convolution route: only the paths that pass
+    through at least one filter map remain. Its outputs are the network's; a pass costs two of the network's."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        with gradient_route(self.model, "convolution"):
+            without: Tensor = self.model(x)
+        return logits - without + without.detach()
+
+
 @contextmanager
 def frozen_kernels(model: nn.Module, x: Tensor) -> Iterator[None]:
     """Hold every SHC layer's kernels at those computed for the images x (N, D, H, W), in eval mode, without gradient.

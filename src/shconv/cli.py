@@ -1,0 +1,84 @@
+"""The command line: one sub-command, one dataclass of options. Bad input ends in a line or two and exit code 2;
+Ctrl-C leaves a run that the same command resumes (exit code 130)."""
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import tyro
+
+from shconv.commands.options import from_toml
+from shconv.errors import InputError
+
+_ABOUT = """Statistical Hyper-Convolution: reproduce the paper, train, attack, and report.
+
+`shconv reproduce --preset paper` takes the paper's own setting, and any command takes --config FILE.toml, which holds
+its options by name; every run folder's config.toml is such a file. Options on the command line go before both."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the `shconv` command."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Parse, run, and turn what goes wrong into a message; the exit code."""
+    try:
+        _parse(arguments).run()
+    except InputError as error:
+        return _failed(str(error), 2)
+    except KeyboardInterrupt:
+        return _failed("stopped; the same command goes on from here", 130)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return _failed(
+                f"the disk is full ({error.filename}); what was written is intact, the same command goes on", 1
+            )
+        if isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError | NotADirectoryError):
+            return _failed(f"{error.strerror}: {error.filename}", 2)
+        raise
+    return 0
+
+
+def _parse(arguments: list[str]) -> Any:
+    from shconv.commands.evaluate import Evaluate
+    from shconv.commands.info import Info
+    from shconv.commands.report import Report
+    from shconv.commands.reproduce import PRESETS, Reproduce
+    from shconv.commands.train import Train
+
+    kinds = {"reproduce": Reproduce, "train": Train, "evaluate": Evaluate, "report": Report, "info": Info}
+    arguments, preset = _taken(arguments, "--preset")
+    arguments, config = _taken(arguments, "--config")
+    name = next((argument for argument in arguments if argument in kinds), None)
+    defaults: dict[str, Any] = {"reproduce": PRESETS["demo"], "train": Train()}
+    if preset is not None:
+        if name != "reproduce" or preset not in PRESETS:
+            raise InputError(f"--preset {preset}: wanted `shconv reproduce --preset` and one of {', '.join(PRESETS)}")
+        defaults["reproduce"] = PRESETS[preset]
+    if config is not None:
+        if name is None:
+            raise InputError("--config wants a sub-command before it")
+        defaults[name] = from_toml(kinds[name], Path(config), defaults.get(name))
+    choices = [
+        Annotated[kind, tyro.conf.subcommand(each, **({"default": defaults[each]} if each in defaults else {}))]
+        for each, kind in kinds.items()
+    ]
+    union: Any = Union[tuple(choices)]  # noqa: UP007 (built at run time)
+    return tyro.cli(union, prog="shconv", args=arguments, description=_ABOUT, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def _taken(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
+    """The arguments without `flag VALUE` (or flag=VALUE), and the value."""
+    for place, argument in enumerate(arguments):
+        if argument == flag and place + 1 < len(arguments):
+            return arguments[:place] + arguments[place + 2 :], arguments[place + 1]
+        if argument.startswith(f"{flag}="):
+            return arguments[:place] + arguments[place + 1 :], argument.partition("=")[2]
+    return arguments, None
+
+
+def _failed(message: str, code: int) -> int:
+    print(f"shconv: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,1 @@
+"""The sub-commands: each a frozen dataclass of options with a run method."""

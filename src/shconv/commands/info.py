@@ -1,0 +1,54 @@
+"""shconv info: versions, device, and what there is to choose from."""
+
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import shconv
+from shconv.attacks import create_attack, list_attacks
+from shconv.commands.options import best_device
+from shconv.ops import FORMULATIONS
+from shconv.training import RECIPES
+
+
+@dataclass(frozen=True)
+class Info:
+    """Print versions, the device, the networks with their parameters, the attacks and the recipes."""
+
+    def run(self) -> None:
+        console = Console()
+        console.print(
+            f"shconv {metadata.version('shconv')}, torch {torch.__version__}, device {best_device()}, "
+            f"{torch.get_num_threads()} threads, formulations {', '.join(FORMULATIONS)}"
+        )
+        console.print(_networks(), _attacks(), _recipes())
+
+
+def _networks() -> Table:
+    table = Table("network", "parameters", "growth", title="Networks (width 64, 1000 classes)")
+    with torch.device("meta"):  # shapes without numbers
+        networks = {name: shconv.create_model(name) for name in shconv.list_models()}
+    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    for name, count in counts.items():
+        vanilla = counts[name.removesuffix("_shc")]
+        table.add_row(name, f"{count:,}", f"+{count / vanilla - 1:.1%}" if count > vanilla else "")
+    return table
+
+
+def _attacks() -> Table:
+    table = Table("attack", "class", "hyper-parameters", title="Attacks (images in [0, 1])")
+    for name in list_attacks():
+        attack = create_attack(name)
+        settings = ", ".join(f"{key}={value}" for key, value in asdict(attack).items())
+        table.add_row(name, type(attack).__name__, settings)
+    return table
+
+
+def _recipes() -> Table:
+    table = Table("recipe", "settings", title="Training recipes")
+    for name, recipe in RECIPES.items():
+        table.add_row(name, ", ".join(f"{field.name}={getattr(recipe, field.name)}" for field in fields(recipe)))
+    return table

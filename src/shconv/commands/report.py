@@ -1,0 +1,23 @@
+"""shconv report: draw a run's tables, figures and page again, without a network."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from shconv import report
+
+
+@dataclass(frozen=True)
+class Report:
+    """Print the tables of a run folder and write its tables, figures and page anew."""
+
+    run_folder: Annotated[Path, tyro.conf.Positional]
+    """What reproduce or evaluate wrote."""
+
+    def run(self) -> None:
+        page = report.write(self.run_folder)
+        report.print_tables(self.run_folder, Console())
+        print(f"The report: {page}")

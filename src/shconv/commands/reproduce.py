@@ -1,0 +1,102 @@
+"""shconv reproduce: train the pairs, attack them, and write the paper's tables and figures. The main job."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from shconv.commands.options import TableOptions, best_device, plain
+from shconv.commands.running import conclude, describe, run_experiments
+from shconv.data import ImageData
+from shconv.errors import InputError
+from shconv.experiments.progress import ExperimentProgress
+from shconv.experiments.run_folder import RunFolder
+from shconv.experiments.study import Network, Pair
+from shconv.models import list_models
+from shconv.training import RECIPES, ModelConfig, Recipe, train, with_epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce(TableOptions):
+    """Train vanilla networks and their SHC twins, attack them, and write Tables 1 to 4, Figures 2 to 4 and a page.
+
+    By default on the embedded demo data (photograph patches), slim networks, in minutes on two CPU cores.
+    --preset paper: ImageNet, six networks at full width, all counts of the paper.
+    """
+
+    models: tuple[str, ...] = ("plain10", "resnet18")
+    """The vanilla networks; each is trained beside its SHC twin."""
+    width: int = 16
+    """Channels of the first stage; 64 in the paper."""
+    stem: Literal["auto", "small", "imagenet"] = "auto"
+    """auto: small (3x3, no pool) for images up to 64 px."""
+    normalize: Literal["none", "imagenet"] = "none"
+    """Mean and std inside the network; the paper feeds [0, 1]."""
+    seeds: tuple[int, ...] = (0,)
+    """Each trains every network once; tables then give mean and standard deviation."""
+    recipe: str = "short"
+    """short, cifar, paper or he2016; the same for both networks of a pair."""
+    epochs: int | None = None
+    """Stretch or shorten the recipe."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        vanilla = [name for name in list_models() if not name.endswith("_shc")]
+        for name in self.models:
+            if name not in vanilla:
+                raise InputError(f"unknown network {name!r} to reproduce; choose from {', '.join(vanilla)}")
+        if self.recipe not in RECIPES:
+            raise InputError(f"unknown recipe {self.recipe!r}; choose from {', '.join(RECIPES)}")
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds must be different integers of at least 0, got {self.seeds}")
+
+    def run(self) -> None:
+        progress = ExperimentProgress()
+        with RunFolder.opened(self.folder) as folder:
+            data = self.load(want_train=True)
+            describe(folder, {"command": "reproduce", **plain(self)}, data)
+            pairs = list(self._trained_pairs(folder, data))
+            run_experiments(folder, data, pairs, self, progress)
+            conclude(folder, progress)
+
+    def _trained_pairs(self, folder: RunFolder, data: ImageData) -> Iterator[Pair]:
+        recipe: Recipe = RECIPES[self.recipe]
+        if self.epochs is not None:
+            recipe = with_epochs(recipe, self.epochs)
+        for seed in self.seeds:
+            for vanilla in self.models:
+                members = []
+                for name in (vanilla, f"{vanilla}_shc"):
+                    config = self._config(name, data)
+                    place = folder.path / "models" / f"{name}-seed{seed}"
+                    trained = train(config, data, recipe, place, seed=seed, workers=self.workers)
+                    members.append(Network(name, seed, trained.model.to(best_device())))
+                yield Pair(tuple(members))
+
+    def _config(self, name: str, data: ImageData) -> ModelConfig:
+        return model_config(name, data, self.width, self.stem, self.normalize)
+
+
+def model_config(name: str, data: ImageData, width: int, stem: str, normalize: str) -> ModelConfig:
+    """The network for this data: its number of classes, and the small stem for small images unless said otherwise."""
+    if stem == "auto":
+        stem = "small" if data.image_size <= 64 else "imagenet"
+    constants: Any = None if normalize == "none" else normalize
+    return ModelConfig(name, len(data.classes), stem=stem, width=width, normalize=constants)
+
+
+_DEMO = Reproduce()
+PRESETS: dict[str, Reproduce] = {
+    "demo": _DEMO,
+    "paper": replace(
+        _DEMO,
+        data="imagenet:data/imagenet",
+        models=tuple(name for name in list_models() if not name.endswith("_shc")),
+        width=64,
+        recipe="paper",
+        full=True,
+        table1_images=50_000,
+        table2_images=5_000,
+        table3_images=500,
+        workers=8,
+    ),
+}

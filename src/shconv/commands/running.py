@@ -1,0 +1,112 @@
+"""What reproduce and evaluate share: the experiments in their order over a study, then the report."""
+
+import os
+import platform
+import time
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from rich.console import Console
+
+from shconv import report
+from shconv.commands.options import TableOptions, best_device
+from shconv.data import ImageData
+from shconv.experiments import (
+    figure2_noise,
+    figure3_traces,
+    figure4_gradients,
+    quasi_boundary,
+    table1_gaussian,
+    table2_gradient,
+    table3_locsearch,
+    table4_routes,
+)
+from shconv.experiments.progress import ExperimentProgress
+from shconv.experiments.run_folder import RunFolder
+from shconv.experiments.study import Counts, Pair, Study
+
+TABLES: dict[int, ModuleType] = {
+    1: table1_gaussian,
+    2: table2_gradient,
+    3: table3_locsearch,
+    4: table4_routes,
+}
+FIGURES: tuple[ModuleType, ...] = (figure2_noise, figure3_traces, figure4_gradients)
+FREE = ("models", "seeds", "tables", "figures", "workers", "out", "download", "checkpoint", "twin")
+
+
+def describe(folder: RunFolder, options: dict[str, object], data: ImageData) -> None:
+    """Store what was asked for, on what data, with which versions and machine."""
+    folder.settle(options, FREE)
+    train_images = 0 if data.train is None else len(data.train)
+    about = {"name": data.name, "classes": data.classes, "image_size": data.image_size, "note": data.note}
+    counts = {"train_images": train_images, "test_images": len(data.test), "skipped": data.skipped}
+    folder.save_json("data.json", {**about, **counts})
+    names = ("shconv", "torch", "torchvision", "numpy", "accelerate", "safetensors", "scikit-image")
+    folder.save_json(
+        "environment.json",
+        {
+            **{name: _version(name) for name in names},
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": str(best_device()),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        },
+    )
+
+
+def run_experiments(
+    folder: RunFolder,
+    data: ImageData,
+    pairs: Iterable[Pair],
+    options: TableOptions,
+    progress: ExperimentProgress,
+    tables: Iterable[int] = tuple(TABLES),
+) -> None:
+    """Every table asked for, the quasi decision boundary and the figures, each row appended as it comes."""
+    wanted = (options.table1_images, options.table2_images, options.table3_images)
+    counts = Counts() if options.full else Counts(*wanted)
+    study = Study(
+        folder,
+        data,
+        tuple(pairs),
+        counts,
+        options.batch_size,
+        best_device(),
+        progress,
+        options.attack_seed,
+        options.workers,
+    )
+    asked = set(tables)
+    for experiment in (*(module for number, module in TABLES.items() if number in asked), quasi_boundary):
+        for _ in experiment.rows(study):
+            pass
+    for figure in FIGURES:
+        figure.save(study)
+
+
+def conclude(folder: RunFolder, progress: ExperimentProgress) -> None:
+    """Print the tables and write them, the figures and the page."""
+    page = report.write(folder.path)
+    report.print_tables(folder.path, Console())
+    progress.say(f"The report: {page}")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    """The processor's model name where Linux tells it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

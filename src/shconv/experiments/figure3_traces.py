@@ -1,0 +1,55 @@
+"""Figure 3: LocSearchAdv on one image of each pair: confidence and RCD at every step, the perturbed image every fifth
+of the rounds, and the filter map of the last SHC layer there."""
+
+import numpy as np
+import torch
+
+from shconv.attacks import locsearch_columns, locsearch_for
+from shconv.experiments.study import Network, Pair, Study
+from shconv.metrics import relative_confidence
+from shconv.routes import record_filter_maps
+
+
+def save(study: Study) -> None:
+    """arrays/figure3_PAIR-seedS.npz for every pair of two networks."""
+    for pair in study.pairs:
+        name = f"arrays/figure3_{pair.members[0].name}-seed{pair.members[0].seed}"
+        if len(pair.members) == 2 and not (study.folder.path / f"{name}.npz").exists():
+            _save_pair(study, pair, name)
+
+
+def _save_pair(study: Study, pair: Pair, name: str) -> None:
+    image = study.selected(pair, study.counts.table3)[:1]
+    attack = locsearch_for(study.data.image_size, study.data.image_size)
+    marks = locsearch_columns(attack.steps)
+    for x, y, places, n in study.batches(image):
+        p_y, rcd, images, correct = [], [], [], []
+        for network in pair.members:
+            result = attack.run(network.model, x[:n], y[:n], index=places[:n], seed=study.seed, trace_steps=marks)
+            assert result.trace is not None
+            rc = relative_confidence(result.trace.logits[0], y[:1].cpu().expand(attack.steps + 1))
+            p_y.append(result.trace.confidences[0].numpy())
+            rcd.append((rc[0] - rc).numpy())
+            current = torch.cat([result.trace.images[mark] for mark in marks])
+            images.append(current.numpy())
+            logits = study.logits(network, current.to(study.device))
+            correct.append((logits.argmax(1) == y[0]).cpu().numpy())
+        arrays = {
+            "models": [member.name for member in pair.members],
+            "p_y": p_y,
+            "rcd": rcd,
+            "marks": marks,
+            "images": images,
+            "correct": correct,
+            "maps": _last_maps(pair.members[1], torch.from_numpy(images[1]).to(study.device)),
+            "label": study.data.classes[int(y[0])],
+        }
+        study.folder.save_arrays(name, {key: np.asarray(value) for key, value in arrays.items()})
+
+
+@torch.no_grad()
+def _last_maps(network: Network, images: torch.Tensor) -> np.ndarray:
+    """M (K, S, S) of the last SHC layer."""
+    with record_filter_maps(network.model) as maps:
+        network.model(images)
+    return list(maps.values())[-1].cpu().numpy()

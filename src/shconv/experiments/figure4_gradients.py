@@ -1,0 +1,34 @@
+"""Figure 4: for one image, the gradient of the loss J (cross-entropy of the least-likely class) with respect to its red
+channel, through both routes, the convolution route and the hypernetwork route."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shconv.experiments.study import Study, routed, routes_of
+
+
+def save(study: Study) -> None:
+    """arrays/figure4_MODEL-seedS.npz for every SHC network."""
+    for pair in study.pairs:
+        for network in (member for member in pair.members if member.is_shc):
+            name = f"arrays/figure4_{network.name}-seed{network.seed}"
+            if (study.folder.path / f"{name}.npz").exists():
+                continue
+            for x, y, _, _ in study.batches(study.selected(pair, study.counts.table3)[:1]):
+                gradients = {route: _red_gradient(network.model, x[:1], route) for route in routes_of(network)}
+                about = {"label": study.data.classes[int(y[0])], "objective": "least_likely"}
+                words = {key: np.array(value) for key, value in about.items()}
+                study.folder.save_arrays(name, {"red": x[0, 0].cpu().numpy(), **gradients, **words})
+
+
+def _red_gradient(model: nn.Module, x: Tensor, route: str) -> NDArray[np.float32]:
+    """dJ/dx of the red channel (H, W) for one image x (1, 3, H, W)."""
+    x = x.clone().requires_grad_()
+    with routed(model, route) as seen, torch.enable_grad():
+        logits = seen(x)
+        J = F.cross_entropy(logits, logits.argmin(1))
+        (gradient,) = torch.autograd.grad(J, x)
+    return gradient[0, 0].cpu().numpy()

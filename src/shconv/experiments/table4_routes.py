@@ -1,0 +1,21 @@
+"""Table 4: RAND+FGSM with the gradient of both routes (SHC), the hypernetwork route (SHC-T) and the convolution route
+(SHC-W); "strict" leaves only the paths through at least one filter map. The whole network judges every example."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import get_args
+
+from shconv.attacks import RandFGSM
+from shconv.attacks.objective import Objective
+from shconv.experiments.run_folder import Row
+from shconv.experiments.study import Study, routes_of
+
+
+def rows(study: Study) -> Iterator[Row]:
+    for pair in study.pairs:
+        index = study.selected(pair, study.counts.table2)
+        for network in pair.members:
+            for objective in get_args(Objective):
+                for route in (*routes_of(network), *(("strict",) if network.is_shc else ())):
+                    attack = replace(RandFGSM(), objective=objective)
+                    yield study.row("table4", network, "rand_fgsm", attack, index, route)
