@@ -1,0 +1,99 @@
+"""`load_data`: from a word such as "demo", "cifar10:PATH" or "folder:PATH" to a data set."""
+
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+
+from shconv.data import demo
+from shconv.data.cifar10 import CLASSES, load_cifar10
+from shconv.data.files import OnCorrupt, Preset, Progress, load_folder
+from shconv.data.splits import ImageData, ImageSplit, MemorySplit
+from shconv.data.transforms import TEST_PRESETS, evaluation_image, to_image, to_tensor
+from shconv.errors import InputError
+
+FORMS = {"demo": "demo", "cifar10": "cifar10[:PATH]", "folder": "folder:PATH", "imagenet": "imagenet:PATH"}
+
+
+def load_data(
+    spec: str,
+    *,
+    image_size: int | None = None,
+    on_corrupt: OnCorrupt = "error",
+    test_preset: Preset = "paper",
+    download: bool = False,
+    want_train: bool = True,
+    progress: Progress | None = None,
+) -> ImageData:
+    """The data set that `spec` names.
+
+    spec: "demo" (patches of scikit-image's photographs), "cifar10" (a copy in ./data) or "cifar10:PATH",
+    "folder:PATH" (train/ and test/ or val/, one folder a class), "imagenet:PATH" (train/ and val/, 1000 class folders).
+    image_size: side of the images in training and test. Default: the images' own where all are equally large squares of
+    at most 64 pixels, else 224 in training and 256 in test (section 3.2).
+    test_preset: for images of another size "paper" resizes to round(1.168 s) square and crops the centre s;
+    "imagenet" resizes the shorter side to round(s 256 / 224) instead, with s = 224 by default.
+    on_corrupt: "error" raises InputError naming a file that cannot be decoded, "skip" leaves it out and counts it.
+    download: lets cifar10 be downloaded where it is missing; nothing else ever is.
+    want_train: False leaves the training images alone, which need not be there then.
+    progress: called as progress(files done, files in all) while image files are read.
+    Raises InputError for anything that cannot be found or used.
+    """
+    kind, _, path = spec.partition(":")
+    _check(spec, kind, path)
+    if image_size is not None and image_size < 1:
+        raise InputError(f"image_size={image_size}; wanted at least 1 pixel")
+    if on_corrupt not in ("error", "skip"):
+        raise InputError(f"on_corrupt={on_corrupt!r}; wanted 'error' or 'skip'")
+    if test_preset not in TEST_PRESETS:
+        raise InputError(f"test_preset={test_preset!r}; wanted one of {', '.join(TEST_PRESETS)}")
+
+    if kind in ("folder", "imagenet"):
+        return load_folder(
+            spec,
+            path,
+            imagenet=kind == "imagenet",
+            image_size=image_size,
+            on_corrupt=on_corrupt,
+            test_preset=test_preset,
+            want_train=want_train,
+            progress=progress,
+        )
+    train: MemorySplit | None
+    if kind == "demo":
+        train, test = demo.load_demo()
+        classes, note = demo.CLASSES, demo.NOTE
+    else:
+        train, test = load_cifar10(path, download=download, want_train=want_train)
+        classes, note = CLASSES, ""
+    size = image_size or test.images.shape[-1]
+    return ImageData(
+        name=spec,
+        classes=classes,
+        train=_resized(train, size, test_preset) if train is not None and want_train else None,
+        test=_resized(test, size, test_preset),
+        image_size=size,
+        note=note,
+        skipped=0,
+    )
+
+
+def _check(spec: str, kind: str, path: str) -> None:
+    if kind not in FORMS:
+        near = [FORMS[name] for name in get_close_matches(kind.lower(), FORMS, n=2, cutoff=0.5)]
+        if Path(spec).expanduser().is_dir():
+            near = [f"folder:{spec}"]
+        hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise InputError(f"data {spec!r} is unknown{hint}; wanted one of {', '.join(FORMS.values())}")
+    if kind in ("folder", "imagenet") and not path:
+        raise InputError(f"data {spec!r} names no folder; wanted {FORMS[kind]}")
+    if kind == "demo" and spec != "demo":
+        raise InputError(f"data {spec!r}: the demo takes no path; wanted demo")
+
+
+def _resized(split: MemorySplit, size: int, preset: Preset) -> ImageSplit:
+    if split.images.shape[-1] == size:
+        return split
+    images = [to_tensor(evaluation_image(to_image(image), size, preset)) for image in split.images]
+    return replace(split, images=torch.stack(images))

@@ -1,0 +1,169 @@
+"""Image files in folders, one folder a class: any such data set, and ImageNet in that layout.
+Small images are decoded once into memory; larger ones when they are asked for."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from shconv.data.decode import image_dimensions, read_error, read_rgb
+from shconv.data.listing import Listing, check_imagenet, check_same_classes, list_split
+from shconv.data.splits import FileSplit, ImageData, MemorySplit
+from shconv.data.transforms import evaluation_image
+from shconv.errors import InputError
+
+OnCorrupt = Literal["error", "skip"]
+Preset = Literal["paper", "imagenet"]
+Progress = Callable[[int, int], None]  # (files done, files in all)
+S = TypeVar("S")
+T = TypeVar("T")
+
+SMALL_SIDE = 64
+MEMORY_LIMIT = 2 * 10**9  # bytes of decoded pixels
+SAMPLE = 50  # files of each split whose headers tell how large the images are
+VERIFY_LIMIT = 2000  # files that are read at access: so few are checked beforehand all the same, in some seconds
+BLOCK = 256  # files handed to the threads at a time, so that the first broken one ends the work
+TRAIN_SIZE, TEST_SIZE = 224, 256  # section 3.2
+
+
+def load_folder(
+    name: str,
+    path: str,
+    *,
+    imagenet: bool,
+    image_size: int | None,
+    on_corrupt: OnCorrupt,
+    test_preset: Preset,
+    want_train: bool,
+    progress: Progress | None,
+) -> ImageData:
+    """PATH/train and PATH/test (or PATH/val), one folder a class; imagenet: train and val with its 1000 class folders.
+
+    Raises InputError for what is missing or empty, for train and test classes that differ, and for a file that is no
+    image: at once where images are small or at most 2,000, otherwise when that file is asked for.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise InputError(f"{root} is {'not a folder' if root.exists() else 'not there'}; wanted a folder of images")
+    test = list_split(root, ("val",) if imagenet else ("test", "val"))
+    listings = [test]
+    if want_train:
+        listings.append(list_split(root, ("train",)))
+        check_same_classes(listings[1], test)
+    if imagenet:
+        for listing in listings:
+            check_imagenet(listing)
+
+    sides = _sample_sides(listings, on_corrupt)
+    test_size, train_size = _sizes(sides, image_size, test_preset)
+    total = sum(len(listing) for listing in listings)
+    small = max(sides, default=0) <= SMALL_SIDE and test_size <= SMALL_SIDE
+    in_memory = small and total * 3 * test_size**2 <= MEMORY_LIMIT
+
+    count = _Counter(total, progress)
+    splits: list[MemorySplit | FileSplit] = []
+    for listing in listings:
+        if in_memory:
+            splits.append(_decoded(listing, test_size, test_preset, on_corrupt, count))
+        else:
+            verify = on_corrupt == "skip" or total <= VERIFY_LIMIT
+            kept = _verified(listing, on_corrupt, count) if verify else listing
+            labels = torch.tensor(kept.labels)
+            splits.append(FileSplit(kept.folder, kept.names, labels, test_size, train_size, test_preset))
+    return ImageData(
+        name=name,
+        classes=test.classes,
+        train=splits[1] if want_train else None,
+        test=splits[0],
+        image_size=test_size,
+        note="",
+        skipped=total - sum(len(split) for split in splits),
+    )
+
+
+def _sample_sides(listings: Iterable[Listing], on_corrupt: OnCorrupt) -> list[int]:
+    """Widths and heights of some files of each split, from their headers.
+
+    Every file with an unknown suffix is looked at too: a stray text file is found now, not in the middle of an epoch.
+    """
+    known = Image.registered_extensions()
+    sides: list[int] = []
+    for listing in listings:
+        paths = listing.paths()
+        chosen = paths[:: max(1, len(paths) // SAMPLE)] + [path for path in paths if path.suffix.lower() not in known]
+        for path in chosen:
+            try:
+                sides += image_dimensions(path)
+            except InputError:
+                if on_corrupt == "error":
+                    raise
+    return sides
+
+
+def _sizes(sides: list[int], image_size: int | None, preset: Preset) -> tuple[int, int]:
+    """Side of the images in (test, training)."""
+    if image_size is not None:
+        return image_size, image_size
+    if len(set(sides)) == 1 and sides[0] <= SMALL_SIDE:
+        return sides[0], sides[0]
+    return TEST_SIZE if preset == "paper" else TRAIN_SIZE, TRAIN_SIZE
+
+
+def _decoded(listing: Listing, size: int, preset: Preset, on_corrupt: OnCorrupt, count: "_Counter") -> MemorySplit:
+    images = np.empty((len(listing), 3, size, size), np.uint8)
+
+    def decode(item: tuple[int, Path]) -> InputError | None:
+        i, path = item
+        try:
+            images[i] = np.asarray(evaluation_image(read_rgb(path), size, preset)).transpose(2, 0, 1)
+        except InputError as error:
+            return error
+        return None
+
+    broken = _broken(count(_in_threads(decode, enumerate(listing.paths()))), on_corrupt)
+    kept = listing.without(broken)
+    pixels = torch.from_numpy(np.delete(images, sorted(broken), axis=0) if broken else images)
+    return MemorySplit(pixels, torch.tensor(kept.labels), kept.names)
+
+
+def _verified(listing: Listing, on_corrupt: OnCorrupt, count: "_Counter") -> Listing:
+    return listing.without(_broken(count(_in_threads(read_error, listing.paths())), on_corrupt))
+
+
+def _broken(errors: Iterable[InputError | None], on_corrupt: OnCorrupt) -> set[int]:
+    broken = set()
+    for i, error in enumerate(errors):
+        if error is not None:
+            if on_corrupt == "error":
+                raise error
+            broken.add(i)
+    return broken
+
+
+def _in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """work(item) for each item, in order; Pillow lets go of the interpreter's lock while it decodes."""
+    Image.init()  # its readers register at their first use, which threads had better not race for
+    remaining = iter(items)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        while block := list(islice(remaining, BLOCK)):
+            yield from pool.map(work, block)
+
+
+class _Counter:
+    """Passes results on and reports how many there were, over all the splits of a data set."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+
+    def __call__(self, results: Iterable[T]) -> Iterator[T]:
+        for result in results:
+            self._done += 1
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+            yield result

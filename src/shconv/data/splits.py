@@ -1,0 +1,86 @@
+"""What a data set is to the rest of the package: splits that give uint8 images and labels, and batches of them.
+Two kinds of split: held in memory, or image files that are decoded when asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from PIL import Image
+from torch import Tensor
+
+from shconv.data.decode import read_rgb
+from shconv.data.transforms import evaluation_image, to_tensor
+
+
+class Batch(NamedTuple):
+    """Images with their labels and their places in the split. `.images.float().div(255)` is what a network takes."""
+
+    images: Tensor  # uint8 (B, 3, H, W)
+    labels: Tensor  # int64 (B,)
+    index: Tensor  # type: ignore[assignment]  # int64 (B,); hides tuple.index, which no batch needs
+
+
+class ImageSplit(Protocol):
+    """Labelled images in a fixed order. `split[i]` is image i as it is tested: (uint8 (3, H, W), label)."""
+
+    @property
+    def labels(self) -> Tensor: ...  # int64 (N,)
+
+    @property
+    def names(self) -> Sequence[str]: ...  # file name or index of each image
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set as `load_data` gives it."""
+
+    name: str  # the spec as given, such as "cifar10" or "folder:PATH"
+    classes: tuple[str, ...]
+    train: ImageSplit | None
+    test: ImageSplit
+    image_size: int  # side of the test images; with the paper's defaults (256 in test) training is at 224
+    note: str  # one sentence to print wherever the data is named; may be empty
+    skipped: int  # files left out by on_corrupt="skip"
+
+
+@dataclass(frozen=True, eq=False)
+class MemorySplit:
+    """Images of one size, decoded."""
+
+    images: Tensor  # uint8 (N, 3, S, S)
+    labels: Tensor  # int64 (N,)
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+
+@dataclass(frozen=True, eq=False)
+class FileSplit:
+    """Image files, decoded when asked for; a file that cannot be decoded then raises InputError with its name."""
+
+    folder: Path
+    names: Sequence[str]  # paths below folder
+    labels: Tensor  # int64 (N,)
+    image_size: int
+    train_size: int
+    preset: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = evaluation_image(self.original(index), self.image_size, self.preset)
+        return to_tensor(image), int(self.labels[index])
+
+    def original(self, index: int) -> Image.Image:
+        """The decoded file at its own size: what the random crops of training start from."""
+        return read_rgb(self.folder / self.names[index])

@@ -1,0 +1,112 @@
+"""The pixel work on uint8 images: test preprocessing and training augmentation, as the paper and He et al. 2016 do it.
+Resizing is Pillow's antialiased bilinear one: integer arithmetic, so the same on every machine."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+AUGMENTATIONS = ("none", "crop_flip", "resized_crop", "he2016")
+TEST_PRESETS = ("paper", "imagenet")
+
+PAD = 4
+# The principal components of ImageNet's RGB values in [0, 1] (Krizhevsky et al. 2012), one in each column.
+PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
+PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """RGB image -> uint8 (3, H, W)."""
+    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """uint8 (3, H, W) -> RGB image."""
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def evaluation_image(image: Image.Image, size: int, preset: str = "paper") -> Image.Image:
+    """The test preprocessing: an image that is already size x size is left as it is.
+
+    "paper": resize to a square of side round(1.168 size), whatever the aspect ratio, then crop the centre
+    (section 3.2: 299 and 256). "imagenet": shorter side to round(size 256 / 224), crop the centre (256 and 224).
+    """
+    if image.size == (size, size):
+        return image
+    if preset == "paper":
+        side = round(1.168 * size)
+        image = image.resize((side, side), Image.Resampling.BILINEAR)
+    else:
+        image = _resize_shorter(image, round(size * 256 / 224))
+    left, top = (round((length - size) / 2) for length in image.size)
+    return image.crop((left, top, left + size, top + size))
+
+
+def crop_flip_draws(seed_sequence: np.random.SeedSequence, n: int) -> NDArray[np.int64]:
+    """(n, 3): row offset and column offset in 0..8, flip in 0..1. Row i does not depend on n."""
+    uniform = np.random.default_rng(seed_sequence).random((n, 3))
+    return (uniform * [2 * PAD + 1, 2 * PAD + 1, 2]).astype(np.int64)
+
+
+def crop_flip(images: Tensor, draws: NDArray[np.int64]) -> Tensor:
+    """The CIFAR augmentation of He et al. 2016 (section 4.2), a whole batch at once.
+
+    images: uint8 (B, 3, H, W). Each is padded with 4 zeros a side; from there the window at the drawn offsets is taken
+    and mirrored where drawn. draws: (B, 3) from `crop_flip_draws`.
+    """
+    batch, channels, height, width = images.shape
+    padded = np.zeros((batch, channels, height + 2 * PAD, width + 2 * PAD), np.uint8)
+    padded[:, :, PAD : PAD + height, PAD : PAD + width] = images.numpy()
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))  # (B, 3, 9, 9, H, W)
+    cropped = windows[np.arange(batch), :, draws[:, 0], draws[:, 1]]
+    flipped = draws[:, 2] == 1
+    cropped[flipped] = cropped[flipped][..., ::-1]
+    return torch.from_numpy(cropped)
+
+
+def resized_crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+    """A random crop of 0.08 to 1 of the area with ratio 3/4 to 4/3, resized to size x size, mirrored half the time.
+
+    As torchvision's RandomResizedCrop (Szegedy et al. 2015): ten tries, then the largest centre crop of such a ratio.
+    """
+    width, height = image.size
+    w, h = 0, 0
+    for _ in range(10):
+        area = width * height * rng.uniform(0.08, 1.0)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            break
+    else:
+        w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+        left, top = (width - w) // 2, (height - h) // 2
+    crop = image.crop((left, top, left + w, top + h)).resize((size, size), Image.Resampling.BILINEAR)
+    return _random_flip(crop, rng)
+
+
+def he2016(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+    """He et al. 2016, section 3.4: shorter side random in [256, 480], random crop, flip, PCA colour shift.
+
+    The range is for size 224 and in proportion for others.
+    """
+    low, high = round(size * 256 / 224), round(size * 480 / 224)
+    image = _resize_shorter(image, int(rng.integers(low, high + 1)))
+    left, top = (int(rng.integers(length - size + 1)) for length in image.size)
+    image = _random_flip(image.crop((left, top, left + size, top + size)), rng)
+    shift = PCA_VECTORS @ (PCA_VALUES * rng.normal(0.0, 0.1, 3))  # (3,) RGB, the same for every pixel
+    levels = (np.arange(256) + 255 * shift[:, None]).round().clip(0, 255)  # (3, 256): what each level becomes
+    return image.point(levels.astype(int).ravel().tolist())
+
+
+def _resize_shorter(image: Image.Image, side: int) -> Image.Image:
+    width, height = image.size
+    shorter = min(width, height)
+    return image.resize((side * width // shorter, side * height // shorter), Image.Resampling.BILINEAR)
+
+
+def _random_flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
