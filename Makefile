@@ -1,0 +1,33 @@
+# Two commands: `make reproduce` and `make test`. Both set up .venv once; a second call installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: reproduce test lint clean
+
+reproduce: .venv/.demo
+	$(BIN)/shconv reproduce $(ARGS)
+
+test: .venv/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.dev
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "shconv needs Python 3.11 or newer; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+# torchattacks, an oracle in the tests, pins an old requests: so it comes without its dependencies.
+.venv/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchattacks
+	@touch .venv/.demo $@
