@@ -44,7 +44,8 @@ def to_shc(
         The converted network, in the same mode, on the same device.
 
     Raises:
-        InputError: nothing was picked; something picked is no plain nn.Conv2d (a subclass would lose what it adds).
+        InputError: nothing was picked; something picked is no plain nn.Conv2d, or has hooks (conversion would lose what
+            they add); an identity start whose weight a module that was not picked shares.
     """
     if start not in ("identity", "random"):
         raise InputError(f'start must be "identity" or "random", got {start!r}')
@@ -54,10 +55,9 @@ def to_shc(
     if not picked:
         raise InputError(f"where= picked no module of {type(model).__name__}: nothing to convert")
     for module, name in picked.items():
-        if type(module) is not nn.Conv2d:
-            raise InputError(
-                f"{name or 'the model'} is a {type(module).__name__}, not a plain nn.Conv2d: it cannot be converted"
-            )
+        _check_convertible(module, name or "the model")
+    if start == "identity":
+        _check_weights_are_alone(model, picked)
     converted = {module: _convert(module) for module in picked if isinstance(module, nn.Conv2d)}
     if start == "identity":
         _start_at_identity(converted.values())
@@ -68,6 +68,23 @@ def to_shc(
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, converted[child])
     return cast(ModelT, converted[model]) if isinstance(model, nn.Conv2d) else model
+
+
+def _check_convertible(module: nn.Module, name: str) -> None:
+    if type(module) is not nn.Conv2d:
+        raise InputError(f"{name} is a {type(module).__name__}, not a plain nn.Conv2d: it cannot be converted")
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if any(getattr(module, kind) for kind in hooks):
+        raise InputError(f"{name} has hooks (spectral norm, for one, is a hook): remove them before converting")
+
+
+def _check_weights_are_alone(model: nn.Module, picked: dict[nn.Module, str]) -> None:
+    left_alone = {
+        id(parameter) for m in model.modules() if m not in picked for parameter in m.parameters(recurse=False)
+    }
+    for module, name in picked.items():
+        if id(module.weight) in left_alone:
+            raise InputError(f"{name} shares its weight with a module that is not converted: it cannot be doubled")
 
 
 def _convert(conv: nn.Conv2d) -> SHConv2d:

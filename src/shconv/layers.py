@@ -51,6 +51,8 @@ class Hypernetwork(nn.Module):
             hidden_features = max(1, in_channels // 2)
         if hidden_features < 1:
             raise InputError(f"hidden_features must be at least 1, got {hidden_features}")
+        if eps < 0:
+            raise InputError(f"eps must be at least 0, got {eps}")
         self.kernel_size, self.eps, self.statistics = kernel_size, eps, tuple(statistics)
         self.hidden = nn.Linear(len(statistics) * in_channels, hidden_features, device=device, dtype=dtype)
         self.output = nn.Linear(hidden_features, kernel_size[0] * kernel_size[1], device=device, dtype=dtype)

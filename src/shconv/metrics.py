@@ -20,7 +20,7 @@ def accuracy_interval(correct: int, n: int, z: float = 1.959963984540054) -> tup
     p = correct / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    return min(p, max(0.0, middle - reach)), max(p, min(1.0, middle + reach))  # rounding must not shut p out
 
 
 def relative_confidence(logits: Tensor, labels: Tensor) -> Tensor:
@@ -50,6 +50,11 @@ def rcd(clean_logits: Tensor, adversarial_logits: Tensor, labels: Tensor) -> Ten
 
     It measures confidence and can improve while accuracy falls: never the only robustness number.
     """
+    if clean_logits.shape != adversarial_logits.shape:
+        raise InputError(
+            f"wanted logits of one shape, got clean {tuple(clean_logits.shape)} and "
+            f"adversarial {tuple(adversarial_logits.shape)}"
+        )
     return relative_confidence(clean_logits, labels) - relative_confidence(adversarial_logits, labels)
 
 
@@ -59,19 +64,16 @@ def _parts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         raise InputError(f"wanted logits (N, K) and labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
     if logits.shape[1] < 3:
         raise InputError(f"relative confidence needs at least 3 classes, got {logits.shape[1]}")
-    if labels.is_floating_point() or (
-        len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]
-    ):
-        raise InputError(f"labels must be integers in 0..{logits.shape[1] - 1}, got {labels.dtype} {_range(labels)}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise InputError(f"labels must be integers, got {labels.dtype}")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise InputError(f"labels must lie in 0..{logits.shape[1] - 1}, got {int(labels.min())} to {int(labels.max())}")
     if not torch.isfinite(logits).all():
         raise InputError("logits must be finite, got NaN or infinity")
     log_p = logits.double().log_softmax(dim=1)
-    is_label = torch.zeros_like(log_p, dtype=torch.bool).scatter_(1, labels[:, None], True)
-    log_others = log_p[~is_label].view(len(log_p), -1)  # (N, K - 1)
+    is_label = torch.zeros_like(log_p, dtype=torch.bool).scatter_(1, labels[:, None].long(), True)
+    log_others = log_p[~is_label].view(len(log_p), log_p.shape[1] - 1)  # (N, K - 1)
     log_largest = log_others.amax(dim=1)
-    relative_sd = (log_others - log_largest[:, None]).exp().std(dim=1, correction=0)
+    relative = (log_others - log_largest[:, None]).exp()
+    relative_sd = (relative - relative.mean(1, keepdim=True)).square().mean(1).sqrt()  # population SD
     return log_p[is_label], log_largest, relative_sd
-
-
-def _range(labels: Tensor) -> str:
-    return f"between {labels.min()} and {labels.max()}"

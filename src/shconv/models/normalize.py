@@ -40,7 +40,10 @@ def make_normalize(normalize: Normalization, in_channels: int) -> nn.Module:
         if normalize != "imagenet":
             raise InputError(f'normalize must be None, "imagenet" or (mean, std), got {normalize!r}')
         normalize = _IMAGENET
-    mean, std = (tuple(float(value) for value in values) for values in normalize)
+    try:
+        mean, std = (tuple(float(value) for value in values) for values in normalize)
+    except (TypeError, ValueError):
+        raise InputError(f"normalize wants (mean, std), each a number for every channel, got {normalize!r}") from None
     if len(mean) != in_channels or len(std) != in_channels or min(std) <= 0:
         raise InputError(f"normalize wants {in_channels} means and {in_channels} positive stds, got {mean} and {std}")
     return Normalize(mean, std)

@@ -31,12 +31,12 @@ class Geometry(NamedTuple):
         return along(0), along(1)
 
 
-def pair(value: IntOrPair) -> Pair:
-    """2 -> (2, 2)."""
-    if isinstance(value, int):
-        return value, value
-    first, second = value
-    return int(first), int(second)
+def pair(name: str, value: IntOrPair, least: int) -> Pair:
+    """2 -> (2, 2). Raises InputError for anything but a number or a pair of numbers of at least `least`."""
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2 or min(values) < least:
+        raise InputError(f"{name} must be a number of at least {least} or a pair of them, got {value}")
+    return values[0], values[1]
 
 
 def resolve_padding(
@@ -44,7 +44,7 @@ def resolve_padding(
 ) -> tuple[Tensor, Pair]:
     """Turn "same" and "valid" into numbers; a "same" that is not symmetric pads x itself."""
     if not isinstance(padding, str):
-        return x, pair(padding)
+        return x, pair("padding", padding, 0)
     if padding == "valid":
         return x, (0, 0)
     if padding != "same":
@@ -58,14 +58,18 @@ def resolve_padding(
     return F.pad(x, (left, total_w - left, top, total_h - top)), (0, 0)
 
 
-def check(x: Tensor, weight: Tensor, filter_map: Tensor, geometry: Geometry) -> None:
-    """Raise InputError unless the shapes and devices of a filtered convolution fit together."""
+def check_dimensions(x: Tensor, weight: Tensor) -> None:
+    """Raise InputError unless both have four dimensions."""
     if x.dim() != 4 or weight.dim() != 4:
         raise InputError(
             f"a filtered convolution takes x (N, D, H, W) and weight (C, D / groups, S_h, S_w), "
             f"got x {tuple(x.shape)} and weight {tuple(weight.shape)}"
         )
-    if x.shape[1] != weight.shape[1] * geometry.groups or weight.shape[0] % geometry.groups:
+
+
+def check(x: Tensor, weight: Tensor, filter_map: Tensor, bias: Tensor | None, geometry: Geometry) -> None:
+    """Raise InputError unless the shapes, dtypes and devices of a filtered convolution fit together."""
+    if geometry.groups < 1 or x.shape[1] != weight.shape[1] * geometry.groups or weight.shape[0] % geometry.groups:
         raise InputError(
             f"x {tuple(x.shape)} and weight {tuple(weight.shape)} do not fit with groups={geometry.groups}: "
             f"x has {x.shape[1]} channels, the weight wants {weight.shape[1] * geometry.groups}"
@@ -73,19 +77,21 @@ def check(x: Tensor, weight: Tensor, filter_map: Tensor, geometry: Geometry) -> 
     wanted = (x.shape[0], *weight.shape[2:])
     if tuple(filter_map.shape) != wanted:
         raise InputError(f"filter_map must be (N, S_h, S_w) = {wanted}, got {tuple(filter_map.shape)}")
-    if not (x.is_floating_point() and weight.is_floating_point() and filter_map.is_floating_point()):
+    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
+        raise InputError(f"bias must be (C,) = {(weight.shape[0],)}, got {tuple(bias.shape)}")
+    if not (x.is_floating_point() and filter_map.is_floating_point() and x.dtype == weight.dtype):
         raise InputError(
-            f"a filtered convolution takes floating-point tensors, got x {x.dtype}, weight {weight.dtype}, "
-            f"filter_map {filter_map.dtype}"
+            f"a filtered convolution takes a floating-point map, x and weight, the last two of one dtype; "
+            f"got {filter_map.dtype}, {x.dtype} and {weight.dtype}"
         )
     if not x.device == weight.device == filter_map.device:
         raise InputError(
             f"x, weight and filter_map must be on one device, got {x.device}, {weight.device}, {filter_map.device}"
         )
-    if min(geometry.output_size(x, weight)) < 1:
+    if min(x.shape[2:]) < 1 or min(geometry.output_size(x, weight)) < 1:
         raise InputError(
-            f"a kernel of {tuple(weight.shape[2:])} with dilation {geometry.dilation} does not fit into an input of "
-            f"{tuple(x.shape[2:])} with padding {geometry.padding}"
+            f"a kernel of {tuple(weight.shape[2:])} with dilation {geometry.dilation} does not fit into "
+            f"{tuple(x.shape[2:])} pixels with padding {geometry.padding} (x is {tuple(x.shape)})"
         )
 
 

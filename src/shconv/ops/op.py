@@ -2,14 +2,14 @@
 Autograd keeps x, the weight and the map for the backward pass, never a kernel per image."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from shconv.errors import InputError
-from shconv.ops import grouped, shifted, unfold
-from shconv.ops.geometry import Geometry, IntOrPair, check, memory_format, pair, resolve_padding
+from shconv.ops import compiled, grouped, shifted, unfold
+from shconv.ops.geometry import Geometry, IntOrPair, check, check_dimensions, memory_format, pair, resolve_padding
 
 
 class Formulation(Protocol):
@@ -24,7 +24,12 @@ class Formulation(Protocol):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]: ...
 
 
-FORMULATIONS: dict[str, Formulation] = {"grouped": grouped, "unfold": unfold, "shifted": shifted}
+FORMULATIONS: dict[str, Formulation] = {
+    "compiled": compiled,
+    "grouped": grouped,
+    "unfold": unfold,
+    "shifted": shifted,
+}
 
 
 def filtered_conv2d(
@@ -56,33 +61,42 @@ def filtered_conv2d(
     Raises:
         InputError: shapes, dtypes or devices do not fit, or the formulation cannot serve them (with the reason).
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
-    stride, dilation = pair(stride), pair(dilation)
+    check_dimensions(x, weight)
+    stride, dilation = pair("stride", stride, 1), pair("dilation", dilation, 1)
     x, padding = resolve_padding(x, weight, padding, stride, dilation)
     geometry = Geometry(stride, padding, dilation, groups)
-    check(x, weight, filter_map, geometry)
-    if formulation == "auto":
-        formulation = choose(x, weight, geometry)
-    elif formulation not in FORMULATIONS:
+    check(x, weight, filter_map, bias, geometry)
+    if formulation not in ("auto", *FORMULATIONS):
         raise InputError(f"unknown formulation {formulation!r}, choose from auto, {', '.join(FORMULATIONS)}")
-    elif reasons := FORMULATIONS[formulation].reasons_against(x, weight, geometry):
-        raise InputError(f"formulation {formulation!r} cannot serve this call: {'; '.join(reasons)}")
     Y: Tensor = _forward(x, weight, filter_map, stride, padding, dilation, groups, formulation)
     return Y if bias is None else Y + bias.to(Y.dtype)[:, None, None]
 
 
 def choose(x: Tensor, weight: Tensor, geometry: Geometry) -> str:
-    """The formulation expected to be the fastest that can serve the call.
+    """The name of the formulation expected to be the fastest that can serve the call.
 
-    Materialised kernels win while they are small beside the activations; benchmarks/formulations.py shows where.
+    The compiled kernels wherever they can; without them materialised kernels win while they are small beside the
+    activations. benchmarks/formulations.py shows both.
     """
+    if not compiled.reasons_against(x, weight, geometry):
+        return "compiled"
     height, width = geometry.output_size(x, weight)
     activations = x[0].numel() + weight.shape[0] * height * width if len(x) else 0
     if weight.numel() <= 2 * activations:
         return "grouped"
     return "unfold" if shifted.reasons_against(x, weight, geometry) else "shifted"
+
+
+def _chosen(formulation: str, x: Tensor, weight: Tensor, geometry: Geometry) -> Formulation:
+    """Called inside the op, where torch.compile does not look: the choice may build the compiled kernels."""
+    if formulation == "auto":
+        return FORMULATIONS[choose(x, weight, geometry)]
+    if reasons := FORMULATIONS[formulation].reasons_against(x, weight, geometry):
+        raise InputError(f"formulation {formulation!r} cannot serve this call: {'; '.join(reasons)}")
+    return FORMULATIONS[formulation]
 
 
 @torch.library.custom_op("shconv::filtered_conv2d", mutates_args=())
@@ -99,7 +113,7 @@ def _forward(
     geometry = _geometry(stride, padding, dilation, groups)
     if x.numel() == 0:
         return x.new_empty(len(x), len(weight), *geometry.output_size(x, weight))
-    Y = FORMULATIONS[formulation].forward(x, weight, filter_map, geometry)
+    Y = _chosen(formulation, x, weight, geometry).forward(x, weight, filter_map, geometry)
     return Y.contiguous(memory_format=memory_format(x))
 
 
@@ -122,12 +136,16 @@ def _backward(
     formulation: str,
     mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
+    inputs = (x, weight, filter_map)
+    gradients: tuple[Tensor | None, ...]
     if x.numel() == 0:
-        return torch.zeros_like(x), torch.zeros_like(weight), torch.zeros_like(filter_map)
-    geometry = _geometry(stride, padding, dilation, groups)
-    needs = cast(tuple[bool, bool, bool], tuple(mask))
-    gradients = FORMULATIONS[formulation].backward(dY, x, weight, filter_map, geometry, needs)
-    dX, dW, dM = (_like(g, of) for g, of in zip(gradients, (x, weight, filter_map), strict=True))
+        gradients = tuple(torch.zeros_like(of) if needed else None for of, needed in zip(inputs, mask, strict=True))
+    else:
+        geometry = _geometry(stride, padding, dilation, groups)
+        needs = (mask[0], mask[1], mask[2])
+        chosen = _chosen(formulation, x, weight, geometry)
+        gradients = chosen.backward(dY, x, weight, filter_map, geometry, needs)
+    dX, dW, dM = (_like(gradient, of) for gradient, of in zip(gradients, inputs, strict=True))
     return dX, dW, dM
 
 

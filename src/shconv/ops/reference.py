@@ -28,5 +28,6 @@ def filtered_conv2d(
     outputs = []
     for X, M in zip(x, filter_map, strict=True):
         H = (weight * M).to(x.dtype)  # (C, D / groups, S_h, S_w), the Hadamard product on every sub-kernel
-        outputs.append(F.conv2d(X[None], H, bias, stride, padding, dilation, groups))
+        X = X[None].contiguous()  # torch's own gradient is wrong for a grouped float64 one in channels_last
+        outputs.append(F.conv2d(X, H, bias, stride, padding, dilation, groups))
     return torch.cat(outputs)

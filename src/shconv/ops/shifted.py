@@ -26,7 +26,7 @@ def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
     parts = []
     for X, m in zip(x.split(rows.images), M.split(rows.images), strict=True):
         R = rows.padded(X)
-        scales = m.flatten(1).to(x.dtype)
+        scales = m.flatten(1)
         Y = x.new_zeros(len(X) * rows.area, weight.shape[0])
         for t, offset in enumerate(rows.offsets):
             Y.addmm_(_scaled(R[offset : offset + len(Y)], scales[:, t]), W[t])
@@ -44,7 +44,7 @@ def backward(
     dX, dM = [], []
     dW = torch.zeros_like(W, dtype=M.dtype) if needs_weight else None
     for dy, X, m in zip(dY.split(rows.images), x.split(rows.images), M.split(rows.images), strict=True):
-        scales = m.flatten(1).to(x.dtype)
+        scales = m.flatten(1)
         R = rows.padded(X) if needs_weight or needs_map else None
         dy_rows = rows.spread(dy)  # (n * area, C), zero where no output lies
         dR = x.new_zeros(len(dy_rows) + rows.offsets[-1], x.shape[1])
@@ -54,9 +54,9 @@ def backward(
             if needs_x or needs_map:
                 G = dy_rows @ W[t]  # (n * area, D)
                 if needs_x:
-                    _by_image(dR[window], m).addcmul_(_by_image(G, m), scales[:, t, None])
+                    dR[window] += _scaled(G, scales[:, t])
                 if R is not None and needs_map:
-                    dm[:, t] = _by_image(G * R[window], m).sum(1)  # faster than a batched dot product
+                    dm[:, t] = (rows.output(G) * rows.output(R[window])).sum((1, 2, 3))
             if R is not None and dW is not None:
                 dW[t] += dy_rows.T @ _scaled(R[window], scales[:, t])
         if needs_x:
@@ -108,10 +108,6 @@ class _Rows:
         return F.pad(dY.permute(0, 2, 3, 1), (0, 0, 0, right, 0, bottom)).reshape(-1, dY.shape[1])
 
 
-def _by_image(rows: Tensor, M: Tensor) -> Tensor:
-    return rows.view(len(M), -1)
-
-
 def _scaled(rows: Tensor, scale: Tensor) -> Tensor:
     """Every image's rows times its scale (n,)."""
-    return (rows.view(len(scale), -1) * scale[:, None]).view(rows.shape)
+    return (rows.view(len(scale), -1) * scale[:, None]).view(rows.shape).to(rows.dtype)

@@ -69,7 +69,7 @@ def _columns(X: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
 def _scaled(columns: Tensor, M: Tensor) -> Tensor:
     n, g, _, L = columns.shape
     by_tap = columns.view(n, g, -1, M[0].numel(), L)  # (n, g, D / g, T, L)
-    return (by_tap * M.flatten(1)[:, None, None, :, None].to(columns.dtype)).flatten(2, 3)
+    return (by_tap * M.flatten(1)[:, None, None, :, None]).to(columns.dtype).flatten(2, 3)  # the map is not rounded
 
 
 def _fold(columns: Tensor, X: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
