@@ -1,0 +1,204 @@
+"""What a training leaves on disk, and back: model.safetensors + config.json when finished, state.pt on the way there.
+
+Every file is replaced in one step: a full disk or an interrupt leaves the file that was there before."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from shconv.errors import InputError
+from shconv.files import replace_file, replace_json
+from shconv.models.normalize import Normalization
+from shconv.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from shconv.data import ImageData
+
+MODEL, CONFIG, STATE = "model.safetensors", "config.json", "state.pt"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The arguments of `shconv.create_model` that rebuild a network."""
+
+    name: str
+    num_classes: int
+    in_channels: int = 3
+    stem: str = "imagenet"
+    width: int = 64
+    normalize: Normalization = None
+
+    def build(self) -> nn.Module:
+        """A new network with random weights from torch's generator. Raises InputError where `create_model` does."""
+        from shconv import create_model
+
+        return create_model(**vars(self))
+
+
+def run_record(config: ModelConfig, data: "ImageData", recipe: Recipe, seed: int) -> dict[str, Any]:
+    """All that decides the outcome of a training, as plain JSON values: what two runs that share a folder agree in."""
+    images = {"train_images": len(data.train) if data.train is not None else 0, "test_images": len(data.test)}
+    about = {"name": data.name, "classes": data.classes, "image_size": data.image_size, **images}
+    record = {"model": asdict(config), "data": about, "recipe": asdict(recipe), "seed": seed}
+    plain: dict[str, Any] = json.loads(json.dumps(record))
+    return plain
+
+
+def check_same_run(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises InputError naming the first field in which the stored training differs from the wanted one."""
+    difference = first_difference({key: stored.get(key) for key in wanted}, wanted)
+    if difference is not None:
+        field, there, here = difference
+        raise InputError(
+            f"{folder} holds a training with {field} = {_short(there)}, asked for is {_short(here)}; "
+            "take another folder, or the same setting"
+        )
+
+
+def first_difference(there: Any, here: Any, field: str = "") -> tuple[str, Any, Any] | None:
+    """(dotted field, value there, value here) of the first leaf that differs, or None."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        pairs = ((f"{field}.{key}".lstrip("."), there.get(key), here.get(key)) for key in here | there)
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = ((f"{field}[{i}]", a, b) for i, (a, b) in enumerate(zip(there, here, strict=True)))
+    else:
+        return None if there == here else (field, there, here)
+    return next((found for name, a, b in pairs if (found := first_difference(a, b, name)) is not None), None)
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """All that is needed to continue, in one file."""
+    buffer = io.BytesIO()  # torch.save into a file turns a full disk into an unrelated error of its archive writer
+    torch.save(state, buffer)
+    replace_file(folder / STATE, buffer.getbuffer())
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The stored state, None where there is none. Raises InputError for a damaged file."""
+    path = folder / STATE
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if not state.keys() >= {"run", "history", "learner"}:
+            raise ValueError("it holds something else")
+    except OSError:
+        raise
+    except Exception as error:  # the archive reader and the unpickler raise anything
+        raise InputError(f"{path} is damaged ({_first_line(error)}): remove it to train from the start") from error
+    return state
+
+
+def save_checkpoint(folder: Path, model: nn.Module, record: Mapping[str, Any]) -> None:
+    """Writes model.safetensors, then config.json, which says that it is finished; then there is nothing to continue.
+
+    `record` has run_record's fields and the result. Names carry no prefix of torch.compile or DistributedDataParallel.
+    Tied tensors are stored once, their other names in the file's metadata, as `safetensors.torch.save_model` does it.
+    """
+    tensors: dict[str, Tensor] = {}
+    names: dict[tuple[Any, ...], str] = {}
+    tied: dict[str, str] = {}
+    for name, tensor in model.state_dict().items():
+        name = _bare(name)
+        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
+        if tensor.numel() > 0 and place in names:
+            tied[name] = names[place]
+        else:
+            names[place] = name
+            tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / MODEL, safetensors.torch.save(tensors, metadata=tied))
+    replace_json(folder / CONFIG, record)
+    (folder / STATE).unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelConfig, dict[str, Any]]:
+    """(model in eval mode on the CPU, its configuration, all of config.json), from a folder or its model.safetensors.
+
+    Raises InputError for a missing, damaged or unfinished checkpoint, and for tensors that are not this network's.
+    """
+    path = Path(path)
+    folder, file = (path.parent, path) if path.suffix == ".safetensors" else (path, path / MODEL)
+    info = load_info(folder)
+    if info is None:
+        why = "its training is not finished" if (folder / STATE).exists() else f"there is no {CONFIG}"
+        raise InputError(f"no checkpoint in {folder}: {why}")
+    model, config = _build(folder / CONFIG, info)
+    tensors = _read_tensors(file)
+    wanted = model.state_dict()
+    missing = [name for name in wanted if name not in tensors]
+    unexpected = [name for name in tensors if name not in wanted]
+    if missing or unexpected:
+        raise InputError(f"{file} is not a {config.name}: missing {_few(missing)}; unexpected {_few(unexpected)}")
+    shapes = [(name, tuple(tensors[name].shape), tuple(wanted[name].shape)) for name in wanted]
+    wrong = [f"{name} {there}, not {here}" for name, there, here in shapes if there != here]
+    if wrong:
+        raise InputError(f"{file} holds other shapes than {CONFIG} says: {_few(wrong)}")
+    model.load_state_dict(tensors)
+    return model.eval(), config, info
+
+
+def load_info(folder: Path) -> dict[str, Any] | None:
+    """config.json of a finished training, None where there is none. Raises InputError for a damaged one."""
+    path = folder / CONFIG
+    if not path.exists():
+        return None
+    try:
+        info = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({_first_line(error)})") from error
+    if not isinstance(info, dict):
+        raise InputError(f"{path} is damaged (it holds no JSON object)")
+    return info
+
+
+def _build(path: Path, info: dict[str, Any]) -> tuple[nn.Module, ModelConfig]:
+    try:
+        fields = dict(info["model"])
+        if isinstance(fields.get("normalize"), list):
+            mean, std = fields["normalize"]
+            fields["normalize"] = (tuple(mean), tuple(std))
+        config = ModelConfig(**fields)
+        with torch.random.fork_rng(devices=[]):  # the random weights are about to be replaced
+            return config.build(), config
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} describes no network ({_first_line(error)})") from error
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise InputError(f"there is no file {file}")
+    try:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            tensors = {_bare(name): opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+            tied = opened.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{file} is damaged ({_first_line(error)})") from error
+    return tensors | {_bare(name): tensors[_bare(kept)] for name, kept in tied.items() if _bare(kept) in tensors}
+
+
+def _bare(name: str) -> str:
+    """A tensor's name without what torch.compile and DistributedDataParallel put into it."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "none"
+
+
+def _short(value: Any, most: int = 80) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= most else text[:most] + "..."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,77 @@
+"""A network together with what trains it: optimiser, mixed precision, device; and their state, to continue later."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from shconv.errors import InputError
+from shconv.training.checkpoint import ModelConfig
+from shconv.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Learner:
+    network: nn.Module  # as built: evaluated and stored
+    model: nn.Module  # what accelerate made of it (torch.compile, if it was told so), with the same parameters: trained
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler  # passes everything through unless the precision is fp16
+    device: torch.device
+    dtype: torch.dtype | None  # of autocast; None: float32 throughout
+    layout: torch.memory_format
+
+    @classmethod
+    def build(cls, config: ModelConfig, recipe: Recipe, accelerator: Accelerator) -> Self:
+        """Random weights from torch's generator. Raises InputError where the device lacks the recipe's precision."""
+        device, dtype = accelerator.device, autocast_dtype(recipe, accelerator.device)
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        network = config.build().to(device).to(memory_format=layout)
+        groups = parameter_groups(network, recipe)
+        optimizer = torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=recipe.nesterov)
+        scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+        return cls(network, accelerator.prepare(network), optimizer, scaler, device, dtype, layout)
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) -> float in [0, 1] on the device."""
+        return pixels.to(self.device, non_blocking=True).float().div(255).contiguous(memory_format=self.layout)
+
+    def state(self) -> dict[str, Any]:
+        """All that changes during training, torch's random state included."""
+        on_cuda = self.device.type == "cuda"
+        return {
+            "model": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if on_cuda else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`, also from another device (then without its random state)."""
+        self.network.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+
+
+def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """One group with the recipe's weight decay; two where theta (".hyper." in the name) has a factor of its own."""
+    if recipe.hyper_weight_decay in (None, recipe.weight_decay):
+        return [{"params": list(network.parameters()), "weight_decay": recipe.weight_decay}]
+    theta = [parameter for name, parameter in network.named_parameters() if ".hyper." in f".{name}"]
+    others = [parameter for name, parameter in network.named_parameters() if ".hyper." not in f".{name}"]
+    groups = ((others, recipe.weight_decay), (theta, recipe.hyper_weight_decay))
+    return [{"params": parameters, "weight_decay": decay} for parameters, decay in groups if parameters]
+
+
+def autocast_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
+    """The recipe's precision on this device; None is float32. Raises InputError for fp16 without CUDA."""
+    if recipe.precision == "fp16" and device.type != "cuda":
+        raise InputError(f"precision fp16 needs a CUDA device, this is {device.type}: take bf16, float32 or auto")
+    auto = torch.bfloat16 if device.type == "cuda" else None
+    return {"auto": auto, "float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]

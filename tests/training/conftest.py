@@ -1,0 +1,72 @@
+"""A separable toy problem, and a tiny network in the place of shconv.create_model."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+import shconv
+from shconv.data import ImageData
+from shconv.data.splits import MemorySplit
+from shconv.training import ModelConfig, Recipe
+
+
+class ToyNet(nn.Module):
+    """Dropout and batch norm, so that the random state and the buffers matter too."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 3, padding=1)
+        self.bn = nn.BatchNorm2d(width)
+        self.drop = nn.Dropout(0.2)
+        self.fc = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.drop(self.bn(self.conv(x)).relu().mean((2, 3))))
+        return logits
+
+
+def colours(n: int, seed: int) -> MemorySplit:
+    """Class k is brighter in channel k."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 3
+    images = torch.randint(0, 120, (n, 3, 8, 8), generator=generator)
+    images[torch.arange(n), labels] += 60
+    return MemorySplit(images.to(torch.uint8), labels, [str(i) for i in range(n)])
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """accelerate looks for a device once in a process: here before every test, so that their order does not matter."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def data() -> ImageData:
+    return ImageData("toy", ("red", "green", "blue"), colours(70, 0), colours(33, 1), 8, "A toy.", 0)
+
+
+@pytest.fixture
+def config() -> ModelConfig:
+    return ModelConfig("toy", 3, stem="small", width=6)
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe(3, 16, 0.1, schedule="cosine", warmup_epochs=0.5)
+
+
+@pytest.fixture
+def toy_network(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., nn.Module]], None]:
+    """Call it with another constructor to have that one built."""
+
+    def use(build: Callable[..., nn.Module]) -> None:
+        monkeypatch.setattr(shconv, "create_model", lambda **kw: build(kw["num_classes"], kw["width"]))
+
+    use(ToyNet)
+    return use

@@ -1,0 +1,64 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+import shconv
+from shconv.errors import InputError
+from shconv.training import RECIPES, Recipe
+from shconv.training.learner import autocast_dtype, parameter_groups
+
+RECIPE = RECIPES["paper"]
+
+
+def slim(name: str) -> torch.nn.Module:
+    return shconv.create_model(name, num_classes=3, stem="small", width=2)
+
+
+@pytest.mark.parametrize("factor", [None, 1e-4])
+def test_theta_shares_the_weight_decay_of_everything_else_unless_told_otherwise(factor: float | None) -> None:
+    network = slim("plain10_shc")
+    (group,) = parameter_groups(network, replace(RECIPE, hyper_weight_decay=factor))
+    assert group["weight_decay"] == 1e-4
+    assert [id(p) for p in group["params"]] == [id(p) for p in network.parameters()]
+
+
+def test_a_factor_of_its_own_reaches_theta_and_nothing_else() -> None:
+    network = slim("plain10_shc")
+    others, theta = parameter_groups(network, replace(RECIPE, hyper_weight_decay=0.5))
+    assert (others["weight_decay"], theta["weight_decay"]) == (1e-4, 0.5)
+    hypernetworks = [m.hyper for m in network.modules() if isinstance(m, shconv.SHConv2d)]
+    assert {id(p) for p in theta["params"]} == {id(p) for h in hypernetworks for p in h.parameters()}
+    everything = [id(p) for p in others["params"] + theta["params"]]
+    assert sorted(everything) == sorted(id(p) for p in network.parameters())
+
+
+def test_a_layer_by_itself_has_theta_too() -> None:
+    _, theta = parameter_groups(shconv.SHConv2d(4, 4, 3), replace(RECIPE, hyper_weight_decay=0))
+    assert len(theta["params"]) == 4
+
+
+def test_a_vanilla_network_has_one_group_whatever_the_factor() -> None:
+    (group,) = parameter_groups(slim("plain10"), replace(RECIPE, hyper_weight_decay=0.5))
+    assert group["weight_decay"] == 1e-4
+
+
+def test_without_gradient_a_step_shrinks_each_group_by_its_own_decay() -> None:
+    network = slim("plain10_shc")
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    optimizer = torch.optim.SGD(parameter_groups(network, replace(RECIPE, hyper_weight_decay=0.5)), lr=0.1)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in network.named_parameters():
+        left = 1 - 0.1 * (0.5 if ".hyper." in name else 1e-4)
+        torch.testing.assert_close(parameter.detach(), left * before[name])
+
+
+def test_precision_follows_the_device_unless_asked_for() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    asked: dict[str, Recipe] = {p: replace(RECIPE, precision=p) for p in ("auto", "float32", "bf16", "fp16")}  # type: ignore[arg-type]
+    assert [autocast_dtype(asked[p], cpu) for p in ("auto", "float32", "bf16")] == [None, None, torch.bfloat16]
+    assert [autocast_dtype(r, cuda) for r in asked.values()] == [torch.bfloat16, None, torch.bfloat16, torch.float16]
+    with pytest.raises(InputError, match="fp16 needs a CUDA device, this is cpu"):
+        autocast_dtype(asked["fp16"], cpu)
