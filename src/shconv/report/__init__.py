@@ -1,0 +1,68 @@
+"""A run folder as tables, figures and one HTML page, drawn without a network: ``rows.jsonl``, ``outcomes/`` and
+``arrays/`` are all it reads."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from shconv.files import replace_file
+from shconv.report.cells import Grid, Table
+from shconv.report.reading import Statement, read
+from shconv.report.render import print_table, to_csv, to_markdown
+from shconv.report.run import Run, load_run
+from shconv.report.summaries import summaries
+from shconv.report.tables import paper_tables
+
+__all__ = ["Run", "Statement", "load_run", "print_tables", "read", "write"]
+
+
+def write(run_folder: Path | str) -> Path:
+    """Write ``tables/*.csv``, ``tables/*.md``, ``figures/*.png`` and ``report.html`` into a run folder.
+
+    Returns
+    -------
+    Path
+        Of report.html, which is written last; each file appears whole or not at all.
+
+    Raises
+    ------
+    InputError
+        Where the folder is missing, holds no row yet, or has a damaged file or line; the message names it.
+    """
+    from shconv.report.figures import draw  # matplotlib takes a second to import
+    from shconv.report.page import render
+
+    run = load_run(run_folder)
+    figures = draw(run)
+    page = render(run, paper_tables(run), summaries(run), read(run), figures)
+    content: dict[str, bytes | str] = {}
+    for table in _tables(run):
+        content[f"tables/{table.name}.csv"] = to_csv(table, run.data.name)
+        content[f"tables/{table.name}.md"] = to_markdown(table, run.data.warning)
+    content |= {f"figures/{figure.name}.png": figure.png for figure in figures if figure.png is not None}
+    content["report.html"] = page
+    for name, text in content.items():
+        (run.folder / name).parent.mkdir(exist_ok=True)
+        replace_file(run.folder / name, text.encode() if isinstance(text, str) else text)
+    return run.folder / "report.html"
+
+
+def print_tables(run_folder: Path | str, console: Console) -> None:
+    """Print the tables, then what they show, on a terminal. Raises InputError as ``write`` does."""
+    run = load_run(run_folder)
+    for note in (run.data.warning, *run.notes):
+        if note:
+            console.print(Text(note, style="yellow"))
+    for table in _tables(run):
+        print_table(table, console)
+    topic = ""
+    for said in read(run):
+        if said.topic != topic:
+            console.print(Text(f"\n{said.topic}", style="bold"))
+            topic = said.topic
+        console.print(Text(f"{'!' if said.alarm else ' '} {said.text}"))
+
+
+def _tables(run: Run) -> list[Table | Grid]:
+    return [*paper_tables(run), *summaries(run)]

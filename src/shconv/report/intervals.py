@@ -1,0 +1,60 @@
+"""Small exact statistics for counted images: Wilson's interval, McNemar's exact test, the paired difference.
+Nothing here needs torch, so that a table can be redrawn where no network can run."""
+
+from dataclasses import dataclass
+from math import exp, lgamma, log, sqrt
+from statistics import NormalDist
+
+Z = NormalDist().inv_cdf(0.975)
+SIGNIFICANT = 0.05
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of an accuracy of ``correct`` out of ``n`` images (Wilson 1927); (0, 1) where n is 0."""
+    if n == 0:
+        return 0.0, 1.0
+    share, z2 = correct / n, Z * Z
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z * sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    # exact at the ends, where rounding would leave 1e-17
+    return (0.0 if correct == 0 else centre - half), (1.0 if correct == n else centre + half)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided exact McNemar p-value, from the images that only the first and only the second is right on."""
+    n, least = only_first + only_second, min(only_first, only_second)
+    if n == 0:
+        return 1.0
+    tail = sum(exp(lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) - n * log(2)) for k in range(least + 1))
+    return min(1.0, 2 * tail)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two results on the same ``n`` images; differences are second minus first, in shares of 1."""
+
+    n: int
+    only_first: int
+    only_second: int
+
+    @property
+    def difference(self) -> float:
+        return (self.only_second - self.only_first) / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the difference: Wald's with half an image added to each cell (Agresti and Min 2005)."""
+        n, b, c = self.n + 2, self.only_first + 0.5, self.only_second + 0.5
+        half = Z * sqrt(b + c - (c - b) ** 2 / n) / n
+        return max(-1.0, (c - b) / n - half), min(1.0, (c - b) / n + half)
+
+    @property
+    def p(self) -> float:
+        return mcnemar(self.only_first, self.only_second)
+
+    @property
+    def verdict(self) -> str:
+        """ "lower" or "higher" where the second differs from the first at the 5 % level, else "none"."""
+        if self.p >= SIGNIFICANT:
+            return "none"
+        return "lower" if self.only_second < self.only_first else "higher"

@@ -1,0 +1,145 @@
+"""The two questions that decide about the defence: what is left when the hypernetwork route is blocked, and what is
+left in the worst case. Sentences for ``reading``."""
+
+from collections.abc import Iterator
+
+from shconv.report.cells import attacks_text, between, mean, span
+from shconv.report.compare import Comparison, Measured, Said, compare, measured, pct
+from shconv.report.paper import is_shc, network_name, twin
+from shconv.report.run import Run
+from shconv.report.tables import OBJECTIVE_NAMES, route_rows
+from shconv.report.worst_case import OBJECTIVES, THREATS, worst_case_cell, worst_cases
+
+HARMLESS = 0.95  # accuracy above which an attack has hardly touched the network
+TOO_WEAK = "The attack hardly touches the network, so it cannot tell. "
+NO_ALARM = "This check raises no alarm, which is no evidence of robustness."
+
+
+def read_routes(run: Run) -> Iterator[Said]:
+    """For each SHC network and objective of Table 4."""
+    for model in filter(is_shc, run.models):
+        for objective in OBJECTIVES:
+            both = _accuracies(run, model, objective, "both")
+            if both:
+                yield _blocked(run, model, objective, both)
+            yield from _alone(run, model, objective)
+
+
+def _blocked(run: Run, model: str, objective: str, both: dict[int, Measured]) -> Said:
+    """What blocking the hypernetwork route does to RAND+FGSM."""
+    name, attack = network_name(model), f"RAND+FGSM ({OBJECTIVE_NAMES[objective]})"
+    convolution = _accuracies(run, model, objective, "convolution")
+    seen = compare(both, convolution)
+    if seen is None:
+        return Said(f"The convolution route of {name} was not run under {attack}: masking was not looked for.")
+    course = f"{name}'s accuracy under {attack} from {pct(seen.first)} to {pct(seen.second)}"
+    if seen.verdict == "lower":
+        theirs = _accuracies(run, twin(model), objective, "both")
+        ending = _masked(seen, compare(theirs, both), compare(theirs, convolution))
+        return Said(f"Blocking the hypernetwork route lowers {course}: {ending}", True, seen.evidence)
+    if seen.verdict == "higher":
+        ending = f"the convolution route alone is the weaker attack here. {NO_ALARM}"
+        return Said(f"Blocking the hypernetwork route raises {course}: {ending}", False, seen.evidence)
+    if seen.verdict == "none":
+        weak = TOO_WEAK if seen.first >= HARMLESS else ""
+        ending = f"these images show no difference. {weak}{NO_ALARM}"
+        return Said(f"Blocking the hypernetwork route takes {course}: {ending}", False, seen.evidence)
+    alarm = "lower" in seen.verdicts
+    ending = "in the seeds where it is lower the gradient is masked." if alarm else NO_ALARM
+    text = f"Blocking the hypernetwork route takes {course}; the seeds disagree: {ending}"
+    return Said(text, alarm, seen.evidence)
+
+
+def _masked(seen: Comparison, before: Comparison | None, after: Comparison | None) -> str:
+    """The conclusion where the convolution route is the stronger attack; ``before``, ``after``: against the twin."""
+    points = f"{-seen.points:.1f} points of the white-box accuracy are gradient masking"
+    if before is None or after is None:
+        return f"at least {points}. Its twin was not run beside it."
+    level = pct(after.first)
+    if after.verdict == "higher":
+        return (
+            f"at least {points}. What is left is above the twin's {level} under this one attack, "
+            "which does not make it robust."
+        )
+    if after.verdict == "mixed":
+        return f"at least {points}. Whether what is left is above the twin's {level} differs between the seeds."
+    left = "below" if after.verdict == "lower" else "not to be told from"
+    if before.verdict == "higher":
+        return f"the white-box robustness is gradient masking. What is left is {left} the twin's {level}."
+    return f"the gradient is masked. Even before, the network was not shown to be above its twin's {level}."
+
+
+def _alone(run: Run, model: str, objective: str) -> Iterator[Said]:
+    found = list(_accuracies(run, model, objective, "hypernetwork").values())
+    if found:
+        low, high = min(each.interval[0] for each in found), max(each.interval[1] for each in found)
+        if low >= 0.9:
+            ending = "by itself this gradient does next to no harm"
+        elif high < 0.9:
+            ending = "this gradient is an attack by itself"
+        else:
+            ending = "whether this gradient does harm by itself these images do not tell"
+        accuracy = pct(mean(each.accuracy for each in found) or 0.0)
+        yield Said(
+            f"The hypernetwork route alone ({OBJECTIVE_NAMES[objective]}) leaves {network_name(model)} right on "
+            f"{accuracy}: {ending}.",
+            evidence=f"{between([each.n for each in found])} images, 95 % interval {span((low, high))}",
+        )
+
+
+def _accuracies(run: Run, model: str, objective: str, route: str) -> dict[int, Measured]:
+    return measured(run, route_rows(run, model, "rand_fgsm", objective, route))
+
+
+def read_worst_cases(run: Run) -> Iterator[Said]:
+    """Each network's worst cases beside its table's means, then each pair's against each other."""
+    for model in run.models:
+        yield from _against_mean(run, model)
+    for vanilla, shc in run.pairs:
+        yield from _against_twin(run, vanilla, shc)
+
+
+def _against_mean(run: Run, model: str) -> Iterator[Said]:
+    parts, evidence = [], []
+    for threat in THREATS:
+        worst, cell = worst_cases(run, model, threat), worst_case_cell(run, model, threat)
+        table_mean = mean(each.table_mean for each in worst.values())
+        if cell.accuracy is None or cell.interval is None:
+            continue
+        beside = "" if table_mean is None else f", Table 2's mean {pct(table_mean)}"
+        parts.append(f"{pct(cell.accuracy)} within {threat.name}{beside}")
+        images = between([score.n for score in cell.scores])
+        evidence.append(f"{threat.name}: {images} images, {attacks_text(cell)} attacks, 95 % {span(cell.interval)}")
+    if parts:
+        yield Said(f"Worst case of {network_name(model)}: {'; '.join(parts)}.", evidence="; ".join(evidence))
+
+
+def _against_twin(run: Run, vanilla: str, shc: str) -> Iterator[Said]:
+    parts, gone, evidence, verdicts = [], [], [], set()
+    for threat in THREATS:
+        theirs, ours = (worst_cases(run, model, threat) for model in (vanilla, shc))
+        against = compare(
+            {seed: Measured.of(worst.outcomes) for seed, worst in theirs.items()},
+            {seed: Measured.of(worst.outcomes) for seed, worst in ours.items()},
+        )
+        if against is None:
+            continue
+        words = {
+            "higher": "above the twin's",
+            "lower": "below the twin's",
+            "none": "not to be told from the twin's",
+            "mixed": "on which the seeds disagree, beside the twin's",
+        }
+        parts.append(f"{threat.name}, {pct(against.second)}, {words[against.verdict]} {pct(against.first)}")
+        evidence.append(f"{threat.name}: {against.evidence}")
+        verdicts.add(against.verdict)
+        means = [mean(worst.table_mean for worst in each.values()) or 0.0 for each in (theirs, ours)]
+        if means[1] > means[0] and against.verdict in ("none", "lower"):
+            gone.append(f"{threat.name} ({pct(means[1])} beside the twin's {pct(means[0])})")
+    if parts:
+        text = f"Worst case of {network_name(shc)} within {'; within '.join(parts)}."
+        if gone:
+            text += f" What Table 2's means show in favour of SHC is gone in the worst case: {'; '.join(gone)}."
+        if "higher" in verdicts:
+            text += " What is above the twin's is so under these attacks alone: a worst case is an upper bound."
+        yield Said(text, bool(gone) or "lower" in verdicts, "; ".join(evidence))

@@ -1,0 +1,174 @@
+"""The page: self-contained, escaped, drawn without torch, and without sideways scrolling on a telephone."""
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import shconv.report
+from shconv.report import write
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+class Page(HTMLParser):
+    """Tags, ids and links of a page; a tag that is never closed, or closed twice, is an error."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.links, self.sources, self.open = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.tags.append(tag)
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found["href"]] if "href" in found else []
+        self.sources += [found["src"]] if "src" in found else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def full_run(tmp_path_factory, run_folder_class):
+    folder = run_folder_class(tmp_path_factory.mktemp("page") / "run").everything(n=40)
+    return write(folder.save())
+
+
+def test_the_page_is_well_formed_and_self_contained(full_run):
+    text = full_run.read_text(encoding="utf-8")
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    assert len(page.sources) == 5
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert re.search(r"(?:https?:)?//[a-z]", re.sub(r"base64,[^\"]+", "", text)) is None
+    assert "default-src 'none'" in text
+
+
+def test_the_sections_stand_in_order(full_run):
+    ids = Page(full_run.read_text(encoding="utf-8")).ids
+    wanted = ["run", "reading", "table1", "table2", "table3", "table4", "worst_case", "figures", "quasi_boundary"]
+    wanted += ["training", "configuration", "attacks"]
+    assert [name for name in ids if name in wanted] == wanted
+
+
+def test_a_demo_is_named_a_demo_and_what_was_run_is_said(full_run):
+    text = full_run.read_text(encoding="utf-8")
+    assert "This is a demo." in text
+    assert "Its classes are photographs, not objects." in text
+    for word in ("torch 2.12.0", "900 to train on", "cat, dog, cup", "attack.epsilon", "gradient masking"):
+        assert word in text
+
+
+def test_everything_from_files_is_escaped(run_folder):
+    evil = "<script>alert(1)</script>"
+    run_folder.everything(n=10)
+    run_folder.figure_arrays(label=evil)
+    run_folder.data.update(name=f"folder:{evil}", classes=[evil, '"><img src=x onerror=alert(1)>', "&amp;"], note=evil)
+    run_folder.environment["device"] = evil
+    run_folder.config = f"['{evil}']\n'{evil}' = '{evil}'\n"
+    run_folder.add("table1", evil, "clean", (1, 2))
+    run_folder.add("table2", evil, evil, (1, 2), objective=evil, route=evil, parameters={evil: evil})
+    run_folder.add("quasi_boundary", evil, evil, [], agreement=0.5, id="evil")
+    text = write(run_folder.save()).read_text(encoding="utf-8")
+    assert "<script" not in text.lower()
+    assert "onerror=alert(1)>" not in text
+    assert text.count("&lt;script&gt;") > 10
+    assert "&amp;amp;" in text
+    Page(text)
+
+
+def test_a_run_with_one_row_has_a_page_that_says_not_run(run_folder):
+    run_folder.add("table1", "resnet18", "clean", (1, 2))
+    text = write(run_folder.save()).read_text(encoding="utf-8")
+    assert "Not run: Figure 2" in text
+    assert text.count("not run") > 50
+    Page(text)
+
+
+def test_tables_are_redrawn_where_torch_cannot_be_imported(full_run):
+    """The package's own __init__ imports torch, so a bare package of that name stands in for it."""
+    code = f"""
+import sys, types
+sys.modules["torch"] = None
+package = types.ModuleType("shconv")
+package.__path__ = [{str(Path(shconv.report.__file__).parent.parent)!r}]
+sys.modules["shconv"] = package
+from shconv import report
+from rich.console import Console
+import io
+report.write({str(full_run.parent)!r})
+assert "matplotlib.pyplot" not in sys.modules
+report.print_tables({str(full_run.parent)!r}, Console(file=io.StringIO()))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_importing_the_report_does_not_import_matplotlib():
+    code = "import sys, shconv.report; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_renders_without_sideways_scrolling(full_run, tmp_path, width):
+    """Measured in a frame of that width: a headless window may refuse to be as narrow as a telephone."""
+    # the policy of the page forbids scripts, its frame's parent may measure
+    page = full_run.read_text(encoding="utf-8").replace("&", "&amp;").replace('"', "&quot;")
+    harness = tmp_path / "harness.html"
+    harness.write_text(
+        f'<!doctype html><iframe style="width:{width}px;height:900px;border:0" srcdoc="{page}"></iframe><pre></pre>'
+        "<script>onload = () => { const d = document.querySelector('iframe').contentDocument;"
+        "const wide = [...d.querySelectorAll('.box')].filter(b => b.scrollWidth > b.clientWidth).length;"
+        "const images = [...d.images].every(i => i.naturalWidth > 0);"
+        "document.querySelector('pre').textContent = ['measured', d.documentElement.clientWidth,"
+        "d.documentElement.scrollWidth, d.body.scrollWidth, wide, images].join(' '); }</script>",
+        encoding="utf-8",
+    )
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    dumped = subprocess.run(
+        [CHROMIUM, *FLAGS, profile, "--virtual-time-budget=5000", "--dump-dom", harness.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    match = re.search(r"<pre>measured (\d+) (\d+) (\d+) (\d+) (\w+)</pre>", dumped)
+    assert match is not None
+    client, scroll, body, wide, images = match.groups()
+    assert int(client) in range(width - 20, width + 1)  # less the scroll bar
+    assert int(scroll) == int(client)
+    assert int(body) == int(client)
+    assert images == "true"
+    assert int(wide) > 0 or width > 390  # on a telephone tables scroll inside their own box
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
+def test_a_screenshot_is_not_blank(full_run, tmp_path):
+    import matplotlib.image
+
+    picture = tmp_path / "page.png"
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    arguments = [f"--screenshot={picture}", "--window-size=1280,1600", full_run.as_uri()]
+    subprocess.run([CHROMIUM, *FLAGS, profile, *arguments], capture_output=True, timeout=120, check=True)
+    image = matplotlib.image.imread(picture)
+    assert image.shape[:2] == (1600, 1280)
+    assert image[..., :3].std() > 0.05
