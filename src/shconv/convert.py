@@ -38,7 +38,7 @@ def to_shc(
         start: "identity": the hypernetwork's last layer is zero, so M = 0.5 exactly, and the weight is doubled, so that
             the network computes what it did. "random": the hypernetwork starts at PyTorch's default (M near 0.5), the
             weight stays.
-        inplace: convert model itself (a model that is itself a convolution can only be returned anew).
+        inplace: convert model itself; not possible where the model is itself a convolution.
 
     Returns:
         The converted network, in the same mode, on the same device.
@@ -49,6 +49,10 @@ def to_shc(
     """
     if start not in ("identity", "random"):
         raise InputError(f'start must be "identity" or "random", got {start!r}')
+    if inplace and isinstance(model, nn.Conv2d):
+        raise InputError(
+            "a convolution by itself cannot be replaced in place; leave out inplace and take what is returned"
+        )
     if not inplace:
         model = copy.deepcopy(model)
     picked = {module: name for name, module in model.named_modules() if where(name, module)}

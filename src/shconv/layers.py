@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from shconv.errors import InputError
 from shconv.ops import filtered_conv2d
 from shconv.ops.geometry import IntOrPair
+from shconv.ops.statistics import channel_mean_variance
 from shconv.routes import Routes, scale_gradient
 
 Statistic = Literal["mean", "std"]
@@ -21,8 +22,7 @@ def channel_statistics(x: Tensor, statistics: tuple[Statistic, ...] = ("mean", "
     sigma = sqrt(population variance + eps), which has a gradient on a constant channel too (eps is ours, not the
     paper's). Computed in float32 at least.
     """
-    x = at_least_float32(x)
-    sigma_squared, mu = torch.var_mean(x, dim=(2, 3), correction=0)  # (N, D) each
+    mu, sigma_squared = channel_mean_variance(at_least_float32(x))  # (N, D) each
     values = {"mean": mu, "std": (sigma_squared + eps).sqrt()}
     return torch.cat([values[name] for name in statistics], dim=1)
 
@@ -118,10 +118,11 @@ class SHConv2d(nn.Conv2d):
         return M
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() == 3:
-            return self(x[None])[0]  # type: ignore[no-any-return]
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
+        if x.dim() not in (3, 4) or x.shape[-3] != self.in_channels:
             raise InputError(f"SHConv2d wants (N, {self.in_channels}, H, W), got {tuple(x.shape)}")
+        return self._filtered(x) if x.dim() == 4 else self._filtered(x[None])[0]
+
+    def _filtered(self, x: Tensor) -> Tensor:
         routes = self.routes
         M = self.filter_map(scale_gradient(x, routes.hypernetwork)) if routes.frozen is None else routes.frozen(x)
         if routes.recorder is not None:

@@ -32,7 +32,8 @@ def gradient_route(model: nn.Module, route: str, hypernetwork_weight: float = 1.
     """Let gradients pass through one route of every SHC layer, or both; outputs stay what they are.
 
     "convolution" holds M constant (the paper's SHC-W), "hypernetwork" holds the convolution's input constant (SHC-T),
-    "both" is the whole gradient with the hypernetwork route's part multiplied by hypernetwork_weight.
+    "both" is the whole gradient with the hypernetwork route's part multiplied by hypernetwork_weight. All this is about
+    the gradient of the layer's input; the hypernetwork's own parameters get theirs as ever.
     Layers without a hypernetwork (1x1 convolutions, shortcuts) pass gradients as ever.
 
     Raises:
@@ -81,10 +82,21 @@ def frozen_kernels(model: nn.Module, x: Tensor) -> Iterator[None]:
     if not layers:
         raise InputError(f"{type(model).__name__} has no SHC layer, so it has no kernels to freeze")
     maps: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers.values()}
-    with _changed({layer: {"recorder": maps[layer].append} for layer in maps}), eval_mode(model), torch.no_grad():
+    recording = {layer: {"recorder": maps[layer].append, "frozen": None} for layer in maps}
+    with _changed(recording), eval_mode(model), torch.no_grad():
         model(x)
-    with _changed({layer: {"frozen": _repeat(maps[layer])} for layer in maps if maps[layer]}):
-        yield
+    frozen = {layer: _FrozenMaps(maps[layer]) for layer in maps if maps[layer]}
+
+    def rewind(*_: Any) -> None:
+        for each in frozen.values():
+            each.rewind()
+
+    hook = model.register_forward_pre_hook(rewind)
+    try:
+        with _changed({layer: {"frozen": each} for layer, each in frozen.items()}):
+            yield
+    finally:
+        hook.remove()
 
 
 @contextmanager
@@ -164,13 +176,18 @@ def _changed(changes: dict[Any, dict[str, Any]]) -> Iterator[None]:
             layer.routes = routes
 
 
-def _repeat(maps: list[Tensor]) -> Callable[[Tensor], Tensor]:
-    """A layer's maps in the order of its calls, over and over: a layer shared by several places has several."""
-    cycle = itertools.cycle(maps)
+class _FrozenMaps:
+    """A layer's maps in the order of its calls: a layer that stands in several places has one for each."""
 
-    def frozen(x: Tensor) -> Tensor:
-        if len(x) != len(maps[0]):
-            raise InputError(f"the kernels are frozen for a batch of {len(maps[0])} images, got {len(x)}")
-        return next(cycle)
+    def __init__(self, maps: list[Tensor]) -> None:
+        self.maps = maps
+        self.rewind()
 
-    return frozen
+    def rewind(self) -> None:
+        """Start at the first call again: a new forward pass of the network begins."""
+        self.following = itertools.cycle(self.maps)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) != len(self.maps[0]):
+            raise InputError(f"the kernels are frozen for a batch of {len(self.maps[0])} images, got {len(x)}")
+        return next(self.following)

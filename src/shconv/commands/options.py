@@ -1,4 +1,4 @@
-"""Options that several sub-commands share. A TOML file can hold any of them; the resolved ones lie in the run folder."""
+"""Options that several sub-commands share. A TOML file can hold any of them; a run folder keeps the resolved ones."""
 
 import re
 import tomllib

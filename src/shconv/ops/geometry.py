@@ -1,6 +1,7 @@
 """Where a convolution's taps lie: stride, padding, dilation and groups as the formulations take them,
 and the checks every call passes before any of them runs."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,10 +33,10 @@ class Geometry(NamedTuple):
 
 
 def pair(name: str, value: IntOrPair, least: int) -> Pair:
-    """2 -> (2, 2). Raises InputError for anything but a number or a pair of numbers of at least `least`."""
-    values = (value, value) if isinstance(value, int) else tuple(value)
-    if len(values) != 2 or min(values) < least:
-        raise InputError(f"{name} must be a number of at least {least} or a pair of them, got {value}")
+    """2 -> (2, 2). Raises InputError for anything but an integer or a pair of integers of at least `least`."""
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(values) != 2 or not all(hasattr(each, "__index__") and each >= least for each in values):
+        raise InputError(f"{name} must be an integer of at least {least} or a pair of them, got {value}")
     return values[0], values[1]
 
 
@@ -77,8 +78,14 @@ def check(x: Tensor, weight: Tensor, filter_map: Tensor, bias: Tensor | None, ge
     wanted = (x.shape[0], *weight.shape[2:])
     if tuple(filter_map.shape) != wanted:
         raise InputError(f"filter_map must be (N, S_h, S_w) = {wanted}, got {tuple(filter_map.shape)}")
-    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
-        raise InputError(f"bias must be (C,) = {(weight.shape[0],)}, got {tuple(bias.shape)}")
+    if min(weight.shape) < 1:
+        raise InputError(
+            f"every dimension of the weight must be at least 1, got {tuple(weight.shape)} for x {tuple(x.shape)}"
+        )
+    if bias is not None and (tuple(bias.shape) != (weight.shape[0],) or bias.dtype != weight.dtype):
+        raise InputError(
+            f"bias must be (C,) = {(weight.shape[0],)} in {weight.dtype}, got {tuple(bias.shape)} in {bias.dtype}"
+        )
     if not (x.is_floating_point() and filter_map.is_floating_point() and x.dtype == weight.dtype):
         raise InputError(
             f"a filtered convolution takes a floating-point map, x and weight, the last two of one dtype; "

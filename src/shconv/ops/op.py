@@ -61,9 +61,9 @@ def filtered_conv2d(
     Raises:
         InputError: shapes, dtypes or devices do not fit, or the formulation cannot serve them (with the reason).
     """
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+    if torch.is_autocast_enabled(x.device.type) and x.is_floating_point() and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     check_dimensions(x, weight)
     stride, dilation = pair("stride", stride, 1), pair("dilation", dilation, 1)
     x, padding = resolve_padding(x, weight, padding, stride, dilation)
@@ -71,8 +71,9 @@ def filtered_conv2d(
     check(x, weight, filter_map, bias, geometry)
     if formulation not in ("auto", *FORMULATIONS):
         raise InputError(f"unknown formulation {formulation!r}, choose from auto, {', '.join(FORMULATIONS)}")
+    filter_map = filter_map.to(torch.promote_types(filter_map.dtype, x.dtype))  # dW is summed in its precision
     Y: Tensor = _forward(x, weight, filter_map, stride, padding, dilation, groups, formulation)
-    return Y if bias is None else Y + bias.to(Y.dtype)[:, None, None]
+    return Y if bias is None else Y + bias[:, None, None]
 
 
 def choose(x: Tensor, weight: Tensor, geometry: Geometry) -> str:

@@ -1,0 +1,73 @@
+// The vector type of the machine compiled for and the two register-tile products everything is built from.
+// A tile is RB rows of NV vectors; both products keep it in registers over their whole reduction.
+#pragma once
+#include <cstdint>
+
+#if defined(__AVX512F__)
+constexpr int VL = 16, RB = 8;
+#elif defined(__AVX__)
+constexpr int VL = 8, RB = 4;
+#elif defined(__aarch64__)
+constexpr int VL = 4, RB = 8;
+#else
+constexpr int VL = 4, RB = 4;
+#endif
+constexpr int NV = 3;
+
+typedef float V __attribute__((vector_size(VL * 4)));
+typedef int32_t Mask __attribute__((vector_size(VL * 4)));
+typedef float Unaligned __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef int32_t UnalignedMask __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+
+static inline V load(const float* p) { return *(const Unaligned*)p; }
+static inline Mask load(const int32_t* p) { return *(const UnalignedMask*)p; }
+static inline void store(float* p, V v) { *(Unaligned*)p = v; }
+static inline V keep(V v, Mask mask) { return (V)((Mask)v & mask); }  // not a product: 0 * inf would leak
+
+template <int nv>
+struct Tile {
+    V at[RB][nv];
+
+    inline __attribute__((always_inline)) void zero() {
+#pragma GCC unroll 8
+        for (int r = 0; r < RB; r++)
+#pragma GCC unroll 3
+            for (int v = 0; v < nv; v++) at[r][v] = V{};
+    }
+
+    // at[r][v] += sum over k of A[k][r] * B[offset[k] + v]: weights A packed RB wide, B rows of pixels.
+    inline __attribute__((always_inline)) void pixels(const float* A, const float* B, const int32_t* offset, int K) {
+        for (int k = 0; k < K; k++) {
+            const float* row = B + offset[k];
+            V b[nv];
+#pragma GCC unroll 3
+            for (int v = 0; v < nv; v++) b[v] = load(row + v * VL);
+#pragma GCC unroll 8
+            for (int r = 0; r < RB; r++)
+#pragma GCC unroll 3
+                for (int v = 0; v < nv; v++) at[r][v] += A[k * RB + r] * b[v];
+        }
+    }
+
+    // at[r][v] += sum over pixels p of a[r][p * step] * b[v][p * width]: rows of one tensor against vectors of another.
+    inline __attribute__((always_inline)) void outer(
+        const float* const* a, int64_t at_a, int64_t step, const float* const* b, int64_t at_b, int64_t width, int count) {
+        const float* rows[RB];
+        const float* vectors[nv];
+        for (int r = 0; r < RB; r++) rows[r] = a[r] + at_a;
+        for (int v = 0; v < nv; v++) vectors[v] = b[v] + at_b;
+        int64_t i = 0, j = 0;
+        for (int p = 0; p < count; p++, i += step, j += width) {
+            V x[nv];
+#pragma GCC unroll 3
+            for (int v = 0; v < nv; v++) x[v] = load(vectors[v] + j);
+#pragma GCC unroll 8
+            for (int r = 0; r < RB; r++)
+#pragma GCC unroll 3
+                for (int v = 0; v < nv; v++) at[r][v] += rows[r][i] * x[v];
+        }
+    }
+};
+
+// The number of vectors of the next tile when `left` are left: never 1 after a 3, whose loads would not be hidden.
+static inline int next_vectors(int left) { return left == 4 || left == 2 ? 2 : left >= 3 ? 3 : 1; }

@@ -1,0 +1,216 @@
+"""The compiled formulation: both of its routes against the reference in float64, independence of the batch, memory it
+must not read or leave unwritten, and the ways in which a machine cannot build it."""
+
+import itertools
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from shconv.ops import compiled, reference
+from shconv.ops.geometry import Geometry
+
+KERNELS = compiled._kernels()
+needs_kernels = pytest.mark.skipif(isinstance(KERNELS, str), reason=str(KERNELS))
+MASKS = [mask for mask in itertools.product((False, True), repeat=3) if any(mask)]
+ALL = (True, True, True)
+
+# N, D, C, (H, W), kernel, stride, padding, dilation
+SHAPES = [
+    (2, 1, 1, (1, 1), (1, 1), 1, 0, 1),
+    (3, 3, 5, (6, 6), (3, 3), 1, 1, 1),
+    (5, 17, 33, (7, 9), (3, 3), 2, 1, 1),
+    (2, 33, 17, (9, 8), (3, 3), 1, 1, 1),
+    (7, 16, 24, (4, 4), (3, 3), 1, 1, 1),
+    (5, 18, 20, (8, 8), (3, 3), 1, 1, 1),
+    (3, 5, 3, (9, 5), (5, 2), (2, 1), (2, 1), 1),
+    (2, 3, 17, (8, 9), (3, 3), 3, (1, 0), 1),
+    (2, 5, 1, (9, 9), (3, 3), (1, 2), 2, 2),
+    (4, 1, 3, (5, 7), (2, 2), 1, 0, (2, 3)),
+    (3, 17, 5, (2, 1), (1, 3), 1, (0, 3), 1),
+    (2, 33, 8, (6, 6), (1, 1), 2, 0, 1),
+    (1, 3, 3, (3, 4), (5, 5), 1, 3, 1),
+    (1, 70, 75, (17, 33), (3, 3), 1, 1, 1),
+    (2, 20, 9, (34, 31), (3, 3), 2, 1, 1),
+]
+
+
+def case(N, D, C, size, kernel, stride, padding, dilation, layout=torch.contiguous_format):
+    """x, weight, M, dY and the geometry of a shape."""
+    generator = torch.Generator().manual_seed(N + 7 * D + 31 * C)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    x, weight = normal(N, D, *size), normal(C, D, *kernel)
+    M = torch.rand(N, *kernel, generator=generator)
+    pairs = ((a, a) if isinstance(a, int) else a for a in (stride, padding, dilation))
+    geometry = Geometry(*pairs, groups=1)
+    dY = normal(N, C, *geometry.output_size(x, weight))
+    return x.to(memory_format=layout), weight, M, dY.to(memory_format=layout), geometry
+
+
+def truth(x, weight, M, dY, geometry):
+    """Y and the gradients of x, weight and M by the reference, in float64."""
+    inputs = [t.double().requires_grad_() for t in (x, weight, M)]
+    Y = reference.filtered_conv2d(*inputs, None, *geometry)
+    return Y.detach(), torch.autograd.grad(Y, inputs, dY.double())
+
+
+def assert_rounding(got: Tensor, wanted: Tensor, terms: int) -> None:
+    assert got.shape == wanted.shape
+    error = (got.double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-3)
+    assert error < 2**-24 * 4 * max(terms, 4) ** 0.5
+
+
+@pytest.fixture(params=[False, True], ids=["images", "taps"])
+def by_taps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(compiled, "_routes", lambda *_: (request.param, request.param))
+    return request.param
+
+
+@pytest.fixture
+def fresh_kernels() -> Iterator[None]:
+    compiled._kernels.cache_clear()
+    yield
+    compiled._kernels.cache_clear()
+
+
+@pytest.fixture
+def keep_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@needs_kernels
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "last"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_output_and_every_subset_of_gradients_equal_the_reference(shape, layout, by_taps):
+    x, weight, M, dY, geometry = case(*shape, layout=layout)
+    Y, gradients = truth(x, weight, M, dY, geometry)
+    terms = (weight[0].numel(), weight[:, 0].numel(), dY[:, 0].numel(), weight[:, :, 0, 0].numel() * dY[0, 0].numel())
+    assert_rounding(compiled.forward(x, weight, M, geometry), Y, terms[0])
+    for mask in MASKS:
+        got = compiled.backward(dY, x, weight, M, geometry, mask)
+        for gradient, wanted, asked, count in zip(got, gradients, mask, terms[1:], strict=True):
+            assert (gradient is not None) == asked
+            if gradient is not None:
+                assert_rounding(gradient, wanted, count)
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_element_of_the_results_is_written(shape, by_taps, monkeypatch):
+    def poisoned(make):
+        return lambda *a, **k: make(*a, **k).fill_(float("nan"))
+
+    monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
+    monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
+    x, weight, M, dY, geometry = case(*shape)
+    results = [compiled.forward(x, weight, M, geometry), *compiled.backward(dY, x, weight, M, geometry, ALL)]
+    assert all(result.isfinite().all() for result in results)
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", [s for s in SHAPES if s[0] > 1], ids=str)
+@pytest.mark.parametrize("mask", [ALL, (True, False, True)], ids=["all", "no dW"])
+def test_an_image_gives_the_same_bits_alone_elsewhere_and_beside_a_broken_one(shape, mask, by_taps):
+    x, weight, M, dY, geometry = case(*shape)
+
+    def results(images: list[int], broken: int | None = None) -> list[Tensor]:
+        X = x[images].clone()
+        if broken is not None:
+            X[broken] = float("inf")
+        dX, _, dM = compiled.backward(dY[images], X, weight, M[images], geometry, mask)
+        return [compiled.forward(X, weight, M[images], geometry), dX, dM]
+
+    alone = results([0])
+    together = results(list(range(len(x))))
+    moved = results([1, 1, 0, 1], broken=1)
+    for one, many, other in zip(alone, together, moved, strict=True):
+        assert torch.equal(one[0], many[0])
+        assert torch.equal(one[0], other[2])
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", SHAPES[2:6], ids=str)
+def test_the_number_of_threads_changes_no_bit_of_what_belongs_to_one_image(shape, by_taps, keep_threads):
+    x, weight, M, dY, geometry = case(*shape)
+    runs = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        dX, dW, dM = compiled.backward(dY, x, weight, M, geometry, ALL)
+        runs.append((compiled.forward(x, weight, M, geometry), dX, dM, dW))
+    for one, two in zip(*(run[:3] for run in runs), strict=True):
+        assert torch.equal(one, two)
+    assert_rounding(runs[0][3], runs[1][3].double(), dY[:, 0].numel())
+
+
+@needs_kernels
+def test_the_results_take_the_layout_of_x_and_any_strides_are_read(by_taps):
+    x, weight, M, dY, geometry = case(3, 6, 10, (8, 8), (3, 3), 1, 1, 1)
+    Y, (dX, dW, dM) = truth(x, weight, M, dY, geometry)
+    wide, turned = torch.zeros(3, 6, 8, 16), weight.transpose(2, 3).contiguous().transpose(2, 3)
+    wide[..., ::2] = x
+    last = dY.to(memory_format=torch.channels_last)
+    assert_rounding(compiled.forward(wide[..., ::2], turned, M.double(), geometry), Y, 54)
+    got = compiled.backward(last, wide[..., ::2], turned, M.double(), geometry, ALL)
+    for gradient, wanted in zip(got, (dX, dW, dM), strict=True):
+        assert_rounding(gradient, wanted, 640)
+    assert got[2].dtype == torch.float64
+    assert compiled.forward(last, weight.transpose(0, 1), M, geometry).is_contiguous(memory_format=torch.channels_last)
+
+
+@needs_kernels
+def test_what_it_cannot_serve_has_its_reason():
+    x, weight, _, _, geometry = case(2, 4, 4, (5, 5), (3, 3), 1, 1, 1)
+    assert compiled.reasons_against(x, weight, geometry) == []
+    assert "groups" in compiled.reasons_against(x, weight[:, :2], geometry._replace(groups=2))[0]
+    assert "float32" in compiled.reasons_against(x.double(), weight.double(), geometry)[0]
+    assert "CPU" in compiled.reasons_against(x.to("meta"), weight.to("meta"), geometry)[0]
+
+
+@needs_kernels
+def test_a_second_process_takes_the_library_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHCONV_CACHE", str(tmp_path))
+    library = compiled._build()
+    before = library.stat().st_mtime_ns
+    assert list(tmp_path.iterdir()) == [library]
+    script = "from shconv.ops import compiled; print(compiled._kernels()._name)"
+    second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert second.stdout.strip() == str(library)
+    assert library.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("SHCONV_COMPILED", "0", "turns the compiled kernels off"),
+        ("SHCONV_CXX", "/nowhere/g++", "could not be built"),
+        ("SHCONV_CXX", "false", "could not be built"),
+        ("SHCONV_CXX", f"{sys.executable} -c 'import sys; sys.exit(len(sys.argv) > 2)'", "could not be built"),
+    ],
+)
+@pytest.mark.usefixtures("fresh_kernels")
+def test_without_a_working_compiler_there_is_one_reason_and_one_warning(
+    variable: str,
+    value: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("SHCONV_CACHE", str(tmp_path))
+    monkeypatch.setenv(variable, value)
+    x, weight, _, _, geometry = case(2, 4, 4, (5, 5), (3, 3), 1, 1, 1)
+    with caplog.at_level(logging.WARNING, logger="shconv"):
+        reasons = [compiled.reasons_against(x, weight, geometry) for _ in range(3)]
+    assert all(len(reason) == 1 and said in reason[0] for reason in reasons)
+    assert len(caplog.records) == (variable != "SHCONV_COMPILED")
+    assert not list(tmp_path.glob("*.so"))

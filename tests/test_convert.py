@@ -1,0 +1,221 @@
+"""to_shc: what a converted network computes, keeps and refuses."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shconv import SHConv2d, is_3x3, to_shc
+from shconv.errors import InputError
+
+
+class TwoNames(nn.Module):
+    """One convolution under two names in one parent, and once more inside a child."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 3, 3, padding=1)
+        self.b = self.a
+        self.child = nn.Sequential(nn.ReLU(), self.a)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.child(self.b(self.a(x)))  # type: ignore[no-any-return]
+
+
+def tied() -> nn.Module:
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1, stride=2))
+    net[2].weight = net[0].weight
+    return net
+
+
+def nested() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 7, stride=2, padding=3),
+        nn.ModuleDict({"x": nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))})["x"],
+        nn.Sequential(nn.Conv2d(8, 4, 1), nn.Sequential(nn.Conv2d(4, 4, 3, padding="same", padding_mode="reflect"))),
+    )
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "plain": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 5, 3, bias=False)),
+    "grouped, dilated": lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Conv2d(6, 4, 3, groups=2, dilation=2)),
+    "strided, circular": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, stride=(2, 1), padding=1, padding_mode="circular")),
+    "nested": nested,
+    "shared": TwoNames,
+    "tied": tied,
+    "itself a convolution": lambda: nn.Conv2d(3, 4, 3, stride=2),
+}
+nets = pytest.mark.parametrize("make", NETS.values(), ids=list(NETS))
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(2, 3, 16, 15, dtype=torch.float64)
+
+
+def shc_layers(net: nn.Module) -> list[SHConv2d]:
+    return [module for module in net.modules() if isinstance(module, SHConv2d)]
+
+
+@nets
+@pytest.mark.parametrize("inplace", [False, True])
+def test_identity_start_computes_what_the_network_computed(make: Any, inplace: bool, x: Tensor) -> None:
+    net = make().double().eval()
+    expected = net(x)
+    if inplace and isinstance(net, nn.Conv2d):
+        with pytest.raises(InputError, match="cannot be replaced in place"):
+            to_shc(net, inplace=True)
+        assert torch.equal(net(x), expected)
+        return
+    converted = to_shc(net, inplace=inplace)
+    assert shc_layers(converted)
+    assert not any(is_3x3(name, module) for name, module in converted.named_modules(remove_duplicate=False))
+    torch.testing.assert_close(converted(x), expected, rtol=1e-12, atol=1e-12)
+    for layer in shc_layers(converted):
+        assert torch.equal(layer.filter_map(torch.randn(2, layer.in_channels, 4, 4)), torch.full((2, 3, 3), 0.5))
+
+
+@nets
+def test_random_start_keeps_the_weights_and_draws_a_hypernetwork(make: Any) -> None:
+    net = make()
+    converted = to_shc(net, start="random")
+    state = converted.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
+    assert all(".hyper." in f".{name}" for name in state.keys() - net.state_dict().keys())
+    assert all(layer.hyper.output.weight.any() for layer in shc_layers(converted))
+
+
+@pytest.mark.parametrize("start", ["identity", "random"])
+@nets
+def test_the_original_is_untouched_unless_inplace(make: Any, start: Literal["identity", "random"], x: Tensor) -> None:
+    net = make().double().eval()
+    before, expected = copy.deepcopy(net.state_dict()), net(x)
+    converted = to_shc(net, start=start)
+    with torch.no_grad():
+        for parameter in converted.parameters():
+            parameter.add_(1)
+    assert not shc_layers(net)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert torch.equal(net(x), expected)
+
+
+def test_inplace_returns_the_same_network_with_the_same_parameters() -> None:
+    net = nested()
+    parameters = {id(p) for p in net.parameters()}
+    assert to_shc(net, inplace=True) is net
+    assert len(shc_layers(net)) == 2
+    assert parameters <= {id(p) for p in net.parameters()}
+
+
+def test_a_convolution_under_several_names_becomes_one_layer_under_all_of_them() -> None:
+    net = to_shc(TwoNames())
+    assert isinstance(net.a, SHConv2d)
+    assert net.a is net.b is net.child[1]
+
+
+def test_weights_tied_before_are_tied_after() -> None:
+    net = to_shc(tied())
+    assert net[0].weight is net[2].weight
+    assert net[0].hyper is not net[2].hyper
+
+
+def test_a_weight_tied_to_a_layer_left_alone_is_refused_or_computes_the_same(x: Tensor) -> None:
+    net = tied().double()
+    try:
+        converted = to_shc(net, where=lambda name, module: name == "0")
+    except InputError:
+        return
+    torch.testing.assert_close(converted(x), net(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_dtype_device_mode_and_requires_grad_are_kept(dtype: torch.dtype, device: str) -> None:
+    net = nested().to(device=device, dtype=dtype)
+    net[1].eval()
+    net[1][0].weight.requires_grad_(False)
+    converted = to_shc(net)
+    frozen, other = shc_layers(converted)
+    assert {(p.dtype, p.device.type) for p in converted.parameters()} == {(dtype, device)}
+    assert (frozen.training, frozen.hyper.training, other.training) == (False, False, True)
+    assert not frozen.weight.requires_grad
+    assert other.weight.requires_grad
+
+
+@pytest.mark.parametrize("name", ["stride", "padding", "dilation", "groups", "padding_mode", "kernel_size"])
+def test_the_convolutions_arguments_are_kept(name: str) -> None:
+    conv = nn.Conv2d(4, 8, (3, 3), (2, 1), (1, 2), (1, 3), groups=2, padding_mode="replicate")
+    assert getattr(to_shc(conv), name) == getattr(conv, name)
+
+
+def test_where_picks_by_name_and_by_any_kernel_size() -> None:
+    by_name = to_shc(nested(), where=lambda name, module: name == "2.1.0")
+    assert [name for name, module in by_name.named_modules() if isinstance(module, SHConv2d)] == ["2.1.0"]
+    larger_than_1 = to_shc(nested(), where=lambda _, m: isinstance(m, nn.Conv2d) and m.kernel_size > (1, 1))
+    assert [layer.kernel_size for layer in shc_layers(larger_than_1)] == [(7, 7), (3, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("size", [1, 5, (3, 1)])
+def test_the_default_takes_3x3_only(size: Any) -> None:
+    assert is_3x3("", nn.Conv2d(3, 3, 3))
+    assert not is_3x3("", nn.Conv2d(3, 3, size))
+    assert not is_3x3("", nn.Conv1d(3, 3, 3))
+    assert not is_3x3("", SHConv2d(3, 3, 3))
+
+
+def test_forward_hooks_of_a_convolution_still_run_or_are_refused(x: Tensor) -> None:
+    net, calls = nn.Sequential(nn.Conv2d(3, 3, 3)).double(), []
+    net[0].register_forward_hook(lambda *_: calls.append(1))
+    try:
+        converted = to_shc(net)
+    except InputError:
+        return
+    converted(x)
+    assert calls
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        nn.Sequential(nn.Linear(2, 2)),
+        nn.Conv2d(3, 3, 5),
+        to_shc(nn.Sequential(nn.Conv2d(3, 3, 3))),
+    ],
+    ids=["no convolution", "no 3x3", "converted already"],
+)
+def test_nothing_to_convert_is_said(net: nn.Module) -> None:
+    with pytest.raises(InputError, match=f"{type(net).__name__}: nothing to convert"):
+        to_shc(net)
+
+
+class Weighted(nn.Conv2d):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (Weighted(3, 3, 3), "0.1 is a Weighted"),
+        (nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 3)), "0.1 is a ParametrizedConv2d"),
+        (nn.utils.spectral_norm(nn.Conv2d(3, 3, 3)), "0.1"),
+        (SHConv2d(3, 3, 3), "0.1 is a SHConv2d"),
+        (nn.ConvTranspose2d(3, 3, 3), "0.1 is a ConvTranspose2d"),
+        (nn.LazyConv2d(3, 3), "0.1 is a LazyConv2d"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_what_is_no_plain_conv2d_is_refused_by_name_and_nothing_is_changed(module: nn.Module, said: str) -> None:
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 3), module))
+    before = net[0][0].weight.clone()
+    with pytest.raises(InputError, match=said):
+        to_shc(net, where=lambda name, _: name in ("0.0", "0.1"), inplace=True)
+    assert type(net[0][0]) is nn.Conv2d
+    assert torch.equal(net[0][0].weight, before)
+
+
+def test_an_unknown_start_is_refused() -> None:
+    with pytest.raises(InputError, match=r'"identity" or "random".*\'zero\''):
+        to_shc(nn.Conv2d(3, 3, 3), start="zero")  # type: ignore[arg-type]
