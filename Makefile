@@ -1,6 +1,8 @@
 # Two commands: `make reproduce` and `make test`. Both set up .venv once; a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
+# Threads that wait without spinning: on a machine that others use too, spinning ones can be ten times slower.
+export OMP_WAIT_POLICY ?= passive
 
 .PHONY: reproduce test lint clean
 
