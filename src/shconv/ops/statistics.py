@@ -1,13 +1,12 @@
 """Mean and variance of every channel of every image, as one op: a single visit of the input in each direction.
 The compiled kernels do it on the CPU in float32; elsewhere torch does."""
 
-import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from shconv.ops import compiled
+from shconv.ops import library
 
 
 def channel_mean_variance(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,14 +64,10 @@ _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 def _compiled_serves(x: Tensor) -> bool:
     dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
-    return x.device.type == "cpu" and x.dtype == torch.float32 and dense and not isinstance(compiled._kernels(), str)
+    kind = x.device.type == "cpu" and x.dtype == torch.float32
+    return kind and dense and not isinstance(library.kernels(), str)
 
 
 def _call(function: str, x: Tensor, *tensors: Tensor) -> None:
-    """Call into the compiled library with the geometry of x, then x and the tensors."""
     N, D, H, W = x.shape
-    numbers = (N, D, H * W, int(not x.is_contiguous()), torch.get_num_threads())
-    arguments = (ctypes.c_int64 * len(numbers))(*numbers)
-    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (x, *tensors)]
-    if getattr(compiled._kernels(), function)(arguments, compiled._threads(), *pointers):
-        raise MemoryError(f"{function} found no memory for its scratch")
+    library.call(function, (N, D, H * W, int(not x.is_contiguous())), x, *tensors)

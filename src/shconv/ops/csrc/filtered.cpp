@@ -16,8 +16,15 @@ struct Arguments {  // in the order compiled.py passes them
 enum Route { IMAGES = 0, TAPS = 1 };
 
 Images images(const float* data, int64_t C, int64_t H, int64_t W, int64_t stride_h, int64_t stride_w, bool last) {
-    return {(float*)data, (int)C, (int)H, (int)W, (int)stride_h, (int)stride_w, C * H * W, last ? 1 : H * W, last ? C : 1};
+    const int64_t channel = last ? 1 : H * W, point = last ? C : 1;
+    return {(float*)data, (int)C, (int)H, (int)W, (int)stride_h, (int)stride_w, C * H * W, channel, point};
 }
+
+Images images_x(const Arguments& a, const float* x) {
+    return images(x, a.D, a.H, a.W, a.stride_h, a.stride_w, a.x_last);
+}
+
+Images images_Y(const Arguments& a, const float* Y) { return images(Y, a.C, a.Ho, a.Wo, 1, 1, a.y_last); }
 
 int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 
@@ -35,10 +42,11 @@ std::vector<Tap> taps(const Arguments& a) {
 
 }  // namespace
 
-extern "C" int shconv_forward(const Arguments* a, int route, GompParallel gomp, const float* x, const float* weight, const float* M, float* Y) try {
+extern "C" int shconv_forward(const Arguments* a, GompParallel gomp, int route, const float* x, const float* weight,
+                              const float* M, float* Y) try {
     const int T = (int)(a->Sh * a->Sw);
-    const Pass pass{images(x, a->D, a->H, a->W, a->stride_h, a->stride_w, a->x_last), images(Y, a->C, a->Ho, a->Wo, 1, 1, a->y_last),
-                    taps(*a), weight, a->D * T, T, M, a->N, T, {gomp, (int)a->threads}};
+    const Threads threads{gomp, (int)a->threads};
+    const Pass pass{images_x(*a, x), images_Y(*a, Y), taps(*a), weight, a->D * T, T, M, a->N, T, threads};
     route == TAPS ? scatter::run(pass, nullptr, nullptr) : gather::run(pass);
     return 0;
 } catch (...) {
@@ -46,14 +54,14 @@ extern "C" int shconv_forward(const Arguments* a, int route, GompParallel gomp, 
 }
 
 // Gradients of x and, route TAPS only, of M (dM may be null); dX has the layout of x.
-extern "C" int shconv_backward_input(const Arguments* a, int route, GompParallel gomp, const float* dY, const float* x, const float* weight,
-                                     const float* M, float* dX, float* dM) try {
+extern "C" int shconv_backward_input(const Arguments* a, GompParallel gomp, int route, const float* dY, const float* x,
+                                     const float* weight, const float* M, float* dX, float* dM) try {
     const int T = (int)(a->Sh * a->Sw);
     std::vector<Tap> adjoint = taps(*a);
     for (Tap& t : adjoint) std::swap(t.from, t.to), t.dh = -t.dh, t.dw = -t.dw;
-    const Images X = images(x, a->D, a->H, a->W, a->stride_h, a->stride_w, a->x_last);
-    const Pass pass{images(dY, a->C, a->Ho, a->Wo, 1, 1, a->y_last), images(dX, a->D, a->H, a->W, a->stride_h, a->stride_w, a->x_last),
-                    adjoint, weight, T, a->D * T, M, a->N, T, {gomp, (int)a->threads}};
+    const Images X = images_x(*a, x);
+    const Threads threads{gomp, (int)a->threads};
+    const Pass pass{images_Y(*a, dY), images_x(*a, dX), adjoint, weight, T, a->D * T, M, a->N, T, threads};
     route == TAPS ? scatter::run(pass, dM ? &X : nullptr, dM) : gather::run(pass);
     return 0;
 } catch (...) {
@@ -61,11 +69,10 @@ extern "C" int shconv_backward_input(const Arguments* a, int route, GompParallel
 }
 
 // Gradient of the weight (C, D, T) and, route IMAGES only, of M; each may be null.
-extern "C" int shconv_backward_weight(const Arguments* a, int route, GompParallel gomp, const float* dY, const float* x, const float* weight,
-                                      const float* M, float* dW, float* dM) try {
-    const weight::Problem problem{images(x, a->D, a->H, a->W, a->stride_h, a->stride_w, a->x_last),
-                                  images(dY, a->C, a->Ho, a->Wo, 1, 1, a->y_last), taps(*a), weight, M, dW, dM, a->N,
-                                  {gomp, (int)a->threads}};
+extern "C" int shconv_backward_weight(const Arguments* a, GompParallel gomp, int route, const float* dY, const float* x,
+                                      const float* weight, const float* M, float* dW, float* dM) try {
+    const Threads threads{gomp, (int)a->threads};
+    const weight::Problem problem{images_x(*a, x), images_Y(*a, dY), taps(*a), weight, M, dW, dM, a->N, threads};
     route == TAPS ? weight::taps(problem) : weight::images(problem);
     return 0;
 } catch (...) {

@@ -6,7 +6,7 @@
 namespace gather {
 
 constexpr int64_t PLANE = 1 << 17, OUT = 3 << 15;  // floats of source and destination one task works on
-constexpr int DEPTH = 144;                       // length of a tile's reduction: its source rows stay in the first cache
+constexpr int DEPTH = 144;  // length of a tile's reduction: its source rows stay in the first cache
 
 struct Phase {  // of the destination
     std::vector<Tap> taps;
@@ -23,13 +23,15 @@ struct Layout {
 
 static inline int row_width(const Pass& p) {
     int width = 1;
-    for (const Tap& t : p.taps)
-        width = std::max({width, p.destination.columns(t.to) + std::max(0, t.dw), p.source.columns(t.from) + std::max(0, -t.dw)});
+    for (const Tap& t : p.taps) {
+        width = std::max(width, p.destination.columns(t.to) + std::max(0, t.dw));
+        width = std::max(width, p.source.columns(t.from) + std::max(0, -t.dw));
+    }
     return width;
 }
 
-static inline void tiles(const Phase& phase, int channels, const float* A, const float* plane, int K, float* out, int64_t ld,
-                         int vectors, bool first) {
+static inline void tiles(const Phase& phase, int channels, const float* A, const float* plane, int K, float* out,
+                         int64_t ld, int vectors, bool first) {
     const int32_t* offset = phase.offset.data();
     for (int v = 0, nv; v < vectors; v += nv) {
         nv = next_vectors(vectors - v);
@@ -62,12 +64,13 @@ static inline void run(const Pass& p) {
     const int width = row_width(p);
     for (int f = 0; f < D.phases(); f++) R = std::max(R, D.rows(f));
 
-    const int64_t from_source = PLANE / ((int64_t)S.channels * S.phases() * width) - up - down;
-    const int64_t from_output = OUT / ((int64_t)C * width);
-    const int64_t shared = (R * p.images * D.phases() + 2 * p.threads.count - 1) / (2 * p.threads.count);
-    const int rows = (int)std::max<int64_t>(1, std::min({(int64_t)R, std::max<int64_t>(from_source, 4), std::max<int64_t>(from_output, 4), shared}));
+    const int64_t from_source = std::max<int64_t>(4, PLANE / ((int64_t)S.channels * S.phases() * width) - up - down);
+    const int64_t from_output = std::max<int64_t>(4, OUT / ((int64_t)C * width));
+    const int64_t shared = (R * p.images + 2 * p.threads.count - 1) / (2 * p.threads.count);
+    const int rows = (int)std::min({(int64_t)R, from_source, from_output, shared});
     const int slabs = (R + rows - 1) / rows;
-    const int64_t before = round_up((int64_t)(up + 1) * width, 16), after = (int64_t)(rows + down + 1) * width + NV * VL;
+    const int64_t before = round_up((int64_t)(up + 1) * width, 16);
+    const int64_t after = (int64_t)(rows + down + 1) * width + NV * VL;
     const int64_t channel = odd_lines(before + after), ld = odd_lines((int64_t)rows * width + NV * VL);
 
     std::vector<Phase> phases(D.phases());
@@ -100,7 +103,8 @@ static inline void run(const Pass& p) {
         float* A = scratch(1, largest);
         float* out = scratch(2, C * ld);
         for (int s = 0; s < S.phases(); s++)
-            pack_channels(S, n, s, first - up, first + rows + down, first, width, plane + s * S.channels * channel, channel, before, after);
+            pack_channels(S, n, s, first - up, first + rows + down, first, width, plane + s * S.channels * channel,
+                          channel, before, after);
         for (int f = 0; f < D.phases(); f++) {
             const Phase& phase = phases[f];
             const int T = phase.taps.size(), last = std::min(first + rows, D.rows(f));

@@ -11,7 +11,7 @@
 #endif
 
 // A stack of images with dense pixels: element (n, c, pixel) at n * image + c * channel + pixel * point.
-// phases_h * phases_w interleaved sub-images: pixel (h, w) of phase (i, j) is pixel (h * phases_h + i, w * phases_w + j).
+// phases_h * phases_w interleaved sub-images: pixel (h, w) of phase (i, j) is (h * phases_h + i, w * phases_w + j).
 struct Images {
     float* data;
     int channels, height, width, phases_h, phases_w;
@@ -20,6 +20,12 @@ struct Images {
     int phases() const { return phases_h * phases_w; }
     int rows(int phase) const { return (height - phase / phases_w + phases_h - 1) / phases_h; }
     int columns(int phase) const { return (width - phase % phases_w + phases_w - 1) / phases_w; }
+    Images from_channel(int first, int count) const {
+        Images part = *this;
+        part.data += first * channel;
+        part.channels = count;
+        return part;
+    }
     float* row(int64_t n, int phase, int h) const {
         return data + n * image + ((int64_t)(h * phases_h + phase / phases_w) * width + phase % phases_w) * point;
     }
@@ -29,7 +35,8 @@ struct Images {
 static inline __mmask16 first_lanes(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1; }
 
 // to[i * to_row + j] = from[j * from_row + i] for i < I, j < J, both up to 16.
-static inline __attribute__((always_inline)) void transpose_tile(float* to, int64_t to_row, const float* from, int64_t from_row, int I, int J) {
+static inline __attribute__((always_inline)) void transpose_tile(float* to, int64_t to_row, const float* from,
+                                                                int64_t from_row, int I, int J) {
     __m512 a[16], b[16];
     const __mmask16 in = first_lanes(I), out = first_lanes(J);
     for (int j = 0; j < 16; j++) a[j] = j < J ? _mm512_maskz_loadu_ps(in, from + j * from_row) : _mm512_setzero_ps();
@@ -107,7 +114,8 @@ static inline void put_every_second(float* to, const float* from, int n) {
 #endif
 
 // to[i * to_i + j * to_j] = from[i * from_i + j * from_j]
-static inline void copy(float* to, int64_t to_i, int64_t to_j, const float* from, int64_t from_i, int64_t from_j, int I, int J) {
+static inline void copy(float* to, int64_t to_i, int64_t to_j, const float* from, int64_t from_i, int64_t from_j, int I,
+                        int J) {
     if ((to_i == 1 && from_i <= 2) || (from_i == 1 && to_j != 1)) {
         std::swap(to_i, to_j), std::swap(from_i, from_j), std::swap(I, J);
     }
@@ -136,57 +144,64 @@ static inline void copy(float* to, int64_t to_i, int64_t to_j, const float* from
 // Rows [first, last) of a phase, pixel (h, w) of channel c at plane + c * channel + (h - origin) * width + w.
 // before / after: floats of zeros that a channel wants in front of (origin, 0) and from (origin, 0) on, rows included.
 static inline void pack_channels(
-    const Images& images, int64_t n, int phase, int first, int last, int origin, int width, float* plane, int64_t channel,
-    int64_t before, int64_t after) {
+    const Images& images, int64_t n, int phase, int first, int last, int origin, int width, float* plane,
+    int64_t channel, int64_t before, int64_t after) {
     first = std::max(first, 0), last = std::max(first, std::min(last, images.rows(phase)));
     const int columns = images.columns(phase), C = images.channels;
     const int64_t step = images.point * images.phases_w;
+    const int64_t start = (int64_t)(first - origin) * width, end = (int64_t)(last - origin) * width;
     for (int c = 0; c < C; c++) {
         float* p = plane + c * channel;
-        std::memset(p - before, 0, (before + (int64_t)(first - origin) * width) * sizeof(float));
-        std::memset(p + (int64_t)(last - origin) * width, 0, (after - (int64_t)(last - origin) * width) * sizeof(float));
+        if (before + start > 0) std::memset(p - before, 0, (before + start) * sizeof(float));
+        if (after > end) std::memset(p + end, 0, (after - end) * sizeof(float));
     }
-    if (width == columns && images.phases() == 1) {
-        copy(plane + (int64_t)(first - origin) * width, channel, 1, images.row(n, phase, first), images.channel, step, C, (last - first) * width);
-        return;
-    }
+    const int rows = last - first;
     const int64_t line = (int64_t)images.phases_h * images.width * images.point;
     const float* from = images.row(n, phase, first);
-    float* to = plane + (int64_t)(first - origin) * width;
-    if (images.point == 1)
-        for (int c = 0; c < C; c++) copy(to + c * channel, width, 1, from + c * images.channel, line, step, last - first, columns);
+    float* to = plane + start;
+    if (width == columns && images.phases() == 1)
+        copy(to, channel, 1, from, images.channel, step, C, rows * width);
+    else if (images.point == 1)
+        for (int c = 0; c < C; c++)
+            copy(to + c * channel, width, 1, from + c * images.channel, line, step, rows, columns);
     else
-        for (int h = 0; h < last - first; h++) copy(to + h * width, channel, 1, from + h * line, images.channel, step, C, columns);
+        for (int h = 0; h < rows; h++)
+            copy(to + h * width, channel, 1, from + h * line, images.channel, step, C, columns);
     for (int c = 0; c < C && width > columns; c++)
-        for (int h = 0; h < last - first; h++)
+        for (int h = 0; h < rows; h++)
             for (int w = columns; w < width; w++) to[c * channel + h * width + w] = 0;
 }
 
 // The way back: rows [first, last) of a phase from a plane laid out as above.
 static inline void unpack_channels(
-    const Images& images, int64_t n, int phase, int first, int last, int origin, int width, const float* plane, int64_t channel) {
+    const Images& images, int64_t n, int phase, int first, int last, int origin, int width, const float* plane,
+    int64_t channel) {
     last = std::min(last, images.rows(phase));
     if (last <= first) return;
-    const int columns = images.columns(phase), C = images.channels;
+    const int columns = images.columns(phase), C = images.channels, rows = last - first;
     const int64_t step = images.point * images.phases_w, line = (int64_t)images.phases_h * images.width * images.point;
     float* to = images.row(n, phase, first);
     const float* from = plane + (int64_t)(first - origin) * width;
     if (width == columns && images.phases() == 1)
-        copy(to, images.channel, step, from, channel, 1, C, (last - first) * width);
+        copy(to, images.channel, step, from, channel, 1, C, rows * width);
     else if (images.point == 1)
-        for (int c = 0; c < C; c++) copy(to + c * images.channel, line, step, from + c * channel, width, 1, last - first, columns);
+        for (int c = 0; c < C; c++)
+            copy(to + c * images.channel, line, step, from + c * channel, width, 1, rows, columns);
     else
-        for (int h = 0; h < last - first; h++) copy(to + h * line, images.channel, step, from + h * width, channel, 1, C, columns);
+        for (int h = 0; h < rows; h++)
+            copy(to + h * line, images.channel, step, from + h * width, channel, 1, C, columns);
 }
 
-// A whole phase with the channels of a pixel together: pixel (h, w) at plane + (h * width + w) * depth, guard pixels of zeros
-// in front, `pixels` from (0, 0) on; depth >= channels, the rest zero. line: room for a row of all channels.
+// A whole phase with the channels of a pixel together: pixel (h, w) at plane + (h * width + w) * depth, guard pixels of
+// zeros in front, `pixels` from (0, 0) on; depth >= channels, the rest zero. line: room for a row of all channels.
 static inline void pack_points(const Images& images, int64_t n, int phase, int width, float* plane, int64_t depth,
                                int64_t guard, int64_t pixels, float* line) {
     const int columns = images.columns(phase), rows = images.rows(phase), C = images.channels;
     const int64_t step = images.point * images.phases_w;
     const bool twice = images.point == 1 && step > 1;  // first to dense rows, then across
-    auto zero = [&](int64_t from, int64_t to) { std::memset(plane + from * depth, 0, (to - from) * depth * sizeof(float)); };
+    auto zero = [&](int64_t from, int64_t to) {
+        std::memset(plane + from * depth, 0, (to - from) * depth * sizeof(float));
+    };
     zero(-guard, 0);
     if (C < depth) zero(0, rows * width);
     for (int h = 0; h < rows; h++) {

@@ -21,7 +21,8 @@ static inline void run(const Pass& p, const Images* X, float* dM) {
         reach = std::max(reach, std::abs(offset[t]));
     }
     const int area = R * width;
-    const int64_t together = std::max<int64_t>(1, std::min<int64_t>(PIXELS / area, (p.images + p.threads.count - 1) / p.threads.count));
+    const int64_t share = (p.images + p.threads.count - 1) / p.threads.count;
+    const int64_t together = std::max<int64_t>(1, std::min<int64_t>(PIXELS / area, share));
     const int64_t groups = (p.images + together - 1) / together, chunks = (C + CHUNK - 1) / CHUNK;
     const int64_t pieces = std::min(chunks, (2 * p.threads.count + groups - 1) / groups);
     const int64_t pixels = round_up(together * area, VL), guard = round_up(reach, 16);
@@ -51,30 +52,27 @@ static inline void run(const Pass& p, const Images* X, float* dM) {
     parallel(p.threads, groups * pieces, [&](int64_t task) {
         const int64_t n0 = task / pieces * together, n1 = std::min(n0 + together, p.images);
         const int64_t chunk0 = task % pieces * chunks / pieces, chunk1 = (task % pieces + 1) * chunks / pieces;
-        const int c0 = chunk0 * CHUNK, c1 = std::min<int64_t>(chunk1 * CHUNK, C), channels = std::min(c1, D.channels) - c0;
+        const int c0 = chunk0 * CHUNK, c1 = std::min<int64_t>(chunk1 * CHUNK, C);
+        const int channels = std::min(c1, D.channels) - c0;
+        const int64_t part = (c1 - c0) * ld;  // of a destination phase
         const int vectors = ((n1 - n0) * area + VL - 1) / VL;
         float* source = scratch(0, S.phases() * S.channels * ld) + guard;
-        float* out = scratch(1, (int64_t)D.phases() * (c1 - c0) * ld) + guard;
-        float* x = X ? scratch(2, (int64_t)D.phases() * (c1 - c0) * ld) + guard : nullptr;
+        float* out = scratch(1, D.phases() * part) + guard;
+        float* x = X ? scratch(2, D.phases() * part) + guard : nullptr;
         float* scale = scratch(3, taps * pixels);
         float* products = scratch(4, taps * pixels);
 
-        auto pack = [&](const Images& images, float* plane, int count) {
-            for (int f = 0; f < images.phases(); f++)
-                for (int64_t n = n0; n < n1; n++)
-                    pack_channels(images, n, f, 0, R, 0, width, plane + (int64_t)f * count * ld + (n - n0) * area, ld, 0,
-                                  n + 1 == n1 ? (int64_t)vectors * VL - (n - n0) * area : area);
-        };
-        pack(S, source, S.channels);
-        std::memset(out - guard, 0, (int64_t)D.phases() * (c1 - c0) * ld * sizeof(float));
+        for (int f = 0; f < S.phases(); f++)
+            for (int64_t n = n0, at = 0; n < n1; n++, at += area)
+                pack_channels(S, n, f, 0, R, 0, width, source + f * S.channels * ld + at, ld, 0,
+                              n + 1 < n1 ? area : (int64_t)vectors * VL - at);
+        std::memset(out - guard, 0, D.phases() * part * sizeof(float));
         if (X) {
-            std::memset(x - guard, 0, (int64_t)D.phases() * (c1 - c0) * ld * sizeof(float));
-            Images part = *X;
-            part.data += c0 * part.channel;
-            part.channels = channels;
-            for (int f = 0; f < part.phases(); f++)
+            std::memset(x - guard, 0, D.phases() * part * sizeof(float));
+            const Images ours = X->from_channel(c0, channels);
+            for (int f = 0; f < ours.phases(); f++)
                 for (int64_t n = n0; n < n1; n++)
-                    pack_channels(part, n, f, 0, R, 0, width, x + (int64_t)f * (c1 - c0) * ld + (n - n0) * area, ld, 0, area);
+                    pack_channels(ours, n, f, 0, R, 0, width, x + f * part + (n - n0) * area, ld, 0, area);
         }
         for (int t = 0; t < taps; t++)
             for (int64_t i = 0; i < vectors * VL; i++)
@@ -87,7 +85,7 @@ static inline void run(const Pass& p, const Images* X, float* dM) {
             tile.zero();
             tile.pixels(weight + ((int64_t)c * taps + (int64_t)t * RB) * S.channels,
                         source + (int64_t)tap.from * S.channels * ld + v * VL, rows.data(), S.channels);
-            const int64_t at = ((int64_t)tap.to * (c1 - c0) + c - c0) * ld + offset[t] + v * VL, table = t * pixels + v * VL;
+            const int64_t at = tap.to * part + (c - c0) * ld + offset[t] + v * VL, table = t * pixels + v * VL;
 #pragma GCC unroll 3
             for (int i = 0; i < n; i++) {
                 const Mask mask = load(inside.data() + table + i * VL);
@@ -109,7 +107,7 @@ static inline void run(const Pass& p, const Images* X, float* dM) {
             if (X) std::memset(products, 0, taps * pixels * sizeof(float));
             for (int v0 = 0; v0 < vectors; v0 += stretch)
                 for (int c = from; c < to; c += RB)
-                    for (int t = 0; t < taps; t++)  // outside v: what a pixel is the sum of, and in which order, is the image's own
+                    for (int t = 0; t < taps; t++)  // outside v, so that the order of a pixel's sum is the image's own
                         for (int v = v0, end = std::min(v0 + stretch, vectors), nv; v < end; v += nv) {
                             nv = next_vectors(end - v);
                             if (nv == 3) tile(std::integral_constant<int, 3>(), c, t, v);
@@ -124,12 +122,10 @@ static inline void run(const Pass& p, const Images* X, float* dM) {
                     shares[(chunk * p.images + n) * p.T + p.taps[t].t] = sum;
                 }
         }
-        Images part = D;
-        part.data += c0 * part.channel;
-        part.channels = channels;
+        const Images ours = D.from_channel(c0, channels);
         for (int f = 0; f < D.phases(); f++)
             for (int64_t n = n0; n < n1; n++)
-                unpack_channels(part, n, f, 0, R, 0, width, out + (int64_t)f * (c1 - c0) * ld + (n - n0) * area, ld);
+                unpack_channels(ours, n, f, 0, R, 0, width, out + f * part + (n - n0) * area, ld);
     });
     if (dM)
         for (int64_t i = 0; i < p.images * p.T; i++) {

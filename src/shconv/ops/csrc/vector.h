@@ -51,7 +51,8 @@ struct Tile {
 
     // at[r][v] += sum over pixels p of a[r][p * step] * b[v][p * width]: rows of one tensor against vectors of another.
     inline __attribute__((always_inline)) void outer(
-        const float* const* a, int64_t at_a, int64_t step, const float* const* b, int64_t at_b, int64_t width, int count) {
+        const float* const* a, int64_t at_a, int64_t step, const float* const* b, int64_t at_b, int64_t width,
+        int count) {
         const float* rows[RB];
         const float* vectors[nv];
         for (int r = 0; r < RB; r++) rows[r] = a[r] + at_a;

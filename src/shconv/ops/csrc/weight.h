@@ -38,7 +38,8 @@ struct Points {
         const int slices = depth / VL;
         count = slices * T, groups = (count + NV - 1) / NV;
         for (int u = 0; u < groups * NV; u++) {
-            const int i = std::min(u, count - 1), t = tap_by_tap ? i / slices : i % T, d = tap_by_tap ? i % slices : i / T;
+            const int i = std::min(u, count - 1);
+            const int t = tap_by_tap ? i / slices : i % T, d = tap_by_tap ? i % slices : i / T;
             tap.push_back(t), channel.push_back(d * VL);
             start.push_back(p.taps[t].from * phase + (guard + p.taps[t].dh * width + p.taps[t].dw) * depth + d * VL);
         }
@@ -62,17 +63,20 @@ struct Points {
 // An image's dY as (C / RB, pixel, RB), zero beyond the channels.
 static inline void pack_blocks(const Images& dY, int64_t n, float* to) {
     const int area = dY.height * dY.width;
-    if (const int whole = dY.channels / RB * RB; whole < dY.channels) std::memset(to + (int64_t)whole * area, 0, RB * area * sizeof(float));
-    for (int c = 0; c < dY.channels; c += RB)
-        copy(to + (int64_t)c * area, RB, 1, dY.row(n, 0, 0) + c * dY.channel, dY.point, dY.channel, area, std::min(RB, dY.channels - c));
+    for (int c = 0; c < dY.channels; c += RB) {
+        float* block = to + (int64_t)c * area;
+        const int rows = std::min(RB, dY.channels - c);
+        if (rows < RB) std::memset(block, 0, RB * area * sizeof(float));
+        copy(block, RB, 1, dY.row(n, 0, 0) + c * dY.channel, dY.point, dY.channel, area, rows);
+    }
 }
 
 static inline void images(const Problem& p) {
     const Points points(p, false);
     const Images& dY = p.dY;
     const int64_t blocks = (dY.channels + RB - 1) / RB, tile = RB * NV * VL, size = blocks * points.groups * tile;
-    const int64_t area = dY.height * dY.width, wanted = std::max<int64_t>(p.threads.count, std::min<int64_t>(4 * p.threads.count, SUMS / size));
-    const int64_t slices = p.dW ? std::min(p.images, wanted) : p.images;
+    const int64_t area = dY.height * dY.width, threads = p.threads.count;
+    const int64_t slices = p.dW ? std::min(p.images, std::max(threads, std::min(4 * threads, SUMS / size))) : p.images;
     float *const weight = scratch(5, p.dM ? size : 0), *const sums = scratch(6, p.dW ? slices * size : 0);
     if (p.dM)
         parallel(p.threads, blocks, [&](int64_t b) {
@@ -103,7 +107,8 @@ static inline void images(const Problem& p) {
                     Tile<NV> dH;
                     dH.zero();
                     for (int h = 0; h < dY.height; h++)
-                        dH.outer(a, h * dY.width * step, step, vectors, (int64_t)h * points.width * points.depth, points.depth, dY.width);
+                        dH.outer(a, h * dY.width * step, step, vectors, (int64_t)h * points.width * points.depth,
+                                 points.depth, dY.width);
                     const int64_t at = (b * points.groups + g) * tile;
 #pragma GCC unroll 3
                     for (int v = 0; v < NV; v++) {
@@ -173,7 +178,8 @@ static inline void taps(const Problem& p) {
                         for (int h = h0; h < h1; h++) {
                             const int64_t row = (int64_t)h * points.width * points.depth;
                             for (int w = 0; w < dY.width; w++, to += NV * VL)
-                                for (int v = 0; v < NV; v++) store(to + v * VL, m[v] * load(from[v] + row + w * points.depth));
+                                for (int v = 0; v < NV; v++)
+                                    store(to + v * VL, m[v] * load(from[v] + row + w * points.depth));
                         }
                     }
                     for (int64_t b = 0; b < blocks; b++) {

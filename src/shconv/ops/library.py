@@ -1,0 +1,110 @@
+"""The C++ kernels as a shared library: built on first use with the machine's own compiler, cached, called by name.
+Where it cannot be built there is a reason instead.
+
+Environment: SHCONV_COMPILED=0 turns it off, SHCONV_CXX (else CXX, g++, clang++, c++) names the compiler, SHCONV_CACHE
+(else XDG_CACHE_HOME/shconv, ~/.cache/shconv) is where the library is kept.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_SOURCE = Path(__file__).parent / "csrc"
+_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-w"]
+_NATIVE = "-march=native"  # left out where a compiler does not know it
+_log = logging.getLogger(__name__)
+
+
+def call(function: str, numbers: Sequence[int], *arguments: int | Tensor | None) -> None:
+    """Call a C function with its geometry (torch's number of threads is added), torch's pool, then numbers and tensors.
+
+    Raises RuntimeError where there is no library, MemoryError where the kernels find no memory for their scratch.
+    """
+    library = kernels()
+    if isinstance(library, str):
+        raise RuntimeError(library)
+    geometry = (ctypes.c_int64 * (len(numbers) + 1))(*numbers, torch.get_num_threads())
+    rest = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments]
+    if getattr(library, function)(geometry, torch_threads(), *rest):
+        raise MemoryError(f"{function} found no memory for its scratch")
+
+
+@functools.cache
+def torch_threads() -> ctypes.c_void_p:
+    """The entry of the OpenMP runtime torch runs on, null where there is none: a second pool would fight with it."""
+    try:
+        torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return ctypes.cast(torch_cpu.GOMP_parallel, ctypes.c_void_p)  # searches what torch was linked with
+    except (OSError, AttributeError):
+        return ctypes.c_void_p(None)
+
+
+@functools.cache
+def kernels() -> ctypes.CDLL | str:
+    """The loaded library, or why there is none."""
+    if os.environ.get("SHCONV_COMPILED") == "0":
+        return "SHCONV_COMPILED=0 turns the compiled kernels off"
+    try:
+        return ctypes.CDLL(str(build()))
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
+        reason = f"the compiled kernels could not be built: {' '.join(detail.split())[:500]}"
+        _log.warning("%s; slower formulations serve instead", reason)
+        return reason
+
+
+def build() -> Path:
+    """The shared library in the cache, compiled if it is not there; safe against other processes doing the same."""
+    compiler = shlex.split(os.environ.get("SHCONV_CXX") or os.environ.get("CXX") or "")
+    if not compiler:
+        found = shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
+        if found is None:
+            raise FileNotFoundError("no C++ compiler (g++, clang++ or c++) on the path")
+        compiler = [found]
+    library = _cache() / f"filtered-{_key(compiler)}.so"
+    if library.exists():
+        return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        made = Path(folder) / library.name
+        command = [*compiler, *_FLAGS, str(_SOURCE / "filtered.cpp"), "-o", str(made)]
+        if subprocess.run([*command, _NATIVE], capture_output=True, timeout=300).returncode:
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+        made.replace(library)
+    return library
+
+
+def _cache() -> Path:
+    if folder := os.environ.get("SHCONV_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shconv"
+
+
+def _key(compiler: list[str]) -> str:
+    """What the library depends on: source, flags, compiler, processor and torch."""
+    version = subprocess.run([*compiler, "--version"], check=True, capture_output=True, text=True, timeout=60).stdout
+    parts = [*compiler, version, *_FLAGS, _NATIVE, torch.__version__, platform.machine(), _processor()]
+    for file in sorted(_SOURCE.iterdir()):
+        parts += [file.name, file.read_text()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _processor() -> str:
+    """The instruction set, as far as the system tells it: a cache may be shared by different machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.lower().startswith(("flags", "features"))), platform.processor())
