@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import shconv
 from shconv import SHConv2d, create_model
 from shconv.errors import InputError
+from shconv.models import matched_width
 
 VANILLA = ["plain10", "resnet18", "resnet50"]
 IN_CHANNELS_OF_3X3 = {
@@ -230,3 +231,20 @@ def test_an_unknown_name_is_refused_with_near_ones(name: str, offered: str) -> N
 def test_arguments_out_of_range_are_refused(argument: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(argument))):
         create_model("plain10", **argument)
+
+
+# a twin of equal size
+
+
+@pytest.mark.parametrize("name", ["plain10", "resnet18", "resnet50"])
+@pytest.mark.parametrize("width", [16, 64])
+def test_matched_width_gives_the_vanilla_network_nearest_in_size_to_the_shc_one(name: str, width: int) -> None:
+    def size(model: str, at: int) -> int:
+        with torch.device("meta"):
+            return sum(p.numel() for p in create_model(model, num_classes=10, stem="small", width=at).parameters())
+
+    matched = matched_width(f"{name}_shc", num_classes=10, stem="small", width=width)
+    assert matched == matched_width(name, num_classes=10, stem="small", width=width) >= width
+    wanted = size(f"{name}_shc", width)
+    errors = {at: abs(size(name, at) - wanted) for at in (matched - 1, matched, matched + 1)}
+    assert min(errors, key=errors.__getitem__) == matched

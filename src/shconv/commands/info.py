@@ -28,13 +28,16 @@ class Info:
 
 
 def _networks() -> Table:
-    table = Table("network", "parameters", "growth", title="Networks (width 64, 1000 classes)")
+    table = Table(
+        "network", "parameters", "growth", "vanilla width of equal size", title="Networks (width 64, 1000 classes)"
+    )
     with torch.device("meta"):  # shapes without numbers
         networks = {name: shconv.create_model(name) for name in shconv.list_models()}
     counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
     for name, count in counts.items():
         vanilla = counts[name.removesuffix("_shc")]
-        table.add_row(name, f"{count:,}", f"+{count / vanilla - 1:.1%}" if count > vanilla else "")
+        grown = (f"+{count / vanilla - 1:.1%}", str(shconv.models.matched_width(name))) if count > vanilla else ("", "")
+        table.add_row(name, f"{count:,}", *grown)
     return table
 
 

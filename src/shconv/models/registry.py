@@ -1,9 +1,11 @@
 """The networks by name: three of the paper's, each vanilla and as its SHC counterpart."""
 
 import difflib
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import nn
 
 from shconv.convert import is_3x3, to_shc
@@ -60,6 +62,25 @@ def create_model(
         num_classes=num_classes, in_channels=in_channels, stem=stem, width=width, normalize=normalize
     )
     return to_shc(model, where=_behind_the_stem, start="random", inplace=True) if name.endswith("_shc") else model
+
+
+def matched_width(
+    name: str, num_classes: int = 1000, in_channels: int = 3, stem: str = "imagenet", width: int = 64
+) -> int:
+    """The width at which the vanilla network has as many parameters as its SHC counterpart of the given width, as nearly
+    as can be: SHC networks are larger (ResNet-18 by 9.9 %), so a gain over a twin of equal width may be one of size.
+
+    Takes create_model's arguments; name may be either network of the pair. Raises InputError as create_model does.
+    """
+    vanilla = name.removesuffix("_shc")
+
+    def parameters(model: str, at: int) -> int:
+        with torch.device("meta"):  # shapes without numbers
+            return sum(p.numel() for p in create_model(model, num_classes, in_channels, stem, at).parameters())
+
+    wanted = parameters(f"{vanilla}_shc", width)
+    above = bisect_left(range(2 * width), wanted, lo=width, key=lambda at: parameters(vanilla, at))
+    return min(max(width, above - 1), above, key=lambda at: abs(parameters(vanilla, at) - wanted))
 
 
 def _behind_the_stem(name: str, module: nn.Module) -> bool:
