@@ -67,8 +67,9 @@ def create_model(
 def matched_width(
     name: str, num_classes: int = 1000, in_channels: int = 3, stem: str = "imagenet", width: int = 64
 ) -> int:
-    """The width at which the vanilla network has as many parameters as its SHC counterpart of the given width, as nearly
-    as can be: SHC networks are larger (ResNet-18 by 9.9 %), so a gain over a twin of equal width may be one of size.
+    """The width at which the vanilla network has as many parameters as its SHC counterpart of the given width, nearly.
+
+    SHC networks are larger (ResNet-18 by 9.9 %), so a gain over a twin of equal width may be one of size.
 
     Takes create_model's arguments; name may be either network of the pair. Raises InputError as create_model does.
     """

@@ -26,6 +26,7 @@ from shconv.report.cells import (
     rcd_sd_text,
     rcd_text,
     shared_images,
+    signed,
     span,
 )
 from shconv.report.paper import network_name
@@ -150,7 +151,7 @@ def _parts(text: str) -> tuple[str, str]:
 def _median(cell: Cell) -> str:
     if cell.rcd_median is None:
         return ""
-    return f"{cell.rcd_median:.2f}" + (f" ({count(cell.rcd_floored)} floored)" if cell.rcd_floored else "")
+    return signed(cell.rcd_median).removeprefix("+") + (f" ({count(cell.rcd_floored)} floored)" if cell.rcd_floored else "")
 
 
 def _plain(grid: Grid) -> dict[str, Any]:
