@@ -2,13 +2,14 @@
 Ctrl-C leaves a run that the same command resumes (exit code 130)."""
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
 
-from shconv.commands.options import from_toml
+from shconv.commands.config_file import from_toml
 from shconv.errors import InputError
 
 _ABOUT = """Statistical Hyper-Convolution: reproduce the paper, train, attack, and report.
@@ -30,14 +31,22 @@ def run(arguments: list[str]) -> int:
         return _failed(str(error), 2)
     except KeyboardInterrupt:
         return _failed("stopped; the same command goes on from here", 130)
+    except BrokenPipeError:  # such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            return _failed(
-                f"the disk is full ({error.filename}); what was written is intact, the same command goes on", 1
-            )
-        if isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError | NotADirectoryError):
-            return _failed(f"{error.strerror}: {error.filename}", 2)
-        raise
+        place = f": {error.filename}" if error.filename is not None else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _failed(f"the disk is full{place}; what was written is intact, the same command goes on", 1)
+        if error.strerror is None:
+            raise
+        return _failed(f"{error.strerror}{place}", 2)
+    except RuntimeError as error:
+        from shconv.training import TrainingDiverged
+
+        if not isinstance(error, TrainingDiverged):
+            raise
+        return _failed(str(error), 1)
     return 0
 
 
@@ -60,7 +69,7 @@ def _parse(arguments: list[str]) -> Any:
     if config is not None:
         if name is None:
             raise InputError("--config wants a sub-command before it")
-        defaults[name] = from_toml(kinds[name], Path(config), defaults.get(name))
+        defaults[name] = from_toml(kinds[name], name, Path(config), defaults.get(name))
     choices = [
         Annotated[kind, tyro.conf.subcommand(each, **({"default": defaults[each]} if each in defaults else {}))]
         for each, kind in kinds.items()

@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from shconv.commands.options import TableOptions, best_device, plain
+from shconv.commands.config_file import plain
+from shconv.commands.options import TableOptions, best_device
 from shconv.commands.running import TABLES, conclude, describe, run_experiments
 from shconv.data import ImageData
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Network, Pair
-from shconv.training import load_checkpoint
+from shconv.training import ModelConfig, load_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class Evaluate(TableOptions):
 
     With a twin the images of Tables 2 to 4 are those that both classify correctly with confidence above 0.9, as in the
     paper; without one, those that the network alone does.
+    --config FILE.toml: options by name, such as a run folder's config.toml.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
@@ -29,29 +31,54 @@ class Evaluate(TableOptions):
     twin: Path | None = None
     """The checkpoint of the vanilla twin (or of the SHC network, where the first is the vanilla one)."""
     tables: tuple[int, ...] = (1, 2, 3, 4)
-    """Which tables to run."""
+    """Which tables to run: Figure 2 comes with Table 1, Figure 3 with Table 3, Figure 4 with Table 4."""
+
+    @property
+    def folder(self) -> Path:
+        place = self.checkpoint.parent if self.checkpoint.suffix == ".safetensors" else self.checkpoint
+        return self.out or Path("runs") / f"{place.resolve().name}-on-{self.data_name}"
+
+    def check(self) -> None:
+        super().check()
+        unknown = [table for table in self.tables if table not in TABLES]
+        if unknown or not self.tables:
+            raise InputError(f"there is no table {[*unknown, 'given'][0]}; choose from {', '.join(map(str, TABLES))}")
 
     def run(self) -> None:
-        unknown = [table for table in self.tables if table not in TABLES]
-        if unknown:
-            raise InputError(f"there is no table {unknown[0]}; choose from {', '.join(map(str, TABLES))}")
+        self.check()
         progress = ExperimentProgress()
-        data = self.load(want_train=False)
         paths = [path for path in (self.checkpoint, self.twin) if path is not None]
-        networks = [_network(path, data) for path in paths]
+        checkpoints = [load_checkpoint(path) for path in paths]
+        data = self.load(progress, want_train=False)
+        for path, (_, config, info) in zip(paths, checkpoints, strict=True):
+            _check_fits(path, config, info, data)
+        networks = [
+            Network(config.name, int(info.get("seed", 0)), model.to(best_device()))
+            for model, config, info in checkpoints
+        ]
         networks.sort(key=lambda network: network.is_shc)
-        if len({network.key for network in networks}) < len(networks):
-            raise InputError(
-                f"{self.checkpoint} and {self.twin} are both {networks[0].key}; wanted a network and its twin"
-            )
+        _check_pair(networks)
         with RunFolder.opened(self.folder) as folder:
             describe(folder, {"command": "evaluate", **plain(self)}, data)
             run_experiments(folder, data, [Pair(tuple(networks))], self, progress, self.tables)
             conclude(folder, progress)
 
 
-def _network(path: Path, data: ImageData) -> Network:
-    model, config, info = load_checkpoint(path)
+def _check_fits(path: Path, config: ModelConfig, info: dict[str, Any], data: ImageData) -> None:
+    """Raises InputError where a checkpoint is not for such images: other classes, or no colours."""
     if config.num_classes != len(data.classes):
         raise InputError(f"{path} has {config.num_classes} classes, {data.name} has {len(data.classes)}")
-    return Network(config.name, int(info.get("seed", 0)), model.to(best_device()))
+    if config.in_channels != 3:
+        raise InputError(f"{path} takes images of {config.in_channels} channels; those of {data.name} have 3")
+    trained_on = (info.get("data") or {}).get("classes", data.classes)
+    for number, (there, here) in enumerate(zip(trained_on, data.classes, strict=True)):
+        if there != here:
+            raise InputError(f"{path} calls class {number} {there!r}, {data.name} calls it {here!r}: wanted the same")
+
+
+def _check_pair(networks: list[Network]) -> None:
+    """Raises InputError unless the second network is the SHC twin of the first, trained with the same seed."""
+    if len(networks) == 2:
+        vanilla, shc = networks
+        if vanilla.is_shc or (shc.name, shc.seed) != (f"{vanilla.name}_shc", vanilla.seed):
+            raise InputError(f"{vanilla.key} and {shc.key} are no pair: wanted NAME and NAME_shc of the same seed")

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from shconv.commands.options import TableOptions, best_device, plain
+from shconv.commands.config_file import plain
+from shconv.commands.options import TableOptions, best_device
 from shconv.commands.running import conclude, describe, run_experiments
 from shconv.data import ImageData
 from shconv.errors import InputError
@@ -14,6 +15,8 @@ from shconv.experiments.study import Network, Pair
 from shconv.models import list_models
 from shconv.training import RECIPES, ModelConfig, Recipe, train, with_epochs
 
+VANILLA = tuple(name for name in list_models() if not name.endswith("_shc"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduce(TableOptions):
@@ -21,10 +24,11 @@ class Reproduce(TableOptions):
 
     By default on the embedded demo data (photograph patches), slim networks, in minutes on two CPU cores.
     --preset paper: ImageNet, six networks at full width, all counts of the paper.
+    --config FILE.toml: options by name, such as a run folder's config.toml.
     """
 
     models: tuple[str, ...] = ("plain10", "resnet18")
-    """The vanilla networks; each is trained beside its SHC twin."""
+    """The vanilla networks: plain10, resnet18, resnet50; each is trained beside its SHC twin."""
     width: int = 16
     """Channels of the first stage; 64 in the paper."""
     stem: Literal["auto", "small", "imagenet"] = "auto"
@@ -38,42 +42,41 @@ class Reproduce(TableOptions):
     epochs: int | None = None
     """Stretch or shorten the recipe."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        vanilla = [name for name in list_models() if not name.endswith("_shc")]
+    def check(self) -> None:
+        super().check()
         for name in self.models:
-            if name not in vanilla:
-                raise InputError(f"unknown network {name!r} to reproduce; choose from {', '.join(vanilla)}")
-        if self.recipe not in RECIPES:
-            raise InputError(f"unknown recipe {self.recipe!r}; choose from {', '.join(RECIPES)}")
+            if name not in VANILLA:
+                hint = f": give {name.removesuffix('_shc')}, both are trained" if name in list_models() else ""
+                raise InputError(f"unknown vanilla network {name!r}{hint}; choose from {', '.join(VANILLA)}")
+        if not self.models or len(set(self.models)) < len(self.models):
+            raise InputError(f"models must be different networks, at least one, got {list(self.models)}")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise InputError(f"seeds must be different integers of at least 0, got {self.seeds}")
+            raise InputError(f"seeds must be different integers of at least 0, at least one, got {list(self.seeds)}")
+        if self.width < 1:
+            raise InputError(f"width must be at least 1, got {self.width}")
+        recipe_for(self.recipe, self.epochs)
 
     def run(self) -> None:
+        self.check()
         progress = ExperimentProgress()
+        data = self.load(progress, want_train=True)
         with RunFolder.opened(self.folder) as folder:
-            data = self.load(want_train=True)
             describe(folder, {"command": "reproduce", **plain(self)}, data)
             pairs = list(self._trained_pairs(folder, data))
             run_experiments(folder, data, pairs, self, progress)
             conclude(folder, progress)
 
     def _trained_pairs(self, folder: RunFolder, data: ImageData) -> Iterator[Pair]:
-        recipe: Recipe = RECIPES[self.recipe]
-        if self.epochs is not None:
-            recipe = with_epochs(recipe, self.epochs)
+        recipe = recipe_for(self.recipe, self.epochs)
         for seed in self.seeds:
             for vanilla in self.models:
                 members = []
                 for name in (vanilla, f"{vanilla}_shc"):
-                    config = self._config(name, data)
+                    config = model_config(name, data, self.width, self.stem, self.normalize)
                     place = folder.path / "models" / f"{name}-seed{seed}"
                     trained = train(config, data, recipe, place, seed=seed, workers=self.workers)
                     members.append(Network(name, seed, trained.model.to(best_device())))
                 yield Pair(tuple(members))
-
-    def _config(self, name: str, data: ImageData) -> ModelConfig:
-        return model_config(name, data, self.width, self.stem, self.normalize)
 
 
 def model_config(name: str, data: ImageData, width: int, stem: str, normalize: str) -> ModelConfig:
@@ -84,13 +87,20 @@ def model_config(name: str, data: ImageData, width: int, stem: str, normalize: s
     return ModelConfig(name, len(data.classes), stem=stem, width=width, normalize=constants)
 
 
+def recipe_for(name: str, epochs: int | None) -> Recipe:
+    """The recipe of that name, stretched or shortened to `epochs`. Raises InputError for one that does not exist."""
+    if name not in RECIPES:
+        raise InputError(f"unknown recipe {name!r}; choose from {', '.join(RECIPES)}")
+    return RECIPES[name] if epochs is None else with_epochs(RECIPES[name], epochs)
+
+
 _DEMO = Reproduce()
 PRESETS: dict[str, Reproduce] = {
     "demo": _DEMO,
     "paper": replace(
         _DEMO,
         data="imagenet:data/imagenet",
-        models=tuple(name for name in list_models() if not name.endswith("_shc")),
+        models=VANILLA,
         width=64,
         recipe="paper",
         full=True,

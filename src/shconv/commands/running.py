@@ -28,14 +28,14 @@ from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Counts, Pair, Study
 
-TABLES: dict[int, ModuleType] = {
-    1: table1_gaussian,
-    2: table2_gradient,
-    3: table3_locsearch,
-    4: table4_routes,
+TABLES: dict[int, tuple[ModuleType, ...]] = {
+    1: (table1_gaussian,),
+    2: (table2_gradient,),
+    3: (table3_locsearch, quasi_boundary),
+    4: (table4_routes,),
 }
-FIGURES: tuple[ModuleType, ...] = (figure2_noise, figure3_traces, figure4_gradients)
-FREE = ("models", "seeds", "tables", "figures", "workers", "out", "download", "checkpoint", "twin")
+FIGURES: dict[int, ModuleType] = {1: figure2_noise, 3: figure3_traces, 4: figure4_gradients}  # beside their tables
+FREE = ("models", "seeds", "tables", "workers", "out", "download", "checkpoint", "twin")
 
 
 def describe(folder: RunFolder, options: dict[str, object], data: ImageData) -> None:
@@ -44,7 +44,7 @@ def describe(folder: RunFolder, options: dict[str, object], data: ImageData) -> 
     train_images = 0 if data.train is None else len(data.train)
     about = {"name": data.name, "classes": data.classes, "image_size": data.image_size, "note": data.note}
     counts = {"train_images": train_images, "test_images": len(data.test), "skipped": data.skipped}
-    folder.save_json("data.json", {**about, **counts})
+    folder.settle_json("data.json", {**about, **counts})
     names = ("shconv", "torch", "torchvision", "numpy", "accelerate", "safetensors", "scikit-image")
     folder.save_json(
         "environment.json",
@@ -69,7 +69,7 @@ def run_experiments(
     progress: ExperimentProgress,
     tables: Iterable[int] = tuple(TABLES),
 ) -> None:
-    """Every table asked for, the quasi decision boundary and the figures, each row appended as it comes."""
+    """Every table asked for and its figure, the quasi decision boundary with Table 3; rows appended as they come."""
     wanted = (options.table1_images, options.table2_images, options.table3_images)
     counts = Counts() if options.full else Counts(*wanted)
     study = Study(
@@ -83,18 +83,21 @@ def run_experiments(
         options.attack_seed,
         options.workers,
     )
-    asked = set(tables)
-    for experiment in (*(module for number, module in TABLES.items() if number in asked), quasi_boundary):
+    asked = sorted(set(tables))
+    for experiment in (module for table in asked for module in TABLES[table]):
         for _ in experiment.rows(study):
             pass
-    for figure in FIGURES:
+    for figure in (FIGURES[table] for table in asked if table in FIGURES):
         figure.save(study)
 
 
 def conclude(folder: RunFolder, progress: ExperimentProgress) -> None:
-    """Print the tables and write them, the figures and the page."""
+    """Print the tables and write them, the figures and the page; then warn of networks behind their twins."""
     page = report.write(folder.path)
     report.print_tables(folder.path, Console())
+    for said in report.read(report.load_run(folder.path)):
+        if said.topic == "Training" and said.alarm:
+            progress.say(f"warning: {said.text}")
     progress.say(f"The report: {page}")
 
 

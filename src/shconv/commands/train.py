@@ -4,20 +4,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from shconv.commands.options import DataOptions
-from shconv.commands.reproduce import model_config
-from shconv.errors import InputError
-from shconv.training import RECIPES, train, with_epochs
+from shconv.commands.reproduce import model_config, recipe_for
+from shconv.experiments.progress import ExperimentProgress
+from shconv.experiments.run_folder import locked
+from shconv.training import ModelConfig, Recipe, train
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train(DataOptions):
-    """Train one network; the folder holds its checkpoint, and the same command goes on where it stopped."""
+    """Train one network; the folder holds its checkpoint, and the same command goes on where it stopped.
+
+    --config FILE.toml: options by name from a file.
+    """
 
     model: str = "plain10_shc"
     """A name of `shconv info`."""
-    out: Path = Path("runs/train")
-    """Checkpoint folder."""
+    out: Path | None = None
+    """Checkpoint folder; by default runs/train/ and the network's name and seed."""
     width: int = 16
     """Channels of the first stage; 64 in the paper."""
     stem: Literal["auto", "small", "imagenet"] = "auto"
@@ -43,16 +49,25 @@ class Train(DataOptions):
     channels_last: bool = False
     """Train in the channels-last layout."""
 
+    def check(self) -> None:
+        super().check()
+        self._recipe()
+        with torch.device("meta"):  # shapes without numbers: the same complaints, at once
+            ModelConfig(self.model, 3, width=self.width).build()
+
     def run(self) -> None:
-        if self.recipe not in RECIPES:
-            raise InputError(f"unknown recipe {self.recipe!r}; choose from {', '.join(RECIPES)}")
-        recipe = RECIPES[self.recipe] if self.epochs is None else with_epochs(RECIPES[self.recipe], self.epochs)
-        names = ("batch_size", "learning_rate", "weight_decay", "hyper_weight_decay", "precision")
-        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        recipe = replace(recipe, channels_last=self.channels_last or recipe.channels_last, **changes)
-        data = self.load(want_train=True)
+        self.check()
+        data = self.load(ExperimentProgress(), want_train=True)
         config = model_config(self.model, data, self.width, self.stem, self.normalize)
-        result = train(config, data, recipe, self.out, seed=self.seed, workers=self.workers)
-        print(f"{self.model} on {data.name}: {result.test_accuracy:.2%} of {len(data.test):,} test images; {self.out}")
+        out = self.out or Path("runs/train") / f"{self.model}-seed{self.seed}"
+        with locked(out):
+            result = train(config, data, self._recipe(), out, seed=self.seed, workers=self.workers)
+        print(f"{self.model} on {data.name}: {result.test_accuracy:.2%} of {len(data.test):,} test images; {out}")
         if data.note:
             print(data.note)
+
+    def _recipe(self) -> Recipe:
+        recipe = recipe_for(self.recipe, self.epochs)
+        names = ("batch_size", "learning_rate", "weight_decay", "hyper_weight_decay", "precision")
+        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return replace(recipe, channels_last=self.channels_last or recipe.channels_last, **changes)

@@ -1,5 +1,7 @@
 """Figure 2: one image under Gaussian noise of growing sigma, its confidence and RCD in every network."""
 
+from pathlib import Path
+
 import numpy as np
 
 from shconv.attacks import GaussianNoise
@@ -10,13 +12,11 @@ SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
 
 def save(study: Study) -> None:
     """arrays/figure2.npz, for the networks of the first pair's seed and that pair's first selected image."""
-    if (study.folder.path / "arrays" / "figure2.npz").exists():
-        return
     first = study.pairs[0]
     image = study.selected(first, study.counts.table3)[:1]
-    if not len(image):
-        return
     networks = [network for network in study.networks if network.seed == first.members[0].seed]
+    if not len(image) or _drawn(study.folder.path / "arrays" / "figure2.npz") == [each.name for each in networks]:
+        return
     p_y, rcd, images = [], [], []
     for network in networks:
         noisy = [study.measure(network, GaussianNoise(sigma), image) for sigma in SIGMAS]
@@ -31,3 +31,11 @@ def save(study: Study) -> None:
     study.folder.save_arrays(
         "arrays/figure2", {name: np.asarray(each) for name, each in arrays.items()} | {"label": np.array(label)}
     )
+
+
+def _drawn(path: Path) -> list[str]:
+    """The networks that the file is about; another command may have added some since."""
+    if not path.exists():
+        return []
+    with np.load(path, allow_pickle=False) as arrays:
+        return [str(name) for name in arrays["models"]]

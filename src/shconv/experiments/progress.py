@@ -17,11 +17,21 @@ class ExperimentProgress:
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Callable[[], None]]:
         """Yield what to call after each of `total` parts."""
-        clock = TimeElapsedColumn(), TimeRemainingColumn()
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *clock
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
+        with self._bar() as bar:
             task = bar.add_task(title, total=total)
             yield lambda: bar.advance(task)
+
+    @contextmanager
+    def count(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        """Yield what to call with the number of parts done and the number of all."""
+        with self._bar() as bar:
+            task = bar.add_task(title, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    def _bar(self) -> Progress:
+        clock = TimeElapsedColumn(), TimeRemainingColumn()
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *clock
+        return Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
 
     def row(self, row: dict[str, Any]) -> None:
         accuracy = "no images" if row["accuracy"] is None else f"accuracy {row['accuracy']:6.1%}"

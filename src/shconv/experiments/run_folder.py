@@ -4,7 +4,8 @@ One process at a time; what is there already is not computed again, so the same 
 import io
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,22 +28,14 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: dict[str, Row] = {}
-        for row in map(json.loads, _whole_lines(path / "rows.jsonl")):
-            self.rows[row["id"]] = row
+        self.rows: dict[str, Row] = {row["id"]: row for row in _stored_rows(path / "rows.jsonl")}
 
     @staticmethod
     @contextmanager
     def opened(path: Path) -> Iterator["RunFolder"]:
         """Lock the folder, making it if need be. Raises InputError where another process works in it."""
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file; wanted a run folder")
-        path.mkdir(parents=True, exist_ok=True)
-        try:
-            with filelock.FileLock(path / ".lock", timeout=0):
-                yield RunFolder(path)
-        except filelock.Timeout:
-            raise InputError(f"{path} is in use by another process; wait for it or take another folder") from None
+        with locked(path):
+            yield RunFolder(path)
 
     def settle(self, options: Mapping[str, Any], free: tuple[str, ...] = ()) -> None:
         """Store the resolved options as config.toml; those of an earlier command must agree but for the free ones.
@@ -50,19 +43,36 @@ class RunFolder:
         Raises InputError naming the first option that differs.
         """
         path = self.path / "config.toml"
-        options = {key: value for key, value in options.items() if value is not None}
-        if path.exists():
-            stored = tomllib.loads(path.read_text(encoding="utf-8"))
-            bound = [key for key in {**stored, **options} if key not in free]
-            plain = json.loads(json.dumps({key: options.get(key) for key in bound}))
-            difference = first_difference({key: stored.get(key) for key in bound}, plain)
-            if difference is not None:
-                name, there, here = difference
-                raise InputError(
-                    f"{self.path} holds a run with {name} = {there!r}, asked for is {here!r}; "
-                    "take another --out, or the same option"
-                )
-        replace_file(path, tomli_w.dumps(json.loads(json.dumps(options))).encode())
+        plain = _plain({key: value for key, value in options.items() if value is not None})
+        try:
+            stored = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else plain
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}); take another --out") from error
+        self._check_same(stored, plain, {*stored, *plain} - {*free})
+        replace_file(path, tomli_w.dumps(plain).encode())
+
+    def settle_json(self, name: str, facts: Mapping[str, Any], *, grows: bool = False) -> None:
+        """Store facts that the rows rest on; those of an earlier command must agree. grows: new ones may join them.
+
+        Raises InputError naming the first fact that differs.
+        """
+        path, plain = self.path / name, _plain(facts)
+        try:
+            stored = json.loads(path.read_bytes()) if path.exists() else plain
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}); take another --out") from error
+        self._check_same(stored, plain, stored.keys() & plain.keys() if grows else stored.keys() | plain.keys())
+        self.save_json(name, {**stored, **plain})
+
+    def _check_same(self, stored: Row, asked: Row, bound: Collection[str]) -> None:
+        names = [name for name in {**stored, **asked} if name in bound]
+        difference = first_difference({n: stored.get(n) for n in names}, {n: asked.get(n) for n in names})
+        if difference is not None:
+            name, there, here = difference
+            raise InputError(
+                f"{self.path} holds a run with {name} = {there!r}, asked for is {here!r}; "
+                "take another --out, or the same as there"
+            )
 
     def add(self, row: Row, arrays: Arrays) -> Row:
         """Append a row; its per-image arrays are on disk before it."""
@@ -83,9 +93,32 @@ class RunFolder:
         replace_json(self.path / name, value)
 
     def outcomes(self, id: str) -> dict[str, NDArray[Any]]:
-        """The per-image arrays of a row that is there."""
-        with np.load(self.path / "outcomes" / f"{file_name(id)}.npz", allow_pickle=False) as arrays:
-            return dict(arrays)
+        """The per-image arrays of a row that is there. Raises InputError where their file is missing or damaged."""
+        path = self.path / "outcomes" / f"{file_name(id)}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            raise InputError(
+                f"{path} is missing or damaged; to have it computed again remove the row {id} from rows.jsonl"
+            ) from None
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A folder for this process alone, made if need be. Raises InputError where another one has it."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; wanted a folder")
+    path.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(f"{path} is in use by another process; wait for it or take another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def file_name(id: str) -> str:
@@ -93,12 +126,25 @@ def file_name(id: str) -> str:
     return id.replace("/", "--")
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """The lines of a file; a last one that a stopped run left half written is cut off the file."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
+def _stored_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file; a last one that a stopped run left half written is cut off the file."""
+    content = path.read_bytes() if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
         replace_file(path, whole)
-    return whole.decode().splitlines()
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+                raise ValueError("no row with an id")
+        except ValueError as error:
+            raise InputError(
+                f"{path}, line {number} is damaged ({error}); remove the line to have it computed again"
+            ) from error
+        yield row
+
+
+def _plain(values: Mapping[str, Any]) -> Row:
+    """As JSON and TOML give them back: lists, no tuples."""
+    plain: Row = json.loads(json.dumps(values))
+    return plain

@@ -1,6 +1,7 @@
 """What every experiment works on: networks in pairs, a test split, how many images, and the run folder.
 `measure` is the one way a network meets an attack: fixed batch shape, a route, a fresh forward pass as the judge."""
 
+import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,6 +51,15 @@ class Network:
     def key(self) -> str:
         return f"{self.name}/seed{self.seed}"
 
+    @property
+    def digest(self) -> str:
+        """Of all weights and buffers: tells a network from another one of its name."""
+        sha = hashlib.sha256()
+        for name, tensor in self.model.state_dict().items():
+            sha.update(name.encode())
+            sha.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+        return sha.hexdigest()[:16]
+
 
 @dataclass(frozen=True, eq=False)
 class Pair:
@@ -86,6 +96,14 @@ class Study:
     workers: int = 0
     _measured: dict[tuple[str, str, str, bytes], Outcomes] = field(default_factory=dict)
     _clean: dict[str, Outcomes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises InputError where the folder's rows are about other networks, or about other pairs of them."""
+        networks = {}
+        for pair in self.pairs:
+            for member in pair.members:
+                networks[member.key] = {"weights": member.digest, "pair": [other.key for other in pair.members]}
+        self.folder.settle_json("networks.json", networks, grows=True)
 
     @property
     def networks(self) -> Iterator[Network]:
@@ -131,16 +149,22 @@ class Study:
 
     @torch.no_grad()
     def logits(self, network: Network, x: Tensor) -> Tensor:
-        """Logits (n, K) of at most batch_size images, computed in the fixed batch shape."""
-        padded = torch.cat([x, x[:1].expand(self.batch_size - len(x), *x.shape[1:])])
-        logits: Tensor = network.model(padded)
-        return logits[: len(x)]
+        """Logits (n, K) of n images, computed in the fixed batch shape."""
+        parts = []
+        for part in x.split(self.batch_size):
+            padded = torch.cat([part, part[:1].expand(self.batch_size - len(part), *part.shape[1:])])
+            parts.append(network.model(padded)[: len(part)])
+        return torch.cat(parts)
 
     def clean(self, network: Network) -> Outcomes:
-        """Every test image that Table 1 may use, unattacked: a row of Table 1, and what all RCDs are measured from."""
+        """Every test image that Table 1 may use, unattacked: a row of Table 1, and what all RCDs are measured from.
+
+        Fewer than there are: the first of a seeded shuffle, since files in folders come class by class.
+        """
         id = f"table1/{network.key}/clean"
         if id not in self.folder.rows:
-            index = np.arange(min(self.counts.table1, len(self.data.test)))
+            shuffled = np.random.default_rng(self.seed).permutation(len(self.data.test))
+            index = np.sort(shuffled[: self.counts.table1])
             self.add("table1", network, "clean", None, self.measure(network, None, index))
         if id not in self._clean:
             self._clean[id] = Outcomes(**self.folder.outcomes(id), seconds=self.folder.rows[id]["seconds"])

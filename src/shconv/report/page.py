@@ -151,7 +151,8 @@ def _parts(text: str) -> tuple[str, str]:
 def _median(cell: Cell) -> str:
     if cell.rcd_median is None:
         return ""
-    return signed(cell.rcd_median).removeprefix("+") + (f" ({count(cell.rcd_floored)} floored)" if cell.rcd_floored else "")
+    floored = f" ({count(cell.rcd_floored)} floored)" if cell.rcd_floored else ""
+    return signed(cell.rcd_median).removeprefix("+") + floored
 
 
 def _plain(grid: Grid) -> dict[str, Any]:
