@@ -68,7 +68,7 @@ class TableOptions(DataOptions):
     attack_seed: int = 0
     """Of the attacks' randomness and of the choice of images."""
     out: Path | None = None
-    """Run folder; by default runs/ and the name of the data. The same command goes on where it stopped."""
+    """Run folder; by default below runs/, named after the data. The same command goes on where it stopped."""
 
     def check(self) -> None:
         super().check()

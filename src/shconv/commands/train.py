@@ -8,6 +8,7 @@ import torch
 
 from shconv.commands.options import DataOptions
 from shconv.commands.reproduce import model_config, recipe_for
+from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import locked
 from shconv.training import ModelConfig, Recipe, train
@@ -51,6 +52,8 @@ class Train(DataOptions):
 
     def check(self) -> None:
         super().check()
+        if self.seed < 0:
+            raise InputError(f"seed must be at least 0, got {self.seed}")
         self._recipe()
         with torch.device("meta"):  # shapes without numbers: the same complaints, at once
             ModelConfig(self.model, 3, width=self.width).build()

@@ -1,0 +1,75 @@
+"""Options from a TOML file and back: what --config reads, what a run folder keeps."""
+
+import tomllib
+from dataclasses import MISSING, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import tyro
+
+from shconv.errors import InputError
+
+_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text", Path: "a path"}
+
+
+def from_toml(kind: type[Any], command: str, path: Path, base: Any | None) -> Any:
+    """A command's options from a TOML file; what it leaves out is base's, or has to be given otherwise.
+
+    Raises InputError for a missing or damaged file, another command's, an unknown option or a wrong type.
+    """
+    stored = _read(path)
+    if stored.pop("command", command) != command:
+        raise InputError(f"--config {path} holds options of another command than {command}")
+    types = get_type_hints(kind)
+    unknown = [name for name in stored if name not in types]
+    if unknown:
+        raise InputError(
+            f"--config {path} has unknown options {', '.join(unknown)}; known are {', '.join(sorted(types))}"
+        )
+    values: dict[str, Any] = {} if base is None else {field.name: getattr(base, field.name) for field in fields(kind)}
+    for name, value in stored.items():
+        if not _fits(value, types[name]):
+            raise InputError(f"--config {path}: {name} = {value!r}; wanted {_words(types[name])}")
+        is_path = isinstance(value, str) and Path in (types[name], *get_args(types[name]))
+        values[name] = Path(value) if is_path else tuple(value) if isinstance(value, list) else value
+    required = {field.name for field in fields(kind) if field.default is MISSING}
+    return kind(**{name: tyro.MISSING for name in required if name not in values}, **values)
+
+
+def plain(options: Any) -> dict[str, Any]:
+    """Options as TOML takes them: paths as text, nothing that is None."""
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in values.items() if value is not None
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"--config {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"--config {path} is no TOML file: {error}") from error
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Is a TOML value one of a type that options have?"""
+    inner = get_args(kind)
+    if get_origin(kind) is Literal:
+        return value in inner
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+    return type(value) in {float: (float, int), Path: (str,)}.get(kind, (kind,))
+
+
+def _words(kind: Any) -> str:
+    inner = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, inner))
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_words(each) for each in inner if each is not type(None))
+    return f"a list, in it {_words(inner[0])} each" if get_origin(kind) is tuple else _WORDS[kind]
