@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from shconv.errors import InputError
-from shconv.ops import compiled, grouped, shifted, unfold
+from shconv.ops import compiled, grouped, shifted, triton, unfold
 from shconv.ops.geometry import Geometry, IntOrPair, check, check_dimensions, memory_format, pair, resolve_padding
 
 
@@ -29,6 +29,7 @@ FORMULATIONS: dict[str, Formulation] = {
     "grouped": grouped,
     "unfold": unfold,
     "shifted": shifted,
+    "triton": triton,  # on request only: its kernels have not yet been timed on a GPU
 }
 
 

@@ -1,0 +1,201 @@
+"""The Triton kernels of formulation "triton" and the settings they are tuned over: implicit matrix products, one for
+each tap. Importing this module imports triton; images are channels last, the weight is (C, T, D).
+
+A tap's product is complete, in float32, before the tap's scale touches it: no operand is rounded twice, and nothing
+here adds atomically, so that a result does not change from run to run.
+"""
+
+import math
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+_SHARED_BYTES = 227 * 1024  # of an sm_90 block
+_WIDEN = tl.constexpr(triton.knobs.runtime.interpret)  # the interpreter would multiply the bits of bfloat16 as integers
+
+
+def _configurations(*tiles: tuple[int, int, int, int, int]) -> list[Any]:
+    """(rows, columns, inner, warps, stages) of each: the default first, last the one for float32 without tensor cores,
+    where operands are in registers too. The interpreter has a small one of its own."""
+    if triton.knobs.runtime.interpret:
+        tiles = ((32, 16, 16, 1, 1),)
+    return [
+        triton.Config({"ROWS": rows, "COLUMNS": columns, "INNER": inner}, num_warps=warps, num_stages=stages)
+        for rows, columns, inner, warps, stages in tiles
+    ]
+
+
+def _fitting(configurations: list[Any], named: dict[str, Any], **constants: Any) -> list[Any]:
+    """Those no wider than the channels want whose operands have room in shared memory; at least one."""
+    named = named | constants
+    size = named["x"].element_size()
+    if size == 4 and named["PRECISION"] == "ieee":
+        return configurations[-1:]
+    columns = named["C"] if "Y" in named else named["D"]
+    rows = named["C"] if "SPLITS" in named else math.inf
+
+    def fits(configuration: Any) -> bool:
+        tile = configuration.kwargs
+        operands = (tile["ROWS"] + tile["COLUMNS"]) * tile["INNER"] * size * configuration.num_stages
+        wide = tile["COLUMNS"] > max(64, columns) or tile["ROWS"] > max(64, rows)
+        return operands < _SHARED_BYTES and not wide
+
+    return [each for each in configurations[:-1] if fits(each)] or configurations[-1:]
+
+
+def _tuned(*tiles: tuple[int, int, int, int, int], key: tuple[str, ...] = (), reset: tuple[str, ...] = ()) -> Any:
+    """Tuned once for each geometry, never for a number of images: an image's bits must not depend on its batch."""
+    return triton.autotune(
+        configs=_configurations(*tiles),
+        key=["C", "D", "H", "W", "S_H", "S_W", "STRIDE_H", "STRIDE_W", "PRECISION", *key],
+        prune_configs_by={"early_config_prune": _fitting},
+        reset_to_zero=list(reset),
+        cache_results=True,
+    )
+
+
+@triton.jit
+def _dot(a, b, sums, PRECISION: tl.constexpr):
+    if _WIDEN:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, sums, input_precision=PRECISION)
+
+
+@triton.jit
+def _product(A, a_mask, B, b_mask, step, CHANNELS: tl.constexpr, PRECISION: tl.constexpr,
+             ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
+    """Rows at A (ROWS,) of CHANNELS elements side by side, times columns at B (COLUMNS,) of as many, a step apart."""
+    k = tl.arange(0, INNER)
+    product = tl.zeros((ROWS, COLUMNS), tl.float32)
+    if CHANNELS <= INNER:  # no loop here, so that the one over taps is the one whose loads run ahead
+        a = tl.load(A[:, None] + k[None, :], a_mask[:, None] & (k < CHANNELS)[None, :], 0.0)
+        b = tl.load(B[None, :] + k[:, None] * step, b_mask[None, :] & (k < CHANNELS)[:, None], 0.0)
+        product = _dot(a, b, product, PRECISION)
+    else:
+        for first in range(0, CHANNELS, INNER):
+            inside = first + k < CHANNELS
+            a = tl.load(A[:, None] + (first + k)[None, :], a_mask[:, None] & inside[None, :], 0.0)
+            b = tl.load(B[None, :] + (first + k)[:, None] * step, b_mask[None, :] & inside[:, None], 0.0)
+            product = _dot(a, b, product, PRECISION)
+    return product
+
+
+@_tuned((128, 64, 64, 8, 3), (128, 128, 64, 8, 3), (64, 256, 64, 8, 3), (128, 64, 64, 4, 3), (64, 64, 16, 8, 3))
+@triton.jit
+def forward(x, weight, M, Y, rows, H, W, OUT_H, OUT_W,
+            C: tl.constexpr, D: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr,
+            STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
+            DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, PRECISION: tl.constexpr,
+            ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
+    """Y: rows are the output pixels of all images, columns the output channels; programs that share rows are next."""
+    T: tl.constexpr = S_H * S_W
+    blocks: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
+    r = (tl.program_id(0) // blocks) * ROWS + tl.arange(0, ROWS)
+    c = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)
+    n, oh, ow = r // (OUT_H * OUT_W), r // OUT_W % OUT_H, r % OUT_W
+    kernels = weight + c.to(tl.int64) * (T * D)
+    sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for t in range(T):
+        h = oh * STRIDE_H - PADDING_H + t // S_W * DILATION_H
+        w = ow * STRIDE_W - PADDING_W + t % S_W * DILATION_W
+        inside = (r < rows) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
+        X = x + ((n.to(tl.int64) * H + h) * W + w) * D
+        scale = tl.load(M + n.to(tl.int64) * T + t, r < rows, 0.0)
+        P = _product(X, inside, kernels + t * D, c < C, 1, D, PRECISION, ROWS, COLUMNS, INNER)
+        sums += scale[:, None] * P
+    target = Y + r.to(tl.int64)[:, None] * C + c[None, :]
+    tl.store(target, sums.to(Y.dtype.element_ty), (r < rows)[:, None] & (c < C)[None, :])
+
+
+@_tuned((128, 64, 64, 8, 3), (64, 64, 64, 8, 3), (64, 128, 64, 8, 3), (128, 128, 32, 8, 3), (64, 64, 16, 8, 3),
+        key=("NEEDS_X", "NEEDS_MAP"), reset=("dM_parts",))  # fmt: skip
+@triton.jit
+def backward_input(dY, x, weight, M, dX, dM_parts, parts, H, W, OUT_H, OUT_W,
+                   first_h, first_w, height, width, tap_h, taps_h, tap_w, taps_w,
+                   C: tl.constexpr, D: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr,
+                   STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
+                   DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+                   STEP_H: tl.constexpr, STEP_W: tl.constexpr, NEEDS_X: tl.constexpr, NEEDS_MAP: tl.constexpr,
+                   PRECISION: tl.constexpr,
+                   ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
+    """dX, and the parts (N, parts, T) of dM: rows are input pixels of one image, columns the input channels.
+
+    The pixels are those a stride apart from (first_h, first_w), height x width of them: all are reached by the same
+    taps, taps_h x taps_w of them, steps apart from (tap_h, tap_w), and each tap reaches such pixels of one launch only.
+    """
+    T: tl.constexpr = S_H * S_W
+    blocks: tl.constexpr = (D + COLUMNS - 1) // COLUMNS
+    places = tl.cdiv(height * width, ROWS) * blocks  # programs of an image
+    n = (tl.program_id(0) // places).to(tl.int64)
+    place = tl.program_id(0) % places
+    q = (place // blocks) * ROWS + tl.arange(0, ROWS)
+    d = (place % blocks) * COLUMNS + tl.arange(0, COLUMNS)
+    wanted = q < height * width
+    h, w = first_h + q // width * STRIDE_H, first_w + q % width * STRIDE_W
+    pixels = ((n * H + h) * W + w)[:, None] * D + d[None, :]
+    mask = wanted[:, None] & (d < D)[None, :]
+    if NEEDS_MAP:
+        X = tl.load(x + pixels, mask, 0.0)
+    sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for step in range(taps_h * taps_w):
+        i, j = tap_h + step // taps_w * STEP_H, tap_w + step % taps_w * STEP_W
+        t = i * S_W + j
+        reach_h, reach_w = h + PADDING_H - i * DILATION_H, w + PADDING_W - j * DILATION_W  # multiples of the stride
+        oh, ow = reach_h // STRIDE_H, reach_w // STRIDE_W
+        inside = wanted & (reach_h >= 0) & (oh < OUT_H) & (reach_w >= 0) & (ow < OUT_W)
+        rows = dY + ((n * OUT_H + oh) * OUT_W + ow) * C
+        G = _product(rows, inside, weight + t * D + d, d < D, T * D, C, PRECISION, ROWS, COLUMNS, INNER)
+        if NEEDS_X:
+            sums += tl.load(M + n * T + t) * G
+        if NEEDS_MAP:
+            tl.store(dM_parts + (n * parts + place) * T + t, tl.sum(tl.sum(G * X.to(tl.float32), 1), 0))
+    if NEEDS_X:
+        tl.store(dX + pixels, sums.to(dX.dtype.element_ty), mask)
+
+
+@_tuned((64, 64, 64, 4, 3), (128, 128, 64, 8, 3), (128, 64, 64, 4, 3), (64, 128, 64, 4, 3), (64, 64, 16, 8, 3))
+@triton.jit
+def backward_weight(dY, x, M, dW_parts, N, H, W, OUT_H, OUT_W, SPLITS,
+                    C: tl.constexpr, D: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr,
+                    STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
+                    DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, PRECISION: tl.constexpr,
+                    ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
+    """The parts (SPLITS, C, T, D) of dW: rows are output channels, columns input channels of one tap.
+
+    The sum runs over a share of the pixels, in chunks that lie in one image, so that a chunk has one scale.
+    """
+    T: tl.constexpr = S_H * S_W
+    across: tl.constexpr = (D + COLUMNS - 1) // COLUMNS
+    down: tl.constexpr = (C + ROWS - 1) // ROWS
+    place = tl.program_id(0) % (across * down * T)
+    split = tl.program_id(0) // (across * down * T)
+    d = place % across * COLUMNS + tl.arange(0, COLUMNS)
+    c = place // across % down * ROWS + tl.arange(0, ROWS)
+    t = place // (across * down)
+    shift_h, shift_w = t // S_W * DILATION_H - PADDING_H, t % S_W * DILATION_W - PADDING_W
+    chunks = tl.cdiv(OUT_H * OUT_W, INNER)  # of an image
+    share = tl.cdiv(N * chunks, SPLITS)
+    sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for chunk in range(split * share, min((split + 1) * share, N * chunks)):
+        n = (chunk // chunks).to(tl.int64)
+        p = chunk % chunks * INNER + tl.arange(0, INNER)
+        h, w = p // OUT_W * STRIDE_H + shift_h, p % OUT_W * STRIDE_W + shift_w
+        reached = p < OUT_H * OUT_W
+        inside = reached & (h >= 0) & (h < H) & (w >= 0) & (w < W)
+        dy = tl.load(dY + (n * (OUT_H * OUT_W) + p)[None, :] * C + c[:, None], reached[None, :] & (c < C)[:, None], 0.0)
+        X = tl.load(x + ((n * H + h) * W + w)[:, None] * D + d[None, :], inside[:, None] & (d < D)[None, :], 0.0)
+        sums += tl.load(M + n * T + t) * _dot(dy, X, tl.zeros((ROWS, COLUMNS), tl.float32), PRECISION)
+    target = dW_parts + split.to(tl.int64) * (C * T * D) + ((c * T + t) * D)[:, None] + d[None, :]
+    tl.store(target, sums, (c < C)[:, None] & (d < D)[None, :])
+
+
+def precision(dtype: torch.dtype) -> str:
+    """How float32 operands are multiplied: as torch's own matrix products on CUDA are told to."""
+    return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+
+
+def least(kernel: Any, side: str) -> int:
+    """The smallest ROWS, COLUMNS or INNER a kernel is ever run with."""
+    return min(int(each.kwargs[side]) for each in kernel.configs)

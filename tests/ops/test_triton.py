@@ -1,0 +1,337 @@
+"""The Triton formulation: against the reference in float64, and its kernels compiled for an sm_90 that nobody has here.
+
+Triton decides when it is imported whether kernels are interpreted, for the whole process. So a process of its own
+interprets them here, where every uninitialised tensor is NaN; with a CUDA device the same tests run on it too."""
+
+import importlib.util
+import itertools
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from shconv.ops import reference
+from shconv.ops import triton as formulation
+from shconv.ops.geometry import Geometry
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+Run = Callable[..., Any]
+ALL = (True, True, True)
+MASKS = [mask for mask in itertools.product((False, True), repeat=3) if any(mask)]
+LAYOUTS = {"contiguous": torch.contiguous_format, "last": torch.channels_last}
+
+# N, D, C, (H, W), kernel, stride, padding, dilation
+SHAPES = [
+    (2, 1, 1, (1, 1), (1, 1), 1, 0, 1),
+    (3, 3, 5, (6, 6), (3, 3), 1, 1, 1),
+    (2, 17, 20, (7, 9), (3, 3), 2, 1, 1),
+    (2, 20, 17, (6, 5), (3, 3), 1, 1, 1),
+    (17, 3, 2, (3, 4), (3, 2), 1, 1, 1),
+    (3, 5, 3, (9, 5), (5, 2), (2, 1), (2, 1), 1),
+    (2, 3, 17, (8, 9), (3, 3), 3, (1, 0), 1),
+    (2, 5, 1, (9, 9), (3, 3), (1, 2), 2, 2),
+    (4, 1, 3, (5, 7), (2, 2), (2, 3), 0, (2, 3)),
+    (3, 33, 5, (2, 1), (1, 3), 1, (0, 3), 1),
+    (2, 4, 8, (6, 6), (1, 1), 2, 0, 1),
+    (1, 3, 3, (3, 4), (5, 5), 1, 3, 1),
+]
+
+
+def case(N, D, C, size, kernel, stride, padding, dilation, layout=torch.contiguous_format, dtype=torch.float32):
+    """x, weight, M, dY and the geometry of a shape; the map is float32."""
+    x, weight, M = torch.randn(N, D, *size), torch.randn(C, D, *kernel), torch.rand(N, *kernel)
+    pairs = ((a, a) if isinstance(a, int) else a for a in (stride, padding, dilation))
+    geometry = Geometry(*pairs, groups=1)
+    dY = torch.randn(N, C, *geometry.output_size(x, weight))
+    return x.to(dtype, memory_format=layout), weight.to(dtype), M, dY.to(dtype, memory_format=layout), geometry
+
+
+def truth(x, weight, M, dY, geometry) -> list[Tensor]:
+    """Y and the gradients of x, weight and M by the reference, in float64."""
+    inputs = [t.double().requires_grad_() for t in (x, weight, M)]
+    Y = reference.filtered_conv2d(*inputs, None, *geometry)
+    return [Y.detach(), *torch.autograd.grad(Y, inputs, dY.double())]
+
+
+def terms(weight: Tensor, dY: Tensor) -> list[int]:
+    """How many products an element of Y, dX, dW and dM sums."""
+    return [weight[0].numel(), weight[:, 0].numel(), dY[:, 0].numel(), weight[:, :, 0, 0].numel() * dY[0, 0].numel()]
+
+
+def assert_rounding(got: Tensor, wanted: Tensor, count: int) -> None:
+    """Sums of count terms rounded in float32, then once to got's dtype (the interpreter cuts bfloat16 off instead)."""
+    assert got.shape == wanted.shape
+    error = (got.double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-3)
+    last = 0.0 if got.dtype == torch.float32 else torch.finfo(got.dtype).eps / (1 if got.dtype == torch.bfloat16 else 2)
+    assert error < last + 2**-24 * 4 * max(count, 4) ** 0.5
+
+
+def _interpret() -> None:
+    os.environ["TRITON_INTERPRET"] = "1"
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(1).isnan(), "uninitialised memory should be NaN here"
+
+
+def _on_cuda(function: Run, *arguments: Any) -> Any:
+    torch.use_deterministic_algorithms(True)
+    try:
+        results = function(*(a.cuda() if isinstance(a, Tensor) else a for a in arguments))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return results.cpu() if isinstance(results, Tensor) else tuple(None if r is None else r.cpu() for r in results)
+
+
+@pytest.fixture(scope="module", params=["interpreter", *(["cuda"] if torch.cuda.is_available() else [])])
+def run(request: pytest.FixtureRequest) -> Iterator[Run]:
+    """Calls a function of the formulation where its kernels can run, on CPU tensors."""
+    if request.param == "cuda":
+        yield _on_cuda
+        return
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_interpret) as process:
+        yield lambda function, *arguments: process.submit(function, *arguments).result()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_output_and_gradients_equal_the_reference_and_every_element_is_written(shape, run):
+    x, weight, M, dY, geometry = case(*shape, layout=torch.channels_last)
+    results = [
+        run(formulation.forward, x, weight, M, geometry),
+        *run(formulation.backward, dY, x, weight, M, geometry, ALL),
+    ]
+    for got, wanted, count in zip(results, truth(x, weight, M, dY, geometry), terms(weight, dY), strict=True):
+        assert_rounding(got, wanted, count)
+
+
+@pytest.mark.parametrize("mask", MASKS, ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_every_subset_of_the_gradients_is_what_was_asked_for(stride, mask, run):
+    x, weight, M, dY, geometry = case(2, 5, 6, (7, 6), (3, 3), stride, 1, 1)
+    gradients = run(formulation.backward, dY, x, weight, M, geometry, mask)
+    for got, wanted, asked, count in zip(
+        gradients, truth(x, weight, M, dY, geometry)[1:], mask, terms(weight, dY)[1:], strict=True
+    ):
+        assert (got is not None) == asked
+        if got is not None:
+            assert_rounding(got, wanted, count)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[2], SHAPES[3]], ids=str)
+def test_half_precision_is_rounded_once_and_the_gradient_of_a_float32_map_not_at_all(shape, dtype, run):
+    x, weight, M, dY, geometry = case(*shape, dtype=dtype)
+    results = [
+        run(formulation.forward, x, weight, M, geometry),
+        *run(formulation.backward, dY, x, weight, M, geometry, ALL),
+    ]
+    assert [result.dtype for result in results] == [dtype, dtype, dtype, torch.float32]
+    for got, wanted, count in zip(results, truth(x, weight, M, dY, geometry), terms(weight, dY), strict=True):
+        assert_rounding(got, wanted, count)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_the_results_take_the_layout_of_x_and_any_strides_and_maps_are_read(layout, run):
+    x, weight, M, dY, geometry = case(3, 6, 10, (5, 4), (3, 3), 1, 1, 1, layout=layout)
+    other = next(each for each in LAYOUTS.values() if each != layout)
+    turned, expanded = weight.transpose(2, 3).contiguous().transpose(2, 3), dY[:, :1].expand_as(dY)
+    Y = run(formulation.forward, x, turned, M.double(), geometry)
+    for gradient in (dY.contiguous(memory_format=other), expanded):
+        wanted = truth(x, weight, M, gradient, geometry)
+        got = [Y, *run(formulation.backward, gradient, x, turned, M.double(), geometry, ALL)]
+        for result, right, count in zip(got, wanted, terms(weight, dY), strict=True):
+            assert_rounding(result.float(), right, count)
+    assert got[3].dtype == torch.float64
+    assert all(images.is_contiguous(memory_format=layout) for images in got[:2])
+
+
+@pytest.mark.parametrize("shape", [SHAPES[1], SHAPES[3], SHAPES[5]], ids=str)
+def test_an_image_gives_the_same_bits_alone_elsewhere_and_beside_a_broken_one(shape, run):
+    x, weight, M, dY, geometry = case(*shape)
+
+    def results(images: list[int], broken: int | None = None) -> list[Tensor]:
+        X = x[images].clone()
+        if broken is not None:
+            X[broken] = float("inf")
+        dX, _, dM = run(formulation.backward, dY[images], X, weight, M[images], geometry, (True, False, True))
+        return [run(formulation.forward, X, weight, M[images], geometry), dX, dM]
+
+    alone, together, moved = results([0]), results(list(range(len(x)))), results([1, 1, 0, 1], broken=1)
+    for one, many, other in zip(alone, together, moved, strict=True):
+        assert torch.equal(one[0], many[0])
+        assert torch.equal(one[0], other[2])
+
+
+def _tuning(*arguments: Any) -> tuple[Tensor | None, ...]:
+    """The gradients where larger tiles are preferred, after smaller ones were tried on the same memory."""
+    import triton
+
+    from shconv.ops import triton_kernels
+
+    timed = []
+
+    def bench(call: Callable[[], None], quantiles: Any) -> list[float]:
+        call()
+        timed.append(1 / (1 + len(timed)))
+        return timed[-1:] * 3
+
+    settings = [triton.Config({"ROWS": rows, "COLUMNS": 16, "INNER": 16}) for rows in (16, 32)]
+    tuned = triton_kernels.backward_input
+    retuned = triton.autotune(settings, tuned.keys, reset_to_zero=tuned.reset_to_zero, do_bench=bench)(tuned.fn)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triton_kernels, "backward_input", retuned)
+        gradients = formulation.backward(*arguments)
+    assert retuned.best_config.kwargs["ROWS"] == 32
+    return gradients
+
+
+def test_trying_several_tiles_leaves_nothing_in_the_result(run):
+    if run is _on_cuda:
+        pytest.skip("tunes by itself")
+    x, weight, M, dY, geometry = case(2, 5, 6, (9, 8), (3, 3), 2, 1, 1, dtype=torch.float16)
+    *_, dM = run(_tuning, dY, x, weight, M, geometry, (True, False, True))
+    assert_rounding(dM, truth(x, weight, M, dY, geometry)[3], terms(weight, dY)[3])
+
+
+strides, dilations, sizes = st.integers(1, 4), st.integers(1, 4), st.integers(1, 9)
+
+
+@given(sizes, sizes, st.integers(1, 5), strides, dilations, st.integers(0, 4))
+def test_the_classes_of_pixels_hold_every_pixel_once_and_exactly_the_taps_that_reach_them(H, W, S, stride, dil, pad):
+    geometry = Geometry((stride, 1), (pad, 0), (dil, 1), 1)
+    step = formulation.steps(geometry)[0]
+    pixels, taps = [], []
+    for each in formulation.classes(H, W, torch.empty(1, 1, S, 1), geometry):
+        rows = [each.first_h + stride * i for i in range(each.height)]
+        reaching = [each.tap_h + step * i for i in range(each.taps_h)]
+        assert reaching == [i for i in range(S) if (rows[0] + pad - i * dil) % stride == 0]
+        pixels += [(h, each.first_w + w) for h in rows for w in range(each.width)]
+        taps += reaching
+    assert sorted(pixels) == list(itertools.product(range(H), range(W)))
+    assert len(taps) == len(set(taps))
+
+
+def test_what_it_cannot_serve_has_its_reason(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    x, weight, _, _, geometry = case(2, 4, 4, (5, 5), (3, 3), 1, 1, 1)
+    assert "CUDA" in formulation.reasons_against(x, weight, geometry)[0]
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert formulation.reasons_against(x, weight, geometry) == []
+    assert "float64" in formulation.reasons_against(x.double(), weight.double(), geometry)[0]
+    assert "groups" in formulation.reasons_against(x, weight[:, :2], geometry._replace(groups=2))[0]
+    many = torch.empty(2**27, 1, 5, 5, device="meta")
+    assert "pixels" in formulation.reasons_against(many, weight, geometry)[-1]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "not installed" in formulation.reasons_against(x, weight, geometry)[0]
+
+
+@pytest.fixture(scope="module")
+def kernels() -> ModuleType:
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("interpreted kernels cannot be compiled")
+    from shconv.ops import triton_kernels
+
+    return triton_kernels
+
+
+def resources(kernel: Any, configuration: Any, directory: Any, dtype: str, **constants: Any) -> tuple[int, int, int]:
+    """Registers, stack bytes (where spills go) and shared memory of a kernel compiled for sm_90, 3x3 with padding 1."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    known = dict.fromkeys(("STRIDE_H", "STRIDE_W", "STEP_H", "STEP_W", "PADDING_H", "PADDING_W"), 1) | {
+        "S_H": 3, "S_W": 3, "DILATION_H": 1, "DILATION_W": 1, "NEEDS_X": True, "NEEDS_MAP": True, "PRECISION": "ieee",
+    }  # fmt: skip
+    known |= constants | configuration.kwargs
+    names = kernel.fn.arg_names
+    types = dict.fromkeys(("x", "dX", "Y", "dY", "weight"), dtype) | dict.fromkeys(
+        ("M", "dM_parts", "dW_parts"), "fp32"
+    )
+    signature = {
+        name: "constexpr" if name in known else f"*{types[name]}" if name in types else "i32" for name in names
+    }
+    source = ASTSource(
+        kernel.fn,
+        signature,
+        {name: known[name] for name in names if name in known},
+        {(names.index(name),): [["tt.divisibility", 16]] for name in names if name in types},
+    )
+    options = {"num_warps": configuration.num_warps, "num_stages": configuration.num_stages}
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    (directory / "kernel.cubin").write_bytes(compiled.asm["cubin"])
+    command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(directory / "kernel.cubin")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", said)
+    assert found, said
+    assert ("wgmma" in compiled.asm["ptx"]) == (dtype != "fp32"), "16-bit products belong on the tensor cores"
+    return int(found[1]), int(found[2]), compiled.metadata.shared
+
+
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+@pytest.mark.parametrize("name", ["forward", "backward_input", "backward_weight"])
+class TestCompiledForHopper:
+    @pytest.fixture(autouse=True)
+    def own_cache(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+
+    @pytest.mark.parametrize("channels", [(64, 64), (512, 512)], ids=str)
+    def test_the_default_setting_spills_no_register_and_leaves_room_for_two_blocks(
+        self, name, channels, kernels, tmp_path
+    ):
+        kernel = getattr(kernels, name)
+        registers, stack, shared = resources(kernel, kernel.configs[0], tmp_path, "bf16", C=channels[0], D=channels[1])
+        assert (registers <= 255, stack) == (True, 0)
+        assert 2 * shared <= 227 * 1024
+
+    def test_every_other_setting_compiles_within_shared_memory(self, name, kernels, tmp_path):
+        kernel = getattr(kernels, name)
+        for configuration in kernel.configs[1:]:
+            *_, shared = resources(kernel, configuration, tmp_path, "bf16", C=256, D=256, STRIDE_H=2, STEP_H=2)
+            assert shared <= 227 * 1024
+
+    def test_float32_without_tensor_cores_and_odd_channels_spill_no_register_either(self, name, kernels, tmp_path):
+        kernel = getattr(kernels, name)
+        for channels in (64, 37):
+            _, stack, _ = resources(kernel, kernel.configs[-1], tmp_path, "fp32", C=channels, D=channels)
+            assert stack == 0
+
+
+@pytest.mark.parametrize("name", ["forward", "backward_input", "backward_weight"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("channels", [3, 64, 512])
+def test_only_settings_that_fit_the_call_are_tried(name, dtype, channels, kernels):
+    kernel = getattr(kernels, name)
+    call = dict.fromkeys(kernel.fn.arg_names, 0) | {"x": torch.empty(0, dtype=dtype), "C": channels, "D": channels}
+    tried = kernel.early_config_prune(kernel.configs, {}, **call | {"PRECISION": "tf32"})
+    shared = [(c.kwargs["ROWS"] + c.kwargs["COLUMNS"]) * c.kwargs["INNER"] * c.num_stages for c in tried]
+    assert tried[0] is kernel.configs[0]
+    assert kernel.configs[-1] not in tried
+    assert max(shared) * dtype.itemsize <= 227 * 1024
+    assert all(c.kwargs["COLUMNS"] <= max(64, channels) for c in tried)
+    if dtype == torch.float32:
+        assert kernel.early_config_prune(kernel.configs, {}, **call | {"PRECISION": "ieee"}) == kernel.configs[-1:]
+
+
+@pytest.fixture
+def keep_precision() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("keep_precision")
+@pytest.mark.parametrize(("setting", "used"), [("highest", "ieee"), ("high", "tf32")])
+def test_float32_is_rounded_for_the_tensor_cores_only_where_torch_allows_it(setting, used, kernels):
+    torch.set_float32_matmul_precision(setting)
+    assert kernels.precision(torch.float32) == used
+    assert kernels.precision(torch.bfloat16) == "ieee"
