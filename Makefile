@@ -13,8 +13,8 @@ test: .venv/.dev
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/.dev
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
 
 clean:

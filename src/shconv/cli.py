@@ -25,12 +25,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Parse, run, and turn what goes wrong into a message; the exit code."""
+    options = None
     try:
-        _parse(arguments).run()
+        options = _parse(arguments)
+        options.run()
     except InputError as error:
         return _failed(str(error), 2)
     except KeyboardInterrupt:
-        return _failed("stopped; the same command goes on from here", 130)
+        kept = "; the same command goes on from here" if hasattr(options, "out") else ""
+        return _failed(f"stopped{kept}", 130)
     except BrokenPipeError:  # such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -51,13 +54,21 @@ def run(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> Any:
+    from shconv.commands.bench import Bench
     from shconv.commands.evaluate import Evaluate
     from shconv.commands.info import Info
     from shconv.commands.report import Report
     from shconv.commands.reproduce import PRESETS, Reproduce
     from shconv.commands.train import Train
 
-    kinds = {"reproduce": Reproduce, "train": Train, "evaluate": Evaluate, "report": Report, "info": Info}
+    kinds = {
+        "reproduce": Reproduce,
+        "train": Train,
+        "evaluate": Evaluate,
+        "report": Report,
+        "bench": Bench,
+        "info": Info,
+    }
     arguments, preset = _taken(arguments, "--preset")
     arguments, config = _taken(arguments, "--config")
     name = next((argument for argument in arguments if argument in kinds), None)
@@ -68,7 +79,7 @@ def _parse(arguments: list[str]) -> Any:
         defaults["reproduce"] = PRESETS[preset]
     if config is not None:
         if name is None:
-            raise InputError("--config wants a sub-command before it")
+            raise InputError("--config wants a sub-command")
         defaults[name] = from_toml(kinds[name], name, Path(config), defaults.get(name))
     choices = [
         Annotated[kind, tyro.conf.subcommand(each, **({"default": defaults[each]} if each in defaults else {}))]

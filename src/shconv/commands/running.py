@@ -5,7 +5,6 @@ import platform
 import time
 from collections.abc import Iterable
 from importlib import metadata
-from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -27,6 +26,7 @@ from shconv.experiments import (
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Counts, Pair, Study
+from shconv.machine import processor
 
 TABLES: dict[int, tuple[ModuleType, ...]] = {
     1: (table1_gaussian,),
@@ -52,7 +52,7 @@ def describe(folder: RunFolder, options: dict[str, object], data: ImageData) -> 
             **{name: _version(name) for name in names},
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "device": str(best_device()),
@@ -106,10 +106,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _processor() -> str:
-    """The processor's model name where Linux tells it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

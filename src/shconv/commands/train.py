@@ -54,6 +54,8 @@ class Train(DataOptions):
         super().check()
         if self.seed < 0:
             raise InputError(f"seed must be at least 0, got {self.seed}")
+        if self.width < 1:
+            raise InputError(f"width must be at least 1, got {self.width}")
         self._recipe()
         with torch.device("meta"):  # shapes without numbers: the same complaints, at once
             ModelConfig(self.model, 3, width=self.width).build()

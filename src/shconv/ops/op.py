@@ -81,7 +81,7 @@ def choose(x: Tensor, weight: Tensor, geometry: Geometry) -> str:
     """The name of the formulation expected to be the fastest that can serve the call.
 
     The compiled kernels wherever they can; without them materialised kernels win while they are small beside the
-    activations. benchmarks/formulations.py shows both.
+    activations. `shconv bench op` shows both.
     """
     if not compiled.reasons_against(x, weight, geometry):
         return "compiled"

@@ -1,0 +1,71 @@
+"""Peak memory of a training step, in a process of its own where nothing else is alive.
+On CUDA what torch allocates; on the CPU what the process comes to hold, scratch outside torch's allocator included."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from shconv.bench.setting import Setting
+
+_SLACK = 2**23
+_STEPS = 3  # the optimiser's state is there from the second on
+# glibc's heap keeps holes whose size depends on the order of past calls; blocks of their own are given back at once.
+_EXACT = {"MALLOC_MMAP_THRESHOLD_": "131072"}
+
+
+def peak_memory(setting: Setting) -> int | str:
+    """Bytes for weights, gradients, momentum, images, activations and scratch together, or why they are not known."""
+    on_cpu = torch.device(setting.device).type == "cpu"
+    if on_cpu and not Path("/proc/self/clear_refs").exists():
+        return "peak memory on the CPU is measured on Linux only"
+    if on_cpu and setting.compiled:
+        return "torch.compile's own memory would be counted with the step's"
+    told = json.dumps({"setting": asdict(setting), "threads": torch.get_num_threads()})
+    command = [sys.executable, "-m", "shconv.bench.memory", told]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **_EXACT})
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return f"the training step failed in a process of its own: {last}"
+    held = int(done.stdout.split()[-1])
+    return "too little to tell from the slack of the heap (under 8 MiB)" if on_cpu and held < _SLACK else held
+
+
+def _measured(setting: Setting) -> int:
+    if torch.device(setting.device).type == "cuda":
+        _train(setting)
+        return torch.cuda.max_memory_allocated()
+    _train(replace(setting, batch=2, image_size=32 if setting.small else 65))  # loads the code that a step needs
+    _peak_reset()
+    before = _most_resident()
+    _train(setting)
+    return _most_resident() - before
+
+
+def _train(setting: Setting) -> None:
+    network = setting.build()
+    setting.prepare(network)
+    step = setting.training_step(network)
+    for _ in range(_STEPS):
+        step()
+
+
+def _peak_reset() -> None:
+    """Let the process's peak be what it holds now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _most_resident() -> int:
+    """Bytes at this process's peak since then. getrusage's peak would include the process that started this one."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+if __name__ == "__main__":
+    told = json.loads(sys.argv[1])
+    torch.set_num_threads(told["threads"])
+    print(_measured(Setting(**told["setting"])))

@@ -1,0 +1,144 @@
+"""shconv bench: what Statistical Hyper-Convolution costs, as ratios within one run, with the machine above."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from rich.console import Console
+
+from shconv.bench import attack, model, op
+from shconv.bench.measurement import Measurement, machine, table, write_csv
+from shconv.bench.setting import SIZES, Setting
+from shconv.errors import InputError
+from shconv.experiments.progress import ExperimentProgress
+from shconv.ops import FORMULATIONS
+
+TITLES = {
+    "op": "Filtered convolution: times over F.conv2d's",
+    "model": "SHC networks: time and memory over their twins'",
+    "attack": "Attacks: time over the passes they need (less is better), images a second over plain ones (more is)",
+}
+_ONLY = {"rows": ("op",), "formulations": ("op",), "networks": ("model", "attack"), "batch": ("model", "attack"),
+         "image_size": ("model", "attack"), "width": ("model", "attack"), "compiled": ("model", "attack")}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Time the op against F.conv2d, SHC networks against their twins, or attacks against the passes they need.
+
+    Medians of interleaved runs. Before anything is timed its result is compared with the definition in float64: what
+    is wrong by more than rounding gets no speed, and the exit code is 1.
+    """
+
+    what: Annotated[Literal["op", "model", "attack"], tyro.conf.Positional]
+    """op: every formulation. model: training step, inference, memory. attack: FGSM, LocSearchAdv."""
+    rows: tuple[str, ...] = ()
+    """op: shapes NxDxH (stride 1) or NxDxH/2 (stride 2), or how some of the table's begin; by default all of it."""
+    formulations: tuple[str, ...] = ()
+    """op: which ones, of info's and auto; by default all."""
+    networks: tuple[str, ...] = ()
+    """model, attack: by default plain10 (slim, 128 images of 32 px) and resnet18 (16 images of 256 px)."""
+    batch: int | None = None
+    """model, attack: images in a batch, for all networks."""
+    image_size: int | None = None
+    """model, attack: side of the images, for all networks; up to 64 px with the small stem and 10 classes."""
+    width: int | None = None
+    """model, attack: channels of the first stage, for all networks."""
+    compiled: bool = False
+    """model, attack: torch.compile the networks."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """op: of the images and the weight. model, attack: bfloat16 is mixed precision."""
+    layout: Literal["contiguous", "channels_last", "both"] = "both"
+    """Memory layout of the images and weights."""
+    device: Literal["cpu", "cuda"] | None = None
+    """By default cuda where there is one."""
+    threads: int | None = None
+    """torch's threads on the CPU; by default as many as torch takes."""
+    rounds: int = 9
+    """How often everything is timed; the median counts."""
+    csv: Path | None = None
+    """Also write the numbers to this file."""
+
+    def check(self) -> None:
+        """Raises InputError for options out of range or of another benchmark, before anything runs."""
+        for field in fields(self):
+            if self.what not in _ONLY.get(field.name, (self.what,)) and getattr(self, field.name) != field.default:
+                raise InputError(f"{field.name} is an option of bench {' and '.join(_ONLY[field.name])}")
+        for name, least in {"rounds": 1, "threads": 1, "batch": 1, "image_size": 16, "width": 1}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
+        _known("formulation", self.formulations, ("auto", *FORMULATIONS))
+        _known("network", self.networks, tuple(SIZES))
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("device cuda was asked for; torch finds none here")
+        op.select(self.rows)
+
+    def run(self) -> None:
+        self.check()
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        about = machine(self._device)
+        wide = sys.stdout.isatty() or "COLUMNS" in os.environ
+        console = Console(width=None if wide else 160)  # a file has room for the table
+        console.print(", ".join(f"{name} {value}" for name, value in about.items()), highlight=False, soft_wrap=True)
+        measurements: list[Measurement] = []
+        try:
+            with ExperimentProgress().task(f"bench {self.what}", self._timings() * (self.rounds + 1)) as tick:
+                measurements.extend(self._measurements(tick))
+        finally:  # a stopped benchmark shows what it has
+            if measurements:
+                console.print(table(f"{TITLES[self.what]} ({self.dtype})", measurements))
+            if measurements and self.csv is not None:
+                write_csv(self.csv, measurements, about)
+        if wrong := [each for each in measurements if each.wrong]:
+            print(f"shconv: no speed for a result that is wrong: {_first(wrong)}", file=sys.stderr)
+            raise SystemExit(1)
+
+    def _measurements(self, tick: Callable[[], object]) -> Iterator[Measurement]:
+        if self.what == "op":
+            names = self.formulations or (*FORMULATIONS, "auto")
+            rows = op.select(self.rows)
+            yield from op.measure(rows, names, self.dtype, self._layouts, self._device, self.rounds, tick)
+        for setting in self._settings():
+            yield from (model if self.what == "model" else attack).measure(setting, self.rounds, tick)
+
+    def _timings(self) -> int:
+        """How many sets of contenders there are to time."""
+        if self.what == "op":
+            return len(op.select(self.rows)) * len(self._layouts) * len(op.PASSES)
+        return 2 * len(self._settings())
+
+    def _settings(self) -> list[Setting]:
+        networks = () if self.what == "op" else self.networks or ("plain10", "resnet18")
+        return [self._setting(name, layout) for name in networks for layout in self._layouts]
+
+    def _setting(self, name: str, layout: str) -> Setting:
+        given = (self.batch, self.image_size, self.width)
+        batch, image_size, width = (own or usual for own, usual in zip(given, SIZES[name], strict=True))
+        return Setting(name, batch, image_size, width, self.dtype, layout, str(self._device), self.compiled)
+
+    @property
+    def _layouts(self) -> tuple[str, ...]:
+        return tuple(op.LAYOUTS) if self.layout == "both" else (self.layout,)
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _known(kind: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            raise InputError(f"unknown {kind} {name!r}, choose from {', '.join(known)}")
+
+
+def _first(wrong: list[Measurement]) -> str:
+    first, more = wrong[0], len({(each.subject, each.layout, each.contender) for each in wrong}) - 1
+    said = f"{first.contender}, {first.subject}, {first.layout}: {first.reason}"
+    return said + (f" (and {more} more)" if more else "")
