@@ -24,6 +24,8 @@ def _forward(x: Tensor) -> tuple[Tensor, Tensor]:
         mean, variance = x.new_empty(x.shape[:2]), x.new_empty(x.shape[:2])
         _call("shconv_mean_variance", x, mean, variance)
         return mean, variance
+    if x.numel() == 0:
+        return x.new_zeros(x.shape[:2]), x.new_zeros(x.shape[:2])
     variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
     return mean, variance
 

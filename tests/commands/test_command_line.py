@@ -1,0 +1,227 @@
+"""What the command line accepts, what it says to everything else, and where it says it."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import shconv as package
+from shconv.commands.evaluate import Evaluate
+from shconv.commands.info import Info
+from shconv.commands.report import Report
+from shconv.commands.reproduce import PRESETS, Reproduce
+from shconv.commands.train import Train
+from shconv.experiments.run_folder import RunFolder
+from toys import colour_folder
+
+COMMANDS = {"reproduce": Reproduce, "train": Train, "evaluate": Evaluate, "report": Report, "info": Info}
+POSITIONAL = {"checkpoint", "run_folder"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_every_option(shconv, command):
+    ended = shconv(command, "--help")
+    assert ended.code == 0
+    assert ended.err == ""
+    for field in fields(COMMANDS[command]):
+        shown = "PATH" if field.name in POSITIONAL else f"--{field.name.replace('_', '-')}"
+        assert shown in ended.out, field.name
+
+
+def test_help_names_the_commands_and_both_sources_of_options(shconv):
+    ended = shconv("--help")
+    assert ended.code == 0
+    for word in (*COMMANDS, "--preset", "--config"):
+        assert word in ended.out
+
+
+def test_info_shows_networks_attacks_and_recipes(shconv):
+    ended = shconv("info")
+    assert ended.code == 0
+    for word in (*package.list_models(), "rand_fgsm", "narodytska2016", "he2016", "12,841,208", "+9.9%"):
+        assert word in ended.out
+
+
+# ---- refused, and nothing is left behind
+
+REFUSED = {
+    "unknown network": (["reproduce", "--models", "plain1O"], "plain1O.*choose from plain10, resnet18, resnet50"),
+    "SHC network": (["reproduce", "--models", "plain10_shc"], "give plain10, both are trained"),
+    "no network": (["reproduce", "--models"], "models must be different networks, at least one"),
+    "same network twice": (["reproduce", "--models", "plain10", "plain10"], "models must be different networks"),
+    "unknown model": (["train", "--model", "resnet81"], "resnet81.*did you mean resnet18"),
+    "unknown recipe": (["reproduce", "--recipe", "chort"], "chort.*choose from paper, he2016, cifar, short"),
+    "unknown recipe to train": (["train", "--recipe", "chort"], "chort.*choose from"),
+    "unknown data": (["reproduce", "--data", "dmo"], r"dmo.*did you mean demo\?"),
+    "no CIFAR-10 here": (["evaluate", "nowhere", "--data", "cifar10"], "no checkpoint in nowhere"),
+    "no such folder": (["reproduce", "--data", "folder:nowhere"], "nowhere is not there"),
+    "unknown preset": (["reproduce", "--preset", "papr"], "papr.*one of demo, paper"),
+    "preset of another command": (["train", "--preset", "paper"], "wanted `shconv reproduce --preset`"),
+    "paper without ImageNet": (["reproduce", "--preset", "paper"], "^shconv: data/imagenet is not there"),
+    "no images": (["reproduce", "--table1-images", "0"], "table1_images must be at least 1, got 0"),
+    "no batch": (["reproduce", "--batch-size", "0"], "batch_size must be at least 1, got 0"),
+    "negative seed": (["reproduce", "--seeds", "0", "-1"], r"seeds must be .* got \[0, -1\]"),
+    "same seed twice": (["reproduce", "--seeds", "1", "1"], "seeds must be different"),
+    "negative attack seed": (["reproduce", "--attack-seed", "-1"], "attack_seed must be at least 0"),
+    "no epochs": (["reproduce", "--epochs", "0"], "epochs is 0"),
+    "no width": (["reproduce", "--width", "0"], "width must be at least 1, got 0"),
+    "no width to train": (["train", "--width", "0"], "width must be at least 1, got 0"),
+    "negative workers": (["train", "--workers", "-1"], "workers must be at least 0"),
+    "negative learning rate": (["train", "--learning-rate", "-1"], "learning_rate is -1"),
+    "negative seed to train": (["train", "--seed", "-1"], "seed must be at least 0, got -1"),
+    "no such table": (["evaluate", "x", "--tables", "5"], "there is no table 5; choose from 1, 2, 3, 4"),
+    "no table": (["evaluate", "x", "--tables"], "no table given"),
+    "no such run": (["report", "nowhere"], "no run folder nowhere"),
+    "missing config": (["reproduce", "--config", "nowhere.toml"], "nowhere.toml cannot be read: No such file"),
+    "config without command": (["--config", "x.toml"], "--config wants a sub-command"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused_in_a_line_or_two_and_nothing_is_written(shconv, arguments, message):
+    assert re.search(message, shconv(*arguments).message)
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "reproduce, train, evaluate, report"),
+        (["reproduc"], "reproduce, train, evaluate, report"),
+        (["reproduce", "--wdth", "3"], "--width"),
+        (["reproduce", "--width", "big"], "--width"),
+        (["train", "--stem", "tiny"], "small"),
+        (["reproduce", "--config"], "--config"),
+    ],
+)
+def test_the_parser_refuses_with_a_hint(shconv, arguments, words):
+    ended = shconv(*arguments)
+    assert ended.code == 2
+    assert ended.out == ""
+    assert words in ended.err
+
+
+# ---- images that cannot be used
+
+
+def test_two_classes_are_too_few_for_relative_confidence_but_can_be_trained_on(shconv, tmp_path):
+    data = colour_folder(tmp_path / "two", classes=("blue", "red"))
+    assert (
+        "has 2 classes; relative confidence needs at least 3" in shconv("reproduce", "--data", f"folder:{data}").message
+    )
+    ended = shconv("train", "--data", f"folder:{data}", "--width", 2, "--epochs", 1)
+    assert ended.code == 0
+    assert "12 test images; runs/train/plain10_shc-seed0" in ended.out
+
+
+@pytest.mark.parametrize("make", [lambda data: None, lambda data: (data / "test" / "a").mkdir(parents=True)])
+def test_an_empty_folder_is_named(shconv, tmp_path, make):
+    (tmp_path / "data").mkdir()
+    make(tmp_path / "data")
+    message = shconv("reproduce", "--data", f"folder:{tmp_path / 'data'}").message
+    assert str(tmp_path / "data") in message
+
+
+def test_a_file_that_is_no_image_is_named(shconv, tmp_path):
+    data = colour_folder(tmp_path / "data")
+    (data / "test" / "green" / "3.png").write_bytes(b"\x89PNG no more")
+    message = shconv("reproduce", "--data", f"folder:{data}").message
+    assert "green/3.png: cannot be read as an image" in message
+
+
+def test_skipped_files_are_counted_and_the_count_is_shown(shconv, tmp_path):
+    data = colour_folder(tmp_path / "data")
+    for name in ("test/green/3.png", "train/red/1.png"):
+        (data / name).write_text("no image")
+    ended = shconv("train", "--data", f"folder:{data}", "--on-corrupt", "skip", "--width", 2, "--epochs", 1)
+    assert ended.code == 0
+    assert "2 files that are no images were left out" in ended.err
+    assert "35 training and 17 test images" in ended.err
+
+
+# ---- folders
+
+
+def test_a_run_folder_in_use_is_refused(shconv, pictures):
+    with RunFolder.opened(Path("runs/busy")):
+        for command in ("reproduce", "train"):
+            message = shconv(command, "--data", f"folder:{pictures}", "--out", "runs/busy").message
+            assert "runs/busy is in use by another process" in message
+
+
+def test_a_file_in_the_place_of_the_run_folder_is_refused(shconv, pictures):
+    Path("file").write_text("mine")
+    assert "file is a file" in shconv("reproduce", "--data", f"folder:{pictures}", "--out", "file").message
+    assert (
+        "Not a directory: file/run" in shconv("reproduce", "--data", f"folder:{pictures}", "--out", "file/run").message
+    )
+    assert Path("file").read_text() == "mine"
+
+
+def test_another_option_in_a_run_folder_is_named(shconv, copied, pictures, monkeypatch):
+    config = copied / "config.toml"
+    message = shconv("reproduce", "--config", config, "--data", f"folder:{pictures}", "--out", copied).message
+    assert "data = 'folder:colours'" in message
+    monkeypatch.chdir(pictures.parent)
+    message = shconv("reproduce", "--config", config, "--out", copied, "--width", 5).message
+    assert "width = 4, asked for is 5" in message
+
+
+def test_a_damaged_row_is_named_by_every_command_that_reads_it(shconv, copied, pictures, monkeypatch):
+    rows = copied / "rows.jsonl"
+    lines = rows.read_text().splitlines(keepends=True)
+    rows.write_text("".join([lines[0], '{"id": "table1\n', *lines[1:]]))
+    monkeypatch.chdir(pictures.parent)
+    for arguments in (["report", copied], ["reproduce", "--config", copied / "config.toml", "--out", copied]):
+        assert "rows.jsonl, line 2 is damaged" in shconv(*arguments).message
+
+
+# ---- the whole
+
+
+def test_paper_preset_is_the_papers_setting():
+    paper = PRESETS["paper"]
+    assert paper.models == ("plain10", "resnet18", "resnet50")  # each with its SHC twin
+    assert (paper.width, paper.recipe, paper.epochs, paper.full) == (64, "paper", None, True)
+    assert (paper.table1_images, paper.table2_images, paper.table3_images) == (50_000, 5_000, 500)
+    assert paper.data.startswith("imagenet:")
+    assert (paper.test_preset, paper.normalize, paper.image_size) == ("paper", "none", None)
+    paper.check()
+
+
+def test_options_beside_a_preset_go_before_it(shconv):
+    message = shconv("reproduce", "--preset", "paper", "--data", "imagenet:elsewhere").message
+    assert "elsewhere is not there" in message
+
+
+def test_tables_go_to_standard_output_and_progress_to_standard_error(finished, pictures, tmp_path):
+    """In a process of its own, away from any terminal; nothing it says holds a path that it was not given."""
+    code = "from shconv.cli import main; main()"
+    arguments = [
+        "reproduce",
+        "--config",
+        finished / "config.toml",
+        "--out",
+        "run",
+        "--epochs",
+        "1",
+        "--table2-images",
+        "3",
+    ]
+    (tmp_path / "colours").symlink_to(pictures)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "Table 1. Gaussian noise" in ended.stdout
+    assert "epoch 1/1" in ended.stderr
+    assert "table4/plain10_shc/seed0/rand_fgsm" in ended.stderr
+    assert "epoch 1/1" not in ended.stdout
+    assert "Table 1. Gaussian noise" not in ended.stderr
+    assert ended.stderr.splitlines()[-1] == "The report: run/report.html"
+    for path in (str(tmp_path), str(Path.home()), sys.prefix, str(Path(package.__file__).parent)):
+        assert path not in ended.stdout + ended.stderr + (tmp_path / "run" / "report.html").read_text()
+    assert json.loads((tmp_path / "run" / "data.json").read_text())["name"] == "folder:colours"

@@ -1,0 +1,231 @@
+"""`shconv reproduce` in miniature: stopped anywhere and given again, it ends where an uninterrupted run does."""
+
+import errno
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from accelerate.state import AcceleratorState
+
+from shconv.attacks.locsearch_search import Search
+from shconv.cli import run
+from shconv.experiments.run_folder import RunFolder
+from shconv.training.progress import TrainingProgress
+from toys import colour_folder
+
+OPTIONS = ["--models", "plain10", "--width", "4", "--epochs", "40", "--table3-images", "2", "--batch-size", "8"]
+SECONDS = {"seconds", "images_per_second"}
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables and page are the report's own matter, and take seconds."""
+    monkeypatch.setattr("shconv.commands.reproduce.conclude", lambda folder, progress: None)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return colour_folder(tmp_path_factory.mktemp("data") / "colours")
+
+
+def reproduce(pictures: Path, out: Path, *more: str) -> int:
+    return run(["reproduce", "--data", f"folder:{pictures}", *OPTIONS, "--out", str(out), *more])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "1")
+        patch.setattr("shconv.commands.reproduce.conclude", lambda folder, progress: None)
+        assert reproduce(pictures, folder) == 0
+    return folder
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """A file of JSON lines, without what a clock says."""
+    return [{k: v for k, v in json.loads(line).items() if k not in SECONDS} for line in path.read_text().splitlines()]
+
+
+def arrays(folder: Path) -> dict[str, dict[str, list[Any]]]:
+    held = {}
+    for path in sorted(folder.glob("*/*.npz")):
+        with np.load(path) as stored:
+            held[f"{path.parent.name}/{path.name}"] = {name: stored[name].tolist() for name in stored}
+    return held
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    """Rows in order, per-image outcomes, selections, weights and training logs, all bit for bit."""
+    assert lines(ours / "rows.jsonl") == lines(theirs / "rows.jsonl")
+    assert arrays(ours) == arrays(theirs)
+    names = sorted(str(path.relative_to(theirs)) for path in theirs.rglob("*") if path.is_file())
+    assert sorted(str(path.relative_to(ours)) for path in ours.rglob("*") if path.is_file()) == names
+    for name in names:
+        if name.startswith("selection/") or name.endswith((".safetensors", "networks.json", "data.json")):
+            assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+        if name.endswith("log.jsonl"):
+            assert lines(ours / name) == lines(theirs / name)
+
+
+def test_the_networks_know_their_classes_so_that_every_row_has_images(whole):
+    rows = lines(whole / "rows.jsonl")
+    assert {row["experiment"] for row in rows} == {"table1", "table2", "table3", "table4", "quasi_boundary"}
+    assert min(row["n"] for row in rows) == 2
+    assert len({row["id"] for row in rows}) == len(rows)
+
+
+# ---- stopped
+
+
+def stop_at(
+    count: int,
+    then: Callable[..., Any],
+    before: bool = True,
+    error: Callable[[], BaseException] = KeyboardInterrupt,
+) -> Callable[..., Any]:
+    """`then`, but raising at its count-th call, before or after it does its work."""
+    calls = itertools.count(1)
+
+    def stopping(*arguments: Any, **named: Any) -> Any:
+        last = next(calls) == count
+        if last and before:
+            raise error()
+        result = then(*arguments, **named)
+        if last:
+            raise error()
+        return result
+
+    return stopping
+
+
+STOPS = {
+    "in the first epochs": (TrainingProgress, "step", 12, True),
+    "at the end of an epoch of the second network": (TrainingProgress, "epoch", 50, False),
+    "before the first row": (RunFolder, "add", 1, True),
+    "after a row of Table 2": (RunFolder, "add", 20, False),
+    "in a search": (Search, "round", 3, False),
+    "between a row's arrays and the row": (RunFolder, "save_arrays", 50, False),
+    "before a figure": (RunFolder, "save_arrays", 72, True),
+}
+
+
+@pytest.mark.parametrize(("owner", "name", "count", "before"), STOPS.values(), ids=STOPS)
+def test_stopped_and_given_again_it_equals_an_uninterrupted_run(
+    pictures, whole, tmp_path, monkeypatch, capsys, owner, name, count, before
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, stop_at(count, getattr(owner, name), before))
+        assert reproduce(pictures, tmp_path / "run") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "shconv: stopped; the same command goes on from here"
+    assert reproduce(pictures, tmp_path / "run") == 0
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_disk_that_fills_up_is_named_and_nothing_written_is_lost(pictures, whole, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+
+    def full() -> OSError:
+        return OSError(errno.ENOSPC, "No space left on device")
+
+    for owner, name, count in ((os, "fsync", 5), (os, "fsync", 40), (RunFolder, "add", 30)):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, stop_at(count, getattr(owner, name), error=full))
+            assert reproduce(pictures, out) == 1
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said == "shconv: the disk is full; what was written is intact, the same command goes on"
+    kept = (out / "rows.jsonl").read_text()
+    with (out / "rows.jsonl").open("a") as file:
+        file.write('{"id": "table2/plain10/seed0/fg')  # as much of a row as there was room for
+    assert reproduce(pictures, out) == 0
+    assert (out / "rows.jsonl").read_text().startswith(kept)
+    assert_same_run(out, whole)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_control_c_ends_a_process_in_one_line_and_the_same_command_goes_on(pictures, whole, tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["reproduce", "--data", f"folder:{pictures}", *OPTIONS, "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from shconv.cli import main; main()", *command], stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        until = time.monotonic() + 100
+        while not (out / "rows.jsonl").exists() or (out / "rows.jsonl").read_bytes().count(b"\n") < 5:
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert [line for line in said.splitlines() if line.startswith("shconv:")] == [said.splitlines()[-1]]
+    assert said.splitlines()[-1] == "shconv: stopped; the same command goes on from here"
+    kept = (out / "rows.jsonl").read_text()
+    assert 5 <= len(kept.splitlines()) < len(lines(whole / "rows.jsonl"))
+    assert reproduce(pictures, out) == 0
+    assert (out / "rows.jsonl").read_text().startswith(kept)
+    assert_same_run(out, whole)
+
+
+# ---- the same command with more to do
+
+
+def test_a_finished_run_has_nothing_left_to_do(pictures, whole, tmp_path, monkeypatch):
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    rows = (out / "rows.jsonl").read_bytes()
+    monkeypatch.setattr("shconv.experiments.study.Study.measure", None)
+    monkeypatch.setattr("shconv.training.loop._one_epoch", None)
+    assert reproduce(pictures, out, "--workers", "1") == 0
+    assert (out / "rows.jsonl").read_bytes() == rows
+
+
+def test_another_seed_joins_the_rows_that_are_there(pictures, whole, tmp_path):
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    first = (out / "rows.jsonl").read_text()
+    assert reproduce(pictures, out, "--seeds", "0", "1") == 0
+    assert (out / "rows.jsonl").read_text().startswith(first)
+    rows = lines(out / "rows.jsonl")
+    zero, one = ([row["id"].replace(f"seed{seed}", "") for row in rows if row["seed"] == seed] for seed in (0, 1))
+    assert zero == one
+    weights = [(out / "models" / f"plain10-seed{seed}" / "model.safetensors").read_bytes() for seed in (0, 1)]
+    assert weights[0] == (whole / "models" / "plain10-seed0" / "model.safetensors").read_bytes() != weights[1]
+    assert {path.name for path in (out / "selection").iterdir()} == {
+        f"plain10+plain10_shc-seed{seed}-{wanted}.json" for seed in (0, 1) for wanted in (2, 300)
+    }
+
+
+def test_a_loss_that_is_not_finite_ends_in_one_line(pictures, tmp_path, capsys):
+    options = [
+        "--data",
+        f"folder:{pictures}",
+        "--width",
+        "2",
+        "--learning-rate",
+        "1e30",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert run(["train", *options]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("shconv: the loss is ")
+    assert "try a lower learning rate" in said

@@ -1,0 +1,50 @@
+"""Files are replaced in one step: whatever goes wrong, the old one is there or the new one, never a part."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from shconv.files import replace_file, replace_json
+
+
+@pytest.mark.parametrize("old", [None, b"old"])
+@pytest.mark.parametrize("content", [b"", b"new\n\x00", memoryview(b"view")])
+def test_the_content_is_what_was_given_and_nothing_else_is_left(tmp_path: Path, old: bytes | None, content: bytes):
+    path = tmp_path / "file"
+    if old is not None:
+        path.write_bytes(old)
+    replace_file(path, content)
+    assert path.read_bytes() == bytes(content)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, fails, full)
+    with pytest.raises(OSError, match="No space left"):
+        replace_file(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        replace_file(tmp_path / "nowhere" / "file", b"new")
+
+
+def test_json_comes_back_and_what_json_cannot_hold_leaves_the_old_file(tmp_path: Path):
+    path = tmp_path / "file.json"
+    replace_json(path, {"a": [1, None, "ü"]})
+    assert json.loads(path.read_text()) == {"a": [1, None, "ü"]}
+    with pytest.raises(TypeError):
+        replace_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": [1, None, "ü"]}

@@ -1,0 +1,73 @@
+"""Small stand-ins that several rooms of the tests share: images whose brightest channel is their class, on disk and in
+memory, and hand-made networks that see it: a vanilla one and its SHC twin with maps that depend on the image."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from shconv import to_shc
+from shconv.data import ImageData
+from shconv.data.splits import MemorySplit
+from shconv.routes import shc_layers
+
+CLASSES = ("blue", "green", "red")
+CHANNEL = {"red": 0, "green": 1, "blue": 2}
+
+
+def colours(labels: Sequence[int], seed: int = 0, side: int = 8, least: int = 0) -> Tensor:
+    """uint8 (N, 3, side, side): noise, and the class's channel brighter by `least` to 150 levels."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 100, (len(labels), 3, side, side))
+    for image, label in zip(images, labels, strict=True):
+        image[CHANNEL[CLASSES[label]]] += rng.integers(least, 151)
+    return torch.from_numpy(images.astype(np.uint8))
+
+
+def colour_data(n: int = 21, side: int = 8) -> ImageData:
+    """A data set in memory; its classes come one after the other, as folders give them."""
+    labels = sorted(i % len(CLASSES) for i in range(n))
+    split = MemorySplit(colours(labels, side=side), torch.tensor(labels), [str(i) for i in range(n)])
+    return ImageData("colours", CLASSES, None, split, side, "", 0)
+
+
+def colour_folder(root: Path, train: int = 12, test: int = 6, side: int = 8, classes: Sequence[str] = CLASSES) -> Path:
+    """root/train and root/test with so many PNG files of each class."""
+    for part, count in (("train", train), ("test", test)):
+        for label, name in enumerate(classes):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for number, image in enumerate(colours([label % 3] * count, seed=label + 10 * count, side=side, least=110)):
+                Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
+    return root
+
+
+class Colours(nn.Module):
+    """Logits: the channels' mean brightness after two 3x3 convolutions close to the identity, scaled up."""
+
+    def __init__(self, scale: float = 50.0) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+        for layer in (self.first, self.second):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+            layer.weight.data[range(3), range(3), 1, 1] += 1
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.scale * self.second(self.first(x).relu()).mean((2, 3))
+        return logits.flip(1)  # classes are sorted by name: blue, green, red
+
+
+def colour_networks(scale: float = 50.0) -> tuple[nn.Module, nn.Module]:
+    """(vanilla, SHC), in eval mode; the twin's maps lie about 1/2 and follow the image."""
+    torch.manual_seed(1)
+    vanilla = Colours(scale).eval()
+    shc = to_shc(Colours(scale), start="identity").eval()
+    for layer in shc_layers(shc).values():
+        nn.init.uniform_(layer.hyper.hidden.weight, 0, 1)  # one hidden neuron, which must not be dead
+        nn.init.normal_(layer.hyper.output.weight, std=0.5)
+    return vanilla, shc
