@@ -87,5 +87,5 @@ RECIPES: dict[str, Recipe] = {
     # He et al. 2016, section 4.2 (CIFAR-10): 64k iterations of 128, / 10 at 32k and 48k, in epochs of 50,000 images
     "cifar": Recipe(164, 128, 0.1, milestones=(82, 123), augmentation="crop_flip"),
     # ours: a few thousand small images in a few minutes
-    "short": Recipe(8, 64, 0.05, weight_decay=5e-4, schedule="cosine", warmup_epochs=1, augmentation="crop_flip"),
+    "short": Recipe(7, 64, 0.05, weight_decay=5e-4, schedule="cosine", warmup_epochs=1, augmentation="crop_flip"),
 }
