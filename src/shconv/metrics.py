@@ -1,26 +1,20 @@
 """The scores: accuracy with its interval, Relative Confidence and Relative Confidence Diminution (RCD, eq 5).
 Per image, in float64 and in log space, so that a confident prediction neither under- nor overflows."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from shconv.errors import InputError
+from shconv.intervals import Z, wilson
 
 _RELATIVE_SD_FLOOR = 1e-12
 
 
-def accuracy_interval(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def accuracy_interval(correct: int, n: int, z: float = Z) -> tuple[float, float]:
     """The Wilson score interval of correct / n, 95 % by default: (low, high) in [0, 1]. n = 0 gives (0, 1)."""
     if not 0 <= correct <= n:
         raise InputError(f"correct must lie in 0..n, got correct={correct}, n={n}")
-    if n == 0:
-        return 0.0, 1.0
-    p = correct / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return min(p, max(0.0, middle - reach)), max(p, min(1.0, middle + reach))  # rounding must not shut p out
+    return wilson(correct, n, z)
 
 
 def relative_confidence(logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from shconv.report.intervals import wilson
+from shconv.intervals import wilson
 
 NETWORKS = ("plain10", "plain10_shc", "resnet18", "resnet18_shc")
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from shconv.report.intervals import Paired, mcnemar, wilson
+from shconv.intervals import wilson
+from shconv.report.intervals import Paired, mcnemar
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

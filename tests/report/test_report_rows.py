@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from shconv.errors import InputError
+from shconv.intervals import wilson
 from shconv.report import load_run
-from shconv.report.intervals import wilson
 
 
 def one_row(run_folder, **fields):

@@ -2,11 +2,11 @@
 
 import pytest
 
+from shconv.intervals import wilson
 from shconv.report import load_run
 from shconv.report import paper as published
 from shconv.report.cells import NOT_RUN, accuracy_text, difference_text, images_text, ours_text, paper_text
 from shconv.report.extra_steps import extra_steps, published_extra_steps, steps_to_reach
-from shconv.report.intervals import wilson
 from shconv.report.summaries import attacks, quasi_boundary, training
 from shconv.report.tables import search_rows, table1, table2, table3, table4
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from shconv.intervals import wilson
 from shconv.report import load_run
 from shconv.report.cells import attacks_text
-from shconv.report.intervals import wilson
 from shconv.report.summaries import worst_case
 from shconv.report.worst_case import THREATS, worst_case_cell, worst_cases
 

@@ -1,23 +1,12 @@
-"""Small exact statistics for counted images: Wilson's interval, McNemar's exact test, the paired difference.
+"""Small exact statistics for counted images: McNemar's exact test, the paired difference.
 Nothing here needs torch, so that a table can be redrawn where no network can run."""
 
 from dataclasses import dataclass
 from math import exp, lgamma, log, sqrt
-from statistics import NormalDist
 
-Z = NormalDist().inv_cdf(0.975)
+from shconv.intervals import Z
+
 SIGNIFICANT = 0.05
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of an accuracy of ``correct`` out of ``n`` images (Wilson 1927); (0, 1) where n is 0."""
-    if n == 0:
-        return 0.0, 1.0
-    share, z2 = correct / n, Z * Z
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z * sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    # exact at the ends, where rounding would leave 1e-17
-    return (0.0 if correct == 0 else centre - half), (1.0 if correct == n else centre + half)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shconv.errors import InputError
-from shconv.report.intervals import Paired, wilson
+from shconv.intervals import wilson
+from shconv.report.intervals import Paired
 
 MEASURED = ("table1", "table2", "table3", "table4")
 
