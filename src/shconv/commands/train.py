@@ -1,6 +1,7 @@
-"""shconv train: one network on one data set, by a recipe."""
+"""shconv train: one network on one data set, by a recipe, plainly or with a defence."""
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ from shconv.commands.reproduce import model_config, recipe_for
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import locked
-from shconv.training import ModelConfig, Recipe, train
+from shconv.training import Defence, ModelConfig, Recipe, create_defence, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Train(DataOptions):
     normalize: Literal["none", "imagenet"] = "none"
     """Mean and std inside the network; the paper feeds [0, 1]."""
     seed: int = 0
-    """Of the initial weights, the order of the images and their augmentation."""
+    """Of the initial weights, the order of the images, their augmentation and the defence's random numbers."""
     recipe: str = "short"
     """short, cifar, paper or he2016."""
     epochs: int | None = None
@@ -49,6 +50,20 @@ class Train(DataOptions):
     """In place of the recipe's."""
     channels_last: bool = False
     """Train in the channels-last layout."""
+    defence: Literal["none", "fgsm-rs", "pgd", "ensemble", "stability"] = "none"
+    """Random-start FGSM, PGD or ensemble adversarial training, or stability training."""
+    defence_eps: float | str | None = None
+    """fgsm-rs, pgd, ensemble: the L-infinity budget, as 0.03 or 8/255, by default 8/255."""
+    defence_step_size: float | str | None = None
+    """fgsm-rs, pgd: of a step, in units of eps; by default 1.25 and 0.25."""
+    defence_steps: int | None = None
+    """pgd: steps an example, by default 7."""
+    defence_sources: tuple[str, ...] = ()
+    """ensemble: checkpoints of finished networks of the same classes."""
+    defence_alpha: float | None = None
+    """stability: weight of the divergence between the two outputs, by default 1."""
+    defence_sigma: float | None = None
+    """stability: standard deviation of the noise, by default 0.1."""
 
     def check(self) -> None:
         super().check()
@@ -62,11 +77,13 @@ class Train(DataOptions):
 
     def run(self) -> None:
         self.check()
+        defence = self._defence()
         data = self.load(ExperimentProgress(), want_train=True)
         config = model_config(self.model, data, self.width, self.stem, self.normalize)
-        out = self.out or Path("runs/train") / f"{self.model}-seed{self.seed}"
+        trained = self.model if self.defence == "none" else f"{self.model}-{self.defence}"
+        out = self.out or Path("runs/train") / f"{trained}-seed{self.seed}"
         with locked(out):
-            result = train(config, data, self._recipe(), out, seed=self.seed, workers=self.workers)
+            result = train(config, data, self._recipe(), out, defence=defence, seed=self.seed, workers=self.workers)
         print(f"{self.model} on {data.name}: {result.test_accuracy:.2%} of {len(data.test):,} test images; {out}")
         if data.note:
             print(data.note)
@@ -76,3 +93,24 @@ class Train(DataOptions):
         names = ("batch_size", "learning_rate", "weight_decay", "hyper_weight_decay", "precision")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return replace(recipe, channels_last=self.channels_last or recipe.channels_last, **changes)
+
+    def _defence(self) -> Defence:
+        asked = {
+            "eps": _number("defence_eps", self.defence_eps),
+            "step_size": _number("defence_step_size", self.defence_step_size),
+            "steps": self.defence_steps,
+            "sources": self.defence_sources or None,
+            "alpha": self.defence_alpha,
+            "sigma": self.defence_sigma,
+        }
+        return create_defence(self.defence, **{name: value for name, value in asked.items() if value is not None})
+
+
+def _number(name: str, value: float | str | None) -> float | None:
+    """A number, or a text such as 8/255. Raises InputError for any other text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(Fraction(value))
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{name} is {value!r}; wanted: a number or a fraction, such as 8/255") from error

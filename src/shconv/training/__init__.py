@@ -1,17 +1,21 @@
 """Training: recipes by name, one loop, checkpoints that can be continued."""
 
 from shconv.training.checkpoint import ModelConfig, load_checkpoint, save_checkpoint
+from shconv.training.defences import DEFENCES, Defence, create_defence
 from shconv.training.evaluate import correct_in
 from shconv.training.loop import TrainingDiverged, TrainingResult, train
 from shconv.training.recipe import RECIPES, Recipe, with_epochs
 
 __all__ = [
+    "DEFENCES",
     "RECIPES",
+    "Defence",
     "ModelConfig",
     "Recipe",
     "TrainingDiverged",
     "TrainingResult",
     "correct_in",
+    "create_defence",
     "load_checkpoint",
     "save_checkpoint",
     "train",

@@ -43,11 +43,13 @@ class ModelConfig:
         return create_model(**vars(self))
 
 
-def run_record(config: ModelConfig, data: "ImageData", recipe: Recipe, seed: int) -> dict[str, Any]:
+def run_record(
+    config: ModelConfig, data: "ImageData", recipe: Recipe, seed: int, defence: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """All that decides the outcome of a training, as plain JSON values: what two runs that share a folder agree in."""
     images = {"train_images": len(data.train) if data.train is not None else 0, "test_images": len(data.test)}
     about = {"name": data.name, "classes": data.classes, "image_size": data.image_size, **images}
-    record = {"model": asdict(config), "data": about, "recipe": asdict(recipe), "seed": seed}
+    record = {"model": asdict(config), "data": about, "recipe": asdict(recipe), "seed": seed, "defence": defence}
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
 

@@ -1,6 +1,6 @@
 """Training, read from top to bottom: SGD over W and theta together, the state stored after every epoch.
 
-The outcome is a function of (configuration, data, recipe, seed); on a CPU an interruption changes no bit of it."""
+The outcome is a function of (configuration, data, recipe, defence, seed); on a CPU an interruption changes no bit."""
 
 import json
 import math
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -29,6 +28,9 @@ from shconv.training.checkpoint import (
     save_checkpoint,
     save_state,
 )
+from shconv.training.defences import Defence, Plain, Step
+from shconv.training.defences.base import step_generator
+from shconv.training.defences.watch import collapse, pgd_accuracy
 from shconv.training.evaluate import correct_in
 from shconv.training.learner import Learner
 from shconv.training.progress import TrainingProgress
@@ -70,6 +72,7 @@ def train(
     recipe: Recipe,
     folder: str | Path,
     *,
+    defence: Defence | None = None,
     seed: int = 0,
     workers: int = 0,
     progress: bool = True,
@@ -86,22 +89,24 @@ def train(
         data: must have training images and as many classes as the network.
         recipe: one of RECIPES or your own.
         folder: of this one training; made if need be.
-        seed: of the initial weights, the order of the images and their augmentation. A vanilla network and its SHC
-            counterpart with the same seed and recipe see the same batches.
+        defence: what each step minimises; None: the cross-entropy of the images.
+        seed: of the initial weights, the order of the images, their augmentation and the defence's random numbers. A
+            vanilla network and its SHC counterpart with the same seed and recipe see the same batches.
         workers: processes that load images, 0 for none.
         progress: a bar on a terminal and a line an epoch, on standard error.
         on_epoch: called with the epoch's row once its state is stored. What it raises ends this call; another one
             continues.
 
     Raises:
-        InputError: data and network do not fit, the folder holds another training or a damaged one, the device cannot
-            do the precision.
+        InputError: data, network and defence do not fit, the folder holds another training or a damaged one, the
+            device cannot do the precision.
         TrainingDiverged: a loss that is not finite.
         OSError: a full disk, say; the last stored state is intact.
     """
     folder = Path(folder)
-    record = run_record(config, data, recipe, seed)
-    split = _checked(config, data, folder, seed)
+    defence = Plain() if defence is None else defence
+    record = run_record(config, data, recipe, seed, defence.record())
+    split = _checked(config, data, folder, seed, defence)
     if (info := load_info(folder)) is not None:
         check_same_run(folder, info, record)
         return _stored_result(folder)
@@ -122,17 +127,20 @@ def train(
             learner.restore(state["learner"])
             history = state["history"]
 
-        with TrainingProgress(_title(config, data, seed), recipe.epochs, len(history), progress) as shown:
+        with TrainingProgress(_title(config, data, seed, defence), recipe.epochs, len(history), progress) as shown:
             for epoch in range(len(history), recipe.epochs):
                 started = time.perf_counter()
                 batches = training_batches(
                     split, recipe.augmentation, batch_size=recipe.batch_size, seed=seed, epoch=epoch, workers=workers
                 )
                 losses = [row["loss"] for row in history]
-                trained = _one_epoch(learner, batches, recipe, epoch, losses, folder, shown)
+                trained = _one_epoch(learner, batches, recipe, defence, seed, epoch, losses, folder, shown)
                 correct = correct_in(learner.network, data.test, recipe.batch_size, learner.device, workers=workers)
-                accuracy, seconds = correct / len(data.test), time.perf_counter() - started
-                row = {"epoch": epoch + 1, **trained, "test_accuracy": accuracy, "seconds": seconds}
+                row = {"epoch": epoch + 1, **trained, "test_accuracy": correct / len(data.test)}
+                if defence.eps is not None:
+                    row["pgd_accuracy"] = pgd_accuracy(learner.network, split, defence.eps, seed, learner.device)
+                    row["warning"] = collapse([*history, row])
+                row["seconds"] = time.perf_counter() - started
                 history.append(row)
                 save_state(folder, {"run": record, "history": history, "learner": learner.state()})
                 _write_log(folder, history)
@@ -150,6 +158,8 @@ def _one_epoch(
     learner: Learner,
     batches: Batches,
     recipe: Recipe,
+    defence: Defence,
+    seed: int,
     epoch: int,
     losses: Sequence[float],
     folder: Path,
@@ -158,7 +168,7 @@ def _one_epoch(
     """Every batch once: the mean loss, accuracy and speed over the epoch, and its last learning rate."""
     started = time.perf_counter()
     rate, seen, loss_sum = 0.0, 0, 0.0
-    correct = torch.zeros((), dtype=torch.int64, device=learner.device)
+    correct, resisted = torch.zeros(2, dtype=torch.int64, device=learner.device)
     unread: list[tuple[int, Tensor, Tensor]] = []  # step, its loss (), index of its images (B,)
     learner.model.train()
     for step, batch in enumerate(batches):
@@ -167,9 +177,8 @@ def _one_epoch(
             group["lr"] = rate
         images = learner.images(batch.images)  # (B, 3, H, W)
         labels = batch.labels.to(learner.device, non_blocking=True)  # (B,)
-        with torch.autocast(learner.device.type, learner.dtype, enabled=learner.dtype is not None):
-            logits = learner.model(images)  # (B, classes)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        lent = Step(step_generator(seed, epoch, step, learner.device), learner.dtype, recipe.label_smoothing)
+        loss, logits, attacked = defence.loss(learner.model, images, labels, lent)
         learner.optimizer.zero_grad()
         learner.scaler.scale(loss).backward()
         learner.scaler.step(learner.optimizer)
@@ -177,6 +186,7 @@ def _one_epoch(
 
         seen += len(labels)
         correct += (logits.detach().argmax(1) == labels).sum()
+        resisted += 0 if attacked is None else (attacked.detach().argmax(1) == labels).sum()
         unread.append((step, loss.detach(), batch.index))
         if learner.device.type == "cpu" or len(unread) == LOOK_EVERY or step + 1 == len(batches):
             loss_sum += _read_losses(unread, epoch + 1, folder)
@@ -185,6 +195,7 @@ def _one_epoch(
     return {
         "loss": loss_sum / seen,
         "train_accuracy": int(correct) / seen,
+        **({} if defence.eps is None else {"adversarial_accuracy": int(resisted) / seen}),
         "images_per_second": seen / (time.perf_counter() - started),
         "learning_rate": rate,
     }
@@ -202,7 +213,7 @@ def _read_losses(unread: Sequence[tuple[int, Tensor, Tensor]], epoch: int, folde
     return math.fsum(value * len(index) for value, (_, _, index) in zip(values, unread, strict=True))
 
 
-def _checked(config: ModelConfig, data: ImageData, folder: Path, seed: int) -> ImageSplit:
+def _checked(config: ModelConfig, data: ImageData, folder: Path, seed: int, defence: Defence) -> ImageSplit:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a folder is wanted")
     if seed < 0:
@@ -213,6 +224,7 @@ def _checked(config: ModelConfig, data: ImageData, folder: Path, seed: int) -> I
         raise InputError(f"{data.name} has no training images")
     if len(data.test) == 0:
         raise InputError(f"{data.name} has no test images")
+    defence.check(config, data.classes)
     return data.train
 
 
@@ -230,6 +242,7 @@ def _stored_result(folder: Path) -> TrainingResult:
         raise InputError(f"{folder} holds a finished training, but its log or result is damaged ({error})") from error
 
 
-def _title(config: ModelConfig, data: ImageData, seed: int) -> str:
+def _title(config: ModelConfig, data: ImageData, seed: int, defence: Defence) -> str:
+    trained = "" if isinstance(defence, Plain) else f", defence {defence.name}"
     images = f"{len(data.train or ()):,} training and {len(data.test):,} test images"
-    return f"{config.name}, seed {seed}, on {data.name}: {images}" + (f". {data.note}" if data.note else "")
+    return f"{config.name}, seed {seed}{trained}, on {data.name}: {images}" + (f". {data.note}" if data.note else "")

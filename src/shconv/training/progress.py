@@ -45,11 +45,15 @@ class TrainingProgress:
         done = row["epoch"]
         left = (time.perf_counter() - self.started) / (done - self.first) * (self.epochs - done)
         self.bar.update(self.task, completed=done)
+        names = {"adversarial": "adversarial_accuracy", "PGD": "pgd_accuracy"}
+        attacked = "".join(f"  {word} {row[name]:6.2%}" for word, name in names.items() if name in row)
         self._print(
             f"epoch {done:>{len(str(self.epochs))}}/{self.epochs}  loss {row['loss']:.4f}"
             f"  train {row['train_accuracy']:6.2%}  test {row['test_accuracy']:6.2%}"
-            f"  {row['images_per_second']:,.0f} images/s  {timedelta(seconds=round(left))} left"
+            f"{attacked}  {row['images_per_second']:,.0f} images/s  {timedelta(seconds=round(left))} left"
         )
+        if row.get("warning"):
+            self._print(f"warning: {row['warning']}")
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,145 @@
+"""What a defence is: the loss of one training step. And what crafting examples in the middle of training needs.
+
+Its random numbers are a function of (seed, epoch, step): a resumed run draws those of an uninterrupted one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from shconv.attacks.objective import log_odds
+from shconv.errors import InputError
+from shconv.training.checkpoint import ModelConfig
+
+STREAM = 16  # the second word of a SeedSequence: apart from the draws for the images' order and augmentation
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a training step lends to a defence, beside the network and the batch."""
+
+    generator: torch.Generator  # on the images' device
+    precision: torch.dtype | None = None  # of autocast; None: float32 throughout
+    label_smoothing: float = 0.0
+
+    def logits(self, model: nn.Module, x: Tensor) -> Tensor:
+        """float32 (B, K), by a forward pass in the training's precision."""
+        with torch.autocast(x.device.type, self.precision, enabled=self.precision is not None):
+            logits: Tensor = model(x)
+        return logits.float()
+
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The mean () over logits (B, K) and labels (B,), smoothed as the recipe says."""
+        return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+
+
+class Trained(NamedTuple):
+    """What a step of training is made of, and what it shows."""
+
+    loss: Tensor
+    """(): to be minimised."""
+    logits: Tensor
+    """(B, K) of the clean images, or of the attacked ones where the network is trained on those alone."""
+    attacked: Tensor | None
+    """(B, K) of the attacked images; None where there are none."""
+
+
+class Defence(ABC):
+    """A defence is a frozen set of hyper-parameters with one method. It leaves the network as it found it, but for the
+    running statistics of its batch norms, which see each step once."""
+
+    name: ClassVar[str]
+    eps: float | None = None  # L-infinity budget of the examples trained on, of 1; None: it trains on none
+
+    @abstractmethod
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Trained:
+        """For images x (B, C, H, W) in [0, 1] and labels y int64 (B,); `model` is in train mode."""
+
+    def check(self, config: ModelConfig, classes: Sequence[str]) -> None:
+        """Raises InputError where it cannot train the network of `config` to tell `classes` apart."""
+        if self.eps is not None and len(classes) < 2:
+            raise InputError(f"defence {self.name} needs at least 2 classes to attack, these are {len(classes)}")
+
+    def record(self) -> dict[str, Any] | None:
+        """How the network was trained, for its checkpoint, as plain values; None for plain training."""
+        return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Plain(Defence):
+    """No defence: the cross-entropy of the images as they are."""
+
+    name = "none"
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Trained:
+        logits = step.logits(model, x)
+        return Trained(step.cross_entropy(logits, y), logits, None)
+
+    def record(self) -> None:
+        return None
+
+
+def step_generator(seed: int, epoch: int, step: int, device: torch.device | str) -> torch.Generator:
+    """Random numbers of one step (both from 0); a vanilla network and its SHC twin draw the same."""
+    words = np.random.SeedSequence([seed, STREAM, epoch, step]).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(words[0]))
+
+
+@contextmanager
+def crafting(model: nn.Module) -> Iterator[None]:
+    """Passes in here compute no gradient of the parameters and leave no trace in running statistics.
+
+    A network in train mode normalises with the statistics of the crafted batch, as in the code of Wong et al. 2020 and
+    Madry et al. 2018, so the examples attack the very function that is trained next. There each crafting pass also
+    moves the running statistics; here only the training pass does.
+    """
+    norms = [part for part in model.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for norm in norms:
+            norm.track_running_stats = False
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def ascent(model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
+    """The sign of the gradient of each image's cross-entropy at x (B, C, H, W), in {-1, 0, 1}.
+
+    Taken from the log-odds, which differ by a negative factor and do not underflow, in half precision either.
+    """
+    x = x.detach().requires_grad_()
+    odds = log_odds(step.logits(model, x), y).sum()
+    return -torch.autograd.grad(odds, x)[0].sign()
+
+
+def ascend(model: nn.Module, x: Tensor, y: Tensor, step: Step, *, eps: float, step_size: float, steps: int) -> Tensor:
+    """Attacked images (B, C, H, W): from a uniform start, `steps` steps of step_size * eps up the cross-entropy, the
+    start and each step put back into the eps ball around x and into [0, 1]."""
+    low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
+    attacked = (x + torch.empty_like(x).uniform_(-eps, eps, generator=step.generator)).clamp(low, high)
+    with crafting(model):
+        for _ in range(steps):
+            attacked = (attacked + step_size * eps * ascent(model, attacked, y, step)).clamp(low, high)
+    return attacked
+
+
+def check_between(name: str, value: float, most: float) -> None:
+    """Raises InputError unless 0 < value < most."""
+    if not 0 < value < most:
+        wanted = "a finite number above 0" if most == float("inf") else f"a number above 0 and below {most:g}"
+        raise InputError(
+            f"defence: {name} is {value:g}; wanted: {wanted}" + (", such as 8/255" if name == "eps" else "")
+        )

@@ -1,0 +1,35 @@
+"""Stability training: Zheng et al. 2016. The outputs for an image and for a noisy copy of it are drawn together.
+No adversary takes part."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shconv.training.defences.base import Defence, Step, Trained, check_between
+
+
+@dataclass(frozen=True)
+class Stability(Defence):
+    """Cross-entropy of the clean image x plus alpha KL(P(x) || P(x')), x' = x + N(0, sigma^2), clipped to [0, 1].
+
+    The label says nothing about x', and the gradient passes through both outputs. x and x' pass the network as one
+    batch. The defaults are ours. Raises InputError for values out of range.
+    """
+
+    name = "stability"
+    alpha: float = 1.0
+    sigma: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_between("alpha", self.alpha, math.inf)
+        check_between("sigma", self.sigma, math.inf)
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Trained:
+        noise = torch.empty_like(x).normal_(0, self.sigma, generator=step.generator)
+        clean, noisy = step.logits(model, torch.cat([x, (x + noise).clamp(0, 1)])).chunk(2)  # (B, K) each
+        P, P_noisy = clean.log_softmax(1), noisy.log_softmax(1)
+        apart = F.kl_div(P_noisy, P, reduction="batchmean", log_target=True)
+        return Trained(step.cross_entropy(clean, y) + self.alpha * apart, clean, None)

@@ -1,0 +1,292 @@
+"""Training with a defence: what it teaches, what it leaves on disk, and that an interruption changes nothing."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shconv.data import Batch, ImageData
+from shconv.data.splits import MemorySplit
+from shconv.errors import InputError
+from shconv.training import Defence, ModelConfig, Recipe, load_checkpoint, loop, train
+from shconv.training.defences import FGSMRS, PGD, Ensemble, Plain, Source, Stability
+from shconv.training.defences.watch import collapse, pgd_accuracy
+
+pytestmark = pytest.mark.usefixtures("toy_network")
+
+DEFENCES = ["fgsm-rs", "pgd", "ensemble", "stability"]
+TIMES = {"seconds": 0, "images_per_second": 0}
+
+
+def toy_defence(name: str) -> Defence:
+    if name == "ensemble":
+        torch.manual_seed(9)
+        other = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval().requires_grad_(False)
+        return Ensemble((Source(other, ModelConfig("other", 3), ("red", "green", "blue"), 9, "abc"),), eps=0.1)
+    return {"fgsm-rs": FGSMRS(0.1), "pgd": PGD(0.1, steps=2), "stability": Stability()}[name]
+
+
+def outcome(folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
+    """All that two equal trainings agree in: the weights' file and the log without its times."""
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return (folder / "model.safetensors").read_bytes(), [row | TIMES for row in rows]
+
+
+def stop_before_batch(patch: pytest.MonkeyPatch, number: int) -> None:
+    """KeyboardInterrupt in the place of that batch, counted over all epochs."""
+    original, count = loop.training_batches, iter(range(1000))
+
+    class Stopping:
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            self.batches = original(*args, **settings)
+
+        def __len__(self) -> int:
+            return len(self.batches)
+
+        def __iter__(self) -> Iterator[Batch]:
+            for batch in self.batches:
+                if next(count) == number:
+                    raise KeyboardInterrupt
+                yield batch
+
+    patch.setattr(loop, "training_batches", Stopping)
+
+
+@pytest.mark.parametrize("name", DEFENCES)
+@pytest.mark.parametrize("at", [2, 6, 11])
+def test_interrupted_anywhere_and_continued_nothing_is_different(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str, at: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_before_batch(patch, at)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, data, recipe, tmp_path / "stopped", defence=toy_defence(name), progress=False)
+    torch.rand(at)  # another process has another random state
+    for folder in ("stopped", "whole"):
+        train(config, data, recipe, tmp_path / folder, defence=toy_defence(name), progress=False)
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+
+
+def test_its_random_numbers_depend_on_the_seed_and_leave_the_rest_of_the_randomness_alone(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, toy_network: Callable[..., None]
+) -> None:
+    toy_network(lambda classes, width: nn.Sequential(nn.Flatten(), nn.Linear(192, classes)))
+    still = replace(recipe, epochs=1, learning_rate=1e-30, weight_decay=0.0, warmup_epochs=0)
+    trained = {
+        (seed, defence.name): train(
+            config, data, still, tmp_path / f"{seed}{defence.name}", defence=defence, seed=seed, progress=False
+        )
+        for seed in (0, 1)
+        for defence in (Plain(), FGSMRS(0.1))
+    }
+    for seed in (0, 1):  # the same initial weights with and without
+        plain, defended = (trained[seed, name].model.state_dict() for name in ("none", "fgsm-rs"))
+        assert all(torch.equal(plain[key], defended[key]) for key in plain)
+    losses = {key: result.history[0]["loss"] for key, result in trained.items()}
+    assert len(set(losses.values())) == 4
+
+
+@pytest.mark.parametrize("name", DEFENCES)
+def test_the_checkpoint_says_how_it_was_trained_and_the_log_how_it_went(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
+) -> None:
+    result = train(config, data, recipe, tmp_path, defence=toy_defence(name), progress=False)
+    _, _, info = load_checkpoint(tmp_path)
+    assert (
+        info["defence"]
+        == {
+            "fgsm-rs": {"name": "fgsm-rs", "eps": 0.1, "step_size": 1.25},
+            "pgd": {"name": "pgd", "eps": 0.1, "step_size": 0.25, "steps": 2},
+            "ensemble": {"name": "ensemble", "eps": 0.1, "sources": [{"model": "other", "seed": 9, "weights": "abc"}]},
+            "stability": {"name": "stability", "alpha": 1.0, "sigma": 0.1},
+        }[name]
+    )
+    plain = {"epoch", "loss", "train_accuracy", "test_accuracy", "images_per_second", "seconds", "learning_rate"}
+    attacked = {"adversarial_accuracy", "pgd_accuracy", "warning"} if name != "stability" else set()
+    for row in result.history:
+        assert set(row) == plain | attacked
+        if name in ("fgsm-rs", "pgd"):
+            assert row["train_accuracy"] == row["adversarial_accuracy"]
+    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == list(result.history)
+
+
+def test_a_plain_checkpoint_says_so_and_older_ones_said_nothing(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
+) -> None:
+    train(config, data, recipe, tmp_path, progress=False)
+    path = tmp_path / "config.json"
+    info = json.loads(path.read_text())
+    assert info.pop("defence") is None
+    path.write_text(json.dumps(info))
+    train(config, data, recipe, tmp_path, defence=Plain(), progress=False)
+    with pytest.raises(InputError, match=r'holds a training with defence = null, asked for is \{"name": "fgsm-rs"'):
+        train(config, data, recipe, tmp_path, defence=FGSMRS(), progress=False)
+
+
+def test_another_defences_folder_is_refused(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_before_batch(patch, 6)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, data, recipe, tmp_path, defence=FGSMRS(0.1), progress=False)
+    with pytest.raises(InputError, match=r"defence.eps = 0.1, asked for is 0.2"):
+        train(config, data, recipe, tmp_path, defence=FGSMRS(0.2))
+    with pytest.raises(InputError, match=r'defence = \{"name": "fgsm-rs".*, asked for is null'):
+        train(config, data, recipe, tmp_path)
+
+
+def test_a_source_of_other_classes_is_refused_before_anything_is_written(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
+) -> None:
+    other = replace(data, classes=("red", "green", "lime"))
+    wanted = r"trained on 3 classes \(red, green, blue\); wanted: 3 classes \(red, green, lime\)"
+    with pytest.raises(InputError, match=wanted):
+        train(config, other, recipe, tmp_path / "folder", defence=toy_defence("ensemble"))
+    assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize("name", DEFENCES)
+def test_in_bfloat16_too_the_loss_is_finite_and_falls(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
+) -> None:
+    recipe = replace(recipe, epochs=6, precision="bf16")
+    defence = Stability(sigma=0.02) if name == "stability" else replace(toy_defence(name), eps=0.01)  # type: ignore[type-var]
+    losses = [row["loss"] for row in train(config, data, recipe, tmp_path, defence=defence, progress=False).history]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+# ---- robust and brittle features
+
+ROBUST, BRITTLE = 12, 5  # levels of 255: more and less than eps 8/255
+
+
+def two_features(n: int, seed: int) -> MemorySplit:
+    """Red tells nine in ten images by more levels than the budget can undo; green all of them, by fewer."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    side = 2 * labels - 1
+    pixels = np.full((n, 3, 8, 8), 128) + rng.integers(-2, 3, (n, 3, 8, 8))
+    pixels[:, 0] += (ROBUST * side * np.where(rng.random(n) < 0.9, 1, -1))[:, None, None]
+    pixels[:, 1] += (BRITTLE * side)[:, None, None]
+    return MemorySplit(torch.tensor(pixels, dtype=torch.uint8), torch.tensor(labels), [str(i) for i in range(n)])
+
+
+@pytest.fixture
+def brittle(toy_network: Callable[..., None]) -> ImageData:
+    """The network is linear, on pixels about zero: its accuracy under attack is known in closed form."""
+
+    class Centred(nn.Linear):
+        def __init__(self, classes: int) -> None:
+            super().__init__(192, classes)
+            nn.init.zeros_(self.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(10 * (x - 0.5).flatten(1))
+
+    toy_network(lambda classes, width: Centred(classes))
+    return ImageData("two features", ("dark", "light"), two_features(200, 0), two_features(200, 1), 8, "", 0)
+
+
+def robust_accuracy(model: nn.Module, split: MemorySplit, eps: float) -> float:
+    """Of a linear network with two classes, exactly: the margin must exceed eps times the L1 norm of its gradient."""
+    x = (split.images.float() / 255).requires_grad_()
+    logits = model(x)
+    margin = logits.gather(1, split.labels[:, None])[:, 0] - logits.gather(1, 1 - split.labels[:, None])[:, 0]
+    (gradient,) = torch.autograd.grad(margin.sum(), x)
+    return (margin > eps * gradient.flatten(1).abs().sum(1)).float().mean().item()
+
+
+@pytest.mark.parametrize("defence", [FGSMRS(), PGD()], ids=lambda defence: defence.name)
+def test_adversarial_training_gives_up_the_feature_that_the_budget_can_undo(
+    tmp_path: Path, brittle: ImageData, config: ModelConfig, defence: Defence
+) -> None:
+    recipe = Recipe(12, 20, 0.1, weight_decay=0.0, schedule="cosine", augmentation="none")
+    config = replace(config, num_classes=2)
+    plain = train(config, brittle, recipe, tmp_path / "plain", progress=False)
+    defended = train(config, brittle, recipe, tmp_path / "defended", defence=defence, progress=False)
+    plainly, robustly = (robust_accuracy(each.model, brittle.test, 8 / 255) for each in (plain, defended))
+    assert plain.test_accuracy == 1
+    assert plainly < 0.2
+    assert 0.85 < robustly <= defended.test_accuracy < 1
+    assert defended.history[-1]["pgd_accuracy"] == robust_accuracy_watched(defended.model, brittle)
+    assert 0.8 < defended.history[-1]["adversarial_accuracy"] < 1
+
+
+def robust_accuracy_watched(model: nn.Module, data: ImageData) -> float:
+    """The closed form on the images that are watched, found by what the watch asks the network."""
+    assert isinstance(data.train, MemorySplit)
+    seen: list[Tensor] = []
+    hook = model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    pgd_accuracy(model, data.train, 1e-9, 0, "cpu")
+    hook.remove()
+    pixels = (seen[0] * 255).round().to(torch.uint8)
+    at = [int((data.train.images == each).flatten(1).all(1).nonzero()[0]) for each in pixels]
+    assert len(set(at)) == len(at) == 128
+    return robust_accuracy(model, MemorySplit(data.train.images[at], data.train.labels[at], []), 8 / 255)
+
+
+# ---- the watch
+
+
+def test_the_watch_leaves_the_network_as_it_is_and_sees_the_same_each_time(
+    data: ImageData, config: ModelConfig
+) -> None:
+    model = config.build()
+    model(torch.rand(8, 3, 8, 8))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert data.train is not None
+    state = torch.get_rng_state()
+    first, again = (pgd_accuracy(model, data.train, 0.02, 3, "cpu") for _ in range(2))
+    assert first == again
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not model.training
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "warned"),
+    [
+        ([0.0], False),
+        ([0.1, 0.3, 0.4], False),
+        ([0.4, 0.3, 0.21], False),
+        ([0.1, 0.4, 0.35, 0.19], True),
+        ([0.4, 0.0], True),
+        ([0.4, 0.0, 0.3], False),
+    ],
+)
+def test_a_fall_of_more_than_a_fifth_below_the_best_is_called_catastrophic(
+    accuracies: list[float], warned: bool
+) -> None:
+    said = collapse([{"pgd_accuracy": each} for each in accuracies])
+    assert (said is not None) == warned
+    if said is not None:
+        assert f"fell from {max(accuracies):.1%} to {accuracies[-1]:.1%}" in said
+
+
+def test_the_lines_of_an_epoch_show_the_attacked_accuracies_and_the_warning(
+    tmp_path: Path,
+    data: ImageData,
+    config: ModelConfig,
+    recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    falling = iter([0.5, 0.4, 0.1])
+    monkeypatch.setattr(loop, "pgd_accuracy", lambda *_: next(falling))
+    result = train(config, data, recipe, tmp_path, defence=FGSMRS(0.1))
+    title, *lines = capsys.readouterr().err.splitlines()
+    assert title.startswith("toy, seed 0, defence fgsm-rs, on toy: ")
+    assert [line.split()[0] for line in lines] == ["epoch", "epoch", "epoch", "warning:"]
+    assert "PGD 50.00%" in lines[0]
+    assert f"adversarial {result.history[0]['adversarial_accuracy']:6.2%}" in lines[0]
+    assert "catastrophic overfitting" in lines[3]
+    assert [row["warning"] is None for row in result.history] == [True, True, False]
+    assert result.history[2]["warning"] in lines[3]
