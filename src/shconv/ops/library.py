@@ -42,6 +42,13 @@ def call(function: str, numbers: Sequence[int], *arguments: int | Tensor | None)
 
 
 @functools.cache
+def has_bfloat16() -> bool:
+    """Whether the library was compiled for bfloat16 tiles (AMX) and the system lets this process use them."""
+    library = kernels()
+    return not isinstance(library, str) and bool(library.shconv_has_bfloat16())
+
+
+@functools.cache
 def torch_threads() -> ctypes.c_void_p:
     """The entry of the OpenMP runtime torch runs on, null where there is none: a second pool would fight with it."""
     try:

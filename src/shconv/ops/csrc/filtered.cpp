@@ -1,5 +1,6 @@
 // The C interface: the filtered convolution Y_n = conv(X_n, W * M_n) and its gradients, float32, one group.
 // Returns 0, or 1 when memory ran out; arrays as compiled.py describes them.
+#include "amx.h"
 #include "gather.h"
 #include "scatter.h"
 #include "statistics.h"
