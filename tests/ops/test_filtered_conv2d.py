@@ -1,5 +1,6 @@
 """The op: the reference against the formula in numpy, every formulation against the reference, and the promises of
-its docstring (layouts, memory, gradients asked for, dtypes). What it refuses is in test_refused_calls.py."""
+its docstring (layouts, memory, gradients asked for, dtypes). What it refuses is in test_refused_calls.py, what torch
+does with it (autocast, torch.func, torch.compile) in test_registration*.py."""
 
 import itertools
 import types
@@ -207,11 +208,19 @@ def test_output_is_channels_last_exactly_where_the_input_is(name: str, data: st.
     "arguments",
     [{}, {"padding": "same"}, {"dilation": (2, 1)}, {"stride": 2, "padding": 1}, {"groups": 2, "stride": (1, 2)}],
 )
-def test_gradcheck_passes_in_float64(name: str, arguments: dict[str, Any]) -> None:
+def test_gradcheck_passes_in_float64_backward_forward_batched_and_twice(name: str, arguments: dict[str, Any]) -> None:
     if name == "shifted" and {"stride", "groups"} & set(arguments):
         arguments = {"padding": (2, 0), "dilation": (1, 2)}
     call = random_call(2, 2, 2, (5, 4), (3, 2), **arguments).requiring_grad()
-    assert torch.autograd.gradcheck(lambda *leaves: Call(*leaves, arguments).outputs(formulation=name), call.leaves())
+
+    def outputs(*leaves: Tensor) -> Tensor:
+        return Call(*leaves, arguments).outputs(formulation=name)
+
+    batched = {"check_batched_grad": True}
+    assert torch.autograd.gradcheck(
+        outputs, call.leaves(), check_forward_ad=True, check_batched_forward_grad=True, **batched
+    )
+    assert torch.autograd.gradgradcheck(outputs, call.leaves(), check_fwd_over_rev=True, fast_mode=True, **batched)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -266,14 +275,6 @@ def test_the_gradients_of_x_and_of_the_weight_share_no_work(name: str) -> None:
     for_x, for_weight = flops(True, False, False), flops(False, True, False)
     assert min(for_x, for_weight) > 0
     assert for_x + for_weight <= flops(True, True, True)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_second_differentiation_is_an_error_never_a_wrong_number(name: str) -> None:
-    call = random_call().requiring_grad()
-    (dX,) = torch.autograd.grad(call.outputs(formulation=name).square().sum(), call.x, create_graph=True)
-    with pytest.raises(RuntimeError, match="autograd formula"):
-        torch.autograd.grad(dX.sum(), call.x)
 
 
 # one image does not see another
@@ -343,51 +344,3 @@ def test_low_precision_is_as_close_to_float64_as_its_rounding_allows(name: str, 
     for actual, wanted in pairs:
         error = (actual.double() - wanted).norm() / wanted.norm()
         assert error < 2 * torch.finfo(dtype).eps
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_autocast_computes_in_its_dtype_and_gradients_keep_their_tensors(name: str) -> None:
-    call = random_call(dtype=torch.float32, padding=1).requiring_grad()
-    with torch.autocast("cpu", torch.bfloat16):
-        Y = call.outputs(formulation=name)
-    assert Y.dtype == torch.bfloat16
-    gradients = torch.autograd.grad(Y.float().square().sum(), call.leaves())
-    assert {gradient.dtype for gradient in gradients} == {torch.float32}
-    assert (Y - call.expected()).norm() / call.expected().norm() < 2 * torch.finfo(torch.bfloat16).eps
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_autocast_does_not_round_the_filter_map(name: str) -> None:
-    """2.25 * (1 + 2^-8) is nearest to 2.265625 in bfloat16, in whichever order; the map rounded to bfloat16 is 1."""
-    x = weight = torch.full((1, 1, 1, 1), 1.5)
-    with torch.autocast("cpu", torch.bfloat16):
-        Y = filtered_conv2d(x, weight, torch.full((1, 1, 1), 1 + 2**-8), formulation=name)
-    assert Y.item() == 2.265625
-
-
-def test_autocast_leaves_float64_alone_as_torchs_convolution_does() -> None:
-    call = random_call()
-    with torch.autocast("cpu", torch.bfloat16):
-        assert F.conv2d(call.x, call.weight).dtype == call.outputs().dtype == torch.float64
-
-
-# torch.library
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("N", [3, 0])
-def test_opcheck_passes_on_the_forward_op(name: str, N: int) -> None:
-    call = random_call(N, dtype=torch.float32, bias=False).requiring_grad()
-    torch.library.opcheck(torch.ops.shconv.filtered_conv2d.default, (*call.leaves(), [1, 1], [1, 0], [1, 2], 1, name))
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("mask", [(True, True, True), (True, False, False), (False, True, False), (False, False, True)])
-@pytest.mark.parametrize("N", [3, 0])
-def test_opcheck_passes_on_the_backward_op(name: str, mask: tuple[bool, bool, bool], N: int) -> None:
-    call = random_call(N, dtype=torch.float32, bias=False)
-    dY = torch.randn(N, 6, 7, 2)
-    torch.library.opcheck(
-        torch.ops.shconv.filtered_conv2d_backward.default,
-        (dY, *call.leaves(), [1, 1], [1, 0], [1, 2], 1, name, list(mask)),
-    )

@@ -1,6 +1,7 @@
 """The filtered convolution: one definition (reference) and several ways to compute it."""
 
 from shconv.ops import reference
-from shconv.ops.op import FORMULATIONS, filtered_conv2d
+from shconv.ops.formulations import FORMULATIONS
+from shconv.ops.op import filtered_conv2d
 
 __all__ = ["FORMULATIONS", "filtered_conv2d", "reference"]
