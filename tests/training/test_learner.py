@@ -5,6 +5,7 @@ import torch
 
 import shconv
 from shconv.errors import InputError
+from shconv.ops import library
 from shconv.training import RECIPES, Recipe
 from shconv.training.learner import autocast_dtype, parameter_groups
 
@@ -55,10 +56,13 @@ def test_without_gradient_a_step_shrinks_each_group_by_its_own_decay() -> None:
         torch.testing.assert_close(parameter.detach(), left * before[name])
 
 
-def test_precision_follows_the_device_unless_asked_for() -> None:
+@pytest.mark.parametrize("tiles", [False, True])
+def test_precision_follows_the_device_unless_asked_for(tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "has_bfloat16", lambda: tiles)
+    auto = torch.bfloat16 if tiles else None
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     asked: dict[str, Recipe] = {p: replace(RECIPE, precision=p) for p in ("auto", "float32", "bf16", "fp16")}  # type: ignore[arg-type]
-    assert [autocast_dtype(asked[p], cpu) for p in ("auto", "float32", "bf16")] == [None, None, torch.bfloat16]
+    assert [autocast_dtype(asked[p], cpu) for p in ("auto", "float32", "bf16")] == [auto, None, torch.bfloat16]
     assert [autocast_dtype(r, cuda) for r in asked.values()] == [torch.bfloat16, None, torch.bfloat16, torch.float16]
     with pytest.raises(InputError, match="fp16 needs a CUDA device, this is cpu"):
         autocast_dtype(asked["fp16"], cpu)

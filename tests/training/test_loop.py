@@ -100,7 +100,7 @@ def test_the_losses_logged_are_the_means_over_the_images(
 ) -> None:
     toy_network(lambda classes, width: nn.Sequential(nn.Flatten(), nn.Linear(192, classes)))
     seen = batches_of(monkeypatch)
-    slow = replace(recipe, epochs=1, learning_rate=1e-30, weight_decay=0.0, warmup_epochs=0)
+    slow = replace(recipe, epochs=1, learning_rate=1e-30, weight_decay=0.0, warmup_epochs=0, precision="float32")
     result = train(config, data, slow, tmp_path, progress=False)
     images, labels = torch.cat([b.images for b in seen]).float() / 255, torch.cat([b.labels for b in seen])
     logits = result.model(images)

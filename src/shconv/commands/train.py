@@ -47,9 +47,9 @@ class Train(DataOptions):
     hyper_weight_decay: float | None = None
     """L2 factor of the hypernetworks' parameters alone; by default weight_decay."""
     precision: Literal["auto", "float32", "bf16", "fp16"] | None = None
-    """In place of the recipe's."""
-    channels_last: bool = False
-    """Train in the channels-last layout."""
+    """In place of the recipe's auto: bf16 mixed precision on CUDA and on CPUs with matrix tiles (AMX), else float32."""
+    channels_last: bool = True
+    """Train in the channels-last layout, which is faster."""
     defence: Literal["none", "fgsm-rs", "pgd", "ensemble", "stability"] = "none"
     """Random-start FGSM, PGD or ensemble adversarial training, or stability training."""
     defence_eps: float | str | None = None
@@ -92,7 +92,7 @@ class Train(DataOptions):
         recipe = recipe_for(self.recipe, self.epochs)
         names = ("batch_size", "learning_rate", "weight_decay", "hyper_weight_decay", "precision")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return replace(recipe, channels_last=self.channels_last or recipe.channels_last, **changes)
+        return replace(recipe, channels_last=self.channels_last and recipe.channels_last, **changes)
 
     def _defence(self) -> Defence:
         asked = {

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from shconv.errors import InputError
+from shconv.ops import library
 from shconv.training.checkpoint import ModelConfig
 from shconv.training.recipe import Recipe
 
@@ -73,5 +74,6 @@ def autocast_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
     """The recipe's precision on this device; None is float32. Raises InputError for fp16 without CUDA."""
     if recipe.precision == "fp16" and device.type != "cuda":
         raise InputError(f"precision fp16 needs a CUDA device, this is {device.type}: take bf16, float32 or auto")
-    auto = torch.bfloat16 if device.type == "cuda" else None
+    fast = device.type == "cuda" or (device.type == "cpu" and library.has_bfloat16())  # also SHC's own kernels
+    auto = torch.bfloat16 if fast else None
     return {"auto": auto, "float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
