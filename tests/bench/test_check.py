@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import shconv
 import shconv.bench.check as check
 from shconv import create_model
 from shconv.bench.check import defined, deviation, layers_deviation, results
@@ -74,3 +75,13 @@ def test_nothing_but_zeros_is_right_where_the_definition_gives_zeros() -> None:
     wanted = defined(*given, GEOMETRY)
     assert deviation(results(convolution, *given), wanted, weight) == ""
     assert deviation({"Y": torch.full((3, 7, 5, 5), 1e-9)}, wanted, weight).startswith("wrong Y: off by inf")
+
+
+def test_a_layer_with_a_wrong_filter_map_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 only: the float64 copy that it is compared with is right."""
+    network = create_model("plain10_shc", 3, stem="small", width=2)
+    plain = shconv.SHConv2d.filter_map
+    monkeypatch.setattr(
+        shconv.SHConv2d, "filter_map", lambda layer, x: plain(layer, x) * (1 + 0.01 * (x.element_size() == 4))
+    )
+    assert layers_deviation(network, torch.rand(2, 3, 16, 16)).startswith("wrong filter map: off by ")

@@ -1,5 +1,6 @@
 """Is a result the definition's but for rounding? Asked of every formulation and layer before its speed is printed."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from shconv.routes import shc_layers
 
 Convolution = Callable[[Tensor, Tensor, Tensor], Tensor]  # x, weight, M -> Y
 Results = dict[str, Tensor]
+_MAP_ROUNDING = 1e-3  # of a filter map from float32 statistics; a TF32 hypernetwork stays below it
 
 
 def results(convolution: Convolution, x: Tensor, weight: Tensor, M: Tensor, dY: Tensor) -> Results:
@@ -80,6 +82,9 @@ def layers_deviation(network: nn.Module, images: Tensor) -> str:
 def _layer_deviation(layer: Any, x: Tensor) -> str:
     M = layer.filter_map(x).detach()
     with torch.autocast(x.device.type, enabled=False):
+        off = float((M - copy.deepcopy(layer).double().filter_map(x.double())).abs().max())
+        if not off <= _MAP_ROUNDING:
+            return f"wrong filter map: off by {off:.1e}, of values between 0 and 1"
         geometry = Geometry(layer.stride, layer.padding, layer.dilation, layer.groups)
         weight = layer.weight.detach().to(x.dtype)
         size = geometry.output_size(x, weight)

@@ -39,9 +39,16 @@ class Measurement:
 
 def machine(device: torch.device) -> dict[str, str]:
     """Where the numbers come from."""
-    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    gpu = _gpu(device) if device.type == "cuda" else {}
     threads = str(torch.get_num_threads())
     return {"processor": processor(), **gpu, "threads": threads, "torch": torch.__version__}
+
+
+def _gpu(device: torch.device) -> dict[str, str]:
+    """float32 convolutions may be TF32, on both sides of a ratio."""
+    cuda, cudnn = str(torch.version.cuda), str(torch.backends.cudnn.version())
+    tf32 = "allowed" if torch.backends.cudnn.allow_tf32 else "not allowed"
+    return {"gpu": torch.cuda.get_device_name(device), "cuda": cuda, "cudnn": cudnn, "tf32": tf32}
 
 
 def table(title: str, measurements: Sequence[Measurement]) -> Group:

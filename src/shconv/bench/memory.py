@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from shconv.bench.setting import Setting
+from shconv.bench.timing import Work
 
 _SLACK = 2**23
 _STEPS = 3  # the optimiser's state is there from the second on
@@ -25,6 +26,8 @@ def peak_memory(setting: Setting) -> int | str:
         return "peak memory on the CPU is measured on Linux only"
     if on_cpu and setting.compiled:
         return "torch.compile's own memory would be counted with the step's"
+    if not on_cpu:
+        torch.cuda.empty_cache()  # room for the process
     told = json.dumps({"setting": asdict(setting), "threads": torch.get_num_threads()})
     command = [sys.executable, "-m", "shconv.bench.memory", told]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **_EXACT})
@@ -37,7 +40,9 @@ def peak_memory(setting: Setting) -> int | str:
 
 def _measured(setting: Setting) -> int:
     if torch.device(setting.device).type == "cuda":
-        _train(setting)
+        step = _train(setting)
+        torch.cuda.reset_peak_memory_stats()  # the first steps compiled, tuned, and tried formulations
+        step()
         return torch.cuda.max_memory_allocated()
     _train(replace(setting, batch=2, image_size=32 if setting.small else 65))  # loads the code that a step needs
     _peak_reset()
@@ -46,12 +51,14 @@ def _measured(setting: Setting) -> int:
     return _most_resident() - before
 
 
-def _train(setting: Setting) -> None:
+def _train(setting: Setting) -> Work:
+    """The training step, taken a few times."""
     network = setting.build()
     setting.prepare(network)
     step = setting.training_step(network)
     for _ in range(_STEPS):
         step()
+    return step
 
 
 def _peak_reset() -> None:

@@ -21,7 +21,8 @@ def interleaved(
 ) -> dict[str, float]:
     """Median seconds of each contender over the rounds, which follow one uncounted round and keep the order given.
 
-    tick is called after every round, the uncounted one included.
+    tick is called after every round, the uncounted one included. On a GPU what is shorter than its launches, some tens
+    of microseconds each, is timed as its launches.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     with _no_garbage_collection():

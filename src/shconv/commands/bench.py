@@ -83,6 +83,7 @@ class Bench:
         self.check()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        torch.backends.cudnn.benchmark = True  # cuDNN measures its choices as we do ours
         about = machine(self._device)
         wide = sys.stdout.isatty() or "COLUMNS" in os.environ
         console = Console(width=None if wide else 160)  # a file has room for the table

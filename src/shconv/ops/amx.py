@@ -1,9 +1,9 @@
-"""Formulation "amx": bfloat16 on the matrix tiles of processors that have them (Intel's AMX), in C++ built on first use.
+"""Formulation "amx": bfloat16 on the matrix tiles of processors that have them (Intel's AMX), C++ built on first use.
 Sums are float32. M scales what leaves the tiles, or where images are large 32 output channels of the weight at a time.
 
-Memory beside the results: a copy of the weight; for each thread, padded, the images that share one visit of it, 1 MB or
-one image; for the gradient of the weight 16 MB of padded images, or one image, and its sums in float32, once or for each
-thread. Threads keep these buffers between calls; no image's kernel outlives 32 of its channels.
+Memory beside the results: a copy of the weight; for each thread, padded, the images that share one visit of it, 1 MB
+or one image; for the gradient of the weight 16 MB of padded images, or one image, and its sums in float32, once or for
+each thread. Threads keep these buffers between calls; no image's kernel outlives 32 of its channels.
 
 The output, dX and dM of an image have the same bits whatever else is in the batch and however many threads there are.
 """
