@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shconv.errors import InputError
-from shconv.ops import filtered_conv2d
+from shconv.ops import filtered_conv2d, hypernetwork
 from shconv.ops.geometry import IntOrPair
 from shconv.ops.statistics import channel_mean_variance
 from shconv.routes import Routes, scale_gradient
@@ -22,7 +22,7 @@ def channel_statistics(x: Tensor, statistics: tuple[Statistic, ...] = ("mean", "
     sigma = sqrt(population variance + eps), which has a gradient on a constant channel too (eps is ours, not the
     paper's). Computed in float32 at least.
     """
-    mu, sigma_squared = channel_mean_variance(at_least_float32(x))  # (N, D) each
+    mu, sigma_squared = channel_mean_variance(x)  # (N, D) each
     values = {"mean": mu, "std": (sigma_squared + eps).sqrt()}
     return torch.cat([values[name] for name in statistics], dim=1)
 
@@ -58,6 +58,9 @@ class Hypernetwork(nn.Module):
         self.output = nn.Linear(hidden_features, kernel_size[0] * kernel_size[1], device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        if hypernetwork.fused(x):  # what stands below, in one op
+            M = hypernetwork.filter_map(x, self.hidden, self.output, self.statistics, self.eps)
+            return M.view(-1, *self.kernel_size)
         with torch.autocast(x.device.type, enabled=False):
             s = channel_statistics(x, self.statistics, self.eps)
             hidden = F.relu(_linear(self.hidden, s))
@@ -134,11 +137,6 @@ class SHConv2d(nn.Conv2d):
         stride: Any = self.stride
         dilation: Any = self.dilation
         return filtered_conv2d(X, self.weight, M, self.bias, stride, padding, dilation, self.groups)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """bfloat16 and float16 become float32; float32 and float64 stay."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _linear(layer: nn.Linear, s: Tensor) -> Tensor:

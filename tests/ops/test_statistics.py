@@ -73,6 +73,19 @@ def test_the_gradient_is_torchs(shape, dtype, layout):
     torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=10 * tolerance(dtype), atol=10 * tolerance(dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+@layouts
+def test_low_precision_is_widened_before_anything_is_summed_and_only_the_gradient_rounded(dtype, layout):
+    x = images((2, 5, 8, 7), dtype, layout)
+    low, wide = x.clone().requires_grad_(), x.float().requires_grad_()
+    got, wanted = channel_mean_variance(low), channel_mean_variance(wide)
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+    gradients = torch.randn(2, 5), torch.randn(2, 5)
+    torch.autograd.backward(got, gradients)
+    torch.autograd.backward(wanted, gradients)
+    assert torch.equal(low.grad, wide.grad.to(dtype))
+
+
 @pytest.mark.parametrize("used", [0, 1])
 @dtypes
 def test_one_result_alone_passes_its_gradient(used, dtype):
@@ -86,7 +99,15 @@ def test_one_result_alone_passes_its_gradient(used, dtype):
 @layouts
 def test_gradcheck(layout):
     x = images((2, 3, 3, 4), torch.float64, layout).requires_grad_()
-    assert torch.autograd.gradcheck(channel_mean_variance, (x,))
+    assert torch.autograd.gradcheck(channel_mean_variance, (x,), check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(channel_mean_variance, (x,))
+
+
+@layouts
+def test_vmap_is_a_loop(layout):
+    x = images((4, 3, 3, 4), torch.float64, layout).unflatten(0, (2, 2))
+    for got, *wanted in zip(torch.func.vmap(channel_mean_variance)(x), *map(channel_mean_variance, x), strict=True):
+        torch.testing.assert_close(got, torch.stack(wanted))
 
 
 @layouts

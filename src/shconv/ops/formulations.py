@@ -1,12 +1,14 @@
 """The ways to compute a filtered convolution, by name, and the choice among them by shape and device."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from shconv.errors import InputError
-from shconv.ops import amx, compiled, grouped, shifted, triton, unfold
+from shconv.ops import amx, compiled, grouped, shifted, triton, tuning, unfold
 from shconv.ops.geometry import Geometry
 
 
@@ -22,28 +24,52 @@ class Formulation(Protocol):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]: ...
 
 
+Run = Callable[[Formulation], tuning.Results]
+
 FORMULATIONS: dict[str, Formulation] = {
     "compiled": compiled,
     "amx": amx,
     "grouped": grouped,
     "unfold": unfold,
     "shifted": shifted,
-    "triton": triton,  # on request only: its kernels have not yet been timed on a GPU
+    "triton": triton,
 }
 
+_MEASURED_ON = ("cuda",)
 _KERNELS = {"cpu": ("compiled", "amx")}  # by type of device: chosen wherever they serve, the first first
 
 
-def find(name: str, x: Tensor, weight: Tensor, geometry: Geometry) -> Formulation:
+def find(
+    name: str, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, mask: Sequence[bool], run: Run
+) -> Formulation:
     """The formulation of that name, or the one chosen for "auto". Raises InputError if it cannot serve the call.
 
     Called inside the op, where torch.compile does not look: the first call may build the compiled kernels.
     """
     if name == "auto":
-        return FORMULATIONS[choose(x, weight, geometry, x.device)]
+        chosen = choose(x, weight, geometry, x.device)
+        if x.device.type in _MEASURED_ON:
+            chosen = _fastest(chosen, x, weight, M, geometry, mask, run)
+        return FORMULATIONS[chosen]
     if reasons := FORMULATIONS[name].reasons_against(x, weight, geometry):
         raise InputError(f"formulation {name!r} cannot serve this call: {'; '.join(reasons)}")
     return FORMULATIONS[name]
+
+
+def _fastest(
+    rule: str, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, mask: Sequence[bool], run: Run
+) -> str:
+    """On CUDA the choice is measured, wherever it may be."""
+    key = tuning.key(x, weight, M, geometry, mask)
+    if name := tuning.remembered(key):
+        return name
+    serving = {
+        name: partial(run, each)
+        for name, each in FORMULATIONS.items()
+        if tuning.affordable(name, x, weight, geometry) and not each.reasons_against(x, weight, geometry)
+    }
+    with torch.cuda.device_of(x):
+        return tuning.fastest(key, serving, "unfold", rule, x.dtype)
 
 
 def choose(x: Tensor, weight: Tensor, geometry: Geometry, device: torch.device) -> str:
@@ -55,6 +81,9 @@ def choose(x: Tensor, weight: Tensor, geometry: Geometry, device: torch.device) 
     for name in _KERNELS.get(device.type, ()):
         if not FORMULATIONS[name].reasons_against(x, weight, geometry):
             return name
+    # Not measured, but it reads x once where unfold writes it T times, and is on tensor cores.
+    if device.type == "cuda" and x.dtype.itemsize == 2 and not triton.reasons_against(x, weight, geometry):
+        return "triton"
     height, width = geometry.output_size(x, weight)
     activations = x[0].numel() + weight.shape[0] * height * width if len(x) else 0
     if weight.numel() <= 2 * activations:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from shconv.ops.formulations import find
+from shconv.ops.formulations import Formulation, find
 from shconv.ops.geometry import Geometry, memory_format
 from shconv.ops.modes import autocast_off, refuse_tangents
 
@@ -27,8 +27,12 @@ def forward(
     geometry = _geometry(stride, padding, dilation, groups)
     if x.numel() == 0:
         return x.new_empty(len(x), len(weight), *geometry.output_size(x, weight))
+
+    def run(each: Formulation) -> list[Tensor]:
+        return [each.forward(x, weight, filter_map, geometry)]
+
     with autocast_off(x):
-        Y = find(formulation, x, weight, geometry).forward(x, weight, filter_map, geometry)
+        (Y,) = run(find(formulation, x, weight, filter_map, geometry, (), run))
     return Y.contiguous(memory_format=memory_format(x))
 
 
@@ -60,9 +64,12 @@ def backward(
     else:
         geometry = _geometry(stride, padding, dilation, groups)
         needs = (mask[0], mask[1], mask[2])
-        chosen = find(formulation, x, weight, geometry)
+
+        def run(each: Formulation) -> tuple[Tensor | None, ...]:
+            return each.backward(dY, x, weight, filter_map, geometry, needs)
+
         with autocast_off(x):
-            gradients = chosen.backward(dY, x, weight, filter_map, geometry, needs)
+            gradients = run(find(formulation, x, weight, filter_map, geometry, needs, run))
     dX, dW, dM = (_like(gradient, of) for gradient, of in zip(gradients, inputs, strict=True))
     return dX, dW, dM
 

@@ -1,52 +1,77 @@
 """Mean and variance of every channel of every image, as one op: a single visit of the input in each direction.
-The compiled kernels do it on the CPU in float32; elsewhere torch does."""
+The compiled kernels do it on the CPU in float32, Triton's on CUDA; elsewhere torch does."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from shconv.ops import library
+from shconv.ops import library, triton_runtime
+from shconv.ops.modes import transforming
 
 
 def channel_mean_variance(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population variance over the pixels: x (N, D, H, W) -> (N, D) and (N, D), in x's dtype.
-
-    Can be differentiated once, like the filtered convolution itself.
+    """Mean and population variance over the pixels: x (N, D, H, W) -> (N, D) and (N, D), in x's dtype or float32,
+    whichever is more precise. Differentiable like the filtered convolution itself.
     """
-    mean, variance = _forward(x)
+    mean, variance = _plain(x) if transforming() else _forward(x)
+    return mean, variance
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """bfloat16 and float16 become float32; float32 and float64 stay."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _plain(x: Tensor) -> tuple[Tensor, Tensor]:
+    variance, mean = torch.var_mean(at_least_float32(x), dim=(2, 3), correction=0)
     return mean, variance
 
 
 @torch.library.custom_op("shconv::channel_mean_variance", mutates_args=())
 def _forward(x: Tensor) -> tuple[Tensor, Tensor]:
+    if x.numel() == 0:
+        x = at_least_float32(x)
+        return x.new_zeros(x.shape[:2]), x.new_zeros(x.shape[:2])
+    if _triton_serves(x):
+        from shconv.ops import triton_statistics
+
+        return triton_statistics.mean_variance(x)
+    x = at_least_float32(x)
     if _compiled_serves(x):
         mean, variance = x.new_empty(x.shape[:2]), x.new_empty(x.shape[:2])
         _call("shconv_mean_variance", x, mean, variance)
         return mean, variance
-    if x.numel() == 0:
-        return x.new_zeros(x.shape[:2]), x.new_zeros(x.shape[:2])
-    variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
-    return mean, variance
+    return _plain(x)
 
 
 @_forward.register_fake
 def _(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape[:2]), x.new_empty(x.shape[:2])
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.new_empty(x.shape[:2], dtype=dtype), x.new_empty(x.shape[:2], dtype=dtype)
 
 
 @torch.library.custom_op("shconv::channel_mean_variance_backward", mutates_args=())
-def _backward(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) -> Tensor:
+def channel_mean_variance_backward(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) -> Tensor:
+    if _triton_serves(x):
+        from shconv.ops import triton_statistics
+
+        return triton_statistics.input_gradient(x, mean, dmean.contiguous(), dvariance.contiguous())
+    dtype, x = x.dtype, at_least_float32(x)
     if _compiled_serves(x):
         dx = torch.empty_like(x)
         _call("shconv_mean_variance_backward", x, mean, dmean.contiguous(), dvariance.contiguous(), dx)
-        return dx
+        return dx.to(dtype)
+    return _plain_backward(x, mean, dmean, dvariance).to(dtype)
+
+
+def _plain_backward(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) -> Tensor:
     pixels = x.shape[2] * x.shape[3]
     slope, level = 2 * dvariance / pixels, dmean / pixels  # (N, D)
     return torch.addcmul(level[:, :, None, None], slope[:, :, None, None], x - mean[:, :, None, None])
 
 
-@_backward.register_fake
+@channel_mean_variance_backward.register_fake
 def _(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) -> Tensor:
     return torch.empty_like(x)
 
@@ -57,7 +82,11 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor
 
 def _autograd(ctx: Any, dmean: Tensor, dvariance: Tensor) -> Tensor:
     x, mean = ctx.saved_tensors
-    dX: Tensor = _backward(x, mean, dmean, dvariance)
+    dX: Tensor
+    if torch.is_grad_enabled():  # it will itself be differentiated
+        dX = _plain_backward(at_least_float32(x), _plain(x)[0], dmean, dvariance).to(x.dtype)
+    else:
+        dX = channel_mean_variance_backward(x, mean, dmean, dvariance)
     return dX
 
 
@@ -65,9 +94,17 @@ _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
 def _compiled_serves(x: Tensor) -> bool:
-    dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
     kind = x.device.type == "cpu" and x.dtype == torch.float32
-    return kind and dense and not isinstance(library.kernels(), str)
+    return kind and _dense(x) and not isinstance(library.kernels(), str)
+
+
+def _triton_serves(x: Tensor) -> bool:
+    kind = x.is_cuda and x.dtype in triton_runtime.DTYPES and x[0].numel() < triton_runtime.COUNTED
+    return kind and _dense(x) and not triton_runtime.reason_against(x.device.index)
+
+
+def _dense(x: Tensor) -> bool:
+    return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _call(function: str, x: Tensor, *tensors: Tensor) -> None:

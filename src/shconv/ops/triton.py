@@ -1,15 +1,15 @@
 """Formulation "triton": implicit matrix products on the GPU, scaled for each image and tap where they are accumulated.
-Checked in Triton's interpreter and compiled for sm_90, but never timed on a device: so "auto" does not choose it.
+Checked in Triton's interpreter and compiled for sm_90, but never timed on a device.
 
 Images are worked on channels last (others are copied) and come out in x's layout. float32 is multiplied as
-torch.backends.cuda.matmul allows, accumulated always in float32; no result depends on the order in which blocks run.
+torch.backends.cudnn.conv allows, accumulated always in float32; no result depends on the order in which blocks run.
 Memory beside the results: the weight where it is not channels last; partial sums of dM, T floats for every 64 pixels
 and 64 channels of x; of dW, 33 MB, or one weight in float32 if that is larger. No image's kernel exists.
 
-The first call for a geometry tries a few tilings; Triton keeps the fastest in its cache on disk.
+The first call for a geometry tries a few tilings; Triton keeps the fastest in its cache on disk. Where tuning.measures
+is false, one fixed tiling serves.
 """
 
-import importlib.util
 import math
 import os
 from collections.abc import Iterator
@@ -18,28 +18,31 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from shconv.ops import triton_runtime
 from shconv.ops.geometry import Geometry, Pair, memory_format
+from shconv.ops.triton_runtime import COUNTED, DTYPES
 
-_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-_COUNTED = 2**31 - 2**16  # pixels, and the weight's elements, are counted in 32 bits, addresses in 64
 _PART_TILES = 512  # tiles of 128 x 128 the parts of dW may have together: a few for each multiprocessor
+_MOST_ROWS = 128  # of any tile
 _CHUNKS = 8  # of 64 pixels, the least a part of dW is worth
 
 
 def reasons_against(x: Tensor, weight: Tensor, geometry: Geometry) -> list[str]:
     """Why this formulation cannot serve the call; empty where it can."""
     reasons = []
-    if importlib.util.find_spec("triton") is None:
+    if not triton_runtime.installed():
         reasons.append("triton is not installed")
-    if x.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+    elif x.is_cuda and (reason := triton_runtime.reason_against(x.device.index)):
+        reasons.append(reason)
+    if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         reasons.append(f"x must be on a CUDA device, got {x.device}")
-    if x.dtype not in _DTYPES or weight.dtype != x.dtype:
+    if x.dtype not in DTYPES or weight.dtype != x.dtype:
         reasons.append(f"x and weight must be bfloat16, float16 or float32, got {x.dtype} and {weight.dtype}")
     if geometry.groups != 1:
         reasons.append(f"groups must be 1, got {geometry.groups}")
     pixels = len(x) * max(math.prod(x.shape[2:]), math.prod(geometry.output_size(x, weight)))
-    if max(pixels, weight.numel()) >= _COUNTED:
-        reasons.append(f"fewer than {_COUNTED} pixels and weights can be counted, got {pixels} and {weight.numel()}")
+    if max(pixels, weight.numel()) >= COUNTED:
+        reasons.append(f"fewer than {COUNTED} pixels and weights can be counted, got {pixels} and {weight.numel()}")
     return reasons
 
 
@@ -56,7 +59,8 @@ def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
 
     constants = _constants(x, weight, geometry)
     with torch.cuda.device_of(x):
-        kernels.forward[grid](x=x, weight=weight, M=M.float().contiguous(), Y=Y, rows=rows, **constants)
+        scales = M.float().contiguous()
+        kernels.launch(kernels.forward, grid, x=x, weight=weight, M=scales, Y=Y, rows=rows, **constants)
     return Y.contiguous(memory_format=layout)
 
 
@@ -94,12 +98,20 @@ def _backward_input(
     constants = _constants(x, weight, geometry) | {"NEEDS_X": needs_x, "NEEDS_MAP": needs_map}
     unused = M.new_empty(0)
     constants["STEP_H"], constants["STEP_W"] = steps(geometry)
+    # One number for all classes, by the first and largest: tiles are tried before its launch only, and clear dM_parts.
+    largest = next(classes(H, W, weight, geometry))
+    places = min(_MOST_ROWS, 1 << (largest.height * largest.width - 1).bit_length())
     for pixels in classes(H, W, weight, geometry):
 
         def grid(tile: dict[str, int], area: int = pixels.height * pixels.width) -> tuple[int]:
-            return (N * _blocks(area, tile["ROWS"]) * _blocks(D, tile["COLUMNS"]),)
+            images = max(1, tile["ROWS"] // places)
+            return (_blocks(N, images) * _blocks(area, tile["ROWS"] // images) * _blocks(D, tile["COLUMNS"]),)
 
-        kernels.backward_input[grid](
+        kernels.launch(
+            kernels.backward_input,
+            grid,
+            N=N,
+            PLACES=places,
             dY=dY,
             x=x,
             weight=weight,
@@ -126,7 +138,7 @@ def _backward_weight(dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry:
         return (splits * S_h * S_w * _blocks(C, tile["ROWS"]) * _blocks(D, tile["COLUMNS"]),)
 
     constants = _constants(x, weight, geometry)
-    kernels.backward_weight[grid](dY=dY, x=x, M=M, dW_parts=parts, N=N, SPLITS=splits, **constants)
+    kernels.launch(kernels.backward_weight, grid, dY=dY, x=x, M=M, dW_parts=parts, N=N, SPLITS=splits, **constants)
     return parts.sum(0).permute(0, 3, 1, 2)
 
 

@@ -6,12 +6,16 @@ here adds atomically, so that a result does not change from run to run.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
+from shconv.ops import triton_runtime, tuning
+
+_fastest: dict[tuple[Any, ...], Any] = {}  # the tiles of every key launched so far
 _SHARED_BYTES = 227 * 1024  # of an sm_90 block
 _WIDEN = tl.constexpr(triton.knobs.runtime.interpret)  # the interpreter would multiply the bits of bfloat16 as integers
 
@@ -35,12 +39,13 @@ def _fitting(configurations: list[Any], named: dict[str, Any], **constants: Any)
         return configurations[-1:]
     columns = named["C"] if "Y" in named else named["D"]
     rows = named["C"] if "SPLITS" in named else math.inf
+    along = named["OUT_H"] * named["OUT_W"] if "SPLITS" in named else 0  # what backward_weight sums over, by image
 
     def fits(configuration: Any) -> bool:
         tile = configuration.kwargs
         operands = (tile["ROWS"] + tile["COLUMNS"]) * tile["INNER"] * size * configuration.num_stages
         wide = tile["COLUMNS"] > max(64, columns) or tile["ROWS"] > max(64, rows)
-        return operands < _SHARED_BYTES and not wide
+        return operands < _SHARED_BYTES and not wide and (tile["INNER"] > 16 or along < 64)
 
     return [each for each in configurations[:-1] if fits(each)] or configurations[-1:]
 
@@ -112,32 +117,37 @@ def forward(x, weight, M, Y, rows, H, W, OUT_H, OUT_W,
 @_tuned((128, 64, 64, 8, 3), (64, 64, 64, 8, 3), (64, 128, 64, 8, 3), (128, 128, 32, 8, 3), (64, 64, 16, 8, 3),
         key=("NEEDS_X", "NEEDS_MAP"), reset=("dM_parts",))  # fmt: skip
 @triton.jit
-def backward_input(dY, x, weight, M, dX, dM_parts, parts, H, W, OUT_H, OUT_W,
+def backward_input(dY, x, weight, M, dX, dM_parts, parts, N, H, W, OUT_H, OUT_W,
                    first_h, first_w, height, width, tap_h, taps_h, tap_w, taps_w,
                    C: tl.constexpr, D: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr,
                    STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
                    DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
                    STEP_H: tl.constexpr, STEP_W: tl.constexpr, NEEDS_X: tl.constexpr, NEEDS_MAP: tl.constexpr,
-                   PRECISION: tl.constexpr,
+                   PLACES: tl.constexpr, PRECISION: tl.constexpr,
                    ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
-    """dX, and the parts (N, parts, T) of dM: rows are input pixels of one image, columns the input channels.
+    """dX, and the parts (N, parts, T) of dM: rows are input pixels, columns the input channels.
 
     The pixels are those a stride apart from (first_h, first_w), height x width of them: all are reached by the same
     taps, taps_h x taps_w of them, steps apart from (tap_h, tap_w), and each tap reaches such pixels of one launch only.
+    A tile has PLACES of every image in it: an image's pixels, rounded up to a power of two, or all its rows.
     """
     T: tl.constexpr = S_H * S_W
+    IMAGES: tl.constexpr = ROWS // PLACES if PLACES < ROWS else 1
     blocks: tl.constexpr = (D + COLUMNS - 1) // COLUMNS
-    places = tl.cdiv(height * width, ROWS) * blocks  # programs of an image
-    n = (tl.program_id(0) // places).to(tl.int64)
-    place = tl.program_id(0) % places
-    q = (place // blocks) * ROWS + tl.arange(0, ROWS)
-    d = (place % blocks) * COLUMNS + tl.arange(0, COLUMNS)
-    wanted = q < height * width
+    tiles = tl.cdiv(height * width, ROWS // IMAGES) * blocks  # programs that share images
+    tile = tl.program_id(0) % tiles
+    first = (tl.program_id(0) // tiles).to(tl.int64) * IMAGES
+    row = tl.arange(0, ROWS)
+    n = first + row // (ROWS // IMAGES)
+    q = (tile // blocks) * (ROWS // IMAGES) + row % (ROWS // IMAGES)
+    d = (tile % blocks) * COLUMNS + tl.arange(0, COLUMNS)
+    wanted = (q < height * width) & (n < N)
     h, w = first_h + q // width * STRIDE_H, first_w + q % width * STRIDE_W
     pixels = ((n * H + h) * W + w)[:, None] * D + d[None, :]
     mask = wanted[:, None] & (d < D)[None, :]
     if NEEDS_MAP:
         X = tl.load(x + pixels, mask, 0.0)
+        image = first + tl.arange(0, IMAGES)
     sums = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(taps_h * taps_w):
         i, j = tap_h + step // taps_w * STEP_H, tap_w + step % taps_w * STEP_W
@@ -148,14 +158,16 @@ def backward_input(dY, x, weight, M, dX, dM_parts, parts, H, W, OUT_H, OUT_W,
         rows = dY + ((n * OUT_H + oh) * OUT_W + ow) * C
         G = _product(rows, inside, weight + t * D + d, d < D, T * D, C, PRECISION, ROWS, COLUMNS, INNER)
         if NEEDS_X:
-            sums += tl.load(M + n * T + t) * G
+            sums += tl.load(M + n * T + t, wanted, 0.0)[:, None] * G
         if NEEDS_MAP:
-            tl.store(dM_parts + (n * parts + place) * T + t, tl.sum(tl.sum(G * X.to(tl.float32), 1), 0))
+            shares = tl.reshape(tl.sum(G * X.to(tl.float32), 1), (IMAGES, ROWS // IMAGES))
+            tl.store(dM_parts + (image * parts + tile) * T + t, tl.sum(shares, 1), image < N)
     if NEEDS_X:
         tl.store(dX + pixels, sums.to(dX.dtype.element_ty), mask)
 
 
-@_tuned((64, 64, 64, 4, 3), (128, 128, 64, 8, 3), (128, 64, 64, 4, 3), (64, 128, 64, 4, 3), (64, 64, 16, 8, 3))
+@_tuned((64, 64, 64, 4, 3), (128, 128, 64, 8, 3), (128, 64, 64, 4, 3), (64, 128, 64, 4, 3), (64, 64, 16, 4, 4),
+        (64, 64, 16, 8, 3))  # fmt: skip
 @triton.jit
 def backward_weight(dY, x, M, dW_parts, N, H, W, OUT_H, OUT_W, SPLITS,
                     C: tl.constexpr, D: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr,
@@ -191,9 +203,23 @@ def backward_weight(dY, x, M, dW_parts, N, H, W, OUT_H, OUT_W, SPLITS,
     tl.store(target, sums, (c < C)[:, None] & (d < D)[None, :])
 
 
+def launch(kernel: Any, grid: Callable[[dict[str, int]], tuple[int]], **arguments: Any) -> None:
+    """With the fastest tiles for the call's key, tried at its first; where nothing may be measured with the first that
+    fit, so that neither a capture is broken nor a deterministic result depends on a clock."""
+    key = (kernel, arguments["x"].dtype, *(arguments[name] for name in kernel.keys))
+    tiles = None if tuning.fixed() else _fastest.get(key)
+    if tiles is None and tuning.measures():
+        kernel[grid](**arguments)
+        _fastest[key] = kernel.best_config
+    else:
+        tiles = tiles or _fitting(kernel.configs, arguments)[0]
+        kernel.fn[grid](**arguments, **tiles.all_kwargs())
+
+
 def precision(dtype: torch.dtype) -> str:
-    """How float32 operands are multiplied: as torch's own matrix products on CUDA are told to."""
-    return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+    """How float32 operands are multiplied: as torch's own convolutions are told to, by default on tensor cores. Triton
+    cuts them off to TF32's bits where cuDNN rounds them."""
+    return "tf32" if dtype == torch.float32 and triton_runtime.tf32() else "ieee"
 
 
 def least(kernel: Any, side: str) -> int:

@@ -1,0 +1,167 @@
+"""The hypernetwork T of an SHC layer as one op for CUDA: M from x in two launches, its gradients in two or three.
+shconv.layers.Hypernetwork is its definition, and what computes M elsewhere. Where Triton's kernels cannot, torch does.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shconv.ops import statistics, triton_runtime
+from shconv.ops.geometry import memory_format
+from shconv.ops.modes import autocast_off, transforming
+
+Theta = tuple[Tensor, Tensor, Tensor, Tensor]  # W1 (K, F), b1 (K,), W2 (T, K), b2 (T,)
+
+_FUSED_ON = ("cuda",)
+_HIDDEN = 2048  # neurons one program holds
+_TILE = 2**15  # weights of the output layer it holds, both sides rounded up to powers of two
+
+
+def fused(x: Tensor) -> bool:
+    """Whether filter_map is the way to compute the map of x, rather than its definition in torch's operations."""
+    return x.device.type in _FUSED_ON and not transforming()
+
+
+def filter_map(x: Tensor, hidden: nn.Linear, output: nn.Linear, names: Sequence[str], eps: float) -> Tensor:
+    """M = sigmoid(W2 relu(W1 s + b1) + b2) with s the channel statistics of x (section 2.2 of the paper).
+
+    x (N, D, H, W), W1 (K, len(names) * D), W2 (T, K) -> M (N, T), in x's dtype or float32, whichever is more precise.
+    names: "mean", "std" or both, in the order in which W1 takes them. sigma = sqrt(population variance + eps).
+    """
+    order = [("mean", "std").index(name) for name in names]
+    M: Tensor
+    M, _, _ = _forward(x, hidden.weight, hidden.bias, output.weight, output.bias, order, eps)
+    return M
+
+
+def _triton_serves(x: Tensor, theta: Theta) -> bool:
+    """Where it does not the reason is logged, once."""
+    if reason := _reason_against(x, *theta):
+        triton_runtime.log_once(f"no fused hypernetwork: {reason}; plain torch serves instead")
+        return False
+    return not (x.is_cuda and triton_runtime.reason_against(x.device.index))
+
+
+def _reason_against(x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor) -> str:
+    K, T = len(W1), len(W2)
+    if any(each.dtype not in triton_runtime.DTYPES for each in (x, W1, b1, W2, b2)):
+        return f"x and the hypernetwork must be bfloat16, float16 or float32, got {x.dtype} and {W1.dtype}"
+    if x[:1].numel() >= triton_runtime.COUNTED:
+        return f"an image must have fewer than {triton_runtime.COUNTED} elements, got {x[:1].numel()}"
+    if K > _HIDDEN or (1 << (K - 1).bit_length()) * (1 << (T - 1).bit_length()) > _TILE:
+        return f"{K} hidden neurons for {T} taps do not fit one program"
+    return ""
+
+
+@torch.library.custom_op("shconv::filter_map", mutates_args=())
+def _forward(
+    x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, order: Sequence[int], eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    if not _triton_serves(x, (W1, b1, W2, b2)):
+        with autocast_off(x):
+            return _plain(x, (W1, b1, W2, b2), order, eps)
+    from shconv.ops import triton_hypernetwork as kernels
+
+    return kernels.forward(_dense(x), W1, b1, W2, b2, order, eps)
+
+
+@_forward.register_fake
+def _(x, W1, b1, W2, b2, order, eps):  # type: ignore[no-untyped-def]
+    N, D, K, T = x.shape[0], x.shape[1], len(W1), len(W2)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return tuple(x.new_empty(N, *size, dtype=dtype) for size in ((T,), (2, D), (K,)))
+
+
+@torch.library.custom_op("shconv::filter_map_backward", mutates_args=())
+def _backward(
+    dM: Tensor, x: Tensor, M: Tensor, seen: Tensor, hidden: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor,
+    order: Sequence[int], needs_x: bool, needs_theta: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    theta = (W1, b1, W2, b2)
+    found: Sequence[Tensor | None]
+    if _triton_serves(x, theta):
+        from shconv.ops import triton_hypernetwork as kernels
+
+        found = kernels.backward(dM, _dense(x), M, seen, hidden, theta, order, needs_x, needs_theta)
+    else:
+        with autocast_off(x):
+            found = _plain_backward(dM, _dense(x), M, seen, hidden, theta, order, needs_x, needs_theta)
+    dX, dW1, db1, dW2, db2 = (x.new_empty(0) if each is None else each for each in found)
+    return dX, dW1, db1, dW2, db2
+
+
+@_backward.register_fake
+def _(dM, x, M, seen, hidden, W1, b1, W2, b2, order, needs_x, needs_theta):  # type: ignore[no-untyped-def]
+    dX = torch.empty_like(_dense(x)) if needs_x else x.new_empty(0)
+    return dX, *(each.new_empty(each.shape) if needs_theta else x.new_empty(0) for each in (W1, b1, W2, b2))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, W1, b1, W2, b2, ctx.order, ctx.eps = inputs
+    ctx.save_for_backward(x, *output, W1, b1, W2, b2)
+    ctx.set_materialize_grads(False)  # of the two outputs nobody sees
+
+
+def _autograd(ctx: Any, dM: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if dM is None:
+        return (None,) * 7
+    needs = ctx.needs_input_grad[:5]
+    gradients: Sequence[Tensor]
+    if torch.is_grad_enabled():
+        gradients = _differentiable(dM, ctx, needs)
+    else:
+        gradients = _backward(dM, *ctx.saved_tensors, ctx.order, needs[0], any(needs[1:]))
+    return *(each if needed else None for each, needed in zip(gradients, needs, strict=True)), None, None
+
+
+def _differentiable(dM: Tensor, ctx: Any, needs: Sequence[bool]) -> list[Tensor]:
+    """The gradients where they will themselves be differentiated: torch goes through its own operations once more."""
+    x, _, _, _, *theta = ctx.saved_tensors
+    with autocast_off(x):
+        M, _, _ = _plain(x, tuple(theta), ctx.order, ctx.eps)
+    wanted = [each for each, needed in zip((x, *theta), needs, strict=True) if needed]
+    found = iter(torch.autograd.grad(M, wanted, dM, create_graph=True))
+    return [next(found) if needed else dM for needed in needs]
+
+
+_forward.register_autograd(_autograd, setup_context=_setup_context)
+
+
+def _plain(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """M (N, T), [mu, sigma] (N, 2, D) and the hidden neurons (N, K)."""
+    mu, variance = statistics.channel_mean_variance(x)
+    seen = torch.stack((mu, (variance + eps).sqrt()), 1)
+    W1, b1, W2, b2 = (each.to(seen.dtype) for each in theta)
+    hidden = F.relu(F.linear(_inputs(seen, order), W1, b1))
+    return torch.sigmoid(F.linear(hidden, W2, b2)), seen, hidden
+
+
+def _plain_backward(
+    dM: Tensor, x: Tensor, M: Tensor, seen: Tensor, hidden: Tensor, theta: Theta,
+    order: Sequence[int], needs_x: bool, needs_theta: bool,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    W1, _, W2, _ = (each.to(M.dtype) for each in theta)
+    dlogits = dM * M * (1 - M)  # (N, T)
+    dz = (dlogits @ W2) * (hidden > 0)  # (N, K)
+    dX: Tensor | None = None
+    gradients: tuple[Tensor | None, ...] = (None,) * 4
+    if needs_x:
+        ds = (dz @ W1).unflatten(1, (len(order), -1)).unbind(1)
+        dmu, dsigma = (ds[order.index(which)] if which in order else torch.zeros_like(ds[0]) for which in (0, 1))
+        dX = statistics.channel_mean_variance_backward(x, seen[:, 0], dmu, dsigma / (2 * seen[:, 1]))
+    if needs_theta:
+        found = dz.T @ _inputs(seen, order), dz.sum(0), dlogits.T @ hidden, dlogits.sum(0)
+        gradients = tuple(gradient.to(of.dtype) for gradient, of in zip(found, theta, strict=True))
+    return dX, *gradients
+
+
+def _inputs(seen: Tensor, order: Sequence[int]) -> Tensor:
+    """s (N, len(order) * D)."""
+    return torch.cat([seen[:, which] for which in order], 1)
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=memory_format(x))
