@@ -4,6 +4,7 @@ must not read or leave unwritten, and the ways in which a machine cannot build i
 import ctypes
 import itertools
 import logging
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,13 @@ SHAPES = [
     (1, 3, 3, (3, 4), (5, 5), 1, 3, 1),
     (1, 70, 75, (17, 33), (3, 3), 1, 1, 1),
     (2, 20, 9, (34, 31), (3, 3), 2, 1, 1),
+    (2, 3, 64, (15, 14), (7, 7), 2, 3, 1),
+    (3, 18, 35, (6, 5), (1, 1), 1, 0, 1),
+    (2, 16, 49, (9, 8), (3, 3), 1, 0, 1),
+    (9, 24, 16, (1, 1), (3, 3), 1, 1, 1),
 ]
+LAYOUTS = {"contiguous": torch.contiguous_format, "last": torch.channels_last}
+in_both_layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
 
 def case(N, D, C, size, kernel, stride, padding, dilation, layout=torch.contiguous_format):
@@ -90,7 +97,7 @@ def keep_threads() -> Iterator[None]:
 
 
 @needs_kernels
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "last"])
+@in_both_layouts
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_output_and_every_subset_of_gradients_equal_the_reference(shape, layout, by_taps):
     x, weight, M, dY, geometry = case(*shape, layout=layout)
@@ -106,23 +113,33 @@ def test_output_and_every_subset_of_gradients_equal_the_reference(shape, layout,
 
 
 @needs_kernels
+@in_both_layouts
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_every_element_of_the_results_is_written(shape, by_taps, monkeypatch):
-    def poisoned(make):
-        return lambda *a, **k: make(*a, **k).fill_(float("nan"))
+def test_every_element_of_the_results_is_written_and_nothing_beside_them(shape, layout, by_taps, monkeypatch):
+    written = []
 
-    monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
-    monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
-    x, weight, M, dY, geometry = case(*shape)
+    def within_margins(shape: tuple[int, ...], memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
+        written.append(torch.full((math.prod(shape) + 128,), 7.0))
+        inner = written[-1][64:-64].fill_(float("nan"))
+        if memory_format != torch.channels_last:
+            return inner.view(shape)
+        return inner.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
+
+    x, weight, M, dY, geometry = case(*shape, layout=layout)
+    monkeypatch.setattr(torch, "empty", within_margins)
+    monkeypatch.setattr(torch, "empty_like", lambda of, **layout: within_margins(of.shape, **layout))
     results = [compiled.forward(x, weight, M, geometry), *compiled.backward(dY, x, weight, M, geometry, ALL)]
+    assert len(written) == len(results)
     assert all(result.isfinite().all() for result in results)
+    assert all((memory[:64] == 7).all() and (memory[-64:] == 7).all() for memory in written)
 
 
 @needs_kernels
 @pytest.mark.parametrize("shape", [s for s in SHAPES if s[0] > 1], ids=str)
 @pytest.mark.parametrize("mask", [ALL, (True, False, True)], ids=["all", "no dW"])
-def test_an_image_gives_the_same_bits_alone_elsewhere_and_beside_a_broken_one(shape, mask, by_taps):
-    x, weight, M, dY, geometry = case(*shape)
+@in_both_layouts
+def test_an_image_gives_the_same_bits_alone_elsewhere_and_beside_a_broken_one(shape, mask, layout, by_taps):
+    x, weight, M, dY, geometry = case(*shape, layout=layout)
 
     def results(images: list[int], broken: int | None = None) -> list[Tensor]:
         X = x[images].clone()
@@ -140,12 +157,28 @@ def test_an_image_gives_the_same_bits_alone_elsewhere_and_beside_a_broken_one(sh
 
 
 @needs_kernels
+@in_both_layouts
+@pytest.mark.parametrize("mask", [ALL, (True, False, True)], ids=["all", "no dW"])
+def test_what_is_infinite_reaches_only_the_outputs_and_the_taps_that_see_it(mask, layout, by_taps):
+    """A corner of x under a padded 3x3 kernel is seen by four outputs, through the four taps up and left."""
+    x, weight, M, dY, geometry = case(3, 18, 35, (7, 6), (3, 3), 1, 1, 1, layout=layout)
+    x[1, :, 0, 0] = float("inf")
+    Y, (dX, _, dM) = compiled.forward(x, weight, M, geometry), compiled.backward(dY, x, weight, M, geometry, mask)
+    seen, through = torch.zeros(3, 7, 6, dtype=torch.bool), torch.zeros(3, 3, 3, dtype=torch.bool)
+    seen[1, :2, :2] = through[1, :2, :2] = True
+    assert torch.equal(~Y.isfinite().all(dim=1), seen)
+    assert dX.isfinite().all()
+    assert torch.equal(~dM.isfinite(), through)
+
+
+@needs_kernels
 @pytest.mark.usefixtures("keep_threads")
-@pytest.mark.parametrize("shape", SHAPES[2:7], ids=str)
+@in_both_layouts
+@pytest.mark.parametrize("shape", [*SHAPES[2:7], *SHAPES[13:16]], ids=str)
 def test_neither_the_number_of_threads_nor_whose_they_are_changes_a_bit_of_what_belongs_to_one_image(
-    shape, by_taps, monkeypatch
+    shape, layout, by_taps, monkeypatch
 ):
-    x, weight, M, dY, geometry = case(*shape)
+    x, weight, M, dY, geometry = case(*shape, layout=layout)
     runs = []
     for threads, pool in ((1, library.torch_threads()), (2, library.torch_threads()), (2, ctypes.c_void_p(None))):
         torch.set_num_threads(threads)
@@ -169,7 +202,24 @@ def test_the_results_take_the_layout_of_x_and_any_strides_are_read(by_taps):
     for gradient, wanted in zip(got, (dX, dW, dM), strict=True):
         assert_rounding(gradient, wanted, 640)
     assert got[2].dtype == torch.float64
+    got = compiled.backward(dY, x.to(memory_format=torch.channels_last), turned, M, geometry, (True, False, True))
+    assert_rounding(got[0], dX, 90)
+    assert_rounding(got[2], dM, 640)
+    assert got[0].is_contiguous(memory_format=torch.channels_last)
     assert compiled.forward(last, weight.transpose(0, 1), M, geometry).is_contiguous(memory_format=torch.channels_last)
+
+
+@needs_kernels
+@in_both_layouts
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_layout_of_the_weight_changes_no_bit_and_its_gradient_takes_it(shape, layout, by_taps):
+    x, weight, M, dY, geometry = case(*shape, layout=layout)
+    turned = weight.contiguous(memory_format=torch.channels_last)
+    runs = [
+        (compiled.forward(x, W, M, geometry), *compiled.backward(dY, x, W, M, geometry, ALL)) for W in (weight, turned)
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
+    assert runs[1][2].is_contiguous(memory_format=torch.channels_last)
 
 
 @needs_kernels
@@ -219,3 +269,16 @@ def test_without_a_working_compiler_there_is_one_reason_and_one_warning(
     assert all(len(reason) == 1 and said in reason[0] for reason in reasons)
     assert len(caplog.records) == (variable != "SHCONV_COMPILED")
     assert not list(tmp_path.glob("*.so"))
+
+
+@needs_kernels
+def test_bfloat16_is_computed_in_float32_and_rounded_once():
+    x, weight, M, dY, geometry = case(*SHAPES[2])
+    low = [t.bfloat16() for t in (x, weight, dY)]
+    x, weight, dY = (t.float() for t in low)
+    assert torch.equal(compiled.forward(*low[:2], M, geometry), compiled.forward(x, weight, M, geometry).bfloat16())
+    dX, dW, dM = compiled.backward(low[2], *low[:2], M, geometry, ALL)
+    exact = compiled.backward(dY, x, weight, M, geometry, ALL)
+    assert torch.equal(dX, exact[0].bfloat16())
+    assert torch.equal(dW, exact[1].bfloat16())
+    assert torch.equal(dM, exact[2])

@@ -32,10 +32,10 @@ def reasons_against(x: Tensor, weight: Tensor, geometry: Geometry) -> list[str]:
 
 
 def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
-    x, weight, M = _dense(x), _dense(weight), M.float().contiguous()
+    x, weight, M = library.dense(x), library.dense(weight), M.float().contiguous()
     size = (len(x), len(weight), *geometry.output_size(x, weight))
-    Y = torch.empty(size, dtype=x.dtype, memory_format=_layout(x))
-    _run("shconv_bfloat16_forward", x, Y, weight, geometry, [x, weight, M, Y])
+    Y = torch.empty(size, dtype=x.dtype, memory_format=library.layout(x))
+    library.convolve("shconv_bfloat16_forward", (x, Y), weight, geometry, False, [x, weight, M, Y])
     return Y
 
 
@@ -45,18 +45,18 @@ def backward(
     """Gradients of x, weight and M, each only where mask asks for it."""
     needs_x, needs_weight, needs_map = mask
     dtype, M = M.dtype, M.float().contiguous()
-    x, dY, weight = _dense(x), _dense(dY), _dense(weight)
+    x, dY, weight = library.dense(x), library.dense(dY), library.dense(weight)
     by_images, beside_weight = _routes(dY, weight)
     beside_weight = beside_weight and needs_map and needs_weight
-    dX = torch.empty_like(x, memory_format=_layout(x)) if needs_x or (needs_map and not beside_weight) else None
-    dW = torch.empty_like(weight, memory_format=_layout(weight)) if needs_weight else None
+    dX = torch.empty_like(x, memory_format=library.layout(x)) if needs_x or (needs_map and not beside_weight) else None
+    dW = torch.empty_like(weight, memory_format=library.layout(weight)) if needs_weight else None
     dM = torch.empty_like(M) if needs_map else None
     if dX is not None:
         tensors = [dY, x, weight, M, dX, None if beside_weight else dM]
-        _run("shconv_bfloat16_backward_input", x, dY, weight, geometry, tensors)
+        library.convolve("shconv_bfloat16_backward_input", (x, dY), weight, geometry, False, tensors)
     if dW is not None:
         tensors = [dY, x, weight, M, dW, dM if beside_weight else None]
-        _run("shconv_bfloat16_backward_weight", x, dY, weight, geometry, tensors, by_images)
+        library.convolve("shconv_bfloat16_backward_weight", (x, dY), weight, geometry, by_images, tensors)
     return dX if needs_x else None, dW, None if dM is None else dM.to(dtype)
 
 
@@ -66,29 +66,3 @@ def _routes(dY: Tensor, weight: Tensor) -> tuple[bool, bool]:
     pixels = dY[0, 0].numel()
     by_images = pixels >= 128 or weight.numel() <= 2**20
     return by_images, by_images and pixels >= 4 * min(weight.shape[:2])
-
-
-def _dense(images: Tensor) -> Tensor:
-    last = images.is_contiguous(memory_format=torch.channels_last)
-    return images if last else images.contiguous()
-
-
-def _layout(images: Tensor) -> torch.memory_format:
-    return torch.contiguous_format if images.is_contiguous() else torch.channels_last
-
-
-def _run(
-    function: str,
-    x: Tensor,
-    Y: Tensor,
-    weight: Tensor,
-    geometry: Geometry,
-    tensors: list[Tensor | None],
-    by_images: bool = False,
-) -> None:
-    """Call into the library; x and Y are the tensors in those places, tensors are passed in their order."""
-    last = (int(not of.is_contiguous()) for of in (x, Y, weight))
-    numbers = (
-        *x.shape, *Y.shape[1:], *weight.shape[2:], *geometry.stride, *geometry.padding, *geometry.dilation, *last,
-    )  # fmt: skip
-    library.call(function, numbers, int(by_images), *tensors)

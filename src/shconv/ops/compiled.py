@@ -1,10 +1,11 @@
-"""Formulation "compiled": C++ kernels built on first use with the machine's own compiler, for float32 on the CPU.
-Without a compiler, or with SHCONV_COMPILED=0, it gives its reason and serves no call.
+"""Formulation "compiled": C++ kernels built on first use with the machine's own compiler, for float32 on the CPU; and
+for bfloat16 by way of float32. Without a compiler, or with SHCONV_COMPILED=0, it gives its reason and serves no call.
 
-Memory beside the results: two copies of the weight; on every thread, packed, three times one image (or 256 pixels where
-images are smaller) of all channels; for the gradient of the weight 16 MB of packed images, or one image if that is
-larger, and partial sums of 32 MB, or one weight for each thread. Threads keep these buffers between calls; no image's
-kernel outlives its call.
+Memory beside the results: two copies of the weight, and on every thread a third where it has less than 256 KB, all with
+channels rounded up to 16; on every thread, packed, three times one padded image (or 256 pixels where images are
+smaller) of all channels, or 0.5 MB if that is more; for the gradient of the weight 16 MB of packed images, or one image
+if that is larger, and partial sums of 32 MB, or one weight for each thread. Threads keep these buffers between calls;
+no image's kernel outlives its call.
 
 The output, dX and dM of an image have the same bits whatever else is in the batch and however many threads there are.
 """
@@ -15,7 +16,7 @@ from torch import Tensor
 from shconv.ops import library
 from shconv.ops.geometry import Geometry
 
-_THIN = 16  # output channels too few for dM to come cheaply with dX
+_THIN = 16  # output channels too few for dM to come cheaply with a contiguous dX
 
 
 def reasons_against(x: Tensor, weight: Tensor, geometry: Geometry) -> list[str]:
@@ -23,8 +24,8 @@ def reasons_against(x: Tensor, weight: Tensor, geometry: Geometry) -> list[str]:
     reasons = []
     if x.device.type != "cpu":
         reasons.append(f"x must be on the CPU, got {x.device}")
-    if x.dtype != torch.float32 or weight.dtype != torch.float32:
-        reasons.append(f"x and weight must be float32, got {x.dtype} and {weight.dtype}")
+    if x.dtype != weight.dtype or x.dtype not in (torch.float32, torch.bfloat16):
+        reasons.append(f"x and weight must be float32 or bfloat16, got {x.dtype} and {weight.dtype}")
     if geometry.groups != 1:
         reasons.append(f"groups must be 1, got {geometry.groups}")
     if not reasons and isinstance(kernels := library.kernels(), str):
@@ -33,10 +34,12 @@ def reasons_against(x: Tensor, weight: Tensor, geometry: Geometry) -> list[str]:
 
 
 def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
-    x, weight, M = _dense(x), weight.contiguous(), M.float().contiguous()
-    Y = torch.empty((len(x), len(weight), *geometry.output_size(x, weight)), memory_format=_layout(x))
+    if x.dtype == torch.bfloat16:
+        return forward(x.float(), weight.float(), M, geometry).bfloat16()
+    x, weight, M = library.dense(x), library.dense(weight), M.float().contiguous()
+    Y = torch.empty((len(x), len(weight), *geometry.output_size(x, weight)), memory_format=library.layout(x))
     by_taps, _ = _routes(x, weight, geometry)
-    _run("shconv_forward", (x, Y), weight, geometry, by_taps, [x, weight, M, Y])
+    library.convolve("shconv_forward", (x, Y), weight, geometry, by_taps, [x, weight, M, Y])
     return Y
 
 
@@ -44,23 +47,27 @@ def backward(
     dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, mask: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of x, weight and M, each only where mask asks for it."""
+    if x.dtype == torch.bfloat16:
+        dX, dW, dM = backward(dY.float(), x.float(), weight.float(), M, geometry, mask)
+        return None if dX is None else dX.bfloat16(), None if dW is None else dW.bfloat16(), dM
     needs_x, needs_weight, needs_map = mask
     dtype, M = M.dtype, M.float().contiguous()
-    x, dY, weight = _dense(x), _dense(dY), weight.contiguous()
+    x, dY, weight = library.dense(x), library.dense(dY), library.dense(weight)
     by_taps, weight_by_taps = _routes(x, weight, geometry)
     weight_by_taps = weight_by_taps and (needs_x or not needs_map)
     # dM comes with either gradient, at next to no cost where that is computed the way which gives it.
-    beside_weight = not weight_by_taps and (needs_weight or not needs_x or len(weight) <= _THIN)
+    dear = len(weight) <= _THIN and x.is_contiguous()
+    beside_weight = not weight_by_taps and (needs_weight or not needs_x or dear)
     with_x, with_weight = needs_map and not beside_weight, needs_map and beside_weight
-    dX = torch.empty_like(x, memory_format=_layout(x)) if needs_x else None
-    dW = torch.empty_like(weight) if needs_weight else None
+    dX = torch.empty_like(x, memory_format=library.layout(x)) if needs_x else None
+    dW = torch.empty_like(weight, memory_format=library.layout(weight)) if needs_weight else None
     dM = torch.empty_like(M) if needs_map else None
     if needs_x:
         tensors = [dY, x, weight, M, dX, dM if with_x else None]
-        _run("shconv_backward_input", (x, dY), weight, geometry, by_taps or with_x, tensors)
+        library.convolve("shconv_backward_input", (x, dY), weight, geometry, by_taps or with_x, tensors)
     if needs_weight or with_weight:
         tensors = [dY, x, weight, M, dW, dM if with_weight else None]
-        _run("shconv_backward_weight", (x, dY), weight, geometry, weight_by_taps, tensors)
+        library.convolve("shconv_backward_weight", (x, dY), weight, geometry, weight_by_taps, tensors)
     return dX, dW, None if dM is None else dM.to(dtype)
 
 
@@ -68,31 +75,6 @@ def _routes(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[bool, bool]:
     """For the passes over images and for the gradient of the weight: True where many images should share every tap's
     weights, False where one image has pixels enough to be worth a kernel of its own. The limits are measured."""
     height, width = geometry.output_size(x, weight)
-    pixels, in_cache = height * width, weight.numel() <= 2**18
-    return pixels < 4 * min(weight.shape[:2]), pixels < (64 if in_cache else 256)
-
-
-def _dense(images: Tensor) -> Tensor:
-    last = images.is_contiguous(memory_format=torch.channels_last)
-    return images if last else images.contiguous()
-
-
-def _layout(images: Tensor) -> torch.memory_format:
-    return torch.contiguous_format if images.is_contiguous() else torch.channels_last
-
-
-def _run(
-    function: str,
-    images: tuple[Tensor, Tensor],
-    weight: Tensor,
-    geometry: Geometry,
-    by_taps: bool,
-    tensors: list[Tensor | None],
-) -> None:
-    """Call into the library; images are the tensors in the place of x and of Y, tensors are passed in their order."""
-    x, Y = images
-    last = (int(not of.is_contiguous()) for of in images)
-    numbers = (
-        *x.shape, *Y.shape[1:], *weight.shape[2:], *geometry.stride, *geometry.padding, *geometry.dilation, *last,
-    )  # fmt: skip
-    library.call(function, numbers, int(by_taps), *tensors)
+    pixels, size = height * width, weight.numel()
+    large = size > 2**16 and not x.is_contiguous()  # a kernel beside which scaling the sums of channels_last is cheap
+    return large or pixels < 4 * min(weight.shape[:2]), pixels < (64 if size <= 2**18 else 256)

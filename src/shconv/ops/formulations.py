@@ -36,7 +36,7 @@ FORMULATIONS: dict[str, Formulation] = {
 }
 
 _MEASURED_ON = ("cuda",)
-_KERNELS = {"cpu": ("compiled", "amx")}  # by type of device: chosen wherever they serve, the first first
+_KERNELS = {"cpu": ("amx", "compiled")}  # by type of device: chosen wherever they serve, the first first
 
 
 def find(

@@ -21,6 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from shconv.ops.geometry import Geometry
+
 _SOURCE = Path(__file__).parent / "csrc"
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-w"]
 _NATIVE = "-march=native"  # left out where a compiler does not know it
@@ -39,6 +41,34 @@ def call(function: str, numbers: Sequence[int], *arguments: int | Tensor | None)
     rest = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments]
     if getattr(library, function)(geometry, torch_threads(), *rest):
         raise MemoryError(f"{function} found no memory for its scratch")
+
+
+def convolve(
+    function: str,
+    images: tuple[Tensor, Tensor],
+    weight: Tensor,
+    geometry: Geometry,
+    route: bool,
+    tensors: Sequence[Tensor | None],
+) -> None:
+    """Call a function of the filtered convolution: images are those in the places of x and of Y, tensors what it takes,
+    in its order. All are dense."""
+    x, Y = images
+    last = (int(not of.is_contiguous()) for of in (x, Y, weight))
+    numbers = (
+        *x.shape, *Y.shape[1:], *weight.shape[2:], *geometry.stride, *geometry.padding, *geometry.dilation, *last,
+    )  # fmt: skip
+    call(function, numbers, int(route), *tensors)
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """(N, C, H, W) as the kernels read it: contiguous or channels_last."""
+    return tensor if tensor.is_contiguous(memory_format=torch.channels_last) else tensor.contiguous()
+
+
+def layout(tensor: Tensor) -> torch.memory_format:
+    """Of a dense tensor."""
+    return torch.contiguous_format if tensor.is_contiguous() else torch.channels_last
 
 
 @functools.cache

@@ -1,5 +1,5 @@
 """Mean and variance of every channel of every image, as one op: a single visit of the input in each direction.
-The compiled kernels do it on the CPU in float32, Triton's on CUDA; elsewhere torch does."""
+The compiled kernels do it on the CPU in float32 and bfloat16, Triton's on CUDA; elsewhere torch does."""
 
 from typing import Any
 
@@ -37,9 +37,9 @@ def _forward(x: Tensor) -> tuple[Tensor, Tensor]:
         from shconv.ops import triton_statistics
 
         return triton_statistics.mean_variance(x)
-    x = at_least_float32(x)
+    x = _readable(x)
     if _compiled_serves(x):
-        mean, variance = x.new_empty(x.shape[:2]), x.new_empty(x.shape[:2])
+        mean, variance = (x.new_empty(x.shape[:2], dtype=torch.float32) for _ in range(2))
         _call("shconv_mean_variance", x, mean, variance)
         return mean, variance
     return _plain(x)
@@ -57,12 +57,12 @@ def channel_mean_variance_backward(x: Tensor, mean: Tensor, dmean: Tensor, dvari
         from shconv.ops import triton_statistics
 
         return triton_statistics.input_gradient(x, mean, dmean.contiguous(), dvariance.contiguous())
-    dtype, x = x.dtype, at_least_float32(x)
+    dtype, x = x.dtype, _readable(x)
     if _compiled_serves(x):
         dx = torch.empty_like(x)
         _call("shconv_mean_variance_backward", x, mean, dmean.contiguous(), dvariance.contiguous(), dx)
         return dx.to(dtype)
-    return _plain_backward(x, mean, dmean, dvariance).to(dtype)
+    return _plain_backward(at_least_float32(x), mean, dmean, dvariance).to(dtype)
 
 
 def _plain_backward(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) -> Tensor:
@@ -93,8 +93,13 @@ def _autograd(ctx: Any, dmean: Tensor, dvariance: Tensor) -> Tensor:
 _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
+def _readable(x: Tensor) -> Tensor:
+    """What the compiled kernels can read of it: float16 becomes float32."""
+    return x.float() if x.dtype == torch.float16 else x
+
+
 def _compiled_serves(x: Tensor) -> bool:
-    kind = x.device.type == "cpu" and x.dtype == torch.float32
+    kind = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
     return kind and _dense(x) and not isinstance(library.kernels(), str)
 
 
@@ -109,4 +114,4 @@ def _dense(x: Tensor) -> bool:
 
 def _call(function: str, x: Tensor, *tensors: Tensor) -> None:
     N, D, H, W = x.shape
-    library.call(function, (N, D, H * W, int(not x.is_contiguous())), x, *tensors)
+    library.call(function, (N, D, H * W, int(not x.is_contiguous()), int(x.dtype == torch.bfloat16)), x, *tensors)

@@ -2,6 +2,7 @@
 #pragma once
 #include "amx_pass.h"
 #include "amx_weight.h"
+#include "arguments.h"
 
 #if SHCONV_AMX
 #include <sys/syscall.h>
@@ -9,18 +10,15 @@
 
 namespace amx {
 
-struct Arguments {  // in the order amx.py passes them
-    int64_t N, D, H, W, C, Ho, Wo, Sh, Sw, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w;
-    int64_t x_last, y_last, w_last;  // 1: channels_last, 0: contiguous
-    int64_t threads;
+static inline Stack images_x(const Arguments& a, const bf16* x) {
+    return stack(x, a.D, a.H, a.W, a.stride_h, a.stride_w, a.x_last);
+}
 
-    Stack x(const bf16* data) const { return stack(data, D, H, W, stride_h, stride_w, x_last); }
-    Stack Y(const bf16* data) const { return stack(data, C, Ho, Wo, 1, 1, y_last); }
-    Weight weight(const bf16* data) const { return {(bf16*)data, (int)C, (int)D, (int)(Sh * Sw), w_last != 0}; }
-    std::vector<Tap> taps() const { return amx::taps(Sh, Sw, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w); }
-};
+static inline Stack images_Y(const Arguments& a, const bf16* Y) { return stack(Y, a.C, a.Ho, a.Wo, 1, 1, a.y_last); }
 
-}  // namespace amx
+static inline Weight tiled(const Arguments& a, const bf16* weight) {
+    return {(bf16*)weight, (int)a.C, (int)a.D, (int)(a.Sh * a.Sw), a.weight_last != 0};
+}
 
 // 1 where this processor multiplies bfloat16 tiles and the system lets this process.
 extern "C" int shconv_has_bfloat16() {
@@ -28,38 +26,40 @@ extern "C" int shconv_has_bfloat16() {
     return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
 
-extern "C" int shconv_bfloat16_forward(const amx::Arguments* a, GompParallel gomp, int, const amx::bf16* x,
-                                       const amx::bf16* weight, const float* M, amx::bf16* Y) try {
-    amx::convolve({a->x(x), a->Y(Y), a->taps(), a->weight(weight), false, M, a->N, {gomp, (int)a->threads}});
+extern "C" int shconv_bfloat16_forward(const Arguments* a, GompParallel gomp, int, const bf16* x, const bf16* weight,
+                                       const float* M, bf16* Y) try {
+    const Threads threads{gomp, (int)a->threads};
+    convolve({images_x(*a, x), images_Y(*a, Y), a->taps(), tiled(*a, weight), false, M, a->N, threads});
     return 0;
 } catch (...) {
     return 1;
 }
 
 // Gradients of x and of M (dM may be null); dX has the layout of x.
-extern "C" int shconv_bfloat16_backward_input(const amx::Arguments* a, GompParallel gomp, int, const amx::bf16* dY,
-                                              const amx::bf16* x, const amx::bf16* weight, const float* M,
-                                              amx::bf16* dX, float* dM) try {
-    const std::vector<Tap> adjoint = amx::adjoint(a->taps());
+extern "C" int shconv_bfloat16_backward_input(const Arguments* a, GompParallel gomp, int, const bf16* dY,
+                                              const bf16* x, const bf16* weight, const float* M, bf16* dX,
+                                              float* dM) try {
     const Threads threads{gomp, (int)a->threads};
-    amx::convolve({a->Y(dY), a->x(dX), adjoint, a->weight(weight), true, M, a->N, threads, a->x(x), dM});
+    convolve({images_Y(*a, dY), images_x(*a, dX), a->adjoint_taps(), tiled(*a, weight), true, M, a->N, threads,
+              images_x(*a, x), dM});
     return 0;
 } catch (...) {
     return 1;
 }
 
 // Gradients of the weight and, by_images only, of M (dM may be null); dW has the layout of the weight.
-extern "C" int shconv_bfloat16_backward_weight(const amx::Arguments* a, GompParallel gomp, int by_images,
-                                               const amx::bf16* dY, const amx::bf16* x, const amx::bf16* weight,
-                                               const float* M, amx::bf16* dW, float* dM) try {
+extern "C" int shconv_bfloat16_backward_weight(const Arguments* a, GompParallel gomp, int by_images, const bf16* dY,
+                                               const bf16* x, const bf16* weight, const float* M, bf16* dW,
+                                               float* dM) try {
     const Threads threads{gomp, (int)a->threads};
-    const amx::Gradient gradient{
-        a->x(x), a->Y(dY), a->taps(), M, a->weight(weight), a->weight(dW), dM, a->N, threads};
-    by_images ? amx::weight_by_images(gradient) : amx::weight_by_taps(gradient);
+    const Gradient gradient{
+        images_x(*a, x), images_Y(*a, dY), a->taps(), M, tiled(*a, weight), tiled(*a, dW), dM, a->N, threads};
+    by_images ? weight_by_images(gradient) : weight_by_taps(gradient);
     return 0;
 } catch (...) {
     return 1;
 }
+}  // namespace amx
 #else
 extern "C" int shconv_has_bfloat16() { return 0; }
 #endif

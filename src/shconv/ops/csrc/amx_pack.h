@@ -67,25 +67,6 @@ struct Padded {
     int64_t offset(const Tap& t) const { return guard + t.dh * width + t.dw; }
 };
 
-static inline std::vector<Tap> taps(int64_t Sh, int64_t Sw, int64_t stride_h, int64_t stride_w, int64_t pad_h,
-                                    int64_t pad_w, int64_t dil_h, int64_t dil_w) {
-    const auto floor_divide = [](int64_t a, int64_t b) { return a / b - (a % b < 0); };
-    std::vector<Tap> taps;
-    for (int i = 0; i < Sh; i++)
-        for (int j = 0; j < Sw; j++) {
-            const int64_t h = i * dil_h - pad_h, w = j * dil_w - pad_w;
-            const int64_t dh = floor_divide(h, stride_h), dw = floor_divide(w, stride_w);
-            const int phase = (int)((h - dh * stride_h) * stride_w + w - dw * stride_w);
-            taps.push_back({(int)(i * Sw + j), phase, 0, (int)dh, (int)dw});
-        }
-    return taps;
-}
-
-static inline std::vector<Tap> adjoint(std::vector<Tap> taps) {
-    for (Tap& t : taps) std::swap(t.from, t.to), t.dh = -t.dh, t.dw = -t.dw;
-    return taps;
-}
-
 // to[i * to_row + j] = from[j * from_row + i] for i < I, j < J, both up to 16.
 static inline void transpose_block(bf16* to, int64_t to_row, const bf16* from, int64_t from_row, int I, int J) {
     alignas(64) float in[256], out[256];

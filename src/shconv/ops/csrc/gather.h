@@ -90,9 +90,10 @@ static inline void run(const Pass& p) {
             f.start.push_back(w - f.weight);
             for (int c0 = 0; c0 < C; c0 += RB)
                 for (int d = d0; d < std::min(d0 + f.depth, S.channels); d++)
-                    for (const Tap& t : f.taps)
-                        for (int c = c0; c < c0 + RB; c++)
-                            *w++ = c < D.channels ? p.weight[c * p.weight_to + d * p.weight_from + t.t] : 0;
+                    for (const Tap& t : f.taps) {
+                        const float* from = p.weight + d * p.weight_from + t.t * p.weight_tap;
+                        for (int c = c0; c < c0 + RB; c++) *w++ = c < D.channels ? from[c * p.weight_to] : 0;
+                    }
         }
     }
 

@@ -14,7 +14,7 @@ struct Pass {
     Images source, destination;
     std::vector<Tap> taps;
     const float* weight;  // element (destination channel, source channel, tap) at the strides below
-    int64_t weight_to, weight_from;
+    int64_t weight_to, weight_from, weight_tap;
     const float* M;  // (N, T)
     int64_t images;
     int T;

@@ -33,6 +33,8 @@ struct Images {
 
 #if defined(__AVX512F__)
 static inline __mmask16 first_lanes(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1; }
+static inline V load(const float* p, int lanes) { return _mm512_maskz_loadu_ps(first_lanes(lanes), p); }
+static inline void store(float* p, V v, int lanes) { _mm512_mask_storeu_ps(p, first_lanes(lanes), v); }
 
 // to[i * to_row + j] = from[j * from_row + i] for i < I, j < J, both up to 16.
 static inline __attribute__((always_inline)) void transpose_tile(float* to, int64_t to_row, const float* from,
@@ -95,6 +97,16 @@ static inline void put_every_second(float* to, const float* from, int n) {
     }
 }
 #else
+static inline V load(const float* p, int lanes) {
+    V v = {};
+    std::memcpy(&v, p, std::max(0, std::min(lanes, VL)) * sizeof(float));
+    return v;
+}
+
+static inline void store(float* p, V v, int lanes) {
+    std::memcpy(p, &v, std::max(0, std::min(lanes, VL)) * sizeof(float));
+}
+
 static inline void transpose(float* to, int64_t to_row, const float* from, int64_t from_row, int I, int J) {
     for (int i = 0; i < I; i++)
         for (int j = 0; j < J; j++) to[i * to_row + j] = from[j * from_row + i];
@@ -172,24 +184,21 @@ static inline void pack_channels(
             for (int w = columns; w < width; w++) to[c * channel + h * width + w] = 0;
 }
 
-// The way back: rows [first, last) of a phase from a plane laid out as above.
+// The way back, to contiguous images: rows [first, last) of a phase from a plane laid out as above.
 static inline void unpack_channels(
     const Images& images, int64_t n, int phase, int first, int last, int origin, int width, const float* plane,
     int64_t channel) {
     last = std::min(last, images.rows(phase));
     if (last <= first) return;
     const int columns = images.columns(phase), C = images.channels, rows = last - first;
-    const int64_t step = images.point * images.phases_w, line = (int64_t)images.phases_h * images.width * images.point;
     float* to = images.row(n, phase, first);
     const float* from = plane + (int64_t)(first - origin) * width;
     if (width == columns && images.phases() == 1)
-        copy(to, images.channel, step, from, channel, 1, C, rows * width);
-    else if (images.point == 1)
-        for (int c = 0; c < C; c++)
-            copy(to + c * images.channel, line, step, from + c * channel, width, 1, rows, columns);
+        copy(to, images.channel, 1, from, channel, 1, C, rows * width);
     else
-        for (int h = 0; h < rows; h++)
-            copy(to + h * line, images.channel, step, from + h * width, channel, 1, C, columns);
+        for (int c = 0; c < C; c++)
+            copy(to + c * images.channel, images.phases_h * images.width, images.phases_w, from + c * channel, width, 1,
+                 rows, columns);
 }
 
 // A whole phase with the channels of a pixel together: pixel (h, w) at plane + (h * width + w) * depth, guard pixels of

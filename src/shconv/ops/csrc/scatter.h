@@ -42,9 +42,9 @@ static inline void run(const Pass& p, const Images* X, float* dM) {
         if (rows < RB) std::memset(w, 0, RB * taps * S.channels * sizeof(float));
         for (int d0 = 0; d0 < S.channels; d0 += 16)  // what 16 source channels need stays in the first cache
             for (int t = 0; t < taps; t++) {
-                const float* from = p.weight + block * RB * p.weight_to + d0 * p.weight_from + p.taps[t].t;
+                const int64_t at = block * RB * p.weight_to + d0 * p.weight_from + p.taps[t].t * p.weight_tap;
                 const int count = std::min(16, S.channels - d0);
-                copy(w + (t * S.channels + d0) * RB, RB, 1, from, p.weight_from, p.weight_to, count, rows);
+                copy(w + (t * S.channels + d0) * RB, RB, 1, p.weight + at, p.weight_from, p.weight_to, count, rows);
             }
     });
     std::vector<float> shares(dM ? chunks * p.images * p.T : 0);

@@ -13,7 +13,8 @@ struct Problem {
     Images x, dY;
     std::vector<Tap> taps;  // source x, destination dY
     const float *weight, *M;
-    float *dW, *dM;  // (C, D, T) and (N, T); dM only from images(), either may be null there
+    float *dW, *dM;  // as the weight, and (N, T); dM only from images(), either may be null there
+    int64_t next_channel, next_tap;  // from one channel of x to the next in the weight, from one tap
     int64_t images;
     Threads threads;
 };
@@ -49,13 +50,14 @@ struct Points {
         for (int f = 0; f < p.x.phases(); f++)
             pack_points(p.x, n, f, width, to + f * phase + guard * depth, depth, guard, pixels, line);
     }
-    // visit(group, place in a tile, place in (C, D, T), count) for the channels of every vector of a block of RB rows
+    // visit(group, place in a tile, place in the weight, count) for the channels of every vector of a block of RB rows
     template <class Visit>
     void each(const Problem& p, int64_t block, Visit visit) const {
         const int C = p.dY.channels, D = p.x.channels;
         for (int r = 0; r < RB && block * RB + r < C; r++)
             for (int u = 0; u < count; u++)
-                visit(u / NV, (r * NV + u % NV) * VL, ((block * RB + r) * D + channel[u]) * T + p.taps[tap[u]].t,
+                visit(u / NV, (r * NV + u % NV) * VL,
+                      (block * RB + r) * D * T + channel[u] * p.next_channel + p.taps[tap[u]].t * p.next_tap,
                       std::min(VL, D - channel[u]));
     }
 };
@@ -83,7 +85,7 @@ static inline void images(const Problem& p) {
             std::memset(weight + b * points.groups * tile, 0, points.groups * tile * sizeof(float));
             points.each(p, b, [&](int64_t g, int at, int64_t plain, int count) {
                 float* to = weight + (b * points.groups + g) * tile + at;
-                for (int i = 0; i < count; i++) to[i] = p.weight[plain + i * points.T];
+                for (int i = 0; i < count; i++) to[i] = p.weight[plain + i * p.next_channel];
             });
         });
     parallel(p.threads, slices, [&](int64_t slice) {
@@ -137,7 +139,7 @@ static inline void images(const Problem& p) {
                 const float* from = sums + (b * points.groups + g) * tile + at;
                 V total = V{};
                 for (int64_t s = 0; s < slices; s++) total += load(from + s * size);
-                for (int i = 0; i < count; i++) p.dW[plain + i * points.T] = total[i];
+                for (int i = 0; i < count; i++) p.dW[plain + i * p.next_channel] = total[i];
             });
         });
 }
@@ -203,7 +205,7 @@ static inline void taps(const Problem& p) {
     parallel(p.threads, blocks, [&](int64_t b) {
         points.each(p, b, [&](int64_t g, int at, int64_t plain, int count) {
             const float* from = sums + (g * blocks + b) * tile + at;
-            for (int i = 0; i < count; i++) p.dW[plain + i * points.T] = from[i];
+            for (int i = 0; i < count; i++) p.dW[plain + i * p.next_channel] = from[i];
         });
     });
 }
