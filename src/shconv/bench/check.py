@@ -82,7 +82,8 @@ def layers_deviation(network: nn.Module, images: Tensor) -> str:
 def _layer_deviation(layer: Any, x: Tensor) -> str:
     M = layer.filter_map(x).detach()
     with torch.autocast(x.device.type, enabled=False):
-        off = float((M - copy.deepcopy(layer).double().filter_map(x.double())).abs().max())
+        with torch.no_grad():
+            off = float((M - copy.deepcopy(layer).double().filter_map(x.double())).abs().max())
         if not off <= _MAP_ROUNDING:
             return f"wrong filter map: off by {off:.1e}, of values between 0 and 1"
         geometry = Geometry(layer.stride, layer.padding, layer.dilation, layer.groups)
