@@ -1,47 +1,15 @@
 """The page: self-contained, escaped, drawn without torch, and without sideways scrolling on a telephone."""
 
 import re
-import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from html_page import CHROMIUM, FLAGS, Page, measured
 
 import shconv.report
 from shconv.report import write
-
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-
-
-class Page(HTMLParser):
-    """Tags, ids and links of a page; a tag that is never closed, or closed twice, is an error."""
-
-    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.ids, self.links, self.sources, self.open = [], [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.tags.append(tag)
-        self.ids += [found["id"]] if "id" in found else []
-        self.links += [found["href"]] if "href" in found else []
-        self.sources += [found["src"]] if "src" in found else []
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 @pytest.fixture(scope="module")
@@ -130,35 +98,12 @@ def test_importing_the_report_does_not_import_matplotlib():
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_renders_without_sideways_scrolling(full_run, tmp_path, width):
-    """Measured in a frame of that width: a headless window may refuse to be as narrow as a telephone."""
-    # the policy of the page forbids scripts, its frame's parent may measure
-    page = full_run.read_text(encoding="utf-8").replace("&", "&amp;").replace('"', "&quot;")
-    harness = tmp_path / "harness.html"
-    harness.write_text(
-        f'<!doctype html><iframe style="width:{width}px;height:900px;border:0" srcdoc="{page}"></iframe><pre></pre>'
-        "<script>onload = () => { const d = document.querySelector('iframe').contentDocument;"
-        "const wide = [...d.querySelectorAll('.box')].filter(b => b.scrollWidth > b.clientWidth).length;"
-        "const images = [...d.images].every(i => i.naturalWidth > 0);"
-        "document.querySelector('pre').textContent = ['measured', d.documentElement.clientWidth,"
-        "d.documentElement.scrollWidth, d.body.scrollWidth, wide, images].join(' '); }</script>",
-        encoding="utf-8",
-    )
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    dumped = subprocess.run(
-        [CHROMIUM, *FLAGS, profile, "--virtual-time-budget=5000", "--dump-dom", harness.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
-    match = re.search(r"<pre>measured (\d+) (\d+) (\d+) (\d+) (\w+)</pre>", dumped)
-    assert match is not None
-    client, scroll, body, wide, images = match.groups()
-    assert int(client) in range(width - 20, width + 1)  # less the scroll bar
-    assert int(scroll) == int(client)
-    assert int(body) == int(client)
-    assert images == "true"
-    assert int(wide) > 0 or width > 390  # on a telephone tables scroll inside their own box
+    client, scroll, body, wide, images = measured(full_run, tmp_path, width)
+    assert client in range(width - 20, width + 1)  # less the scroll bar
+    assert scroll == client
+    assert body == client
+    assert images
+    assert wide > 0 or width > 390  # on a telephone tables scroll inside their own box
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")

@@ -117,7 +117,9 @@ def build() -> Path:
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         made = Path(folder) / library.name
         command = [*compiler, *_FLAGS, str(_SOURCE / "filtered.cpp"), "-o", str(made)]
-        if subprocess.run([*command, _NATIVE], capture_output=True, timeout=300).returncode:
+        native = subprocess.run([*command, _NATIVE], capture_output=True, text=True, timeout=300)
+        if native.returncode:
+            _log.warning("%s does not build for this very processor: %s", compiler[0], native.stderr.strip()[:300])
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
         made.replace(library)
     return library

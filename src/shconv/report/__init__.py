@@ -1,12 +1,15 @@
 """A run folder as tables, figures and one HTML page, drawn without a network: ``rows.jsonl``, ``outcomes/`` and
 ``arrays/`` are all it reads."""
 
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from shconv.files import replace_file
+from shconv.report.audit_sections import comparison, sections
+from shconv.report.audit_tables import audit_tables
 from shconv.report.cells import Grid, Table
 from shconv.report.reading import Statement, read
 from shconv.report.render import print_table, to_csv, to_markdown
@@ -30,17 +33,26 @@ def write(run_folder: Path | str) -> Path:
     InputError
         Where the folder is missing, holds no row yet, or has a damaged file or line; the message names it.
     """
+    from shconv.report.audit_figures import draw_audit, draw_comparison
     from shconv.report.figures import draw  # matplotlib takes a second to import
     from shconv.report.page import render
 
     run = load_run(run_folder)
-    figures = draw(run)
-    page = render(run, paper_tables(run), summaries(run), read(run), figures)
+    figures = draw(run) if run.rows else ()
+    of_audits = [draw_audit(run, audit) for audit in run.audits]
+    compared = draw_comparison(run.audits)
+    papers = paper_tables(run) if run.rows else ()
+    page = render(run, papers, summaries(run), read(run), figures, of_audits, compared)
     content: dict[str, bytes | str] = {}
     for table in _tables(run):
         content[f"tables/{table.name}.csv"] = to_csv(table, run.data.name)
         content[f"tables/{table.name}.md"] = to_markdown(table, run.data.warning)
-    content |= {f"figures/{figure.name}.png": figure.png for figure in figures if figure.png is not None}
+    for table in audit_tables(run.audits):  # no number of the paper stands beside these: no warning
+        content[f"tables/{table.name}.csv"] = to_csv(table, run.data.name)
+        content[f"tables/{table.name}.md"] = to_markdown(table, "")
+    for figure in chain(figures, [compared], *of_audits):
+        if figure.png is not None:
+            content[f"figures/{figure.name}.png"] = figure.png
     content["report.html"] = page
     for name, text in content.items():
         (run.folder / name).parent.mkdir(exist_ok=True)
@@ -51,11 +63,12 @@ def write(run_folder: Path | str) -> Path:
 def print_tables(run_folder: Path | str, console: Console) -> None:
     """Print the tables, then what they show, on a terminal. Raises InputError as ``write`` does."""
     run = load_run(run_folder)
-    for note in (run.data.warning, *run.notes):
+    for note in (run.data.warning if run.rows else "", *run.notes):
         if note:
             console.print(Text(note, style="yellow"))
     for table in _tables(run):
         print_table(table, console)
+    _print_audits(run, console)
     topic = ""
     for said in read(run):
         if said.topic != topic:
@@ -65,4 +78,19 @@ def print_tables(run_folder: Path | str, console: Console) -> None:
 
 
 def _tables(run: Run) -> list[Table | Grid]:
-    return [*paper_tables(run), *summaries(run)]
+    """The tables of the paper's experiments; none where the folder holds an audit alone."""
+    return [*paper_tables(run), *summaries(run)] if run.rows else []
+
+
+def _print_audits(run: Run, console: Console) -> None:
+    for section in sections(run.audits):
+        console.print(Text(f"\nAudit of {section.title}", style="bold"))
+        for sentence in section.preflight:
+            console.print(Text(f"! {sentence}", style="yellow"))
+        for grid in (*section.attacks, section.checks, *([section.results] if section.results else [])):
+            print_table(grid, console)
+        console.print()
+        for sentence in section.text or ("The audit is not finished: there is no verdict yet.",):
+            console.print(Text(sentence))
+    if len(run.audits) > 1:
+        print_table(comparison(run.audits), console)

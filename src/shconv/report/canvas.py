@@ -2,9 +2,11 @@
 Colours stay apart for colour-blind readers; line styles and words repeat what a colour says."""
 
 import io
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ BROWN, BLUE = "#8c510a", "#1f6fb4"  # confidence and RCD, as in the paper's Figu
 GREEN, RED = "#1a7f37", "#c62828"
 # Okabe and Ito's colours, one a pair of networks
 PAIR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+Arrays = dict[str, NDArray[Any]]
 WIDTH = 6.4  # inches; narrow, so that the words are readable on a telephone
 
 _STYLE: Any = {
@@ -87,7 +90,16 @@ def line_style(model: str, models: tuple[str, ...]) -> dict[str, Any]:
     return {"color": colour, "linestyle": "-" if is_shc(model) else (0, (4, 2)), "linewidth": 1.5}
 
 
-def check(path: object, arrays: dict[str, NDArray[Any]], shapes: dict[str, tuple[str | int, ...]]) -> dict[str, int]:
+def load(path: Path) -> Arrays:
+    """The arrays of a file. Raises InputError, naming it, where it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+
+
+def check(path: object, arrays: Arrays, shapes: dict[str, tuple[str | int, ...]]) -> dict[str, int]:
     """Check each array's shape, given as letters and numbers, and return what the letters stand for.
 
     Raises InputError, naming the file and the array, where one is missing or its shape does not fit.

@@ -33,7 +33,6 @@ Arrays of every file; images are (3, H, W), uint8 or floats in [0, 1]; text is a
 """
 
 import re
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,16 +40,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
-from numpy.typing import NDArray
 
-from shconv.errors import InputError
-from shconv.report.canvas import BLUE, BROWN, GREEN, RED, Drawn, bare, canvas, check, line_style, picture
+from shconv.report.canvas import BLUE, BROWN, GREEN, RED, Arrays, Drawn, bare, canvas, check, line_style, load, picture
 from shconv.report.charts import draw_routes, draw_training
+from shconv.report.gradient_maps import ROUTES, caption, draw_maps, say_scales
 from shconv.report.paper import is_shc, network_name
 from shconv.report.run import Run
-
-Arrays = dict[str, NDArray[Any]]
-PERCENTILE = 99.5
 
 
 def draw(run: Run) -> tuple[Drawn, ...]:
@@ -84,7 +79,7 @@ def _drawn(
 
 def figure2(path: Path) -> Drawn:
     """Confidence and RCD of one image under growing noise."""
-    arrays = _load(path)
+    arrays = load(path)
     shapes = {"sigma": ("K",), "models": ("J",), "p_y": ("J", "K"), "rcd": ("J", "K"), "images": ("K", 3, "H", "W")}
     levels = check(path, arrays, shapes)["K"]
     models = tuple(str(model) for model in arrays["models"])
@@ -115,7 +110,7 @@ def figure2(path: Path) -> Drawn:
 
 def figure3(path: Path) -> Drawn:
     """LocSearchAdv on one image of a pair."""
-    arrays = _load(path)
+    arrays = load(path)
     shapes: dict[str, tuple[str | int, ...]] = {
         "models": (2,),
         "p_y": (2, "R + 1"),
@@ -187,46 +182,24 @@ def _maps(part: SubFigure, arrays: Arrays, low: float, high: float) -> None:
 
 def figure4(path: Path) -> Drawn:
     """Gradients of one image by route, on one scale and each on its own."""
-    arrays = _load(path)
-    check(path, arrays, dict.fromkeys(("red", "both", "convolution", "hypernetwork"), ("H", "W")))
+    arrays = load(path)
+    check(path, arrays, dict.fromkeys(("red", *ROUTES), ("H", "W")))
     match = re.fullmatch(r"figure4_(.+)-seed(\d+)", path.stem)
     name = network_name(match[1]) if match else path.stem
-    routes = {"both": "both routes", "convolution": "convolution route", "hypernetwork": "hypernetwork route"}
-    common = _limit(arrays["both"])
     with canvas(3.9) as (figure, buffer):
         grid = figure.subplots(2, 4)
         grid[0, 0].imshow(arrays["red"], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         grid[0, 0].set_title("(a) red channel", fontsize=8)
         bare(grid[0, 0])
-        grid[1, 0].axis("off")
-        grid[1, 0].text(
-            0, 0.5, "above: one scale,\nthat of (b)\n\nbelow: each on\nits own scale", va="center", fontsize=8
-        )
-        for place, (key, words) in enumerate(routes.items(), start=1):
-            for row, limit in enumerate((common, _limit(arrays[key]))):
-                axes = grid[row, place]
-                axes.imshow(arrays[key], cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-                bare(axes)
-                axes.set_xlabel(f"±{limit:.2g}", fontsize=8)
-            grid[0, place].set_title(f"({'abcd'[place]}) {words}", fontsize=8)
-    norms = [float(np.linalg.norm(arrays[key])) for key in ("hypernetwork", "convolution")]
-    ratio = norms[0] / norms[1] if norms[1] else float("inf")
+        say_scales(grid[1, 0])
+        draw_maps(grid[:, 1:], arrays, ROUTES)
     objective = f", {str(arrays['objective']).replace('_', '-')} objective" if "objective" in arrays else ""
     return Drawn(
         path.stem,
         f"Figure 4. Gradients by route: {name}{_seed(path)}",
-        f"{_class(arrays)}Gradient of the loss with respect to the red channel{objective}; red positive, blue "
-        f"negative, white zero. Scales end at the {PERCENTILE} % quantile of the absolute values and are written under "
-        "each. The upper row shares one scale, the lower row does not. Norm of the hypernetwork route over that of the "
-        f"convolution route: {ratio:.2g}.",
+        f"{_class(arrays)}Gradient of the loss with respect to the red channel{objective}; {caption(arrays, ROUTES)}",
         buffer.getvalue(),
     )
-
-
-def _limit(gradient: NDArray[Any]) -> float:
-    """Where a symmetric colour scale ends: a high quantile, so that one pixel does not whiten the rest."""
-    limit = float(np.percentile(np.abs(gradient), PERCENTILE))
-    return limit or float(np.abs(gradient).max()) or 1.0
 
 
 def _seed(path: Path) -> str:
@@ -236,11 +209,3 @@ def _seed(path: Path) -> str:
 
 def _class(arrays: Arrays) -> str:
     return f"True class: {arrays['label']}. " if "label" in arrays and str(arrays["label"]) else ""
-
-
-def _load(path: Path) -> Arrays:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged: {error}.") from None

@@ -9,6 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from shconv.report.audit_rows import ALARM
+from shconv.report.audit_sections import Section, comparison, sections
 from shconv.report.canvas import Drawn
 from shconv.report.cells import (
     Cell,
@@ -43,8 +45,10 @@ def render(
     grids: Sequence[Grid],
     statements: Sequence[Statement],
     figures: Sequence[Drawn],
+    audit_figures: Sequence[Sequence[Drawn]] = (),
+    compared: Drawn | None = None,
 ) -> str:
-    """The page as text."""
+    """The page as text; ``audit_figures`` are those of each of ``run.audits``, ``compared`` shows all of them."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
     return template.render(
@@ -55,6 +59,9 @@ def render(
         grids={grid.name: _plain(grid) for grid in grids},
         figures=[_figure(figure) for figure in figures if figure.png is not None],
         missing=[figure.title for figure in figures if figure.png is None],
+        comparison=_plain(comparison(run.audits)) if len(run.audits) > 1 else None,
+        compared=_figure(compared) if compared is not None and compared.png is not None else None,
+        audits=[_audit(*each) for each in zip(sections(run.audits), audit_figures, strict=True)],
         configuration=list(_flat(run.config)),
         environment=list(_flat(run.environment)),
     )
@@ -69,17 +76,20 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
         shown = ", ".join(data.classes[:CLASSES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
         yield "Classes", f"{len(data.classes):,}: {shown}"
     sizes = [
-        f"{data.train_images:,} to train on" if data.train_images is not None else "",
+        f"{data.train_images:,} to train on" if data.train_images else "",  # an audit reads none
         f"{data.test_images:,} to test on" if data.test_images is not None else "",
         f"{data.image_size} pixels a side" if data.image_size is not None else "",
     ]
     if any(sizes):
         yield "Images", ", ".join(size for size in sizes if size)
-    seeds = sorted({row.seed for row in run.rows})
-    yield "Networks", ", ".join(network_name(model) for model in run.models)
-    yield "Seeds", ", ".join(map(str, seeds))
-    images = [row.n for row in run.rows if row.n]
-    yield "Rows", f"{len(run.rows):,}" + (f", over {between(images)} images each" if images else "")
+    if run.rows:
+        yield "Networks", ", ".join(network_name(model) for model in run.models)
+        yield "Seeds", ", ".join(map(str, sorted({row.seed for row in run.rows})))
+        images = [row.n for row in run.rows if row.n]
+        yield "Rows", f"{len(run.rows):,}" + (f", over {between(images)} images each" if images else "")
+    if run.audits:
+        yield "Audited", "; ".join(dict.fromkeys(f"{audit.name}, seed {audit.seed}" for audit in run.audits))
+        yield "Attacks of the audit", f"{sum(len(audit.tried) for audit in run.audits):,}"
     for key in ("started", "device", "processor", "platform"):
         if run.environment.get(key):
             yield key.capitalize(), str(run.environment[key])
@@ -166,7 +176,24 @@ def _plain(grid: Grid) -> dict[str, Any]:
         "caption": grid.caption,
         "notes": grid.notes,
         "header": list(zip([column.title for column in grid.columns], numeric, strict=True)),
-        "rows": [list(zip(row, numeric, strict=True)) for row in grid.shown()],
+        "rows": [
+            (record.get("result") == ALARM, list(zip(row, numeric, strict=True)))
+            for record, row in zip(grid.records, grid.shown(), strict=True)
+        ],
+    }
+
+
+def _audit(section: Section, figures: Sequence[Drawn]) -> dict[str, Any]:
+    return {
+        "title": section.title,
+        "anchor": section.anchor,
+        "results": _plain(section.results) if section.results else None,
+        "text": section.text,
+        "preflight": section.preflight,
+        "checks": _plain(section.checks),
+        "attacks": [_plain(grid) for grid in section.attacks],
+        "figures": [_figure(figure) for figure in figures if figure.png is not None],
+        "missing": [figure.title for figure in figures if figure.png is None],
     }
 
 

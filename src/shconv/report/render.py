@@ -91,11 +91,11 @@ def _csv_records(table: Table, data: str) -> Iterator[dict[str, Any]]:
 
 
 def _ends_apart(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with its interval, where it has one, as two columns."""
+    """A record with its intervals, where it has some, as two columns each."""
     apart: dict[str, Any] = {}
     for key, value in record.items():
-        if key == "interval":
-            apart["interval_low"], apart["interval_high"] = value or (None, None)
+        if key.endswith("interval"):
+            apart[f"{key}_low"], apart[f"{key}_high"] = value or (None, None)
         else:
             apart[key] = value
     return apart

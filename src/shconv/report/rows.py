@@ -2,22 +2,24 @@
 A damaged line is an error that names it; a half-written last line, left by a stopped run, is skipped and said."""
 
 import json
-import math
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shconv.errors import InputError
 from shconv.intervals import wilson
+from shconv.report.fields import interval, number, optional, share, typed, whole
 from shconv.report.intervals import Paired
 
 MEASURED = ("table1", "table2", "table3", "table4")
+AUDIT = "audit"  # an experiment with rows of another kind, read by audit_rows
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -55,71 +57,37 @@ class Row:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Row":
         """Check one decoded line. Raises ValueError, saying which field is wrong."""
-        experiment: str = _typed(record, "experiment", str)
-        n = _whole(record, "n") or 0
-        accuracy = _number(record, "accuracy") if n else None
+        experiment: str = typed(record, "experiment", str)
+        n = whole(record, "n") or 0
+        accuracy = share(record, "accuracy") if n else None
         if accuracy is None and n and experiment in MEASURED:
             raise ValueError(f'"accuracy" is missing although n is {n}')
-        if accuracy is not None and not 0 <= accuracy <= 1:
-            raise ValueError(f'"accuracy" is {accuracy}, not a share in 0..1')
-        seed = _whole(record, "seed")
+        seed = whole(record, "seed")
         known = {field.name for field in fields(cls)}
         return cls(
-            id=_typed(record, "id", str),
+            id=typed(record, "id", str),
             experiment=experiment,
-            model=_typed(record, "model", str),
-            attack=_typed(record, "attack", str),
+            model=typed(record, "model", str),
+            attack=typed(record, "attack", str),
             seed=0 if seed is None else seed,
-            parameters=_typed(record, "parameters", dict) if record.get("parameters") is not None else {},
-            objective=_typed(record, "objective", str) if record.get("objective") is not None else None,
-            route=_typed(record, "route", str) if record.get("route") is not None else None,
-            step=_whole(record, "step"),
+            parameters=optional(record, "parameters", dict) or {},
+            objective=optional(record, "objective", str),
+            route=optional(record, "route", str),
+            step=whole(record, "step"),
             n=n,
-            wanted=_whole(record, "wanted"),
+            wanted=whole(record, "wanted"),
             accuracy=accuracy,
-            interval=None if accuracy is None else _interval(record, accuracy, n),
-            rcd_mean=_number(record, "rcd_mean"),
-            rcd_median=_number(record, "rcd_median"),
-            rcd_floored=_whole(record, "rcd_floored"),
-            linf=_number(record, "linf"),
-            linf_max=_number(record, "linf_max"),
-            l2=_number(record, "l2"),
-            queries=_number(record, "queries"),
-            seconds=_number(record, "seconds"),
+            interval=None if accuracy is None else interval(record, accuracy, n),
+            rcd_mean=number(record, "rcd_mean"),
+            rcd_median=number(record, "rcd_median"),
+            rcd_floored=whole(record, "rcd_floored"),
+            linf=number(record, "linf"),
+            linf_max=number(record, "linf_max"),
+            l2=number(record, "l2"),
+            queries=number(record, "queries"),
+            seconds=number(record, "seconds"),
             extra={key: value for key, value in record.items() if key not in known},
         )
-
-
-def _typed(record: Mapping[str, Any], key: str, kind: type) -> Any:
-    value = record.get(key)
-    if not isinstance(value, kind):
-        raise ValueError(f'"{key}" is {"missing" if key not in record else repr(value)}, not a {kind.__name__}')
-    return value
-
-
-def _number(record: Mapping[str, Any], key: str) -> float | None:
-    value = record.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f'"{key}" is {value!r}, not a number')
-    return float(value)
-
-
-def _whole(record: Mapping[str, Any], key: str) -> int | None:
-    value = _number(record, key)
-    if value is not None and (not math.isfinite(value) or value != int(value) or value < 0):
-        raise ValueError(f'"{key}" is {value}, not a count')
-    return None if value is None else int(value)
-
-
-def _interval(record: Mapping[str, Any], accuracy: float, n: int) -> tuple[float, float]:
-    value = record.get("interval")
-    if value is None:
-        return wilson(round(accuracy * n), n)
-    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(end, int | float) for end in value):
-        raise ValueError(f'"interval" is {value!r}, not two numbers')
-    return float(value[0]), float(value[1])
 
 
 def read_json_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], str | None]:
@@ -129,7 +97,7 @@ def read_json_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], str |
     """
     *whole, last = path.read_bytes().split(b"\n")
     records, note = [], None
-    for number, line in enumerate([*whole, last], start=1):
+    for place, line in enumerate([*whole, last], start=1):
         if not line.strip():
             continue
         try:
@@ -137,29 +105,35 @@ def read_json_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], str |
             if not isinstance(record, dict):
                 raise ValueError("not a JSON object")
         except ValueError as error:
-            if number == len(whole) + 1:
-                note = f"{path.name}: line {number} was only half written (a stopped run) and is left out."
+            if place == len(whole) + 1:
+                note = f"{path.name}: line {place} was only half written (a stopped run) and is left out."
                 continue
-            raise InputError(f"{path}, line {number} is damaged: {error}.") from None
-        records.append((number, record))
+            raise InputError(f"{path}, line {place} is damaged: {error}.") from None
+        records.append((place, record))
     return records, note
 
 
 def read_rows(path: Path) -> tuple[tuple[Row, ...], list[str]]:
-    """All rows in the order written, a repeated id replaced by its last row; and notes on what was left out."""
+    """All rows but an audit's, in the order written, a repeated id replaced by its last; notes on what is left out."""
     records, note = read_json_lines(path)
-    rows: dict[str, Row] = {}
+    rows, notes = parsed(path, [each for each in records if each[1].get("experiment") != AUDIT], Row.from_record)
+    return rows, [*([note] if note else []), *notes]
+
+
+def parsed(
+    path: Path, records: Iterable[tuple[int, dict[str, Any]]], parse: Callable[[Mapping[str, Any]], R]
+) -> tuple[tuple[R, ...], list[str]]:
+    """Rows from (line number, object), the last of each id. Raises InputError, naming the line, where parse cannot."""
+    rows: dict[str, R] = {}
     repeated = 0
-    for number, record in records:
+    for line, record in records:
         try:
-            row = Row.from_record(record)
+            row = parse(record)
         except ValueError as error:
-            raise InputError(f"{path}, line {number} is damaged: {error}.") from None
-        repeated += row.id in rows
-        rows[row.id] = row
-    notes = [note] if note else []
-    if repeated:
-        notes.append(f"{path.name}: {repeated} rows were written again later; the last one of each counts.")
+            raise InputError(f"{path}, line {line} is damaged: {error}.") from None
+        repeated += record["id"] in rows
+        rows[record["id"]] = row
+    notes = [f"{path.name}: {repeated} rows were written again later; the last one of each counts."] if repeated else []
     return tuple(rows.values()), notes
 
 

@@ -1,4 +1,4 @@
-"""A run folder as one object: rows, per-image outcomes, data, configuration, machine, trained networks.
+"""A run folder as one object: rows, audits, per-image outcomes, data, configuration, machine, trained networks.
 Read only; what is missing or left out is said in ``notes``."""
 
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shconv.errors import InputError
+from shconv.report.audit_rows import Audit, read_audits
 from shconv.report.paper import NETWORKS, is_shc, twin
 from shconv.report.rows import Outcomes, Row, by_seed, read_json_lines, read_outcomes, read_rows
 
@@ -34,7 +35,9 @@ class DataInfo:
     @property
     def title(self) -> str:
         """The name as it stands in a sentence."""
-        return "the demo data" if self.is_demo else f"{self.name} ({len(self.classes):,} classes)"
+        if self.is_demo:
+            return "the demo data"
+        return f"{self.name} ({len(self.classes):,} classes)" if self.classes else self.name
 
     @property
     def is_imagenet(self) -> bool:
@@ -83,6 +86,7 @@ class Run:
     trained: tuple[Trained, ...]
     selections: tuple[Selection, ...]
     notes: tuple[str, ...]
+    audits: tuple[Audit, ...] = ()
 
     def find(
         self,
@@ -125,16 +129,19 @@ def load_run(run_folder: Path | str) -> Run:
     """
     folder = Path(run_folder)
     if not folder.is_dir():
-        raise InputError(f"There is no run folder {folder}; give one that `shconv reproduce` wrote.")
+        raise InputError(f"There is no run folder {folder}; give one that `shconv reproduce` or `shconv audit` wrote.")
     path = folder / "rows.jsonl"
     if not path.is_file():
         raise InputError(f"{folder} holds no results yet: its rows.jsonl is missing.")
     rows, notes = read_rows(path)
-    if not rows:
+    audits, audit_notes = read_audits(path)
+    if not rows and not audits:
         raise InputError(f"{folder} holds no results yet: its rows.jsonl has no whole row.")
     outcomes, outcome_notes = _read_outcomes(folder, rows)
     data, environment = _read_json(folder / "data.json"), _read_json(folder / "environment.json")
-    missing = [name for name in ("config.toml", "data.json", "environment.json") if not (folder / name).is_file()]
+    options = ("config.toml" if rows else "audit.json", "data.json", "environment.json")
+    missing = [name for name in options if not (folder / name).is_file()]
+    of_audit = _read_json(folder / "audit.json")
     if missing:
         notes.append(f"Missing from the run folder: {', '.join(missing)}.")
     trained, log_notes = _read_trained(folder / "models")
@@ -143,11 +150,12 @@ def load_run(run_folder: Path | str) -> Run:
         rows=rows,
         outcomes=outcomes,
         data=_data(data, folder / "data.json") if data else DataInfo(),
-        config=_read_toml(folder / "config.toml"),
+        config=_read_toml(folder / "config.toml") | ({"audit": of_audit} if of_audit else {}),
         environment=environment,
         trained=trained,
         selections=tuple(_read_selections(folder / "selection")),
-        notes=(*notes, *outcome_notes, *log_notes),
+        notes=(*notes, *audit_notes, *outcome_notes, *log_notes),
+        audits=audits,
     )
 
 

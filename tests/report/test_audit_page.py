@@ -1,0 +1,110 @@
+"""The audit on the page: alone or beside the paper's tables, the verdict first, escaped, readable on a telephone."""
+
+import pytest
+from html_page import CHROMIUM, Page, measured
+from made_audit import add_audit
+
+from shconv.report import write
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, run_folder_class):
+    """A page with five audits, one of them stopped."""
+    folder = run_folder_class(tmp_path_factory.mktemp("audit") / "run")
+    add_audit(folder)
+    add_audit(folder, seed=1)
+    add_audit(folder, "resnet18", masked=False, twin=False)
+    add_audit(folder, "a network of mine, adversarially trained", masked=False)
+    add_audit(folder, "plain10_shc", finished=False)
+    return write(folder.save())
+
+
+def text_of(path):
+    return path.read_text(encoding="utf-8")
+
+
+def test_an_audit_alone_makes_a_page_without_the_papers_tables(run_folder):
+    add_audit(run_folder)
+    folder = run_folder.save()
+    text = text_of(write(folder))
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link.removeprefix("#") for link in page.links} == {"run", "audit", "configuration"} <= set(page.ids)
+    assert not {"table1", "worst_case", "training", "attacks", "reading"} & set(page.ids)
+    assert len(page.sources) == 4
+    assert "the paper's numbers" not in text.lower()
+    assert {file.name for file in (folder / "tables").iterdir()} == {
+        f"{name}.{kind}" for name in ("audit", "audit_checks", "audit_attacks") for kind in ("csv", "md")
+    }
+    assert len(list((folder / "figures").iterdir())) == 4
+
+
+def test_the_verdict_stands_before_the_checks_the_attacks_and_the_figures(run_folder):
+    add_audit(run_folder)
+    text = text_of(write(run_folder.save()))
+    order = ["Worst case per image", "Against its twin", "Alarm, check 1", "The twelve checks", "Attacks that count"]
+    places = [text.index(words) for words in [*order, "Budget curve: ResNet-18-SHC, seed 0", "Gradient maps"]]
+    assert places == sorted(places)
+    assert "does not say that the network is robust" in text
+    assert text.count('<tr class="alarm">') == 6
+    assert text.count("<details open>") == 2
+
+
+def test_the_paper_and_an_audit_share_a_page(run_folder):
+    run_folder.everything(n=10)
+    before = Page(text_of(write(run_folder.save()))).ids
+    add_audit(run_folder)
+    both = Page(text_of(write(run_folder.save()))).ids
+    assert not any(name.startswith("audit") for name in before)
+    assert [name for name in both if name in before] == before
+    assert both.index("audit") < both.index("reading") < both.index("table1")
+
+
+def test_several_networks_are_compared_on_top_and_their_attacks_are_folded(many):
+    text = text_of(many)
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
+    assert page.ids.index("audit-comparison") < page.ids.index("figure-audit") < page.ids.index("audit-1")
+    assert [name for name in page.ids if name in {f"audit-{place}" for place in range(9)}] == [
+        f"audit-{place}" for place in range(1, 6)
+    ]
+    assert "<details open>" not in text
+    assert text.count("<details>") == 10
+    assert "there is no verdict yet" in text
+    assert "over 2 training seeds" in text
+
+
+def test_the_same_rows_give_the_same_page(many):
+    first = many.read_bytes()
+    assert write(many.parent).read_bytes() == first
+
+
+def test_everything_from_an_audit_is_escaped(run_folder):
+    evil = "<script>alert(1)</script>"
+    for model in (evil, "resnet18_shc"):
+        add_audit(run_folder, model)
+    for row in run_folder.rows:
+        if row["kind"] == "attack":
+            row |= {"attack": evil, "route": evil, "threat": evil, "source": evil, "parameters": {evil: evil}}
+        elif row["kind"] == "finding":
+            row |= {"name": evil, "text": evil, "source": evil, "numbers": {evil: evil}}
+            row["array"] = row["array"] and f"{evil}.npz"
+        else:
+            row |= {"text": [evil], "preflight": [evil]}
+            row["worst_case"] = {**row["worst_case"], evil: row["worst_case"]["l2"]}
+            row["twin"]["name"] = evil
+    text = text_of(write(run_folder.save()))
+    assert "<script" not in text.lower()
+    assert text.count("&lt;script&gt;") > 100
+    Page(text)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_renders_without_sideways_scrolling(many, tmp_path, width):
+    client, scroll, body, _, images = measured(many, tmp_path, width)
+    assert client in range(width - 20, width + 1)  # less the scroll bar
+    assert scroll == client
+    assert body == client
+    assert images
