@@ -119,8 +119,8 @@ def build() -> Path:
         command = [*compiler, *_FLAGS, str(_SOURCE / "filtered.cpp"), "-o", str(made)]
         native = subprocess.run([*command, _NATIVE], capture_output=True, text=True, timeout=300)
         if native.returncode:
-            _log.warning("%s does not build for this very processor: %s", compiler[0], native.stderr.strip()[:300])
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+            _log.warning("%s does not build for this very processor: %s", compiler[0], native.stderr.strip()[:300])
         made.replace(library)
     return library
 
