@@ -1,11 +1,17 @@
 """Statistical Hyper-Convolution for PyTorch: a convolution whose kernel is filtered image by image."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from shconv import attacks, metrics, ops
 from shconv.convert import is_3x3, to_shc
 from shconv.errors import InputError
 from shconv.layers import SHConv2d
 from shconv.models import create_model, list_models
 from shconv.routes import frozen_kernels, gradient_route, record_filter_maps
+
+if TYPE_CHECKING:
+    from shconv import audit as audit
 
 __version__ = "0.1.0"
 
@@ -23,3 +29,10 @@ __all__ = [
     "record_filter_maps",
     "to_shc",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`shconv.audit`, imported when first asked for: it brings data sets and progress bars along."""
+    if name == "audit":
+        return import_module("shconv.audit")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -54,6 +54,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> Any:
+    from shconv.commands.audit import AuditCommand
     from shconv.commands.bench import Bench
     from shconv.commands.evaluate import Evaluate
     from shconv.commands.info import Info
@@ -65,6 +66,7 @@ def _parse(arguments: list[str]) -> Any:
         "reproduce": Reproduce,
         "train": Train,
         "evaluate": Evaluate,
+        "audit": AuditCommand,
         "report": Report,
         "bench": Bench,
         "info": Info,

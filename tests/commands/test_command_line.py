@@ -90,8 +90,8 @@ def test_refused_in_a_line_or_two_and_nothing_is_written(shconv, arguments, mess
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "reproduce, train, evaluate, report"),
-        (["reproduc"], "reproduce, train, evaluate, report"),
+        ([], "reproduce, train, evaluate, audit, report"),
+        (["reproduc"], "reproduce, train, evaluate, audit, report"),
         (["reproduce", "--wdth", "3"], "--width"),
         (["reproduce", "--width", "big"], "--width"),
         (["train", "--stem", "tiny"], "small"),

@@ -51,7 +51,7 @@ class Evaluate(TableOptions):
         checkpoints = [load_checkpoint(path) for path in paths]
         data = self.load(progress, want_train=False)
         for path, (_, config, info) in zip(paths, checkpoints, strict=True):
-            _check_fits(path, config, info, data)
+            check_fits(path, config, info, data)
         networks = [
             Network(config.name, int(info.get("seed", 0)), model.to(best_device()))
             for model, config, info in checkpoints
@@ -64,7 +64,7 @@ class Evaluate(TableOptions):
             conclude(folder, progress)
 
 
-def _check_fits(path: Path, config: ModelConfig, info: dict[str, Any], data: ImageData) -> None:
+def check_fits(path: Path, config: ModelConfig, info: dict[str, Any], data: ImageData) -> None:
     """Raises InputError where a checkpoint is not for such images: other classes, or no colours."""
     if config.num_classes != len(data.classes):
         raise InputError(f"{path} has {config.num_classes} classes, {data.name} has {len(data.classes)}")

@@ -1,0 +1,91 @@
+"""What the audit's attacks share: one call, the strongest example of each image, a cost known beforehand."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import index as as_integer
+from typing import SupportsIndex
+
+import torch
+from torch import Tensor
+
+from shconv.attacks.base import Attack, AttackResult, Model, borrowed, distances
+from shconv.attacks.checks import Index, check_inputs, check_logits
+from shconv.audit.attacks.losses import margin
+from shconv.audit.setting import Cost
+
+
+@dataclass(frozen=True)
+class SearchAttack(Attack):
+    """An attack that looks at many images within epsilon of the clean one and returns the strongest of each.
+
+    Wherever it looks it looks at the whole batch, image i in row i, so that it also runs where kernels are frozen for
+    one batch. No image's result depends on the others, as far as the model's own rounding does not.
+    """
+
+    def run(
+        self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
+    ) -> AttackResult:
+        with borrowed(model):
+            x, y, places = check_inputs(images, labels, index, seed)
+            x = x.contiguous()  # so that sums round alike in any layout; pyautoattack needs it too
+            found, queries = self.search(model, x, y, places, as_integer(seed))
+        return AttackResult(found, None, queries, distances(found, x))
+
+    @abstractmethod
+    def search(self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
+        """From checked x (N, C, H, W) and y (N,): the strongest images, and int64 (N,) forward passes spent on each."""
+
+    @property
+    @abstractmethod
+    def cost(self) -> Cost:
+        """Passes over one image, at most: a sample that is averaged over counts one."""
+
+
+class Strongest:
+    """Of all images offered, per image the one that is misclassified, then the one with the highest margin.
+
+    With `hold`, an image that is misclassified stays as it is: nothing offered later replaces it.
+    """
+
+    def __init__(self, model: Model, x: Tensor, y: Tensor, hold: bool = False) -> None:
+        self.model, self.y, self.hold = model, y, hold
+        self.images = x
+        self.wrong = torch.zeros_like(y, dtype=torch.bool)
+        self.margin = torch.full(y.shape, -torch.inf, device=x.device)
+        self.queries = torch.zeros_like(y)
+
+    def look(self, x: Tensor) -> Tensor:
+        """Pass x (N, C, H, W) through the model without a graph, offer it, and return its logits (N, K)."""
+        with torch.no_grad():
+            logits = check_logits(self.model(x), self.y)
+            self.offer(x, logits)
+        return logits
+
+    def offer(self, x: Tensor, logits: Tensor, passes: int = 1) -> None:
+        """Keep those of x that are stronger, given their logits (N, K), which cost so many forward passes."""
+        rise, wrong = margin(logits, self.y), logits.argmax(1) != self.y
+        better = (wrong & ~self.wrong) | ((wrong == self.wrong) & (rise > self.margin))
+        if self.hold:
+            self.queries += passes * ~self.wrong
+            better &= ~self.wrong
+        else:
+            self.queries += passes
+        self.images = torch.where(better[:, None, None, None], x, self.images)
+        self.margin = torch.where(better, rise, self.margin)
+        self.wrong = self.wrong | wrong
+
+    @property
+    def settled(self) -> bool:
+        """Whether no image can change any more."""
+        return self.hold and bool(self.wrong.all())
+
+
+@contextmanager
+def own_randomness(device: torch.device, seed: int) -> Iterator[None]:
+    """For other people's attacks, which draw from torch's global generators: seeded inside, given back as they were."""
+    devices = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+        torch.manual_seed(seed)
+        yield

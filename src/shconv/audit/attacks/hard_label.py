@@ -1,0 +1,76 @@
+"""Attacks that see decisions only, no scores and no gradients, through foolbox."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shconv.attacks.base import Model
+from shconv.attacks.checks import check_choice, check_count, check_number
+from shconv.audit.attacks.ball import Ball, Norm
+from shconv.audit.attacks.base import SearchAttack, own_randomness
+from shconv.audit.setting import Cost
+from shconv.errors import InputError
+
+STREAM = 14
+Kind = Literal["boundary", "hop_skip_jump"]
+STEPS: dict[Kind, int] = {"boundary": 5000, "hop_skip_jump": 20}  # by default: about 5500 and 7500 queries
+NOISES, BLENDS, PEPPERS = 100, 50, 100  # tried as a start
+
+
+@dataclass(frozen=True)
+class HardLabel(SearchAttack):
+    """The boundary attack (Brendel et al. 2018) or HopSkipJump (Chen et al. 2020), stopped at the first hit.
+
+    Both shrink the distance of an example that is already wrong, from uniform noise blended in or else from salt and
+    pepper. What counts is a wrong decision within epsilon, so the search of an image ends at the first that is seen
+    anywhere on the way; an image without one stays as it was. The boundary attack shrinks L2 even if the ball is L-inf.
+    Each image is searched on its own, in batches of its own probes, seeded by (seed, index): exactly independent of
+    the other images, but kernels frozen for a batch cannot be used.
+    """
+
+    kind: Kind
+    epsilon: float
+    norm: Norm = "linf"
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("kind", self.kind, Kind)
+        check_number("epsilon", self.epsilon)
+        check_choice("norm", self.norm, Norm)
+        if self.steps is not None:
+            check_count("steps", self.steps, 1)
+
+    @property
+    def _steps(self) -> int:
+        return STEPS[self.kind] if self.steps is None else self.steps
+
+    @property
+    def cost(self) -> Cost:
+        """Also the limit of a search: foolbox's line search has none of its own."""
+        starting = 2 + NOISES + BLENDS + 1 + PEPPERS + 2  # the clean image, two starts, and a look at each
+        if self.kind == "boundary":
+            return Cost(starting + 1 + self._steps + self._steps // 10, 0)
+        probes = sum(min(int(100 * math.sqrt(k + 1)), 10_000) for k in range(self._steps))
+        return Cost(starting + 60 + probes + 60 * self._steps, 0)
+
+    def search(self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
+        try:
+            from shconv.audit.attacks.decisions import Decisions, attack_of_foolbox, search_image
+        except ImportError as error:
+            raise InputError("HardLabel needs foolbox, not installed here: pip install 'shconv[audit]'") from error
+        found, queries = x.clone(), torch.zeros_like(y)
+        for i, place in enumerate(index):
+            own = int(np.random.SeedSequence([seed, STREAM, place]).generate_state(1, np.uint64)[0])
+            ball = Ball(x[i : i + 1], self.epsilon, self.norm)
+            decisions = Decisions(model, ball, y[i : i + 1], int(self.cost.forwards))
+            with own_randomness(x.device, own), torch.no_grad():
+                search_image(decisions, attack_of_foolbox(self.kind, self.norm, self._steps))
+            queries[i] = decisions.queries
+            if decisions.found is not None:
+                found[i] = decisions.found[0]
+        return found, queries

@@ -1,0 +1,111 @@
+"""Projected gradient descent with restarts, losses and targets: the audit's white-box attack."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shconv.attacks.base import Model, generators
+from shconv.attacks.checks import check_choice, check_count, check_flag, check_logits, check_number
+from shconv.audit.attacks.ascent import adaptive_ascent, fixed_ascent
+from shconv.audit.attacks.ball import Ball, Norm
+from shconv.audit.attacks.base import SearchAttack, Strongest
+from shconv.audit.attacks.losses import Loss, attack_loss, likeliest_wrong
+from shconv.audit.setting import Cost
+from shconv.errors import InputError
+
+STREAM = 11
+
+
+@dataclass(frozen=True)
+class PGD(SearchAttack):
+    """`steps` gradient steps from each of `restarts` starts; of all points passed, the strongest (Madry et al. 2018).
+
+    step_size=None adapts the step and adds momentum (Auto-PGD, Croce and Hein 2020); a number is the plain attack,
+    every step of that size. targets=k instead aims at each of the k likeliest wrong classes of the clean image in turn,
+    at most all of them, with `restarts` starts each. random_start draws starts uniformly from the ball; without it
+    every climb begins at the clean image. Each climb looks at steps + 1 points, the clean image is looked at once.
+    samples averages logits and gradients over so many passes, for networks that are random (expectation over
+    transformation, Athalye et al. 2018). until_broken holds an image from its first misclassified point on and ends
+    when all are held: cheaper, for images that no other network will be asked about.
+    Where a gradient is zero, NaN or absent the pixel stays: what masks gradients also stops this attack.
+    """
+
+    epsilon: float
+    norm: Norm = "linf"
+    steps: int = 50
+    restarts: int = 1
+    loss: Loss = "cross_entropy"
+    targets: int = 0
+    random_start: bool = True
+    step_size: float | None = None
+    samples: int = 1
+    until_broken: bool = False
+
+    def __post_init__(self) -> None:
+        check_number("epsilon", self.epsilon)
+        check_choice("norm", self.norm, Norm)
+        check_count("steps", self.steps, 1)
+        check_count("restarts", self.restarts, 1)
+        check_choice("loss", self.loss, Loss)
+        check_count("targets", self.targets, 0)
+        check_flag("random_start", self.random_start)
+        if self.step_size is not None:
+            check_number("step_size", self.step_size)
+        check_count("samples", self.samples, 1)
+        check_flag("until_broken", self.until_broken)
+        if self.restarts > 1 and not self.random_start:
+            raise InputError(f"restarts: got {self.restarts} without random_start; want 1, they would all be the same")
+
+    @property
+    def cost(self) -> Cost:
+        climbs = self.restarts * max(1, self.targets)
+        return Cost(1 + climbs * (self.steps * self.samples + 1), climbs * self.steps * self.samples)
+
+    def search(self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
+        ball = Ball(x, self.epsilon, self.norm)
+        strongest = Strongest(model, x, y, hold=self.until_broken)
+        draws = generators(seed, STREAM, index)
+        for target in self._aims(strongest.look(x), y):
+            for _ in range(self.restarts):
+                start = ball.random(draws) if self.random_start else x
+                try:
+                    strongest.look(self._climb(ball, strongest, start, target))
+                except _SettledError:
+                    return strongest.images, strongest.queries
+        return strongest.images, strongest.queries
+
+    def _aims(self, logits: Tensor, y: Tensor) -> Iterator[Tensor | None]:
+        if self.targets == 0:
+            yield None
+        else:
+            yield from likeliest_wrong(logits, y, self.targets)
+
+    def _climb(self, ball: Ball, strongest: Strongest, start: Tensor, target: Tensor | None) -> Tensor:
+        def slope(x: Tensor) -> tuple[Tensor, Tensor]:
+            if strongest.settled:
+                raise _SettledError
+            return self._slope(strongest, x, target)
+
+        if self.step_size is None:
+            return adaptive_ascent(ball, slope, start, self.steps)
+        return fixed_ascent(ball, slope, start, self.steps, self.step_size)
+
+    def _slope(self, strongest: Strongest, x: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The loss (N,) at x and its gradient; x is offered as a candidate on the way."""
+        x = x.detach().requires_grad_()
+        y, gradient, losses, logits = strongest.y, torch.zeros_like(x), [], []
+        for _ in range(self.samples):
+            logits.append(check_logits(strongest.model(x), y))
+            losses.append(attack_loss(self.loss, logits[-1], y, target))
+            if losses[-1].requires_grad:
+                part = torch.autograd.grad(losses[-1].sum(), x, allow_unused=True)[0]
+                gradient += 0 if part is None else part
+        with torch.no_grad():
+            strongest.offer(x.detach(), torch.stack(logits).mean(0), self.samples)
+            return torch.stack(losses).mean(0), gradient.nan_to_num(0.0)
+
+
+class _SettledError(Exception):
+    """No image can change any more."""

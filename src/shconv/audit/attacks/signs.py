@@ -1,0 +1,55 @@
+"""Random sign noise: what no gradient was needed for, gradients should not have missed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shconv.attacks.base import Model, generators
+from shconv.attacks.checks import check_count, check_number
+from shconv.audit.attacks.ball import Ball
+from shconv.audit.attacks.base import SearchAttack, Strongest
+from shconv.audit.setting import Cost
+
+STREAM = 13
+CHUNK = 64  # draws prepared at once
+
+
+@dataclass(frozen=True)
+class RandomSigns(SearchAttack):
+    """x + epsilon s with s uniform in {-1, 1}^(C, H, W), `draws` times: corners of the L-inf ball.
+
+    An image that a draw breaks keeps it. The baseline that a gradient attack has to beat (Carlini et al. 2019,
+    section 5: brute force must not do better).
+    """
+
+    epsilon: float
+    draws: int = 10_000
+
+    def __post_init__(self) -> None:
+        check_number("epsilon", self.epsilon)
+        check_count("draws", self.draws, 1)
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(1 + self.draws, 0)
+
+    def search(self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
+        ball, strongest = Ball(x, self.epsilon, "linf"), Strongest(model, x, y, hold=True)
+        strongest.look(x)
+        sources = generators(seed, STREAM, index)
+        for done in range(0, self.draws, CHUNK):
+            signs = torch.from_numpy(np.stack([_signs(g, x[0].numel()) for g in sources], 1))  # (CHUNK, N, C H W)
+            for s in signs[: self.draws - done]:
+                if strongest.settled:
+                    return strongest.images, strongest.queries
+                strongest.look(ball.project(x + self.epsilon * s.to(x).view_as(x)))
+        return strongest.images, strongest.queries
+
+
+def _signs(generator: np.random.Generator, size: int) -> np.ndarray:
+    """int8 (CHUNK, size) of -1 and 1, eight from each random byte."""
+    packed = generator.integers(0, 256, (CHUNK, -(-size // 8)), np.uint8)
+    return 2 * np.unpackbits(packed, 1, count=size).astype(np.int8) - 1

@@ -1,0 +1,243 @@
+"""The object every check gets: the network, its images, what was tried on each and what broke it, and the clock."""
+
+import json
+import math
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shconv.attacks import Attack
+from shconv.attacks.base import distances
+from shconv.audit.clock import Clock, minutes
+from shconv.audit.findings import Flags, Outcome
+from shconv.audit.ledger import Ledger, Record, file_slug, question
+from shconv.audit.probe import Pace, Probe, attack_cost
+from shconv.audit.setting import FULL, Effort, Setting
+from shconv.audit.subject import Subject, TimeUp, drawing
+from shconv.errors import InputError
+from shconv.experiments.progress import ExperimentProgress
+from shconv.experiments.study import CONFIDENT, routed
+from shconv.intervals import wilson
+from shconv.routes import frozen_kernels, gradient_route
+
+_HELD = 2**28  # values of adversarial images that an outcome holds, a gigabyte
+_GRACE = 0.05  # of the whole time
+_ROUNDING = 1e-6  # an example this far outside its ball or the box is inside
+
+
+@dataclass(eq=False)
+class Audit:
+    """One network under audit.
+
+    images (N, C, H, W) float32 in [0, 1] on the network's device, labels and index int64 (N,): classes, and places in
+    the data set. `correct` (N,): clean and right; `confident`: and with p_y > 0.9. Threats are "linf", "l2" and
+    "pixels" (any change of few pixels).
+    """
+
+    subject: Subject
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    setting: Setting
+    ledger: Ledger
+    clock: Clock
+    probe: Probe
+    progress: ExperimentProgress
+    twin: Subject | None = None
+    sources: Mapping[str, Subject] = field(default_factory=dict)
+    seeds: Mapping[str, Subject] = field(default_factory=dict)
+    effort: Effort = FULL
+    until: float = math.inf  # seconds on the clock at which this network's share of the time is used up
+
+    def __post_init__(self) -> None:
+        judged = self.subject.judge(self.images, self.labels)
+        self.correct: Flags = judged.right
+        self.confident: Flags = judged.right & (judged.p_y > CONFIDENT)
+
+    def attack(
+        self,
+        label: str,
+        attack: Attack,
+        *,
+        on: Flags | None = None,
+        route: str = "both",
+        model: Subject | nn.Module | None = None,
+        threat: str = "linf",
+        source: str | None = None,
+        headline: bool = True,
+        keep: bool = False,
+    ) -> Outcome:
+        """Attack the images `on` (default: those standing under the threat), batch by batch until the time is up.
+
+        The whole network judges, in a fresh forward pass. A success is misclassified, in the box, and in the ball: of
+        the setting for the headline, of the attack's own epsilon else. Only the headline's successes count for the
+        worst case. Asked again, or after a stop, the stored result is returned.
+
+        route: gradient_route's, "strict", "frozen" (kernels held at the clean images') or "mixture:W", the
+        hypernetwork's gradient times W. model: the examples are made on this network, which `source` names.
+        keep: the adversarial images are stored with the result.
+        Raises InputError where label, route, threat and source were another attack before.
+        """
+        on = self.standing(threat) if on is None else np.asarray(on, bool)
+        parts = (label, *(part for part, usual in ((route, "both"), (threat, "linf")) if part != usual))
+        slug = file_slug("-".join((*parts, *(("from", source) if source else ()))))
+        asked = question(attack, on, route, threat, source, headline, keep)
+        stored = self.ledger.attack(slug, asked)
+        if stored is not None:
+            return self._outcome(stored, None)
+        attacked = self.subject if model is None else model
+        network = attacked.model if isinstance(attacked, Subject) else attacked
+        radius = self.setting.radius(threat)
+        if not headline:
+            radius = float(getattr(attack, "epsilon", None) or radius)
+        record, made = self.ledger.begun(slug, asked), []
+        held = not record.attempted.any() and int(on.sum()) * self.images[0].numel() <= _HELD
+        todo, pace = np.flatnonzero(on & ~record.attempted), Pace(self.probe, attack_cost(attack))
+        title = f"{label} ({minutes(self.remaining())} left)" if math.isfinite(self.until) else label
+        with self.progress.count(title) as shown:
+            while len(todo) and (size := int(min(pace.fitting(self.remaining()), self.setting.batch_size))):
+                try:
+                    part, adversarial = self._chunk(attack, network, todo[:size], route, threat, radius, slug)
+                except TimeUp:
+                    break
+                at, todo = todo[:size], todo[size:]
+                part.adversarial = adversarial.cpu().numpy() if keep else None
+                record = record.then(at, part)
+                pace.took(part.seconds, len(at))
+                made += [adversarial] if held else []
+                if len(todo):
+                    self.ledger.keep(slug, record)
+                    self.clock.save()
+                shown(int(on.sum()) - len(todo), int(on.sum()))
+        record.complete = not len(todo)
+        about = self._about(label, attack, route, threat, radius, source, headline)
+        row = self.ledger.add_attack(slug, record, {**about, **self._counts(record)})
+        self.clock.save()
+        self.progress.say(_line(row))
+        return self._outcome(record, torch.cat([self.images[:0], *made]) if held else None)
+
+    def standing(self, threat: str = "linf") -> Flags:
+        """(N,): right on the clean image, and not yet broken under the threat by the headline's attacks."""
+        whole: Flags = np.array([label is None for label in self.broken_by(threat)])
+        return self.correct & whole
+
+    def broken_by(self, threat: str = "linf") -> list[str | None]:
+        """Of every image, the label of the attack that broke it first, or None."""
+        return self.ledger.broken_by(threat)
+
+    def remaining(self) -> float:
+        """Seconds left for this network; infinite without a limit."""
+        return self.clock.left(self.until)
+
+    def watch(self) -> None:
+        """Raises TimeUp once the time is used up, and a little more, in which a batch that has begun may end."""
+        if not self.clock.left(self.until + _GRACE * self.clock.limit):
+            raise TimeUp
+
+    def sample(self, n: int) -> Flags:
+        """(N,): the first n correct images of a seeded shuffle, all of them where there are no more."""
+        chosen = np.zeros(len(self.correct), bool)
+        shuffled = self.generator("sample").permutation(len(self.correct))
+        chosen[shuffled[self.correct[shuffled]][:n]] = True
+        return chosen
+
+    def generator(self, *words: object) -> np.random.Generator:
+        """Random numbers that depend on the audit's seed and the words alone."""
+        entropy = [self.setting.seed, *(zlib.crc32(str(word).encode()) for word in words)]
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+    def _chunk(
+        self,
+        attack: Attack,
+        network: nn.Module,
+        at: NDArray[np.int64],
+        route: str,
+        threat: str,
+        radius: float,
+        slug: str,
+    ) -> tuple[Record, Tensor]:
+        started = time.monotonic()
+        rows = torch.from_numpy(at).to(self.images.device)
+        x, y, index = self.images[rows], self.labels[rows], self.index[rows]
+        with seen_through(network, route, x) as seen, drawing(True, self.setting.seed, slug, int(at[0])):
+            result = attack.run(seen, x, y, index=index, seed=self.setting.seed)
+        judged = self.subject.judge(result.images, y)
+        inside = _inside(result.images, x, threat, radius)
+        record = Record("", np.ones(len(at), bool), ~judged.right & inside, result.queries.cpu().numpy())
+        record.outside, record.nan = int((~judged.right & ~inside).sum()), int(judged.nan.sum())
+        record.seconds = time.monotonic() - started
+        return record, result.images.detach()
+
+    def _about(
+        self, label: str, attack: Attack, route: str, threat: str, radius: float, source: str | None, headline: bool
+    ) -> dict[str, Any]:
+        parameters = json.loads(json.dumps(asdict(attack), default=str))
+        return {
+            "attack": label,
+            "parameters": parameters,
+            "route": route,
+            "threat": threat,
+            "epsilon": radius if math.isfinite(radius) else None,
+            "source": source,
+            "headline": headline,
+        }
+
+    def _counts(self, record: Record) -> dict[str, Any]:
+        """Accuracy is over all N images, where all that could be broken were attempted."""
+        n, broken = len(self.correct), int((self.correct & record.success).sum())
+        whole = bool(record.attempted[self.correct].all())
+        left = int(self.correct.sum()) - broken
+        accuracy = {"accuracy": left / n, "interval": list(wilson(left, n))}
+        counts = {"n": int(record.attempted.sum()), "successes": int(record.success.sum())}
+        return {**counts, **(accuracy if whole else {"accuracy": None, "interval": None})}
+
+    def _outcome(self, record: Record, made: Tensor | None) -> Outcome:
+        if made is None and record.adversarial is not None:
+            made = torch.from_numpy(record.adversarial).to(self.images)
+        return Outcome(record.attempted, record.success, record.queries, made, record.seconds, record.complete)
+
+
+@contextmanager
+def seen_through(network: nn.Module, route: str, x: Tensor) -> Iterator[nn.Module]:
+    """The network as an attack on the clean images x (n, C, H, W) sees it. Raises InputError for an unknown route."""
+    kind, _, weight = route.partition(":")
+    if kind == "frozen":
+        with frozen_kernels(network, x):
+            yield network
+    elif kind == "mixture":
+        try:
+            factor = float(weight)
+        except ValueError:
+            raise InputError(f"route: got {route!r}; want mixture:W with a number W") from None
+        with gradient_route(network, "both", factor):
+            yield network
+    else:
+        with nullcontext(network) if route == "both" else routed(network, route) as seen:
+            yield seen
+
+
+def _inside(adversarial: Tensor, x: Tensor, threat: str, radius: float) -> Flags:
+    """(n,): in the box, and within the radius of x; False for NaN."""
+    low, high = adversarial.flatten(1).aminmax(dim=1)
+    inside = (low >= -_ROUNDING) & (high <= 1 + _ROUNDING)
+    if threat != "pixels":
+        inside &= distances(adversarial, x)[threat] <= radius * (1 + _ROUNDING) + _ROUNDING
+    flags: Flags = inside.cpu().numpy()
+    return flags
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """What a person reads when an attack has ended."""
+    parts = [row["attack"], *([f"route {row['route']}"] if row["route"] != "both" else []), row["threat"]]
+    cut = "" if row["complete"] else ", cut short by the budget"
+    outside = f", {row['outside']} more left the ball and do not count" if row["outside"] else ""
+    name = ", ".join([*parts, *([f"made on {row['source']}"] if row["source"] else [])])
+    return f"  {name}: breaks {row['successes']} of {row['n']}{outside}  {row['seconds']:.1f} s{cut}"

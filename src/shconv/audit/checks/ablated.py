@@ -1,0 +1,103 @@
+"""SHC networks whose filter maps ignore some or all of their image's statistics, with the same weights."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shconv.audit.checks.side import Batch
+from shconv.layers import Hypernetwork, channel_statistics
+from shconv.routes import Routes, frozen_kernels, shc_layers
+
+Maps = Callable[[Tensor], Tensor]  # a layer's input (N, D, H, W) -> M (N, S_h, S_w)
+
+
+class Means(NamedTuple):
+    """Of one layer, over images."""
+
+    map: Tensor  # M (S_h, S_w)
+    statistics: Tensor  # (D * len(statistics),)
+
+
+@torch.no_grad()
+def layer_means(model: nn.Module, batches: Iterator[Batch]) -> dict[str, Means]:
+    """By layer, the means of its filter maps and of its statistics over the images."""
+    sums: dict[str, Means] = {}
+    counts = dict.fromkeys(shc_layers(model), 0)
+
+    def add(name: str, hyper: Hypernetwork, x: Tensor) -> None:
+        s = channel_statistics(x, hyper.statistics, hyper.eps)
+        now = Means(transformed(hyper, s).sum(0), s.sum(0))
+        sums[name] = Means(*(a + b for a, b in zip(sums[name], now, strict=True))) if name in sums else now
+        counts[name] += len(x)
+
+    hooks = [
+        layer.hyper.register_forward_pre_hook(lambda hyper, inputs, name=name: add(name, hyper, inputs[0]))
+        for name, layer in shc_layers(model).items()
+    ]
+    try:
+        for batch in batches:
+            model(batch.x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: Means(*(total / counts[name] for total in each)) for name, each in sums.items()}
+
+
+def transformed(hyper: Hypernetwork, s: Tensor) -> Tensor:
+    """T(s): statistics (N, D * len(statistics)) -> M (N, S_h, S_w)."""
+    M: Tensor = torch.sigmoid(hyper.output(F.relu(hyper.hidden(s))))
+    return M.view(-1, *hyper.kernel_size)
+
+
+@contextmanager
+def constant_maps(model: nn.Module, means: Mapping[str, Means]) -> Iterator[None]:
+    """Inside, every image has the mean map."""
+
+    def of(M: Tensor) -> Maps:
+        return lambda x: M.expand(len(x), *M.shape)
+
+    with _maps(model, {name: of(each.map) for name, each in means.items()}):
+        yield
+
+
+@contextmanager
+def only(model: nn.Module, statistic: str, means: Mapping[str, Means]) -> Iterator[None]:
+    """Inside, the hypernetworks see one of "mean" and "std" of their image; the other is held at its mean."""
+
+    def of(hyper: Hypernetwork, held: Tensor) -> Maps:
+        def maps(x: Tensor) -> Tensor:
+            s = channel_statistics(x, hyper.statistics, hyper.eps).unflatten(1, (len(hyper.statistics), -1))
+            own = torch.tensor([name == statistic for name in hyper.statistics], device=x.device)
+            return transformed(hyper, torch.where(own[:, None], s, held.view(s.shape[1:])).flatten(1))
+
+        return maps
+
+    layers = shc_layers(model)
+    with _maps(model, {name: of(layers[name].hyper, each.statistics) for name, each in means.items()}):
+        yield
+
+
+@contextmanager
+def shuffled_maps(model: nn.Module, x: Tensor) -> Iterator[None]:
+    """Inside, each image of the batch x (N, C, H, W) has the maps of its neighbour in the batch."""
+    with frozen_kernels(model, x.roll(1, 0)):
+        yield
+
+
+@contextmanager
+def _maps(model: nn.Module, maps: Mapping[str, Maps]) -> Iterator[None]:
+    """Put functions into the place of hypernetworks."""
+    layers = shc_layers(model)
+    before: dict[str, Routes] = {name: layers[name].routes for name in maps}
+    try:
+        for name, each in maps.items():
+            layers[name].routes = replace(before[name], frozen=each)
+        yield
+    finally:
+        for name, routes in before.items():
+            layers[name].routes = routes

@@ -1,0 +1,65 @@
+"""Check 3: does an attack that starts beside the clean image break much more than one that starts on it?
+
+Both may go equally far in all: one step of FGSM against RAND+FGSM, half a random step and half a gradient step, and PGD
+with and without a random start. On a smooth loss a random start is no great help. Where it is, the gradient at the
+clean images themselves has been bent away, as training on single steps does, and attacks that start there see masking.
+"""
+
+from shconv.attacks import FGSM, Attack, RandFGSM
+from shconv.audit.attacks import PGD
+from shconv.audit.audit import Audit
+from shconv.audit.checks.comparison import counts, left
+from shconv.audit.checks.side import cost_of, of, points
+from shconv.audit.findings import Finding
+from shconv.audit.setting import Cost
+
+NUMBER = 3
+NAME = "random start"
+SOURCE = "Tramer et al. 2017; Athalye et al. 2018"
+ALARM = "with a random start at least 10 points fewer are left right, the paired 95 % interval excluding 0"
+LARGE = 0.1  # what the table calls a large drop: ours
+
+
+def applies(audit: Audit) -> str:
+    return ""
+
+
+def cost(audit: Audit) -> Cost:
+    n, total = int(audit.sample(audit.effort.start_images).sum()), Cost(0)
+    for attack in (attack for pair in _pairs(audit).values() for attack in pair):
+        total += cost_of(attack, n)
+    return total
+
+
+def run(audit: Audit) -> Finding:
+    on = audit.sample(audit.effort.start_images)
+    numbers, said, drops = {}, [], False
+    for name, (still, started) in _pairs(audit).items():
+        without = audit.attack(f"{name} from the clean image", still, on=on)
+        paired = counts(without, audit.attack(f"{name} from a random start", started, on=on))
+        large = paired.difference >= LARGE and paired.interval[0] > 0
+        plain, random = left(paired)
+        drops |= large
+        said.append(
+            f"{name}: {of(plain, paired.n)} right without a random start, {of(random, paired.n)} with one "
+            f"({points((-paired.interval[1], -paired.interval[0]))})"
+        )
+        numbers[name] = {
+            "n": paired.n,
+            "without": plain / max(paired.n, 1),
+            "with": random / max(paired.n, 1),
+            "drop": paired.difference,
+            "interval": paired.interval,
+            "large": large,
+        }
+    verdict = "A random start breaks many more" if drops else "A random start makes no large difference"
+    return Finding(NUMBER, NAME, drops, f"{verdict}, at equal total distance. {'; '.join(said)}.", numbers, SOURCE)
+
+
+def _pairs(audit: Audit) -> dict[str, tuple[Attack, Attack]]:
+    """By name: without a random start, and with one."""
+    eps, steps = audit.setting.eps, audit.effort.steps[0]
+    return {
+        "FGSM": (FGSM(objective="untargeted", epsilon=eps), RandFGSM.total(eps, objective="untargeted")),
+        f"PGD-{steps}": (PGD(eps, steps=steps, random_start=False), PGD(eps, steps=steps)),
+    }

@@ -1,0 +1,115 @@
+"""Check 4: does more room for the attack mean less accuracy, down to nothing?
+
+A cheap PGD runs with radii from 0 to 1 on the same images. A larger ball contains the smaller one, so accuracy cannot
+truly rise with the radius; at 0.5 any image can become plain grey, so no classifier can stay above chance; at 1 any
+image can become any other, so none can stay right. Where the measured curve says otherwise it is the attack that fails,
+and with it every accuracy measured by it at smaller radii. At 0.5 and 1, images left over get a longer attack first.
+"""
+
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shconv.audit.attacks import PGD
+from shconv.audit.audit import Audit
+from shconv.audit.checks.side import Batch, batches, cost_of, made_by, of, percent, right
+from shconv.audit.findings import Finding, Flags
+from shconv.audit.paired import PairedCounts
+from shconv.audit.setting import Cost
+from shconv.intervals import wilson
+
+NUMBER = 4
+NAME = "budget curve"
+SOURCE = "Carlini et al. 2019; Athalye et al. 2018"
+ALARM = "accuracy rises with the radius (paired 95 % interval), is above chance at 0.5 (interval), or above 0 at 1"
+GREY, ALL = 0.5, 1.0
+BETWEEN = (32 / 255, 2 / 255, 16 / 255, 4 / 255, 64 / 255, 1 / 255, 8 / 255)  # in the order in which they join
+
+
+class Curve(NamedTuple):
+    """Accuracy by radius."""
+
+    radii: list[float]
+    standing: NDArray[np.bool_]  # (E, n), which images are left right
+    classes: int
+
+    @property
+    def accuracy(self) -> NDArray[np.float64]:
+        shares: NDArray[np.float64] = self.standing.mean(1)
+        return shares
+
+    def faults(self) -> list[str]:
+        """In words, what no true curve can do."""
+        n, rows, found = self.standing.shape[1], list(zip(self.radii, self.standing, strict=True)), []
+        for (small, before), (large, after) in pairwise(rows):
+            if PairedCounts.of(after, before).interval[0] > 0:
+                rise = f"{percent(before.mean())} at {small:.3g} to {percent(after.mean())} at {large:.3g}"
+                found.append(f"accuracy rises from {rise}")
+        grey, everything = (int(self.standing[self.radii.index(radius)].sum()) for radius in (GREY, ALL))
+        if wilson(grey, n)[0] > 1 / self.classes:
+            found.append(f"at 0.5, {of(grey, n)} stay right, above the chance of {percent(1 / self.classes)}")
+        if everything:
+            found.append(f"at 1, {of(everything, n)} stay right")
+        return found
+
+
+def applies(audit: Audit) -> str:
+    return ""
+
+
+def cost(audit: Audit) -> Cost:
+    n = int(audit.sample(audit.effort.curve_images).sum())
+    total = cost_of(_long(audit, ALL), 2 * n)
+    for radius in radii(audit):
+        total += cost_of(_cheap(audit, radius), n) + Cost(2 * n)
+    return total
+
+
+def run(audit: Audit) -> Finding:
+    on, curve_radii = audit.sample(audit.effort.curve_images), radii(audit)
+    parts = [[_left(audit, radius, batch) for radius in curve_radii] for batch in batches(audit, on)]
+    curve = Curve(curve_radii, np.concatenate(parts, axis=1), audit.subject.classes)
+    faults, n = curve.faults(), curve.standing.shape[1]
+    verdict = f"The attack fails where none can: {'; '.join(faults)}" if faults else "The curve falls as it must"
+    shown = ", ".join(f"{at:.3g}: {percent(share)}" for at, share in zip(curve_radii, curve.accuracy, strict=True))
+    numbers: dict[str, Any] = {"images": n, "epsilon": curve_radii, "accuracy": curve.accuracy.tolist()}
+    chance = 1 / audit.subject.classes
+    return Finding(
+        NUMBER,
+        NAME,
+        bool(faults),
+        f"{verdict}. Right of {n} images by L-infinity radius, {shown}.",
+        {**numbers, "chance": chance, "faults": faults},
+        SOURCE,
+        {"epsilon": np.array(curve_radii), "accuracy": curve.accuracy, "chance": np.array(chance)},
+        figure="budget",
+    )
+
+
+def radii(audit: Audit) -> list[float]:
+    """0, the audit's own, 0.5 and 1 in any case, others between them as far as the effort goes."""
+    fixed = [0.0, audit.setting.eps, GREY, ALL]
+    more = [radius for radius in BETWEEN if abs(radius - audit.setting.eps) > 1e-3]
+    return sorted({*fixed, *more[: max(audit.effort.curve_points - len(fixed), 0)]})
+
+
+def _left(audit: Audit, radius: float, batch: Batch) -> Flags:
+    """Which images of a batch (n,) stay right."""
+    model = audit.subject.model
+    flags = right(model, made_by(audit, _cheap(audit, radius), model, batch), batch.y)
+    if radius in (GREY, ALL) and flags.any():
+        rest = Batch(*(each[torch.from_numpy(flags).to(each.device)] for each in batch))
+        flags[flags] = right(model, made_by(audit, _long(audit, radius), model, rest), rest.y)
+    return flags
+
+
+def _cheap(audit: Audit, radius: float) -> PGD:
+    return PGD(radius, steps=audit.effort.curve_steps, until_broken=True)
+
+
+def _long(audit: Audit, radius: float) -> PGD:
+    """On another loss, from several starts."""
+    return PGD(radius, steps=audit.effort.steps[1], restarts=3, loss="margin", until_broken=True)

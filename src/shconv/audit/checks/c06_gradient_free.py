@@ -1,0 +1,96 @@
+"""Check 6: do searches without gradients find what gradients missed?
+
+Square sees scores, the boundary attack and HopSkipJump see decisions only; they run on images that every white-box
+attack so far left standing. A gradient tells more than any such search, so an image that falls to one of them, and not
+to a second and longer white-box attack either, was protected by useless gradients alone. LocSearchAdv changes few
+pixels by any amount, which is another threat: it has a worst case of its own and raises no alarm.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from shconv.attacks import Attack
+from shconv.attacks.presets import locsearch_for
+from shconv.audit.attacks import HardLabel, Square
+from shconv.audit.audit import Audit
+from shconv.audit.checks import second_look
+from shconv.audit.checks.side import at_most, cost_of, missing, of
+from shconv.audit.findings import Finding, Outcome
+from shconv.audit.setting import Cost
+
+NUMBER = 6
+NAME = "gradient-free"
+SOURCE = "Andriushchenko et al. 2020; Brendel et al. 2018; Chen et al. 2020; Athalye et al. 2018"
+ALARM = "any image falls that no white-box attack breaks, a second and longer one included"
+
+
+def applies(audit: Audit) -> str:
+    return ""
+
+
+def cost(audit: Audit) -> Cost:
+    n, total = int(audit.standing("linf").sum()), Cost(0)
+    for _, attack, images in _searches(audit):
+        total += cost_of(attack, min(n, images)) + second_look.cost(audit, min(n, images))
+    return total + cost_of(_pixels(audit), int(audit.sample(audit.effort.pixel_images).sum()))
+
+
+def run(audit: Audit) -> Finding:
+    numbers: dict[str, Any] = {}
+    said, hidden = [], 0
+    for name, attack, images in _searches(audit):
+        on = at_most(audit, audit.standing("linf"), images, name)
+        if not on.any():
+            continue
+        outcome = audit.attack(name, attack, on=on)
+        missed = second_look.second_look(audit, outcome.success, name) if outcome.success.any() else outcome.success
+        hidden += int(missed.sum())
+        numbers[name] = {**_numbers(outcome), "hidden_from_gradients": int(missed.sum())}
+        broken = f"breaks {of(int(outcome.success.sum()), int(outcome.attempted.sum()))} left standing"
+        again = f", {int(missed.sum())} of which a longer white-box attack does not" if outcome.success.any() else ""
+        said.append(f"{name} {broken}{again}")
+    pixels = audit.attack(
+        "LocSearchAdv cyclic", _pixels(audit), on=audit.sample(audit.effort.pixel_images), threat="pixels"
+    )
+    numbers["LocSearchAdv cyclic"] = _numbers(pixels)
+    changed = of(int(pixels.success.sum()), int(pixels.attempted.sum()))
+    said.append(
+        f"LocSearchAdv cyclic, by changing 2.3 % of the pixels at will, breaks {changed} of all that were right"
+    )
+    if why := missing("foolbox"):
+        said.append(f"no attack from decisions: {why}")
+    tried = sum(row["n"] for name, row in numbers.items() if name != "LocSearchAdv cyclic")
+    verdict = (
+        "Searches without gradients break images that gradients do not"
+        if hidden
+        else "Searches without gradients break nothing that gradients do not"
+        if tried
+        else "Gradients left no image standing for searches without them"
+    )
+    return Finding(NUMBER, NAME, hidden > 0, f"{verdict}. {'; '.join(said)}.", numbers, SOURCE)
+
+
+def _searches(audit: Audit) -> list[tuple[str, Attack, int]]:
+    """Name, attack, images at most."""
+    eps, effort = audit.setting.eps, audit.effort
+    found: list[tuple[str, Attack, int]] = [
+        ("Square", Square(eps, queries=effort.square_queries), effort.square_images)
+    ]
+    if not missing("foolbox"):
+        boundary = HardLabel("boundary", eps, "linf", effort.hard_label_steps)
+        jump = HardLabel("hop_skip_jump", eps, "linf", max(effort.hard_label_steps // 20, 1))  # a step asks far more
+        found += [("boundary attack", boundary, effort.hard_label_images)]
+        found += [("HopSkipJump", jump, effort.hard_label_images)]
+    return found
+
+
+def _pixels(audit: Audit) -> Attack:
+    height, width = audit.images.shape[2:]
+    return locsearch_for(height, width, probe="cyclic", stop_on_success=True)
+
+
+def _numbers(outcome: Outcome) -> dict[str, Any]:
+    tried = outcome.attempted
+    queries = float(np.mean(outcome.queries[tried])) if tried.any() else 0.0
+    return {"n": int(tried.sum()), "successes": int(outcome.success.sum()), "queries": queries}

@@ -1,0 +1,50 @@
+"""Check 7: does blind chance find what gradients missed?
+
+Thousands of random sign patterns, each of the full radius, are tried on images that every white-box attack so far left
+standing. Random directions are nearly always harmless, so a single one that breaks an image which gradients cannot
+break, not even in a second and longer attack, shows that the gradients were not pointing anywhere.
+"""
+
+from shconv.audit.attacks import RandomSigns
+from shconv.audit.audit import Audit
+from shconv.audit.checks import second_look
+from shconv.audit.checks.side import at_most, cost_of, of
+from shconv.audit.findings import Finding
+from shconv.audit.setting import Cost
+
+NUMBER = 7
+NAME = "random signs"
+SOURCE = "Athalye et al. 2018; Carlini et al. 2019"
+ALARM = "any image falls that no white-box attack breaks, a second and longer one included"
+
+
+def applies(audit: Audit) -> str:
+    return ""
+
+
+def cost(audit: Audit) -> Cost:
+    n = min(int(audit.standing("linf").sum()), audit.effort.sign_images)
+    return cost_of(_signs(audit), n) + second_look.cost(audit, n)
+
+
+def run(audit: Audit) -> Finding:
+    on = at_most(audit, audit.standing("linf"), audit.effort.sign_images, NAME)
+    if not on.any():
+        return Finding(NUMBER, NAME, False, "Gradients left no image standing on which to try them.", {}, SOURCE)
+    outcome = audit.attack(NAME, _signs(audit), on=on)
+    missed = second_look.second_look(audit, outcome.success, NAME) if outcome.success.any() else outcome.success
+    tried, broken, hidden = (int(each.sum()) for each in (outcome.attempted, outcome.success, missed))
+    text = f"{audit.effort.sign_draws} random sign patterns break {of(broken, tried)} that gradients left standing"
+    again = f", {hidden} of which a longer white-box attack does not break either" if broken else ""
+    return Finding(
+        NUMBER,
+        NAME,
+        hidden > 0,
+        f"{text}{again}.",
+        {"images": tried, "draws": audit.effort.sign_draws, "broken": broken, "hidden_from_gradients": hidden},
+        SOURCE,
+    )
+
+
+def _signs(audit: Audit) -> RandomSigns:
+    return RandomSigns(audit.setting.eps, draws=audit.effort.sign_draws)

@@ -1,0 +1,152 @@
+"""Check 8: is the gradient that attacks follow the slope of the loss?
+
+Slopes measured by finite differences, forward passes alone, meet those that back-propagation tells; exact zeros in the
+gradient of the cross-entropy are counted. A gradient that disagrees with the slope, or is zero where the network still
+depends on its input, stops attacks and not adversaries: masking. For SHC networks: how large is the part of the
+gradient that passes through filter maps, and does the whole still point where the convolution's part points? A large
+part that turns the signs is how the hypernetwork hides the direction that breaks the network (section 4.2 of the
+paper). Local linearity, how well the gradient predicts a whole step, is reported beside them.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shconv.audit.attacks.losses import margin
+from shconv.audit.audit import Audit
+from shconv.audit.checks.side import batches, cross_entropy, gradient, loss_at, percent
+from shconv.audit.findings import Finding
+from shconv.audit.setting import Cost
+from shconv.experiments.study import routed
+
+NUMBER = 8
+NAME = "gradients"
+SOURCE = "Athalye et al. 2018; Qin et al. 2019 (local linearity); Sun et al. 2017, section 4.2"
+ALARM = (
+    "finite differences disagree (median error above 1/2), gradients are zero (wholly on 5 % of the images, or in half "
+    "of all entries), or the part through filter maps outweighs the convolution's and fewer than 3/4 of the signs agree"
+)
+DIRECTIONS = 8
+STEP = 1e-3  # of a finite difference: a quarter of an 8-bit level
+WRONG, VANISHED, MOSTLY_ZERO, LARGE, AGREEING = 0.5, 0.05, 0.5, 1.0, 0.75  # ours
+
+Measures = dict[str, NDArray[np.float64]]  # by name, (n,)
+
+
+def applies(audit: Audit) -> str:
+    return ""
+
+
+def cost(audit: Audit) -> Cost:
+    routes = Cost(6, 4) if audit.subject.is_shc else Cost(0)
+    n = int(audit.sample(audit.effort.gradient_images).sum())
+    return (Cost(2 * DIRECTIONS + 5, 3) + routes).times(n)
+
+
+def run(audit: Audit) -> Finding:
+    model, on = audit.subject.model, audit.sample(audit.effort.gradient_images)
+    rng, parts = audit.generator(NAME), []
+    for x, y, _ in batches(audit, on):
+        routes = route_measures(model, x, y) if audit.subject.is_shc else {}
+        parts.append({**measures(model, x, y, audit.setting.eps, rng), **routes})
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    alarms = list(faults(found))
+    numbers: dict[str, Any] = {
+        "images": len(found["difference"]),
+        "finite_difference_error": float(np.median(found["difference"])),
+        "wholly_zero": float(found["wholly_zero"].mean()),
+        "zeros": float(found["zeros"].mean()),
+        "linearity_error": float(np.median(found["linearity"])),
+        "faults": alarms,
+    }
+    said = (
+        f"median error against finite differences {numbers['finite_difference_error']:.3f}, "
+        f"{percent(numbers['zeros'])} of the gradient's entries exactly zero and {percent(numbers['wholly_zero'])} of "
+        f"the gradients wholly zero, median error of the linear prediction of a step of {audit.setting.eps:.3g} "
+        f"{numbers['linearity_error']:.2f}"
+    )
+    if audit.subject.is_shc:
+        medians = {name: float(np.median(found[name])) for name in ("through_maps", "hypernetwork", "agreement")}
+        numbers |= medians
+        said += (
+            f"; the part through filter maps has {medians['through_maps']:.2f} times the norm of the convolution "
+            f"route's (the hypernetwork route alone {medians['hypernetwork']:.2f}), and the whole shares "
+            f"{percent(medians['agreement'])} of its signs with the convolution route"
+        )
+    verdict = f"Gradients mislead: {'; '.join(alarms)}" if alarms else "Gradients tell the slope"
+    text = f"{verdict}. On {numbers['images']} images: {said}."
+    return Finding(NUMBER, NAME, bool(alarms), text, numbers, SOURCE, _maps(audit), figure="gradients")
+
+
+def faults(found: Mapping[str, NDArray[np.float64]]) -> Iterator[str]:
+    """In words, what raises the alarm."""
+    if np.median(found["difference"]) > WRONG:
+        yield "they disagree with finite differences"
+    if found["wholly_zero"].mean() >= VANISHED or found["zeros"].mean() >= MOSTLY_ZERO:
+        yield "they are exactly zero"
+    if "agreement" in found and np.median(found["through_maps"]) > LARGE and np.median(found["agreement"]) < AGREEING:
+        yield "most of them passes through filter maps and turns the convolution's signs"
+
+
+def measures(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, rng: np.random.Generator) -> Measures:
+    """Of images x (n, C, H, W): error against finite differences, zeros, error of the linear prediction; each (n,)."""
+    inside = x.clamp(STEP, 1 - STEP)  # a network may clip its input: both ends of a difference lie in the box
+    slope, entropy = gradient(model, inside, y, margin), gradient(model, x, y, cross_entropy)
+    told, seen = [], []
+    for _ in range(DIRECTIONS):
+        d = torch.from_numpy(2 * rng.integers(0, 2, tuple(x.shape)) - 1).to(x)
+        ends = [loss_at(model, inside + sign * STEP * d, y, margin) for sign in (1, -1)]
+        seen.append((ends[0] - ends[1]) / (2 * STEP))
+        told.append((slope * d).flatten(1).sum(1).double().cpu().numpy())
+    step = (x + epsilon * slope.sign()).clamp(0, 1) - x
+    predicted = (slope * step).flatten(1).sum(1).double().cpu().numpy()
+    rise = loss_at(model, x + step, y, margin) - loss_at(model, x, y, margin)
+    zeros = (entropy == 0).flatten(1).double().mean(1).cpu().numpy()
+    return {
+        "difference": _relative(np.array(told), np.array(seen)),
+        "zeros": zeros,
+        "wholly_zero": (zeros == 1).astype(np.float64),
+        "linearity": _relative(predicted[None], rise[None]),
+    }
+
+
+def route_measures(model: nn.Module, x: Tensor, y: Tensor) -> Measures:
+    """Of an SHC network, each (n,): norms of the parts of the gradient over the convolution route's, and the share of
+    the convolution route's signs that the whole gradient keeps."""
+    g = by_route(model, x, y)
+    norm = {route: each.flatten(1).norm(dim=1).double() for route, each in g.items()}
+    through = (g["both"] - g["convolution"]).flatten(1).norm(dim=1).double()
+    unit = norm["convolution"].clamp_min(torch.finfo(torch.float32).tiny)
+    told = (g["convolution"] != 0).flatten(1)
+    same = ((g["both"].sign() == g["convolution"].sign()).flatten(1) & told).sum(1).double() / told.sum(1).clamp_min(1)
+    values = {"through_maps": through / unit, "hypernetwork": norm["hypernetwork"] / unit, "agreement": same}
+    return {name: value.cpu().numpy() for name, value in values.items()}
+
+
+def by_route(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """The gradient of the margin (n, C, H, W) through each route."""
+    found = {}
+    for route in ("both", "convolution", "hypernetwork"):
+        with routed(model, route) as seen:
+            found[route] = gradient(seen, x, y, margin)
+    return found
+
+
+def _relative(told: NDArray[np.float64], seen: NDArray[np.float64]) -> NDArray[np.float64]:
+    """|told - seen| over the larger of the two, for vectors (k, n): 0 where both vanish, 1 where one does; (n,)."""
+    larger = np.maximum(np.linalg.norm(told, axis=0), np.linalg.norm(seen, axis=0))
+    errors: NDArray[np.float64] = np.linalg.norm(told - seen, axis=0) / np.where(larger > 0, larger, 1.0)
+    return errors
+
+
+def _maps(audit: Audit) -> dict[str, NDArray[Any]]:
+    """One image and its gradients, summed over the channels."""
+    at = int(np.flatnonzero(audit.correct)[0])
+    x, y = audit.images[at : at + 1], audit.labels[at : at + 1]
+    model = audit.subject.model
+    g = by_route(model, x, y) if audit.subject.is_shc else {"both": gradient(model, x, y, margin)}
+    return {"image": x[0].cpu().numpy(), **{route: each[0].sum(0).cpu().numpy() for route, each in g.items()}}

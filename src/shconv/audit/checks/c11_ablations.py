@@ -1,0 +1,152 @@
+"""Check 11: does the "robustness" of an SHC network need its statistics?
+
+With the same weights, the filter maps are made to ignore the image: M held at its mean over the images, or taken from
+another image. One step and PGD attack each such network. A defence by statistics should lose what it gained: more
+images right than its vanilla twin, or where no twin is given, any. Where as many stay right without statistics,
+whatever protects them is not what the network is said to be defended by. The same holds for a vanilla network with as
+many parameters, if one is given. Maps that see only the mean or only the standard deviation (the other held at its mean
+over the images) are shown beside them. Clean accuracy is stated: a network that the ablation ruins proves nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from shconv.attacks import Attack
+from shconv.audit.audit import Audit
+from shconv.audit.checks.ablated import Means, constant_maps, layer_means, only, shuffled_maps
+from shconv.audit.checks.comparison import one_step, pgd, usual_steps
+from shconv.audit.checks.side import Batch, batches, cost_of, made_by, percent, right
+from shconv.audit.findings import Finding
+from shconv.audit.paired import PairedCounts
+from shconv.audit.setting import Cost
+from shconv.audit.subject import Subject
+from shconv.intervals import wilson
+from shconv.routes import shc_layers
+
+NUMBER = 11
+NAME = "ablations"
+SOURCE = "Carlini et al. 2019; Tramer et al. 2020 (find the part that defends)"
+ALARM = (
+    "the network gains over its twin under attack (over nothing, without a twin), and keeps the gain without "
+    "statistics: as many images stay right within 5 points, the paired 95 % interval including 0"
+)
+WHOLE, TWIN = "whole", "twin"
+SHARED = ("mean only", "std only")  # these keep some of the statistics: shown, no alarm
+SAME = 0.05
+ROBUST = 0.05  # of the images must stay right, beyond chance, for there to be something to explain
+RUINED = 0.5  # of the images still right when clean
+MATCHED = 0.03  # of the parameters
+
+Ablation = tuple[nn.Module, AbstractContextManager[None]]  # a network, and inside of what
+Rights = NDArray[np.bool_]  # (1 + attacks, n), right when clean and under each attack
+
+
+def applies(audit: Audit) -> str:
+    return "" if audit.subject.is_shc else "it has no SHC layer"
+
+
+def cost(audit: Audit) -> Cost:
+    n = int(audit.sample(audit.effort.ablation_images).sum())
+    once = Cost(2).times(n)
+    for attack in _attacks(audit).values():
+        once += cost_of(attack, n) + Cost(n)
+    return once.times(5 + (audit.twin is not None) + len(_matched(audit))) + Cost(n)
+
+
+def run(audit: Audit) -> Finding:
+    on = audit.sample(audit.effort.ablation_images)
+    means = layer_means(audit.subject.network, batches(audit, on))
+    parts: dict[str, list[Rights]] = {}
+    for batch in batches(audit, on):
+        for name, (network, inside) in _ablations(audit, batch, means):
+            with inside:
+                parts.setdefault(name, []).append(_meet(audit, network, batch))
+    flags = {name: np.concatenate(each, axis=1) for name, each in parts.items()}
+    rows = {name: _row(audit, flags, each) for name, each in flags.items()}
+    same = [
+        f"{name}, {attack}"
+        for name, row in rows.items()
+        for attack in _attacks(audit)
+        if name not in (WHOLE, TWIN, *SHARED) and row[attack]["same"]
+    ]
+    ruined = [name for name, row in rows.items() if row["clean"] < RUINED]
+    verdict = (
+        f"The gain stays without statistics ({'; '.join(same)})"
+        if same
+        else "Without statistics nothing is kept that the network had gained"
+    )
+    shown = "; ".join(
+        f"{name}: clean {percent(row['clean'])}, "
+        + ", ".join(f"{attack} {percent(row[attack]['accuracy'])}" for attack in _attacks(audit))
+        for name, row in rows.items()
+    )
+    n = flags[WHOLE].shape[1]
+    note = f" Ruined by the ablation, so that they prove nothing: {', '.join(ruined)}." if ruined else ""
+    text = f"{verdict}. Right of {n} images that the whole network gets right when clean. {shown}.{note}"
+    return Finding(NUMBER, NAME, bool(same), text, {"images": n, "same": same, "ruined": ruined, **rows}, SOURCE)
+
+
+def _attacks(audit: Audit) -> dict[str, Attack]:
+    return {"one step": one_step(audit), f"PGD-{usual_steps(audit)}": pgd(audit, usual_steps(audit))}
+
+
+def _ablations(audit: Audit, batch: Batch, means: dict[str, Means]) -> Iterator[tuple[str, Ablation]]:
+    model, network = audit.subject.model, audit.subject.network
+    yield WHOLE, (model, nullcontext())
+    if audit.twin is not None:
+        yield TWIN, (audit.twin.model, nullcontext())
+    yield "M constant", (model, constant_maps(network, means))
+    if all(len(layer.hyper.statistics) == 2 for layer in shc_layers(network).values()):
+        for name in SHARED:
+            yield name, (model, only(network, name.split()[0], means))
+    if len(batch.x) > 1:
+        yield "M shuffled", (model, shuffled_maps(network, batch.x))
+    for name, other in _matched(audit).items():
+        yield f"{name}, vanilla with as many parameters", (other.model, nullcontext())
+
+
+def _matched(audit: Audit) -> dict[str, Subject]:
+    """Of the networks given, the vanilla ones of this one's size."""
+    size = _parameters(audit.subject)
+    near = {name: each for name, each in audit.sources.items() if abs(_parameters(each) - size) <= MATCHED * size}
+    return {name: each for name, each in near.items() if not each.is_shc}
+
+
+def _parameters(subject: Subject) -> int:
+    return sum(parameter.numel() for parameter in subject.network.parameters())
+
+
+def _meet(audit: Audit, network: nn.Module, batch: Batch) -> Rights:
+    made = [made_by(audit, attack, network, batch) for attack in _attacks(audit).values()]
+    return np.array([right(network, x, batch.y) for x in (batch.x, *made)])
+
+
+def _row(audit: Audit, flags: Mapping[str, Rights], own: Rights) -> dict[str, Any]:
+    """A network beside the whole one, on the images that both get right when clean."""
+    whole = flags[WHOLE][:, : own.shape[1]]  # a last image alone has no neighbour's maps to take
+    row: dict[str, Any] = {"clean": float(own[0].mean())}
+    for place, attack in enumerate(_attacks(audit), start=1):
+        both = whole[0] & own[0]
+        paired = PairedCounts.of(whole[place][both], own[place][both])
+        kept = paired.difference <= SAME and paired.interval[0] <= 0 and row["clean"] >= RUINED
+        row[attack] = {
+            "accuracy": float(own[place].mean()),
+            "n": paired.n,
+            "lost": paired.difference,
+            "interval": paired.interval,
+            "same": kept and _gains(flags, place),
+        }
+    return row
+
+
+def _gains(flags: Mapping[str, Rights], place: int) -> bool:
+    """Whether under an attack the whole network keeps more images right than its twin, or than next to none."""
+    whole = flags[WHOLE][place]
+    if TWIN in flags:
+        return PairedCounts.of(whole, flags[TWIN][place]).interval[0] > 0
+    return wilson(int(whole.sum()), len(whole))[0] > ROBUST

@@ -1,0 +1,68 @@
+"""The features that a network's last linear layer reads, and a network that reads something else from them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shconv.audit.subject import Subject
+
+
+class Features:
+    """x (n, C, H, W) -> (n, F): what enters the linear layer that the network calls last, with its graph.
+
+    `missing` says why there is none. A random network's are the mean of its passes.
+    """
+
+    def __init__(self, subject: Subject, x: Tensor) -> None:
+        self.model, self.missing = subject.model, ""
+        self.layer = self._last_called(subject.network, x)
+        if self.layer is None:
+            self.missing = "it has no linear layer at its end whose features could be read"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        taken: list[Tensor] = []
+        assert self.layer is not None
+        hook = self.layer.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+        try:
+            self.model(x)
+        finally:
+            hook.remove()
+        return torch.stack(taken).mean(0)
+
+    @property
+    def size(self) -> int:
+        return 0 if self.layer is None else self.layer.in_features
+
+    @torch.no_grad()
+    def _last_called(self, network: nn.Module, x: Tensor) -> nn.Linear | None:
+        called: list[tuple[nn.Linear, Any]] = []
+        layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        hooks = [
+            layer.register_forward_pre_hook(lambda module, inputs: called.append((module, inputs[0])))
+            for layer in layers
+        ]
+        try:
+            self.model(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if not called or called[-1][1].dim() != 2 or len(called[-1][1]) != len(x):
+            return None
+        return called[-1][0]
+
+
+class Binary(nn.Module):
+    """Logits (n, 2) of a linear read-out of the features, another one for each image of a batch.
+
+    w (n, F), b (n,): class 1 where <w, f> + b > 0, and as far apart as `scale` (n,) says.
+    """
+
+    def __init__(self, features: Features, w: Tensor, b: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.network = features.model  # so that its mode and its parameters are taken care of
+        self.features, self.w, self.b, self.scale = features, w, b, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = self.scale * ((self.features(x) * self.w).sum(1) + self.b)
+        return torch.stack([-s, s], 1) / 2

@@ -1,0 +1,44 @@
+"""Before a search without gradients counts as beating the white box, the white box looks again at what it missed:
+a long PGD on both losses, through the network's routes. Only what still stands then was hidden from gradients."""
+
+import numpy as np
+
+from shconv.audit.attacks import PGD
+from shconv.audit.audit import Audit
+from shconv.audit.checks.side import cost_of
+from shconv.audit.findings import Flags
+from shconv.audit.setting import Cost
+
+MOST = 20  # images: enough to tell
+
+
+def second_look(audit: Audit, broken: Flags, by: str) -> Flags:
+    """Which of the broken images (N,), of the first MOST, no long white-box attack breaks."""
+    missed = np.zeros_like(broken)
+    missed[np.flatnonzero(broken)[:MOST]] = True
+    for route in _routes(audit):
+        for attack in _attacks(audit):
+            if missed.any():
+                label = f"second look after {by}, {attack.loss.replace('_', '-')}"
+                outcome = audit.attack(label, attack, on=missed, route=route)
+                missed &= outcome.attempted & ~outcome.success  # nothing is said of what time did not allow
+    return missed
+
+
+def cost(audit: Audit, images: int) -> Cost:
+    total = Cost(0)
+    for attack in _attacks(audit):
+        total += cost_of(attack, min(images, MOST) * len(_routes(audit)))
+    return total
+
+
+def _routes(audit: Audit) -> tuple[str, ...]:
+    return ("both", "convolution") if audit.subject.is_shc else ("both",)
+
+
+def _attacks(audit: Audit) -> list[PGD]:
+    steps = 2 * audit.effort.steps[-1]
+    return [
+        PGD(audit.setting.eps, steps=steps, restarts=5, loss=loss, until_broken=True)
+        for loss in ("cross_entropy", "margin")
+    ]

@@ -1,0 +1,107 @@
+"""What several checks share: attacks beside the ledger, gradients, choices of images, and numbers in words.
+A side attack may leave the audit's ball or take an altered network; it never counts for the worst case."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shconv.attacks import Attack
+from shconv.audit.audit import Audit
+from shconv.audit.findings import Flags
+from shconv.audit.probe import attack_cost
+from shconv.audit.setting import Cost
+from shconv.audit.subject import drawing
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits (N, K), labels (N,) -> (N,)
+
+
+class Batch(NamedTuple):
+    """Some of the audit's images."""
+
+    x: Tensor  # (n, C, H, W)
+    y: Tensor  # (n,)
+    places: Tensor  # (n,), in the data set
+
+
+def batches(audit: Audit, on: Flags) -> Iterator[Batch]:
+    """The chosen images, batch_size at a time, while there is time left; the first batch comes in any case."""
+    rows = torch.from_numpy(np.flatnonzero(on))
+    for start in range(0, len(rows), audit.setting.batch_size):
+        if start and audit.remaining() <= 0:
+            return
+        at = rows[start : start + audit.setting.batch_size]
+        yield Batch(*(each[at.to(each.device)] for each in (audit.images, audit.labels, audit.index)))
+
+
+def made_by(audit: Audit, attack: Attack, model: nn.Module, batch: Batch) -> Tensor:
+    """The examples that an attack makes of a batch on any network."""
+    with drawing(audit.subject.is_random, "side", audit.setting.seed):
+        return attack.run(model, batch.x, batch.y, index=batch.places, seed=audit.setting.seed).images
+
+
+@torch.no_grad()
+def right(model: nn.Module, x: Tensor, y: Tensor) -> Flags:
+    """Which images (n, C, H, W) a fresh forward pass classifies as y: (n,)."""
+    flags: Flags = (model(x).argmax(1) == y).cpu().numpy()
+    return flags
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    """d loss / dx (n, C, H, W), each image's own; zero where the network passes no gradient on."""
+    x = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        total = loss(model(x), y).sum()
+        g = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
+    return torch.zeros_like(x) if g is None else g
+
+
+@torch.no_grad()
+def loss_at(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> NDArray[np.float64]:
+    """(n,)"""
+    values: NDArray[np.float64] = loss(model(x), y).double().cpu().numpy()
+    return values
+
+
+def at_most(audit: Audit, flags: Flags, n: int, *words: object) -> Flags:
+    """A seeded choice of n of the flagged images, all of them where there are no more."""
+    chosen = np.zeros_like(flags)
+    chosen[audit.generator(*words).permutation(np.flatnonzero(flags))[:n]] = True
+    return chosen
+
+
+def cost_of(attack: Attack, n: float) -> Cost:
+    """Of an attack on n images."""
+    return (attack_cost(attack) or Cost(0)).times(n)
+
+
+def missing(package: str) -> str:
+    """ "" where an optional package can be imported, else what to say."""
+    from importlib.util import find_spec
+
+    return "" if find_spec(package) else f"{package} is not installed (pip install 'shconv[audit]')"
+
+
+def of(k: int, n: int) -> str:
+    """17 of 50 (34.0 %)"""
+    return f"{k} of {n} ({percent(k / n)})" if n else "0 of 0"
+
+
+def percent(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:.1f} %"  # no minus before 0.0
+
+
+def points(interval: tuple[float, float]) -> str:
+    """A difference's 95 % interval, in points."""
+    return f"95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f} points"
+
+
+Numbers = dict[str, Any]

@@ -1,0 +1,62 @@
+"""Two networks on the same images: the exact test and the interval of the difference. Nothing here needs torch."""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shconv.intervals import wilson
+from shconv.report.intervals import mcnemar
+
+
+@dataclass(frozen=True)
+class PairedCounts:
+    """How many images both are right on, only the first, only the second, neither. Differences: first minus second."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+
+    @classmethod
+    def of(cls, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> "PairedCounts":
+        """From who is right on which image, each (N,)."""
+        cells = (first & second, first & ~second, ~first & second, ~first & ~second)
+        return cls(*(int(cell.sum()) for cell in cells))
+
+    @property
+    def n(self) -> int:
+        return self.both + self.only_first + self.only_second + self.neither
+
+    @property
+    def difference(self) -> float:
+        return (self.only_first - self.only_second) / self.n if self.n else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the difference: Newcombe 1998 (Statistics in Medicine 17, 2635), method 10.
+
+        Wilson's intervals of the two shares, joined by their correlation phi, which is corrected for continuity.
+        """
+        if not self.n:
+            return -1.0, 1.0
+        a, b, c, d, n = self.both, self.only_first, self.only_second, self.neither, self.n
+        p1, p2 = (a + b) / n, (a + c) / n
+        (l1, u1), (l2, u2) = wilson(a + b, n), wilson(a + c, n)
+        margins = (a + b) * (c + d) * (a + c) * (b + d)
+        excess = a * d - b * c
+        phi = (max(excess - n / 2, 0) if excess > 0 else excess) / sqrt(margins) if margins else 0.0
+        return (
+            self.difference - _joined(p1 - l1, u2 - p2, phi),
+            self.difference + _joined(u1 - p1, p2 - l2, phi),
+        )
+
+    @property
+    def p(self) -> float:
+        """McNemar's exact two-sided p-value."""
+        return mcnemar(self.only_first, self.only_second)
+
+
+def _joined(x: float, y: float, phi: float) -> float:
+    return sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0))

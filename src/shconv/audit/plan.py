@@ -1,0 +1,184 @@
+"""What an audit will do and how long it will take, before it starts: the largest counts whose estimated time fits the
+budget, and by name what does not fit even with the smallest."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from shconv.audit.audit import Audit
+from shconv.audit.clock import minutes
+from shconv.audit.findings import Check
+from shconv.audit.ledger import check_slug
+from shconv.audit.setting import FULL, Effort
+from shconv.errors import InputError
+
+HEADLINE = (1, 2, 5, 6, 7, 12)  # the checks whose attacks make the worst case: run on every network
+_LIKELY = 0.8  # of a check's cost, an upper bound: images break on the way, and checks share attacks
+_SLACK = 0.5  # of its estimate: how much longer a check may take that is not to be cut
+_LADDER = tuple(2 ** (-k / 4) for k in range(41))  # shares of the full counts, down to a thousandth
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One check of one network. `left_out` says why it will not run."""
+
+    network: str  # its key
+    number: int
+    name: str
+    seconds: float  # estimated
+    left_out: str = ""
+    granted: float = 0.0  # seconds, fewer than estimated where attacks will be cut
+
+    @property
+    def cut(self) -> bool:
+        return not self.left_out and self.granted < self.seconds
+
+    @property
+    def slug(self) -> str:
+        return check_slug(self.number, self.name)
+
+
+@dataclass(frozen=True)
+class Plan:
+    effort: Effort
+    budget: float  # seconds
+    begun: float  # seconds spent before
+    checks: tuple[Planned, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(each.seconds for each in self.checks if not each.left_out)
+
+    def until(self, planned: Planned) -> float:
+        """The time spent at which a check must end: what runs before it and itself, and a like part of the time over.
+
+        One that is to run whole may take half as long again as estimated, from those that will be cut. A side check may
+        use what its network has left: it cannot be cut.
+        """
+        if math.isinf(self.budget) or planned not in self.checks:
+            return math.inf if math.isinf(self.budget) else self.begun + self.budget
+        last = self.checks.index(planned)
+        if planned.number not in HEADLINE:
+            last = max(place for place, each in enumerate(self.checks) if each.network == planned.network)
+        granted, part = (sum(each.granted for each in some) for some in (self.checks, self.checks[: last + 1]))
+        slack = 0.0 if planned.cut else _SLACK * planned.seconds
+        return self.begun + min(self.budget, self.budget * (part / granted if granted else 1.0) + slack)
+
+    def of(self, network: str, check: Check) -> Planned:
+        """What is planned for a check; one that was not known when the plan was made is left out."""
+        for each in self.checks:
+            if (each.network, each.number, each.name) == (network, check.NUMBER, check.NAME):
+                return each
+        return Planned(network, check.NUMBER, check.NAME, 0.0, "left out: it is not in the plan of this folder")
+
+    def lines(self) -> list[str]:
+        """The plan as a table."""
+        rows = [("network", "check", "estimated")]
+        rows += [
+            (each.network, f"{each.number:2} {each.name}", each.left_out or _estimate(each)) for each in self.checks
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(2)]
+        table = ["  ".join((a.ljust(widths[0]), b.ljust(widths[1]), c)) for a, b, c in rows]
+        few = "" if self.effort.share == 1 else f"; counts are at {self.effort.share:.3g} of those without a limit"
+        cut = (
+            "; attacks will be cut where their share of the time ends" if any(each.cut for each in self.checks) else ""
+        )
+        return [*table, f"In all about {minutes(self.seconds)}; budget {minutes(self.budget)}{few}{cut}."]
+
+    def stored(self) -> dict[str, Any]:
+        """As plain values: a run that goes on keeps the plan it began with."""
+        return {
+            "effort": asdict(self.effort),
+            "begun": self.begun,
+            "budget": _finite(self.budget),
+            "checks": [asdict(c) for c in self.checks],
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan | None":
+        """The plan stored in a file, None where there is none. Raises InputError for a damaged one."""
+        if not path.exists():
+            return None
+        try:
+            return cls._of(json.loads(path.read_bytes()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged ({error!r}); take another folder") from error
+
+    @classmethod
+    def _of(cls, stored: dict[str, Any]) -> "Plan":
+        held = {each.name: stored["effort"][each.name] for each in fields(Effort)}
+        counts: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in held.items()}
+        budget = math.inf if stored["budget"] is None else float(stored["budget"])
+        return cls(
+            Effort(**counts), budget, float(stored["begun"]), tuple(Planned(**each) for each in stored["checks"])
+        )
+
+
+def make_plan(
+    audits: Sequence[Audit], checks: Sequence[Check], budget: float, effort: Effort | None = None, begun: float = 0.0
+) -> Plan:
+    """The plan for the first audit's every check and the others' headline, within `budget` seconds from `begun` on.
+
+    Tries FULL and smaller and smaller shares of it; with the smallest, cheap checks get all the time they want and dear
+    ones a like share of the rest: of the headline the attacks are cut there, side checks are left out. `effort` sets
+    the counts instead. Leaves the chosen effort in every audit.
+    """
+    ladder = [effort] if effort is not None else [FULL.scaled(share) for share in _LADDER]
+    for each in ladder[: 1 if math.isinf(budget) else None]:
+        planned = _planned(audits, checks, each)
+        if sum(check.seconds for check in planned) <= budget:
+            break
+    return Plan(each, budget, begun, tuple(_fitting(planned, budget)))
+
+
+def _dealt(seconds: Sequence[float], budget: float) -> list[float]:
+    """The budget among checks that want so many seconds: all they want, where there is enough.
+
+    Where there is not, none gets more than a level that uses up the budget, so that cheap checks run whole.
+    """
+    left = budget
+    for place, wanted in enumerate(sorted(seconds)):
+        level = left / (len(seconds) - place)
+        if wanted > level:
+            return [min(each, level) for each in seconds]
+        left -= wanted
+    return list(seconds)
+
+
+def _planned(audits: Sequence[Audit], checks: Sequence[Check], effort: Effort) -> list[Planned]:
+    planned = []
+    for place, audit in enumerate(audits):
+        audit.effort = effort
+        for check in checks:
+            if place and check.NUMBER not in HEADLINE:
+                continue
+            why = check.applies(audit)
+            seconds = 0.0 if why else _LIKELY * audit.probe.seconds(check.cost(audit))
+            planned.append(Planned(audit.subject.key, check.NUMBER, check.NAME, seconds, why))
+    return planned
+
+
+def _fitting(planned: Sequence[Planned], budget: float) -> list[Planned]:
+    """With the time that each gets; without the side checks that get less than they want, the dearest one first."""
+    granted = _dealt([0.0 if each.left_out else each.seconds for each in planned], budget)
+    given = [replace(each, granted=seconds) for each, seconds in zip(planned, granted, strict=True)]
+    short = [
+        each for each in given if each.number not in HEADLINE and not each.left_out and each.granted < each.seconds
+    ]
+    if not short:
+        return given
+    dearest = max(short, key=lambda each: each.seconds)
+    words = f"wants about {minutes(dearest.seconds)}, its share is {minutes(dearest.granted)}"
+    without = replace(dearest, left_out=f"left out for lack of time: {words}")
+    return _fitting([without if each is dearest else each for each in given], budget)
+
+
+def _estimate(planned: Planned) -> str:
+    return f"{minutes(planned.seconds)}, cut at {minutes(planned.granted)}" if planned.cut else minutes(planned.seconds)
+
+
+def _finite(seconds: float) -> float | None:
+    return seconds if math.isfinite(seconds) else None

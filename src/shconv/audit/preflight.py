@@ -1,0 +1,119 @@
+"""What is odd about a network before any attack, each in a sentence: its mode, its outputs, the range it expects,
+its gradient."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shconv.attacks.checks import check_inputs
+from shconv.audit.paired import PairedCounts
+from shconv.audit.subject import PASSES, Subject, drawing
+from shconv.errors import InputError
+from shconv.intervals import wilson
+
+LEAST_IMAGES = 10
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+_CLEAR = 0.001  # McNemar's p below which another range is said to fit better
+
+
+def training_parts(network: nn.Module) -> list[str]:
+    """The modules that are in training mode, as "1 Dropout, 3 BatchNorm2d" kinds; to be asked before eval()."""
+    kinds = [type(part).__name__ for part in network.modules() if part.training]
+    return [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
+
+
+def check_images(images: Tensor, labels: Tensor, wanted: int | None = None) -> tuple[Tensor, Tensor]:
+    """Copies of the images in [0, 1] and their labels. Raises InputError for anything else, or for too few."""
+    images, labels, _ = check_inputs(images, labels, None, 0)
+    n = min(len(images), len(images) if wanted is None else wanted)
+    if n < LEAST_IMAGES:
+        raise InputError(f"images: got {n}; want at least {LEAST_IMAGES}, better some hundreds")
+    return images.float(), labels
+
+
+def preflight(subject: Subject, images: Tensor, labels: Tensor) -> list[str]:
+    """Sentences on a network as images (N, C, H, W) in [0, 1] and labels (N,) show it."""
+    return [
+        *_mode(subject),
+        *_outputs(subject, images, labels),
+        *_range(subject, images, labels),
+        *_gradient(subject, images, labels),
+    ]
+
+
+def _mode(subject: Subject) -> list[str]:
+    if not subject.training:
+        return []
+    return [
+        f"{subject.name} was in training mode ({', '.join(subject.training)}). It is audited in eval mode: batch norm "
+        "with its stored statistics, dropout off."
+    ]
+
+
+def _outputs(subject: Subject, images: Tensor, labels: Tensor) -> list[str]:
+    said = []
+    if subject.probabilities:
+        said.append(
+            f"{subject.name} returns probabilities, not logits. Attacks get their logarithms; where float32 has "
+            "rounded a probability to 0 or 1 their gradient is lost."
+        )
+    if subject.is_random:
+        said.append(
+            f"{subject.name} is random: two passes over the same images differ in eval mode. It is judged and attacked "
+            f"by the mean of its logits over {PASSES} passes (expectation over transformation, Athalye et al. 2018), "
+            "with the same numbers drawn every time; a single pass may be right less often."
+        )
+    nan = int(subject.judge(images, labels).nan.sum())
+    if nan:
+        said.append(f"{subject.name} returns NaN on {nan} of {len(images)} clean images: they count as misclassified.")
+    return said
+
+
+def _range(subject: Subject, images: Tensor, labels: Tensor) -> list[str]:
+    """Is it right clearly more often on images in another range than [0, 1]? Else, is it better than guessing?"""
+    n, given = len(images), subject.judge(images, labels).right
+    best, words, counts = int(given.sum()), "", None
+    for candidate, x in _ranges(images).items():
+        right = subject.judge(x, labels).right
+        paired = PairedCounts.of(right, given)
+        if right.sum() > best and paired.p < _CLEAR:
+            best, words, counts = int(right.sum()), candidate, paired
+    if counts is not None:
+        return [
+            f"{subject.name} is right on {given.mean():.1%} of {n} images in [0, 1], and on {best / n:.1%} of them "
+            f"{words}: it seems to expect normalised images. Put that step inside the network and audit again; the "
+            "numbers below are about the network as given."
+        ]
+    if wilson(int(given.sum()), n)[0] <= 1 / subject.classes:
+        return [
+            f"{subject.name} is right on {given.mean():.1%} of {n} clean images, no better than guessing among "
+            f"{subject.classes} classes: are these its images and classes, in [0, 1]?"
+        ]
+    return []
+
+
+def _ranges(images: Tensor) -> dict[str, Tensor]:
+    ranges = {"in [0, 255]": 255 * images, "in [-1, 1]": 2 * images - 1}
+    if images.shape[1] == 3:
+        for name, constants in {"ImageNet": _IMAGENET, "CIFAR-10": _CIFAR10}.items():
+            mean, std = (torch.tensor(values).to(images).view(-1, 1, 1) for values in constants)
+            ranges[f"after (x - mean) / std with {name}'s constants"] = (images - mean) / std
+    return ranges
+
+
+def _gradient(subject: Subject, images: Tensor, labels: Tensor) -> list[str]:
+    """On how many images of the first batch is the cross-entropy's gradient exactly zero?"""
+    x, y = images[: subject.batch_size].clone().requires_grad_(), labels[: subject.batch_size]
+    with drawing(subject.is_random, "gradient"):
+        loss = F.cross_entropy(subject.model(x), y, reduction="sum")
+    gradient = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
+    if gradient is None:
+        return [f"{subject.name} passes no gradient to its images: attacks by gradient see nothing of it."]
+    zero = int((gradient.flatten(1) == 0).all(1).sum())
+    if not zero:
+        return []
+    return [
+        f"The cross-entropy's gradient of {subject.name} is exactly 0 on {zero} of {len(x)} clean images: attacks by "
+        "gradient are blind there."
+    ]

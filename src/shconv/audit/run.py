@@ -1,0 +1,162 @@
+"""`shconv.audit.run`: from a network and images to a report. Here is what it accepts; `session` does the work."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shconv.attacks.base import borrowed
+from shconv.attacks.checks import check_count
+from shconv.audit.findings import Check, Finding
+from shconv.audit.preflight import check_images, training_parts
+from shconv.audit.session import MAIN, TWIN, Session, Subjects, report_parts
+from shconv.audit.setting import Effort, Setting, radius, usual_eps_l2
+from shconv.audit.subject import Subject
+from shconv.data import ImageData, ImageSplit, evaluation_batches
+from shconv.errors import InputError
+from shconv.experiments.progress import ExperimentProgress
+from shconv.experiments.run_folder import Row, RunFolder
+
+Images = tuple[Tensor, Tensor] | ImageData | ImageSplit
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What an audit found. `rows` are those of its run folder, which `shconv report` reads."""
+
+    findings: tuple[Finding, ...]
+    worst_case: Mapping[str, Any]  # by threat ("linf", "l2", ...) and "confident": accuracy, interval, correct, n
+    verdict: str
+    rows: tuple[Row, ...]
+    folder: Path | None  # None where it was not kept
+
+    def print(self) -> None:
+        """The verdict on standard output."""
+        print(self.verdict)
+
+
+def run(
+    model: nn.Module,
+    data: Images,
+    eps: float | str,
+    twin: nn.Module | None = None,
+    *,
+    sources: Mapping[str, nn.Module] | None = None,
+    seeds: Mapping[int, nn.Module] | None = None,
+    eps_l2: float | str | None = None,
+    budget: str = "5m",
+    images: int | None = None,
+    folder: Path | str | None = None,
+    seed: int = 0,
+    batch_size: int = 100,
+    name: str = "model",
+    twin_name: str = "twin",
+    training_seed: int = 0,
+    twin_seed: int = 0,
+    effort: Effort | None = None,
+    checks: Sequence[Check] | None = None,
+    progress: bool = True,
+) -> Report:
+    """Try hard to break a classifier within eps (L-infinity) and eps_l2 (L2) of clean images, and say what was tried.
+
+    model, twin: from float images (N, C, H, W) in [0, 1] to logits (N, K); normalisation belongs inside. Their modes
+    and flags are left as found; all networks are moved to the device of the first.
+    data: (images, labels int64 (N,)), or a data set of shconv.data, of which the test images are taken.
+    images: so many of them, drawn with `seed`; None takes all.
+    eps: a number or "8/255". eps_l2: by default 0.5 where eps is 8/255 and images are 3 x 32 x 32, scaled from there.
+    sources: further networks, for transfer. seeds: the same network from other seeds of training, by seed;
+    training_seed and twin_seed are the network's own and its twin's, for the rows.
+    budget: "90s", "5m", "1h" or "full", for all networks together.
+    folder: keeps rows, outcomes and arrays there, and the same call goes on where it was stopped.
+    effort: the counts of the checks, in the place of the plan's, which follow measured speed: with it and budget="full"
+    a run can be repeated exactly, whatever the batch size (but for random networks, whose draws go with the batches).
+    checks: those to run; by default all twelve, after a first look of a few steps on every image, so that the plan is
+    about what stands.
+
+    Raises InputError for networks, images, labels, radii or budgets that cannot be used.
+    """
+    check_count("seed", seed, 0)
+    if seeds and training_seed in seeds:
+        raise InputError(f"seeds: got {training_seed} again, the network's own; want other seeds of training")
+    networks = {MAIN: (name, training_seed, model)} | ({TWIN: (twin_name, twin_seed, twin)} if twin else {})
+    networks |= {f"seed {number}": (name, number, network) for number, network in (seeds or {}).items()}
+    networks |= {f"source {word}": (word, 0, network) for word, network in (sources or {}).items()}
+    _check_networks(networks)
+    x, y, index = _images(data, images, seed)
+    device = next((each.device for each in model.parameters()), torch.device("cpu"))
+    x, y, index = (each.to(device) for each in (x, y, index))
+    l2 = usual_eps_l2(radius(eps), x[0].numel()) if eps_l2 is None else radius(eps_l2, "eps_l2")
+    setting = Setting(radius(eps), l2, seed, batch_size, budget)
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()) if folder is None else folder)
+        held = stack.enter_context(RunFolder.opened(place))
+        subjects: Subjects = {}
+        for role, (word, number, network) in networks.items():
+            training = training_parts(network)
+            stack.enter_context(borrowed(network.to(device)))
+            size = min(batch_size, len(x))
+            subjects[role] = Subject(word, network, x, y, seed=number, batch_size=size, training=training)
+        _check_classes(subjects, data)
+        session = Session(
+            held, setting, ExperimentProgress(progress), _checks(checks), subjects, x, y, index, checks is None
+        )
+        rows, findings, verdict = report_parts(session, session.run(effort))
+    text = "\n".join([*verdict["preflight"], *verdict["text"]])
+    return Report(findings, verdict["worst_case"], text, rows, None if folder is None else place)
+
+
+def _checks(checks: Sequence[Check] | None) -> Sequence[Check]:
+    if checks is not None:
+        return checks
+    from shconv.audit.checks import CHECKS
+
+    return CHECKS
+
+
+def _check_networks(networks: Mapping[str, tuple[str, int, nn.Module]]) -> None:
+    held: dict[tuple[str, int], str] = {}
+    for role, (name, number, network) in networks.items():
+        if not isinstance(network, nn.Module):
+            raise InputError(f"{role}: got {type(network).__name__}; want a torch.nn.Module")
+        if "/" in name or not name:
+            raise InputError(f"{role}: got the name {name!r}; want one without a slash")
+        if not role.startswith("source ") and held.setdefault((name, number), role) != role:
+            raise InputError(f"{held[name, number]} and {role} are both {name}, seed {number}; want different names")
+
+
+def _check_classes(subjects: Subjects, data: Images) -> None:
+    """Raises InputError unless every network has the data's classes."""
+    wanted = len(data.classes) if isinstance(data, ImageData) else subjects[MAIN].classes
+    whose = data.name if isinstance(data, ImageData) else subjects[MAIN].name
+    for subject in subjects.values():
+        if subject.classes != wanted:
+            raise InputError(f"{subject.name} has {subject.classes} classes, {whose} has {wanted}: want the same")
+
+
+def _images(data: Images, wanted: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Images (N, C, H, W) in [0, 1], labels (N,) and places in the data (N,): the first `wanted` of a seeded shuffle.
+
+    Files in folders come class by class, so the first ones would be of one class.
+    """
+    if wanted is not None and wanted < 1:
+        raise InputError(f"images must be at least 1, got {wanted}")
+    pair = data if isinstance(data, tuple) else None
+    if pair is not None and not (len(pair) == 2 and all(isinstance(each, Tensor) for each in pair)):
+        raise InputError("data: got a tuple of other things; want (images, labels), both tensors")
+    split = data.test if isinstance(data, ImageData) else data
+    n = len(pair[0]) if pair is not None else len(split)
+    chosen = np.sort(np.random.default_rng(seed).permutation(n)[:wanted])
+    index = torch.from_numpy(chosen)
+    if pair is not None:
+        images, labels = check_images(*pair, wanted)
+        return images[index.to(images.device)], labels[index.to(labels.device)], index
+    assert not isinstance(split, tuple)
+    parts = [(batch.images.float().div(255), batch.labels) for batch in evaluation_batches(split, chosen.tolist(), 256)]
+    images, labels = (torch.cat(each) for each in zip(*parts, strict=True))
+    return *check_images(images, labels, wanted), index

@@ -1,0 +1,166 @@
+"""What an audit is asked for (radii, seed, time) and how much each check may spend: counts that a plan scales down
+from those of an audit without a limit until the estimated time fits."""
+
+import math
+import re
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from shconv.attacks.checks import check_count, check_number
+from shconv.errors import InputError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+class Cost(NamedTuple):
+    """Passes over single images, an upper bound: an image that goes through the network ten times counts ten."""
+
+    forwards: float
+    backwards: float = 0.0
+
+    def __add__(self, other: object) -> "Cost":
+        if not isinstance(other, Cost):
+            return NotImplemented
+        return Cost(self.forwards + other.forwards, self.backwards + other.backwards)
+
+    def times(self, count: float) -> "Cost":
+        return Cost(count * self.forwards, count * self.backwards)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The question: is the network right on every image within eps (L-infinity) and within eps_l2 (L2) of a clean one?
+
+    budget: "90s", "5m", "1h", or "full" for no limit. Raises InputError for anything out of range.
+    """
+
+    eps: float
+    eps_l2: float
+    seed: int = 0
+    batch_size: int = 100
+    budget: str = "5m"
+
+    def __post_init__(self) -> None:
+        for name in ("eps", "eps_l2"):
+            check_number(name, getattr(self, name), low=0.0)
+            if getattr(self, name) == 0:
+                raise InputError(f"{name}: got 0; want a radius above 0")
+        if self.eps > 1:
+            raise InputError(f"eps: got {self.eps:g}; want at most 1, as images lie in [0, 1] (8/255, not 8)")
+        check_count("seed", self.seed, 0)
+        check_count("batch_size", self.batch_size, 1)
+        budget_seconds(self.budget)
+
+    @property
+    def seconds(self) -> float:
+        """The time that the audit may take; infinite for "full"."""
+        return budget_seconds(self.budget)
+
+    def radius(self, threat: str) -> float:
+        """eps or eps_l2; infinite for "pixels", which count changed pixels and not how far they go."""
+        return {"linf": self.eps, "l2": self.eps_l2, "pixels": math.inf}[threat]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much each check may spend. The defaults are those of an audit without a limit.
+
+    "images" are the most that a side check looks at; the headline's attacks take every image still standing.
+    """
+
+    restarts: int = 5  # of PGD, each from a start of its own
+    steps: tuple[int, ...] = (10, 50, 200)  # of PGD: few, the usual, and most
+    targets: int = 9  # the likeliest wrong classes, each in turn
+    mixtures: tuple[float, ...] = (0.1, 0.3, 0.5, 2.0, 5.0)  # weights of the hypernetwork route's gradient
+    compared_images: int = 500  # on which attacks run side by side, broken or not
+    start_images: int = 200  # random start against none
+    curve_points: int = 11  # radii of the budget curve between 0 and 1
+    curve_images: int = 200
+    curve_steps: int = 50
+    square_queries: int = 5_000
+    square_images: int = 1_000
+    pixel_images: int = 100  # LocSearchAdv
+    hard_label_images: int = 50
+    hard_label_steps: int = 1_000  # queries grow with it
+    sign_draws: int = 10_000
+    sign_images: int = 100
+    gradient_images: int = 100  # finite differences and the routes' agreement
+    surface_images: int = 32
+    surface_points: int = 21  # a side of the grid
+    indicator_images: int = 200
+    binarisation_images: int = 100
+    binarisation_points: int = 499  # inner points, fewer than the features of Plain-10 and ResNet-18
+    ablation_images: int = 500
+    standard_images: int = 1_000  # AutoAttack; 0 leaves it out
+    share: float = field(default=1.0, compare=False)  # of the counts above, for the plan's table
+
+    def scaled(self, share: float) -> "Effort":
+        """These counts times `share` in (0, 1], none below what a check needs to say anything."""
+        low = _FLOOR
+        counts = {
+            name: min(full, max(low[name], round(share * full)))
+            for name, full in vars(self).items()
+            if isinstance(full, int) and name in low
+        }
+        if share < _WORTH:
+            counts["standard_images"] = 0
+        few, usual = self.steps[:2]
+        fewer = 5 * round(min(usual, max(20.0, usual * math.sqrt(64 * share))) / 5)
+        steps = self.steps if share >= 1 / 16 else (few, fewer)
+        mixtures = self.mixtures if share >= 1 / 4 else self.mixtures[2:3]
+        return replace(self, **counts, steps=steps, mixtures=mixtures, share=share)
+
+
+FULL = Effort()
+_WORTH = 1 / 32  # the share below which AutoAttack is left out: it would leave no time for anything else
+_FLOOR = {
+    "restarts": 1,
+    "targets": 1,
+    "compared_images": 50,
+    "start_images": 50,
+    "curve_points": 5,
+    "curve_images": 32,
+    "curve_steps": 10,
+    "square_queries": 100,
+    "square_images": 20,
+    "pixel_images": 2,
+    "hard_label_images": 8,
+    "hard_label_steps": 20,
+    "sign_draws": 100,
+    "sign_images": 10,
+    "gradient_images": 8,
+    "surface_images": 4,
+    "surface_points": 7,
+    "indicator_images": 16,
+    "binarisation_images": 4,
+    "binarisation_points": 20,
+    "ablation_images": 32,
+    "standard_images": 0,
+}
+
+
+def budget_seconds(budget: str) -> float:
+    """ "90s" -> 90, "5m" -> 300, "1h" -> 3600, "full" -> infinity. Raises InputError for anything else."""
+    if budget == "full":
+        return math.inf
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget) if isinstance(budget, str) else None
+    if match is None or not float(match[1]):
+        raise InputError(f"budget: got {budget!r}; want a time such as 90s, 5m or 1h, or full")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def radius(value: str | float, name: str = "eps") -> float:
+    """A radius given as a number or as a fraction in text: "8/255" -> 0.0314. Raises InputError for anything else."""
+    top, slash, bottom = value.partition("/") if isinstance(value, str) else (value, "", "1")
+    try:
+        return float(top) / float(bottom if slash else 1)
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise InputError(f"{name}: got {value!r}; want a number such as 0.03 or a fraction such as 8/255") from None
+
+
+def usual_eps_l2(eps: float, values: int) -> float:
+    """The L2 radius that goes with eps where none is given, for images of so many values (C H W).
+
+    RobustBench's 0.5 beside 8/255 on 3 x 32 x 32 (Croce et al. 2021), scaled with eps and the root of the values: ours.
+    """
+    return 0.5 * (eps * 255 / 8) * math.sqrt(values / 3072)

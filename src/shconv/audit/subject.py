@@ -1,0 +1,185 @@
+"""A network as it is audited: any module from images in [0, 1] to logits. What it returns is made fit for attacks
+(finite, logits, one answer an image), and every prediction that counts is made in one fixed batch shape."""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shconv.attacks.checks import check_logits_shape
+from shconv.errors import InputError
+from shconv.routes import shc_layers
+
+PASSES = 8  # of a random network, averaged
+HUGE = 1e30  # in the place of an infinite logit
+_SAME = 1e-4  # two passes that differ by more, relative to the largest logit, are random
+
+
+class Judged(NamedTuple):
+    """What became of n images in a fresh forward pass."""
+
+    right: NDArray[np.bool_]  # (n,); an image whose logits have NaN is wrong
+    p_y: NDArray[np.float64]  # (n,), the true class's probability; 0 for NaN
+    nan: NDArray[np.bool_]  # (n,)
+
+
+class Subject:
+    """A network and what it was found to be.
+
+    model       what attacks differentiate and checks call: eval mode, finite logits (N, K)
+    network     the module as given
+    probabilities, is_random     what it returned on `images`: a distribution; another answer in a second pass
+    training    its parts that were in training mode as given, in words
+    Expects the network in eval mode with frozen parameters (`attacks.base.borrowed`).
+
+    Raises InputError where the network cannot take the images or returns no logits for their classes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        seed: int = 0,
+        batch_size: int = 100,
+        training: Sequence[str] = (),
+    ) -> None:
+        self.name, self.seed, self.network, self.batch_size = name, seed, network, batch_size
+        self.training = tuple(training)
+        x = images[:batch_size]
+        first, second = (_raw(name, network, x) for _ in range(2))
+        self.classes = first.shape[1]
+        if int(labels.max()) >= self.classes:
+            raise InputError(
+                f"{name} returns {self.classes} logits; the data have a class {int(labels.max())}: "
+                "want a network for these classes"
+            )
+        self.probabilities = _are_probabilities(first)
+        self.is_random = not _agree(first, second)
+        self.model = AuditedNetwork(network, self.probabilities, PASSES if self.is_random else 1)
+        self.model.eval()
+
+    @property
+    def is_shc(self) -> bool:
+        return bool(shc_layers(self.network))
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}/seed{self.seed}"
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (n, K) of images (n, C, H, W), without a graph, always batch_size images at a time."""
+        return self._forward(self.model, x)
+
+    def judge(self, x: Tensor, y: Tensor) -> Judged:
+        """Is the network right on x (n, C, H, W) with classes y (n,)? A fresh forward pass of the whole network."""
+        with self.model.nan_kept():
+            logits = self._forward(self.model, x)
+        nan = logits.isnan().any(1)
+        p_y = logits.double().softmax(1).gather(1, y[:, None])[:, 0].nan_to_num(0.0)
+        right = (logits.argmax(1) == y) & ~nan
+        return Judged(*(value.cpu().numpy() for value in (right, p_y, nan)))
+
+    def _forward(self, model: nn.Module, x: Tensor) -> Tensor:
+        parts = [x.new_zeros(0, self.classes)]
+        with torch.no_grad(), drawing(self.is_random, "judge"):
+            for part in x.split(self.batch_size) if len(x) else ():
+                padded = torch.cat([part, part[:1].expand(self.batch_size - len(part), *part.shape[1:])])
+                parts.append(model(padded)[: len(part)])
+        return torch.cat(parts)
+
+
+class TimeUp(Exception):  # noqa: N818 (no error: it ends an attack that would take too long)
+    """The time is used up, in the midst of an attack or of a check."""
+
+
+class AuditedNetwork(nn.Module):
+    """A network whose answers attacks can use; its decisions are the network's own.
+
+    Probabilities become their logarithms (the same softmax); a random network answers by the mean of its logits over
+    `passes` passes, so that its gradient is that of the expectation (Athalye et al. 2018); NaN becomes 0 in logits and
+    gradients, infinity a huge number: NaN would stop an attack, and stays NaN where a prediction is judged. `watch` is
+    called before every pass but the judge's, and may raise TimeUp.
+    """
+
+    def __init__(self, network: nn.Module, probabilities: bool = False, passes: int = 1) -> None:
+        super().__init__()
+        self.network, self.probabilities, self.passes = network, probabilities, passes
+        self.finite = True
+        self.watch: Callable[[], None] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.watch is not None and self.finite:
+            self.watch()
+        x = _FiniteGradient.apply(x)
+        logits = torch.stack([self._once(x) for _ in range(self.passes)]).mean(0) if self.passes > 1 else self._once(x)
+        return logits.nan_to_num(0.0, HUGE, -HUGE) if self.finite else logits
+
+    def _once(self, x: Tensor) -> Tensor:
+        out = check_logits_shape(self.network(x), len(x))
+        return out.clamp_min(torch.finfo(out.dtype).tiny).log() if self.probabilities else out
+
+    @contextmanager
+    def nan_kept(self) -> Iterator[None]:
+        """Inside, NaN and infinite logits are returned as they are."""
+        self.finite = False
+        try:
+            yield
+        finally:
+            self.finite = True
+
+
+class _FiniteGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].nan_to_num(0.0, HUGE, -HUGE).contiguous()  # pyautoattack views it
+
+
+@contextmanager
+def drawing(active: bool, *words: object) -> Iterator[None]:
+    """Inside, torch's random numbers are those that belong to the words; afterwards the caller's go on."""
+    if not active:
+        yield
+        return
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(zlib.crc32(repr(words).encode()))
+        yield
+
+
+def _raw(name: str, network: nn.Module, x: Tensor) -> Tensor:
+    """What the network itself returns. Raises InputError where it cannot take these images."""
+    try:
+        with torch.no_grad():
+            out = network(x)
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise InputError(f"{name} cannot take images {tuple(x.shape)} in [0, 1]: {why}") from error
+    try:
+        return check_logits_shape(out, len(x)).detach()
+    except InputError as error:
+        raise InputError(str(error).replace("model:", f"{name}:", 1)) from None
+
+
+def _are_probabilities(out: Tensor) -> bool:
+    rows = out[out.isfinite().all(1)]
+    return len(rows) > 0 and bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-3).all())
+
+
+def _agree(first: Tensor, second: Tensor) -> bool:
+    """The same up to what the order of additions does to floating point."""
+    scale = float(first.nan_to_num(0.0, 0.0, 0.0).abs().max())
+    return torch.allclose(first, second, rtol=_SAME, atol=_SAME * scale, equal_nan=True)

@@ -1,0 +1,146 @@
+"""shconv audit: is the robustness of a checkpoint real?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from torch import nn
+
+from shconv import report
+from shconv.audit.run import run
+from shconv.audit.setting import budget_seconds, radius
+from shconv.commands.config_file import plain
+from shconv.commands.evaluate import check_fits
+from shconv.commands.options import DataOptions, best_device
+from shconv.commands.running import describe
+from shconv.errors import InputError
+from shconv.experiments.progress import ExperimentProgress
+from shconv.experiments.run_folder import RunFolder
+from shconv.training import load_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditCommand(DataOptions):
+    """Try hard to break a trained network, say what was tried, and give a verdict.
+
+    Twelve checks, cheap ones first, within the time given; the worst case of every image over all attacks, with its
+    95 % interval; beside a twin, which is attacked likewise. No alarm is no evidence of robustness.
+    --config FILE.toml: options by name, such as a run folder's config.toml.
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """A checkpoint folder, or its model.safetensors."""
+    twin: Path | None = None
+    """A checkpoint to compare with image by image: the vanilla network of an SHC one, or one without the defence."""
+    sources: tuple[Path, ...] = ()
+    """Further checkpoints: are examples made on them stronger than those made on the network itself?"""
+    seeds: tuple[Path, ...] = ()
+    """Checkpoints of the same network from other seeds of training, for mean and spread of the worst case."""
+    eps: str = "8/255"
+    """L-infinity radius around each image in [0, 1]: 8/255 or 0.03."""
+    eps_l2: str | None = None
+    """L2 radius; by default 0.5 where eps is 8/255 and images have 32 x 32 pixels, scaled from there."""
+    images: int = 200
+    """Test images, drawn at random."""
+    budget: str = "5m"
+    """Time for all: such as 90s, 5m, 1h, or full for no limit. It decides how much each check may spend."""
+    batch_size: int = 100
+    """The most images in a batch."""
+    attack_seed: int = 0
+    """Of the attacks' randomness and of the choice of images."""
+    out: Path | None = None
+    """Run folder; by default below runs/. The same command goes on where it stopped."""
+
+    def check(self) -> None:
+        super().check()
+        budget_seconds(self.budget)
+        radius(self.eps)
+        if self.eps_l2 is not None:
+            radius(self.eps_l2, "eps_l2")
+        for name in ("images", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.attack_seed < 0:
+            raise InputError(f"attack_seed must be at least 0, got {self.attack_seed}")
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path("runs") / f"audit-{_folder_of(self.checkpoint).name}"
+
+    def run(self) -> None:
+        self.check()
+        progress = ExperimentProgress()
+        given = [self.checkpoint, *([] if self.twin is None else [self.twin]), *self.seeds, *self.sources]
+        networks = [_Network.load(Path(path)) for path in given]
+        data = self.load(progress, want_train=False)
+        for network in networks:
+            check_fits(network.path, network.config, network.info, data)
+            network.model.to(best_device())
+        first, *others = networks
+        twin = others.pop(0) if self.twin is not None else None
+        seeds, sources = others[: len(self.seeds)], others[len(self.seeds) :]
+        _check_seeds(first, seeds)
+        with RunFolder.opened(self.folder) as folder:
+            describe(folder, {"command": "audit", **self._plain()}, data)
+        result = run(
+            first.model,
+            data,
+            self.eps,
+            None if twin is None else twin.model,
+            sources={f"{source.config.name}-{_folder_of(source.path).name}": source.model for source in sources},
+            seeds={seed.seed: seed.model for seed in seeds},
+            eps_l2=self.eps_l2,
+            budget=self.budget,
+            images=self.images,
+            folder=self.folder,
+            seed=self.attack_seed,
+            batch_size=self.batch_size,
+            name=first.config.name,
+            twin_name="twin" if twin is None else _apart(twin, first),
+            training_seed=first.seed,
+            twin_seed=0 if twin is None else twin.seed,
+        )
+        result.print()
+        progress.say(f"The report: {report.write(self.folder)}")
+
+    def _plain(self) -> dict[str, Any]:
+        paths = {name: [str(path) for path in getattr(self, name)] for name in ("sources", "seeds")}
+        return {**plain(self), **paths}
+
+
+@dataclass(frozen=True, eq=False)
+class _Network:
+    path: Path
+    model: nn.Module
+    config: Any
+    info: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path) -> "_Network":
+        return cls(path, *load_checkpoint(path))
+
+    @property
+    def seed(self) -> int:
+        return int(self.info.get("seed", 0))
+
+
+def _folder_of(checkpoint: Path) -> Path:
+    return (checkpoint.parent if checkpoint.suffix == ".safetensors" else checkpoint).resolve()
+
+
+def _apart(twin: _Network, first: _Network) -> str:
+    """The twin's name: its folder's where network and twin have one name and seed, as with and without a defence."""
+    same = (twin.config.name, twin.seed) == (first.config.name, first.seed)
+    return f"{twin.config.name}-{_folder_of(twin.path).name}" if same else twin.config.name
+
+
+def _check_seeds(first: _Network, seeds: list[_Network]) -> None:
+    """Raises InputError unless the others are the same network from other seeds."""
+    numbers = [first.seed]
+    for other in seeds:
+        if other.config != first.config:
+            raise InputError(f"{other.path} is another network than {first.path}: --seeds wants the same")
+        if other.seed in numbers:
+            raise InputError(f"{other.path} is of training seed {other.seed}, as is another: --seeds wants others")
+        numbers.append(other.seed)

@@ -1,0 +1,27 @@
+"""Trained toys for the audit's attacks, each trained once a run, in about a second."""
+
+from collections.abc import Callable
+
+import pytest
+from audit_toys import RowWise, Toy, train_toy
+
+
+@pytest.fixture(scope="session")
+def robust_toy() -> Toy:
+    return train_toy(10, robust=True)
+
+
+@pytest.fixture(scope="session")
+def plain_toy() -> Toy:
+    return train_toy(10, robust=False)
+
+
+@pytest.fixture(scope="session")
+def toy_of() -> Callable[[int], Toy]:
+    toys: dict[int, Toy] = {}
+    return lambda classes: toys.setdefault(classes, train_toy(classes, robust=True))
+
+
+@pytest.fixture
+def row_wise() -> RowWise:
+    return RowWise()

@@ -1,0 +1,86 @@
+"""Check 2: one step against many, convergence, and the white-box attacks of the worst case."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from check_toys import EPS, SMALL, Honest, Shc, finding, make_audit, right_on_data_only, toy_images
+
+from shconv.audit.attacks import PGD
+from shconv.audit.checks import c02_strength, headline
+from shconv.audit.findings import Outcome
+
+
+def test_a_gradient_that_is_true_at_the_data_alone_makes_one_step_the_stronger(tmp_path: Path) -> None:
+    found = finding(c02_strength, make_audit(tmp_path, right_on_data_only()))
+    assert found.alarm
+    assert found.numbers["one_step_as_strong"]
+    assert found.numbers["accuracy"]["one step"] < found.numbers["accuracy"]["PGD-20"]
+
+
+def test_a_linear_classifier_raises_none_though_one_step_is_the_best_there_is(tmp_path: Path) -> None:
+    found = finding(c02_strength, make_audit(tmp_path, Honest()))
+    assert found.alarm is False
+    assert found.numbers["accuracy"]["one step"] == found.numbers["accuracy"]["PGD-20"] == 26 / 40
+    assert found.numbers["compared_margins"] == 0
+    assert found.numbers["converged"]
+
+
+def test_an_attack_that_doubling_strengthens_has_not_converged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    audit = make_audit(tmp_path, Honest())
+    run_pgd = c02_strength.run_pgd
+
+    def short(audit, steps):  # type: ignore[no-untyped-def]
+        outcome = run_pgd(audit, steps)
+        return outcome if steps == 20 else replace(outcome, success=np.zeros_like(outcome.success))
+
+    monkeypatch.setattr(c02_strength, "run_pgd", short)
+    found = finding(c02_strength, audit)
+    assert found.alarm
+    assert not found.numbers["one_step_as_strong"]
+    assert "not converged" in found.text
+
+
+def test_the_ladder_ends_with_a_doubling(tmp_path: Path) -> None:
+    for steps in ((10, 50), (10, 50, 200), (1, 2)):
+        audit = make_audit(tmp_path, Honest(), effort=replace(SMALL, steps=steps))
+        ladder = c02_strength._ladder(audit)
+        assert ladder[-1] == steps[-1] == 2 * ladder[-2]
+        assert ladder == sorted(set(ladder))
+
+
+def test_the_headline_attacks_only_images_still_standing(tmp_path: Path) -> None:
+    audit = make_audit(tmp_path, Honest())
+    audit.attack("before", PGD(EPS, steps=5))
+    left = audit.standing("linf")
+    outcomes: dict[str, Outcome] = headline.run(audit)
+    first = next(outcome for name, outcome in outcomes.items() if ", linf, " in name)
+    assert (first.attempted == left).all()
+    assert any(", l2, " in name for name in outcomes)
+
+
+def test_the_headline_goes_through_every_route_of_an_shc_network(tmp_path: Path) -> None:
+    planned = list(headline.planned(make_audit(tmp_path, Shc())))
+    assert {each.route for each in planned} == {"both", "convolution", "frozen"}
+    assert {each.threat for each in planned} == {"linf", "l2"}
+    assert {getattr(each.attack, "loss", None) for each in planned} == {"cross_entropy", "dlr"}
+    assert len({(each.label, each.route, each.threat) for each in planned}) == len(planned)
+
+
+def test_with_three_classes_targets_use_the_margin(tmp_path: Path) -> None:
+    x, y = toy_images()
+    three = Honest()
+    three.fc.weight.data = three.fc.weight.data[:3]
+    audit = make_audit(tmp_path, three, data=(x[y < 3], y[y < 3]))
+    assert audit.subject.classes == 3
+    targeted = [each.attack for each in headline.planned(audit) if getattr(each.attack, "targets", 0)]
+    assert targeted
+    assert {each.loss for each in targeted if isinstance(each, PGD)} == {"margin"}
+
+
+def test_asked_again_it_says_the_same_from_what_is_stored(tmp_path: Path) -> None:
+    first = finding(c02_strength, make_audit(tmp_path, Honest()))
+    again = finding(c02_strength, make_audit(tmp_path, Honest()))
+    assert again.text == first.text
+    assert again.numbers == first.numbers

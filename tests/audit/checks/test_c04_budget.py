@@ -1,0 +1,57 @@
+"""Check 4: what a curve of accuracy by radius can and cannot do."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from check_toys import EPS, Honest, blind, finding, make_audit
+
+from shconv.audit.checks import c04_budget
+from shconv.audit.checks.c04_budget import Curve
+
+
+def curve(*counts: int, n: int = 50, classes: int = 4) -> Curve:
+    """Of n images the first so many stay right at radii 0, 0.1, 0.5 and 1."""
+    return Curve([0.0, 0.1, 0.5, 1.0], np.array([np.arange(n) < count for count in counts]), classes)
+
+
+def test_no_gradient_leaves_images_right_where_none_can_be(tmp_path: Path) -> None:
+    found = finding(c04_budget, make_audit(tmp_path, blind()))
+    assert found.alarm
+    assert "at 0.5" in found.text
+    assert "at 1," in found.text
+
+
+def test_a_linear_classifier_falls_as_the_closed_form_says(tmp_path: Path) -> None:
+    audit = make_audit(tmp_path, Honest())
+    found = finding(c04_budget, audit)
+    assert found.alarm is False
+    epsilon, accuracy = found.arrays["epsilon"], found.arrays["accuracy"]
+    from_grey = (audit.images - 0.5).abs().flatten(1).amax(1).numpy()[audit.sample(24)]
+    assert accuracy.tolist() == [(from_grey > each).mean() for each in epsilon]
+    assert float(found.arrays["chance"]) == 1 / 4
+    assert found.figure == "budget"
+
+
+def test_a_falling_curve_has_no_fault() -> None:
+    assert curve(50, 30, 10, 0).faults() == []
+
+
+@pytest.mark.parametrize(
+    ("counts", "fault"),
+    [((50, 20, 45, 0), "rises"), ((50, 30, 30, 0), "above the chance"), ((50, 30, 10, 1), "at 1, 1 of 50")],
+)
+def test_each_fault_is_said(counts: tuple[int, ...], fault: str) -> None:
+    assert any(fault in each for each in curve(*counts).faults())
+
+
+def test_a_rise_within_chance_is_no_fault() -> None:
+    assert curve(50, 9, 10, 0).faults() == []
+
+
+def test_the_radii_hold_the_ends_and_the_audits_own_however_few(tmp_path: Path) -> None:
+    audit = make_audit(tmp_path, Honest())
+    found = c04_budget.radii(audit)
+    assert found == sorted(found)
+    assert {0.0, EPS, 0.5, 1.0} <= set(found)
+    assert len(found) == audit.effort.curve_points

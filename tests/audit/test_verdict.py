@@ -1,0 +1,202 @@
+"""The words that a verdict has for what was found, and the words it never has."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from core_toys import EPS, Brightest, Shift, ToyCheck, attacking, colour_images
+from torch import Tensor
+
+from shconv import audit
+from shconv.audit.audit import Audit
+from shconv.audit.checks import c12_worst_case
+from shconv.audit.paired import PairedCounts
+from shconv.intervals import wilson
+
+NO_EVIDENCE = "That is no evidence of robustness"
+
+
+class Steady(Brightest):
+    """Brightest, but one channel's bonus keeps its class right under any step: broken on fewer images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.sub(0.5).mul(3).add(0.5).clamp(0, 1))
+
+
+def run(checks: list[Any], **options: Any) -> audit.Report:
+    network = options.pop("network", Brightest())
+    return audit.run(network, colour_images(60), EPS, checks=checks, budget="full", progress=False, **options)
+
+
+def verdict_row(report: audit.Report) -> dict[str, Any]:
+    return next(row for row in report.rows if row["id"] == "audit/model/seed0/verdict")
+
+
+def test_no_alarm_is_never_called_robustness() -> None:
+    report = run([attacking(2, "step"), attacking(8, "side", headline=False)])
+    assert f"None of the 2 checks that ran raised an alarm. {NO_EVIDENCE}" in report.verdict
+    words = report.verdict.lower().replace(NO_EVIDENCE.lower(), "")
+    assert "robust" not in words
+    assert "upper bound" in words
+    assert verdict_row(report)["alarms"] == []
+
+
+def test_every_alarm_stands_with_its_numbers() -> None:
+    report = run([attacking(2, "step", alarm=True), attacking(8, "side", alarm=False), attacking(9, "odd", alarm=True)])
+    assert "2 of the 3 checks that ran raised an alarm." in report.verdict
+    assert "Alarm, check 2, step: step found 7 of 9." in report.verdict
+    assert "Alarm, check 9, odd: odd found 7 of 9." in report.verdict
+    assert "Alarm, check 8" not in report.verdict
+    assert NO_EVIDENCE not in report.verdict
+    assert "cannot be taken for robustness" in report.verdict
+    assert verdict_row(report)["alarms"] == ["step", "odd"]
+
+
+def test_without_a_check_that_tells_it_says_that_it_knows_nothing() -> None:
+    report = run([attacking(2, "step", alarm=None), ToyCheck(1, "routes", why="has no SHC layer")])
+    assert "this audit tells nothing about masked gradients" in report.verdict
+    assert NO_EVIDENCE not in report.verdict
+
+
+def test_what_was_tried_and_what_was_not_is_named() -> None:
+    checks = [
+        attacking(2, "step"),
+        attacking(6, "near", threat="l2"),
+        ToyCheck(1, "routes", why="has no SHC layer"),
+        ToyCheck(5, "transfer", why="no twin given"),
+    ]
+    text = run(checks, eps_l2=1.0).verdict
+    assert "Tried: step, linf; near, l2." in text
+    assert "Not tried: check 1, routes (has no SHC layer); check 5, transfer (no twin given)." in text
+
+
+def test_with_no_attack_nothing_is_known() -> None:
+    text = run([ToyCheck(8, "look")]).verdict
+    assert "Worst case within L-infinity 38.2/255: no attack was tried, so nothing is known." in text
+    assert "No attack was tried." in text
+
+
+def test_the_worst_case_has_wilson_s_interval_over_all_and_over_the_confident() -> None:
+    seen: list[Audit] = []
+    report = run([attacking(2, "step"), ToyCheck(8, "look", seen.append), c12_worst_case])
+    (about,) = seen
+    case, confident = report.worst_case["linf"], report.worst_case["confident"]
+    left = int(about.standing().sum())
+    assert (case["correct"], case["n"], case["accuracy"]) == (left, 60, left / 60)
+    assert case["interval"] == pytest.approx(wilson(left, 60))
+    sure = about.confident
+    assert (confident["correct"], confident["n"]) == (int((about.standing() & sure).sum()), int(sure.sum()))
+    assert confident["interval"] == pytest.approx(wilson(confident["correct"], confident["n"]))
+    assert confident["n"] < 60
+    finding = report.findings[-1]
+    assert (finding.check, finding.alarm) == (12, None)
+    assert finding.numbers == report.worst_case
+    assert f"right on {left} of 60, {100 * left / 60:.1f} %" in finding.text
+    assert finding.text in report.verdict
+    assert case["broken_by"] == {"step": 60 - left}
+
+
+def test_images_that_met_no_attack_are_counted_and_said() -> None:
+    check = ToyCheck(2, "part", lambda audit: audit.attack("shift", Shift(EPS), on=audit.sample(40)))
+    report = run([check])
+    assert report.worst_case["linf"]["untried"] == 20
+    assert "20 of the images met no attack and count as right." in report.verdict
+
+
+def test_a_few_images_make_no_worst_case() -> None:
+    check = ToyCheck(2, "part", lambda audit: audit.attack("shift", Shift(EPS), on=audit.sample(10)))
+    report = run([check])
+    broken = report.rows[0]["successes"]
+    said = "Only 10 of 60 images right when clean were attacked within L-infinity 38.2/255"
+    assert f"{said}: {broken} broken. That makes no worst case." in report.verdict
+
+
+def test_a_network_with_nothing_left_is_called_that() -> None:
+    class Dim(Brightest):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * 1e-3
+
+    eps = 0.9
+    report = audit.run(
+        Dim(), colour_images(), eps, checks=[ToyCheck(2, "all", lambda a: a.attack("far", Shift(eps)))], progress=False
+    )
+    assert report.worst_case["linf"]["accuracy"] == 0
+    assert "Nothing is left." in report.verdict
+
+
+def test_the_twin_is_compared_image_by_image() -> None:
+    standing: dict[str, np.ndarray] = {}
+
+    def step(audit: Audit) -> None:
+        audit.attack("shift", Shift(EPS))
+        standing[audit.subject.name] = audit.standing()
+
+    report = run([ToyCheck(2, "step", step)], twin=Steady(), twin_name="steady")
+    twin = verdict_row(report)["twin"]
+    counts = PairedCounts.of(standing["model"], standing["steady"])
+    assert counts.only_first + counts.only_second > 0
+    assert (twin["n"], twin["only_network"], twin["only_twin"]) == (60, counts.only_first, counts.only_second)
+    assert (twin["difference"], twin["p"]) == (counts.difference, counts.p)
+    assert twin["interval"] == pytest.approx(counts.interval)
+    assert twin["accuracy"] - twin["twin_accuracy"] == pytest.approx(twin["difference"])
+    assert "Beside its twin steady on the same 60 images" in report.verdict
+    assert f"{100 * counts.difference:+.1f} points" in report.verdict
+
+
+@pytest.mark.parametrize(
+    ("network", "twin", "words"),
+    [
+        (Brightest(), Brightest(30.0), "these images show no difference"),
+        (Brightest(), "weak", "model is above its twin under these attacks"),
+        ("weak", Brightest(), "model is below its twin under these attacks"),
+    ],
+)
+def test_the_twin_s_words_follow_mcnemar(network: Any, twin: Any, words: str) -> None:
+    def step(audit: Audit) -> None:
+        weak = audit.subject.network.scale.item() == 1.0
+        audit.attack("shift", Shift(EPS if weak else EPS / 10))
+
+    pair = [Brightest(1.0) if each == "weak" else each for each in (network, twin)]
+    report = run([ToyCheck(2, "step", step)], network=pair[0], twin=pair[1])
+    assert words in report.verdict
+    assert "not tried equally hard" not in report.verdict
+
+
+def test_a_twin_that_was_not_tried_is_not_compared() -> None:
+    def step(audit: Audit) -> None:
+        if audit.subject.name == "model":
+            audit.attack("shift", Shift(EPS))
+
+    text = run([ToyCheck(2, "step", step)], twin=Brightest()).verdict
+    assert "No comparison with the twin twin: no attack was tried on twin." in text
+    assert "its twin under these attacks" not in text
+
+
+def test_a_twin_that_was_tried_on_a_part_decides_nothing() -> None:
+    def step(audit: Audit) -> None:
+        audit.attack("shift", Shift(EPS), on=audit.correct if audit.subject.name == "model" else audit.sample(5))
+
+    text = run([ToyCheck(2, "step", step)], twin=Brightest()).verdict
+    assert "some images met no attack, so this decides nothing" in text
+    assert "its twin under these attacks" not in text
+
+
+def test_seeds_are_summed_up_by_mean_and_spread() -> None:
+    def step(audit: Audit) -> None:
+        audit.attack("shift", Shift(EPS * (1 - 0.3 * audit.subject.seed)))
+
+    report = run([ToyCheck(2, "step", step)], seeds={1: Brightest(), 2: Brightest()})
+    spread = verdict_row(report)["seeds"]
+    values = np.array(list(spread["accuracy"].values()))
+    assert len(set(values)) == 3
+    assert spread["mean"] == pytest.approx(values.mean())
+    assert spread["sd"] == pytest.approx(values.std(ddof=1))
+    assert f"Over 3 seeds of training, worst case within L-infinity: mean {100 * values.mean():.1f} %" in report.verdict
+
+
+def test_examples_that_left_the_ball_are_said() -> None:
+    report = run([ToyCheck(2, "far", lambda audit: audit.attack("far", Shift(3 * EPS)))])
+    outside = report.rows[0]["outside"]
+    assert outside > 0
+    assert f"{outside} misclassified examples had left the ball or [0, 1] and did not count." in report.verdict
+    assert report.worst_case["linf"]["accuracy"] == 1
