@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from check_toys import EPS, SMALL, Honest, Shc, finding, make_audit, right_on_data_only, toy_images
+from check_toys import EPS, SMALL, Honest, Shc, blind, finding, make_audit, right_on_data_only, saturated, toy_images
 
 from shconv.audit.attacks import PGD
 from shconv.audit.checks import c02_strength, headline
@@ -17,6 +17,20 @@ def test_a_gradient_that_is_true_at_the_data_alone_makes_one_step_the_stronger(t
     assert found.alarm
     assert found.numbers["one_step_as_strong"]
     assert found.numbers["accuracy"]["one step"] < found.numbers["accuracy"]["PGD-20"]
+
+
+def test_a_saturated_cross_entropy_raises_the_alarm(tmp_path: Path) -> None:
+    found = finding(c02_strength, make_audit(tmp_path, saturated()))
+    assert found.alarm
+    assert found.numbers["saturated"]
+    assert found.numbers["margin_gain"] == 14 / 40
+
+
+def test_without_a_gradient_many_steps_are_no_better_than_noise(tmp_path: Path) -> None:
+    found = finding(c02_strength, make_audit(tmp_path, blind()))
+    assert found.alarm
+    assert found.numbers["one_step_as_strong"]
+    assert not found.numbers["saturated"]
 
 
 def test_a_linear_classifier_raises_none_though_one_step_is_the_best_there_is(tmp_path: Path) -> None:
@@ -42,12 +56,11 @@ def test_an_attack_that_doubling_strengthens_has_not_converged(tmp_path: Path, m
     assert "not converged" in found.text
 
 
-def test_the_ladder_ends_with_a_doubling(tmp_path: Path) -> None:
-    for steps in ((10, 50), (10, 50, 200), (1, 2)):
-        audit = make_audit(tmp_path, Honest(), effort=replace(SMALL, steps=steps))
-        ladder = c02_strength._ladder(audit)
-        assert ladder[-1] == steps[-1] == 2 * ladder[-2]
-        assert ladder == sorted(set(ladder))
+@pytest.mark.parametrize("steps", [(10, 50), (10, 50, 200), (1, 2), (5, 20, 30)])
+def test_the_ladder_holds_the_usual_steps_and_half_of_the_longest(tmp_path: Path, steps: tuple[int, ...]) -> None:
+    ladder = c02_strength._ladder(make_audit(tmp_path, Honest(), effort=replace(SMALL, steps=steps)))
+    assert {*steps, steps[-1] // 2} == set(ladder)
+    assert ladder == sorted(set(ladder))
 
 
 def test_the_headline_attacks_only_images_still_standing(tmp_path: Path) -> None:

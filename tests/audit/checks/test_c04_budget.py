@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from check_toys import EPS, Honest, blind, finding, make_audit
+from check_toys import EPS, Honest, blind, finding, make_audit, saturated
+from torch import nn
 
 from shconv.audit.checks import c04_budget
 from shconv.audit.checks.c04_budget import Curve
@@ -15,8 +16,9 @@ def curve(*counts: int, n: int = 50, classes: int = 4) -> Curve:
     return Curve([0.0, 0.1, 0.5, 1.0], np.array([np.arange(n) < count for count in counts]), classes)
 
 
-def test_no_gradient_leaves_images_right_where_none_can_be(tmp_path: Path) -> None:
-    found = finding(c04_budget, make_audit(tmp_path, blind()))
+@pytest.mark.parametrize("network", [blind(), saturated()])
+def test_no_gradient_leaves_images_right_where_none_can_be(tmp_path: Path, network: nn.Module) -> None:
+    found = finding(c04_budget, make_audit(tmp_path, network))
     assert found.alarm
     assert "at 0.5" in found.text
     assert "at 1," in found.text

@@ -1,40 +1,103 @@
 """Check 2: does a stronger attack break more, and has the strongest one converged?
 
 One step of the whole radius meets PGD with more and more steps on the same images. An iterated attack can do all that
-one step can, so where one step does at least as well, the gradients away from the clean image are useless: robustness
-against them is masked. Images on which the loss is linear along the step are no sign of that, as one step is then the
-best there is, and are left out. If doubling the steps still breaks more, the attack has not converged and its accuracy
-is no bound worth quoting. The check then runs the white-box attacks of the worst case on every image still standing.
+one step can, so where one step, or mere noise, does at least as well, the gradients away from the clean image are
+useless: robustness against them is masked. Images on which the loss is linear along the step are no sign of that, as
+one step is then the best there is, and are left out. If PGD on the margin breaks many more than on cross-entropy, the
+latter saturates and hides its gradient. If doubling the steps still breaks more, the attack has not converged and its
+accuracy is no bound worth quoting. The check then runs the white-box attacks of the worst case on every image that
+still stands.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
 from shconv.attacks import Attack
 from shconv.audit.attacks.losses import margin
 from shconv.audit.audit import Audit
 from shconv.audit.checks import headline
-from shconv.audit.checks.comparison import compared, counts, left, one_step, pgd, run_one_step, run_pgd, usual_steps
-from shconv.audit.checks.side import Batch, batches, cost_of, gradient, loss_at, made_by, of, percent, points
+from shconv.audit.checks.comparison import (
+    compared,
+    counts,
+    left,
+    one_step,
+    pgd,
+    run_margin,
+    run_one_step,
+    run_pgd,
+    usual_steps,
+)
+from shconv.audit.checks.side import Batch, Numbers, batches, cost_of, gradient, loss_at, made_by, of, percent, points
 from shconv.audit.findings import Finding, Outcome
+from shconv.audit.paired import PairedCounts
 from shconv.audit.setting import Cost
 
 NUMBER = 2
 NAME = "attack strength"
 SOURCE = "Athalye et al. 2018; Carlini et al. 2019; Croce and Hein 2020"
-ALARM = "one step is at least as strong as many, or doubling the steps still gains beyond the 95 % interval"
+ALARM = (
+    "one step, or noise, is at least as strong as many steps; the margin breaks 10 points more than cross-entropy; or "
+    "doubling the steps still breaks more (paired 95 % intervals)"
+)
 LINEAR = 0.05  # relative error of the first-order prediction below which the loss counts as linear along the step
 TIE = 1e-3  # of the rise in margin
+NOISES = 4  # random sign patterns
+SATURATED = 0.1  # of the images, that only the margin breaks: ours
 
 
-class Climb(NamedTuple):
-    """Of the compared images, each (n,)."""
+@dataclass(frozen=True)
+class Strength:
+    """Accuracies in pairs, the weaker attack's first."""
 
-    told: NDArray[np.bool_]  # one of the two leaves it right, and its loss is not linear along the one step
-    as_strong: NDArray[np.bool_]  # and one step breaks it alone, or raises its margin as high as the iterated attack
+    steps: tuple[int, int]  # of the usual attack and of the longest
+    once: PairedCounts  # one step, and the longest
+    losses: PairedCounts  # cross-entropy and the margin, usual steps
+    doubled: PairedCounts  # half the longest, and the longest
+    told: int  # images that one step or the usual attack leaves right, with a loss that is not linear along the step
+    as_strong: int  # of them the usual attack leaves right, and one step or noise raises the margin as high
+
+    @property
+    def weak(self) -> bool:
+        standing = left(self.once)[1]
+        return self.once.interval[1] < 0 or (standing > 0 and self.told > 0 and self.as_strong >= self.told / 2)
+
+    @property
+    def saturated(self) -> bool:
+        return self.losses.difference >= SATURATED and self.losses.interval[0] > 0
+
+    @property
+    def unsettled(self) -> bool:
+        return self.doubled.interval[0] > 0
+
+    def text(self) -> str:
+        (one, many), (entropy, margins), (usual, last) = left(self.once), left(self.losses), self.steps
+        gain = f"{percent(-self.doubled.difference)} ({points((-self.doubled.interval[1], -self.doubled.interval[0]))})"
+        return (
+            f"One step is {'at least as strong as' if self.weak else 'weaker than'} many: it leaves "
+            f"{of(one, self.once.n)} right, PGD-{last} {of(many, self.once.n)}; of the images that it or PGD-{usual} "
+            f"leaves right, and whose loss is not linear along it, it or noise raises the margin as high on "
+            f"{of(self.as_strong, self.told)}. Cross-entropy {'saturates' if self.saturated else 'does not saturate'}: "
+            f"on it PGD-{usual} leaves {of(entropy, self.losses.n)} right, on the margin {of(margins, self.losses.n)}. "
+            f"{'PGD has not converged: doubling' if self.unsettled else 'Doubling'} the steps to {last} changes the "
+            f"accuracy by {gain}."
+        )
+
+    def numbers(self) -> Numbers:
+        return {
+            "images": self.once.n,
+            "one_step_as_strong": self.weak,
+            "as_strong": self.as_strong,
+            "compared_margins": self.told,
+            "saturated": self.saturated,
+            "margin_gain": self.losses.difference,
+            "margin_interval": self.losses.interval,
+            "converged": not self.unsettled,
+            "doubling_gain": self.doubled.difference,
+            "doubling_interval": self.doubled.interval,
+        }
 
 
 def applies(audit: Audit) -> str:
@@ -42,69 +105,57 @@ def applies(audit: Audit) -> str:
 
 
 def cost(audit: Audit) -> Cost:
-    n = int(compared(audit).sum())
-    total = cost_of(one_step(audit), 2 * n) + Cost(4, 1).times(n) + cost_of(pgd(audit, usual_steps(audit)), n)
+    n, usual = int(compared(audit).sum()), cost_of(pgd(audit, usual_steps(audit)), 1)
+    each = cost_of(one_step(audit), 2) + Cost(5 + NOISES, 1) + usual + usual
     for steps in _ladder(audit):
-        total += cost_of(pgd(audit, steps), n)
-    return total + headline.cost(audit)
+        each += cost_of(pgd(audit, steps), 1)
+    return each.times(n) + headline.cost(audit)
 
 
 def run(audit: Audit) -> Finding:
-    once = run_one_step(audit)
+    once, usual, most = run_one_step(audit), usual_steps(audit), audit.effort.steps[-1]
     ladder = {steps: run_pgd(audit, steps) for steps in _ladder(audit)}
-    half, most = list(ladder.values())[-2:]
-    climb = _climb(audit, once, ladder[usual_steps(audit)])
-    against, doubled = counts(once, most), counts(half, most)
-    told, as_strong = int(climb.told.sum()), int(climb.as_strong.sum())
-    weak = against.interval[1] < 0 or (left(against)[1] > 0 and told > 0 and as_strong >= told / 2)
-    unsettled = doubled.interval[0] > 0
-    (one, many), last = left(against), list(ladder)[-1]
-    said = (
-        f"One step is {'at least as strong as' if weak else 'weaker than'} many: it leaves {of(one, against.n)} right, "
-        f"PGD-{last} {of(many, against.n)}; of the images that it or PGD-{usual_steps(audit)} leaves "
-        f"right, and whose loss is not linear along it, it does as well on {of(as_strong, told)}. "
-        f"{'PGD has not converged: doubling' if unsettled else 'Doubling'} the steps to {last} changes the accuracy by "
-        f"{percent(-doubled.difference)} ({points((-doubled.interval[1], -doubled.interval[0]))})."
+    strength = Strength(
+        (usual, most),
+        counts(once, ladder[most]),
+        counts(ladder[usual], run_margin(audit, usual)),
+        counts(ladder[_half(most)], ladder[most]),
+        *_climb(audit, once, ladder[usual]),
     )
     attacks = headline.run(audit)
     rungs = {"one step": once, **{f"PGD-{steps}": outcome for steps, outcome in ladder.items()}}
-    accuracy = {
-        name: float((~each.success[each.attempted]).mean()) for name, each in rungs.items() if each.attempted.any()
-    }
-    numbers = {
-        "images": against.n,
-        "accuracy": accuracy,
-        "one_step_as_strong": weak,
-        "as_strong": as_strong,
-        "compared_margins": told,
-        "converged": not unsettled,
-        "doubling_gain": doubled.difference,
-        "doubling_interval": doubled.interval,
-        "headline": headline.summary(attacks),
-    }
-    return Finding(NUMBER, NAME, weak or unsettled, " ".join([said, *headline.notes(audit)]), numbers, SOURCE)
+    accuracy = {name: float((~each.success[each.attempted]).mean()) for name, each in rungs.items() if each.complete}
+    numbers = {**strength.numbers(), "accuracy": accuracy, "headline": headline.summary(attacks)}
+    alarm = strength.weak or strength.saturated or strength.unsettled
+    return Finding(NUMBER, NAME, alarm, " ".join([strength.text(), *headline.notes(audit)]), numbers, SOURCE)
 
 
 def _ladder(audit: Audit) -> list[int]:
-    """The numbers of steps, the last one twice the one before it."""
-    most = audit.effort.steps[-1]
-    return sorted({*(steps for steps in audit.effort.steps if steps <= most // 2), max(most // 2, 1), most})
+    """The numbers of steps, with half of the longest."""
+    return sorted({*audit.effort.steps, _half(audit.effort.steps[-1])})
 
 
-def _climb(audit: Audit, once: Outcome, many: Outcome) -> Climb:
-    model, done = audit.subject.model, 0
-    told, as_strong = [np.zeros(0, bool)], [np.zeros(0, bool)]
+def _half(steps: int) -> int:
+    return max(1, steps // 2)
+
+
+def _climb(audit: Audit, once: Outcome, many: Outcome) -> tuple[int, int]:
+    """How many images can tell one step from many, and on how many one step or noise does as well."""
+    model, rng, done, told, as_strong = audit.subject.model, audit.generator(NAME), 0, 0, 0
     for batch in batches(audit, once.attempted & many.attempted):
         x, y, _ = batch
         single = _examples(audit, one_step(audit), once, batch, done)
         iterated = _examples(audit, pgd(audit, usual_steps(audit)), many, batch, done)
         start, one, best = (loss_at(model, at, y, margin) for at in (x, single, iterated))
+        signs = (torch.from_numpy(2 * rng.integers(0, 2, tuple(x.shape)) - 1).to(x) for _ in range(NOISES))
+        noises = [loss_at(model, (x + audit.setting.eps * each).clamp(0, 1), y, margin) for each in signs]
         predicted = (gradient(model, x, y, margin) * (single - x)).flatten(1).sum(1).double().cpu().numpy()
         linear = (predicted > 0) & (np.abs(one - start - predicted) <= LINEAR * np.abs(predicted))
-        told.append(~linear & ((one < 0) | (best < 0)))
-        as_strong.append(told[-1] & ((best < 0) & (one >= best - TIE * np.abs(best - start))))
+        tells = ~linear & ((one < 0) | (best < 0))
+        as_high = np.max([one, *noises], axis=0) >= best - TIE * np.abs(best - start)
+        told, as_strong = told + int(tells.sum()), as_strong + int((tells & (best < 0) & as_high).sum())
         done += len(x)
-    return Climb(np.concatenate(told), np.concatenate(as_strong))
+    return told, as_strong
 
 
 def _examples(audit: Audit, attack: Attack, outcome: Outcome, batch: Batch, done: int) -> Tensor:

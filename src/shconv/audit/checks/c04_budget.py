@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shconv.audit.attacks import PGD
 from shconv.audit.audit import Audit
+from shconv.audit.checks.comparison import usual_steps
 from shconv.audit.checks.side import Batch, batches, cost_of, made_by, of, percent, right
 from shconv.audit.findings import Finding, Flags
 from shconv.audit.paired import PairedCounts
@@ -111,5 +112,5 @@ def _cheap(audit: Audit, radius: float) -> PGD:
 
 
 def _long(audit: Audit, radius: float) -> PGD:
-    """On another loss, from several starts."""
-    return PGD(radius, steps=audit.effort.steps[1], restarts=3, loss="margin", until_broken=True)
+    """From several starts."""
+    return PGD(radius, steps=usual_steps(audit), restarts=3, until_broken=True)

@@ -92,7 +92,7 @@ def _finding(audit: Audit, features: Features, points: int, found: dict[str, Fla
             if "convolution" in hits
             else ""
         )
-        + (" As chance succeeds so often, passing says little." if n and hits["control"] / n > 0.5 else "")
+        + (" As chance succeeds so often, passing says little." if alarm is False and hits["control"] > n / 2 else "")
     )
     numbers: dict[str, Any] = {"images": n, "inner_points": points, "features": features.size, "successes": hits}
     return Finding(NUMBER, NAME, alarm, text, {**numbers, "not_separated": len(separated) - n}, SOURCE)

@@ -194,4 +194,4 @@ def _stands(audit: Audit, batch: Batch) -> Flags:
 
 
 def _unbounded(audit: Audit) -> PGD:
-    return PGD(1.0, steps=usual_steps(audit), restarts=3, loss="margin", until_broken=True)
+    return PGD(1.0, steps=usual_steps(audit), restarts=3, until_broken=True)

@@ -146,7 +146,8 @@ def _row(audit: Audit, flags: Mapping[str, Rights], own: Rights) -> dict[str, An
 
 def _gains(flags: Mapping[str, Rights], place: int) -> bool:
     """Whether under an attack the whole network keeps more images right than its twin, or than next to none."""
-    whole = flags[WHOLE][place]
+    whole = flags[WHOLE]
     if TWIN in flags:
-        return PairedCounts.of(whole, flags[TWIN][place]).interval[0] > 0
-    return wilson(int(whole.sum()), len(whole))[0] > ROBUST
+        both = whole[0] & flags[TWIN][0]
+        return PairedCounts.of(whole[place][both], flags[TWIN][place][both]).interval[0] > 0
+    return wilson(int(whole[place].sum()), whole.shape[1])[0] > ROBUST

@@ -1,6 +1,8 @@
 """The attacks that checks 1, 2 and 5 run side by side on one sample of images, whether broken before or not. They share
 labels, so the audit computes each once, whichever check asks first."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from shconv.audit.attacks import PGD
@@ -26,6 +28,12 @@ def one_step(audit: Audit) -> PGD:
 def pgd(audit: Audit, steps: int, restarts: int = 1) -> PGD:
     """Cross-entropy, random starts; an image that is broken stays as it is."""
     return PGD(audit.setting.eps, steps=steps, restarts=restarts, until_broken=True)
+
+
+def run_margin(audit: Audit, steps: int) -> Outcome:
+    """As run_pgd, but on the margin of the logits, which does not saturate."""
+    attack = replace(pgd(audit, steps), loss="margin")
+    return audit.attack(f"PGD-{steps} margin", attack, on=compared(audit))
 
 
 def run_one_step(audit: Audit, route: str = "both") -> Outcome:
