@@ -168,7 +168,7 @@ def test_a_twin_that_was_not_tried_is_not_compared() -> None:
             audit.attack("shift", Shift(EPS))
 
     text = run([ToyCheck(2, "step", step)], twin=Brightest()).verdict
-    assert "No comparison with the twin twin: no attack was tried on twin." in text
+    assert "No comparison with the twin: no attack was tried on twin." in text
     assert "its twin under these attacks" not in text
 
 

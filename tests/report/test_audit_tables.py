@@ -32,7 +32,7 @@ def test_the_csv_gives_the_verdict_back_unrounded(run_folder):
     records = {record["what"]: record for record in read_csv(results(audits(run_folder)))}
     assert list(records) == [
         *("clean", "worst case, L∞ 8/255", "worst case, L∞ 8/255, confident images", "worst case, L2 0.5"),
-        *("worst case, few pixels", "worst case of the twin, ResNet-18", "worst case less the twin's"),
+        *("worst case, few pixels", "worst case of the twin ResNet-18", "worst case less the twin's"),
     ]
     for what, share in (
         ("clean", row["clean"]),

@@ -74,6 +74,11 @@ class Subject:
     def key(self) -> str:
         return f"{self.name}/seed{self.seed}"
 
+    @property
+    def as_twin(self) -> str:
+        """What a sentence about another network calls it."""
+        return "twin" if self.name == "twin" else f"twin {self.name}"
+
     def logits(self, x: Tensor) -> Tensor:
         """Logits (n, K) of images (n, C, H, W), without a graph, always batch_size images at a time."""
         return self._forward(self.model, x)

@@ -133,7 +133,7 @@ def _comparison(audit: Audit, twin: Audit | None, against: Case | None) -> Itera
     pair = (audit, twin)
     absent = [each.subject.name for each in pair if not each.ledger.tried("linf").any()]
     if absent:
-        yield f"No comparison with the twin {twin.subject.name}: no attack was tried on {' and '.join(absent)}."
+        yield f"No comparison with the {twin.subject.as_twin}: no attack was tried on {' and '.join(absent)}."
         return
     low, high = (f"{100 * end:+.1f}" for end in against["interval"])
     words = "these images show no difference"
@@ -147,7 +147,7 @@ def _comparison(audit: Audit, twin: Audit | None, against: Case | None) -> Itera
         words = f"{audit.subject.name} is {side} its twin under these attacks"
     cut = [each.subject.name for each in pair if not _whole(each)]
     yield (
-        f"Beside its twin {twin.subject.name} on the same {against['n']} images, worst case "
+        f"Beside its {twin.subject.as_twin} on the same {against['n']} images, worst case "
         f"{threat_name(audit.setting, 'linf')}: {_percent(against['accuracy'])} against "
         f"{_percent(against['twin_accuracy'])}, a difference of {100 * against['difference']:+.1f} points "
         f"(95 % interval {low} to {high}; McNemar's exact {_p(against['p'])}): {words}."

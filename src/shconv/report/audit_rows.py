@@ -145,10 +145,14 @@ class Twin:
     interval: tuple[float, float] | None
     p: float | None
 
+    @property
+    def words(self) -> str:
+        return "twin" if self.name == "twin" else f"twin {self.name}"
+
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Twin":
         return cls(
-            network_name(optional(record, "name", str) or "the twin"),
+            network_name(optional(record, "name", str) or "twin"),
             share(record, "twin_accuracy"),
             number(record, "difference"),
             ends(record, "interval"),

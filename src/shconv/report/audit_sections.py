@@ -77,7 +77,7 @@ def _results(audit: Audit, verdict: Verdict, anchor: str) -> Grid:
     p = "" if twin.p is None else f", {p_text(twin.p)}"
     interval = "" if twin.interval is None else f" ({points_span(twin.interval)})"
     points = f"{signed(100 * twin.difference, 1)} points{interval}"
-    note = f"Against its twin, {twin.name}, on the same images: {points}{p}{theirs}."
+    note = f"Against its {twin.words} on the same images: {points}{p}{theirs}."
     return replace(grid, records=records, notes=(note,))
 
 

@@ -66,7 +66,7 @@ def _result_records(audit: Audit) -> Iterator[dict[str, Any]]:
         yield {**about, "what": f"worst case, {budget_words(key, epsilon)}", "epsilon": epsilon, **vars(worst)}
     twin = audit.verdict.twin
     if twin is not None:
-        yield {**about, "what": f"worst case of the twin, {twin.name}", "n": audit.verdict.n, "accuracy": twin.accuracy}
+        yield {**about, "what": f"worst case of the {twin.words}", "n": audit.verdict.n, "accuracy": twin.accuracy}
         difference = {"difference": twin.difference, "difference_interval": twin.interval, "p": twin.p}
         yield {**about, "what": "worst case less the twin's", "n": audit.verdict.n, **difference}
 

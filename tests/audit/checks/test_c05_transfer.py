@@ -10,7 +10,7 @@ from shconv.audit.checks import c05_transfer
 def test_a_twin_with_a_gradient_beats_a_network_without_one(tmp_path: Path) -> None:
     found = finding(c05_transfer, make_audit(tmp_path, blind(), Honest()))
     assert found.alarm
-    numbers = found.numbers["twin twin"]
+    numbers = found.numbers["twin"]
     assert numbers["beats"]
     assert numbers["adds"]
     assert (numbers["white_box"], numbers["transferred"]) == (1.0, 26 / 40)
@@ -20,7 +20,7 @@ def test_a_twin_with_a_gradient_beats_a_network_without_one(tmp_path: Path) -> N
 def test_a_networks_own_gradient_is_no_worse_than_its_copys(tmp_path: Path) -> None:
     found = finding(c05_transfer, make_audit(tmp_path, Honest(), Honest(), blind=blind()))
     assert found.alarm is False
-    assert found.numbers["twin twin"]["difference"] == 0
+    assert found.numbers["twin"]["difference"] == 0
     assert found.numbers["blind"]["transferred"] == 1.0
 
 

@@ -56,6 +56,8 @@ def run(audit: Audit) -> Finding:
         if table
     )
     n = max((row["n"] for table in tables.values() for row in table.values()), default=0)
+    if not n:
+        return Finding(NUMBER, NAME, None, "No attack came to an image through two routes.", {"images": 0}, SOURCE)
     names = [f"{attack}, {route}" for attack, route, _ in lower]
     return Finding(
         NUMBER,

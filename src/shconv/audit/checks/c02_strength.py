@@ -45,6 +45,7 @@ ALARM = (
 LINEAR = 0.05  # relative error of the first-order prediction below which the loss counts as linear along the step
 TIE = 1e-3  # of the rise in margin
 NOISES = 4  # random sign patterns
+FEWEST = 5  # images that can tell, for half of them to say anything
 SATURATED = 0.1  # of the images, that only the margin breaks: ours
 
 
@@ -62,7 +63,7 @@ class Strength:
     @property
     def weak(self) -> bool:
         standing = left(self.once)[1]
-        return self.once.interval[1] < 0 or (standing > 0 and self.told > 0 and self.as_strong >= self.told / 2)
+        return self.once.interval[1] < 0 or (standing > 0 and self.told >= FEWEST and self.as_strong >= self.told / 2)
 
     @property
     def saturated(self) -> bool:

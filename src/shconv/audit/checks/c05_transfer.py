@@ -34,6 +34,8 @@ def cost(audit: Audit) -> Cost:
 def run(audit: Audit) -> Finding:
     steps = usual_steps(audit)
     white, twice = run_pgd(audit, steps), run_pgd(audit, steps, restarts=2)
+    if not white.attempted.any():
+        return Finding(NUMBER, NAME, None, "The white box came to no image.", {"images": 0}, SOURCE)
     numbers: dict[str, Any] = {"images": int(white.attempted.sum())}
     alarms, said = [], []
     for name, other in _others(audit).items():
@@ -41,6 +43,9 @@ def run(audit: Audit) -> Finding:
             f"PGD-{steps} transferred", pgd(audit, steps), on=compared(audit), model=other, source=name
         )
         direct, added = counts(white, moved), counts(twice, white, moved)
+        if not added.n:
+            said.append(f"{name}: not tried")
+            continue
         beats, adds = direct.interval[0] > 0, added.interval[0] > 0
         own, theirs = left(direct)
         alarms += [name] if beats or adds else []
@@ -74,5 +79,5 @@ def run(audit: Audit) -> Finding:
 
 
 def _others(audit: Audit) -> dict[str, Subject]:
-    twin = {} if audit.twin is None else {f"twin {audit.twin.name}": audit.twin}
+    twin = {} if audit.twin is None else {audit.twin.as_twin: audit.twin}
     return {**twin, **audit.sources, **audit.seeds}

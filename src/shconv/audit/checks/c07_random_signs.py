@@ -32,6 +32,8 @@ def run(audit: Audit) -> Finding:
     if not on.any():
         return Finding(NUMBER, NAME, False, "Gradients left no image standing on which to try them.", {}, SOURCE)
     outcome = audit.attack(NAME, _signs(audit), on=on)
+    if not outcome.attempted.any():
+        return Finding(NUMBER, NAME, None, "No image met a random sign pattern.", {"images": 0}, SOURCE)
     missed = second_look.second_look(audit, outcome.success, NAME) if outcome.success.any() else outcome.success
     tried, broken, hidden = (int(each.sum()) for each in (outcome.attempted, outcome.success, missed))
     text = f"{audit.effort.sign_draws} random sign patterns break {of(broken, tried)} that gradients left standing"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from shconv.audit.attacks.losses import margin
 from shconv.audit.audit import Audit
-from shconv.audit.checks.side import batches, cross_entropy, gradient, loss_at, percent
+from shconv.audit.checks.side import batches, cross_entropy, gradient, loss_at, one_function, percent
 from shconv.audit.findings import Finding
 from shconv.audit.setting import Cost
 from shconv.experiments.study import routed
@@ -48,7 +48,7 @@ def cost(audit: Audit) -> Cost:
 
 
 def run(audit: Audit) -> Finding:
-    model, on = audit.subject.model, audit.sample(audit.effort.gradient_images)
+    model, on = one_function(audit.subject), audit.sample(audit.effort.gradient_images)
     rng, parts = audit.generator(NAME), []
     for x, y, _ in batches(audit, on):
         routes = route_measures(model, x, y) if audit.subject.is_shc else {}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from shconv.audit.attacks.losses import margin
 from shconv.audit.audit import Audit
-from shconv.audit.checks.side import batches, cross_entropy, gradient, loss_at, of
+from shconv.audit.checks.side import batches, cross_entropy, gradient, loss_at, of, one_function
 from shconv.audit.findings import Finding
 from shconv.audit.setting import Cost
 from shconv.intervals import wilson
@@ -38,7 +38,7 @@ def cost(audit: Audit) -> Cost:
 
 
 def run(audit: Audit) -> Finding:
-    model, rng = audit.subject.model, audit.generator(NAME)
+    model, rng = one_function(audit.subject), audit.generator(NAME)
     reach = audit.setting.eps * np.linspace(-1, 1, audit.effort.surface_points | 1)
     own, other = [], []
     arrays: dict[str, NDArray[Any]] = {}
@@ -51,7 +51,7 @@ def run(audit: Audit) -> Finding:
     along, across = np.concatenate(own), np.concatenate(other)
     n, steeper = len(along), int((across > along + 1e-6 * np.abs(across)).sum())
     alarm = wilson(steeper, n)[0] > 0.5
-    axis = f"the sign of {audit.twin.name}'s gradient" if audit.twin else "random signs, the better way round"
+    axis = f"the sign of the {audit.twin.as_twin}'s gradient" if audit.twin else "random signs, the better way round"
     verdict = (
         "The own gradient does not point where the loss rises"
         if alarm

@@ -15,7 +15,7 @@ from shconv.audit.audit import Audit
 from shconv.audit.findings import Flags
 from shconv.audit.probe import attack_cost
 from shconv.audit.setting import Cost
-from shconv.audit.subject import drawing
+from shconv.audit.subject import Subject, drawing
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (N, K), labels (N,) -> (N,)
 
@@ -76,6 +76,24 @@ def at_most(audit: Audit, flags: Flags, n: int, *words: object) -> Flags:
     chosen = np.zeros_like(flags)
     chosen[audit.generator(*words).permutation(np.flatnonzero(flags))[:n]] = True
     return chosen
+
+
+class _SameDraws(nn.Module):
+    """A random network that draws the same numbers in every pass."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        with drawing(True, "same draws"):
+            logits: Tensor = self.model(x)
+        return logits
+
+
+def one_function(subject: Subject) -> nn.Module:
+    """The network, with fixed draws where it is random: values at two points then differ by the points alone."""
+    return _SameDraws(subject.model).eval() if subject.is_random else subject.model
 
 
 def cost_of(attack: Attack, n: float) -> Cost:
