@@ -92,7 +92,7 @@ def test_the_twin_is_compared_in_a_sentence(run_folder):
     add_audit(run_folder, "resnet18", twin=False)
     beside, alone = sections(audits(run_folder))
     assert beside.results.notes[0].replace("\N{NO-BREAK SPACE}", " ") == (
-        "Against its twin, ResNet-18, on the same images: +2.0 points (−0.6 to +4.8), p = 0.219; "
+        "Against its twin ResNet-18 on the same images: +2.0 points (−0.6 to +4.8), p = 0.219; "
         "the twin's worst case is 1.5 %."
     )
     assert alone.results.notes == ()
