@@ -1,22 +1,26 @@
 """Does the audit tell masked gradients from robustness? It audits networks whose truth is known and counts its errors.
 
-    python benchmarks/audit_calibration.py --vanilla DIR --robust DIR --shc DIR --robust-shc DIR --out DIR
+    python benchmarks/audit_calibration.py --vanilla DIR --robust DIR... --shc DIR --robust-shc DIR... --out DIR
 
 The checkpoints come from `shconv train` (--defence fgsm-rs for the robust ones). Three networks are made from the
 vanilla one so that gradients fail and robustness does not grow: their alarms are hits, silence of a check that is made
 for the fault a miss. The vanilla and the robust network mask nothing: each alarm is a false one. What a network should
-raise (WANTED) was written down before the first run. A network that is done is skipped: the same command goes on.
+raise (WANTED) was written down before the first run. The first robust networks are calibrated on; with those of
+further seeds, in the same order, they answer whether SHC adds robustness: each against its twin, on the same images.
+A network that is done is skipped: the same command goes on.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 import torch
 import tyro
+from scipy.stats import t  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +28,7 @@ from shconv.audit import run
 from shconv.audit.attacks import PGD, Standard
 from shconv.audit.checks import CHECKS
 from shconv.audit.setting import budget_seconds
-from shconv.audit.subject import AuditedNetwork
+from shconv.audit.subject import AuditedNetwork, Subject
 from shconv.data import evaluation_batches, load_data
 from shconv.intervals import wilson
 from shconv.training import load_checkpoint
@@ -76,9 +80,9 @@ class Resized(Scaled):
 @dataclass(frozen=True, kw_only=True)
 class Options:
     vanilla: Path
-    robust: Path
+    robust: tuple[Path, ...]
     shc: Path | None = None
-    robust_shc: Path | None = None
+    robust_shc: tuple[Path, ...] = ()
     data: str = "demo"
     images: int = 60
     budget: str = "90s"
@@ -96,7 +100,8 @@ class Case:
 
 
 def cases(options: Options) -> dict[str, Case]:
-    vanilla, robust = (load_checkpoint(each)[0].eval() for each in (options.vanilla, options.robust))
+    vanilla, *robusts = (load_checkpoint(each)[0].eval() for each in (options.vanilla, *options.robust))
+    robust = robusts[0]
     found = {
         "vanilla": Case(vanilla, source=robust),
         "scaled": Case(Scaled(vanilla).eval(), source=vanilla),
@@ -106,16 +111,17 @@ def cases(options: Options) -> dict[str, Case]:
     }
     if options.shc:
         found["shc"] = Case(load_checkpoint(options.shc)[0].eval(), twin=vanilla)
-    if options.robust_shc:
-        found["robust-shc"] = Case(load_checkpoint(options.robust_shc)[0].eval(), twin=robust)
+    for place, (each, twin) in enumerate(zip(options.robust_shc, robusts, strict=True)):
+        found[f"robust-shc-{place}" if place else "robust-shc"] = Case(load_checkpoint(each)[0].eval(), twin=twin)
     return {name: case for name, case in found.items() if name in (options.only or found)}
 
 
 def measure(name: str, case: Case, x: Tensor, y: Tensor, options: Options) -> dict[str, Any]:
-    """One audit, and beside it what an evaluation without care would say: plain PGD, taken at its word."""
+    """One audit, and beside it what plain PGD on the network as it is would say, judged as the audit judges."""
     seconds = budget_seconds(options.budget) * (1 if case.twin is None else 2)
     torch.manual_seed(0)
     attacked = PGD(EPS, steps=50, step_size=EPS / 4).run(case.network, x, y).images
+    subject = Subject(name, case.network, x, y)
     sources = {"other": case.source} if case.source else None
     where, budget = options.out / name, f"{seconds:g}s"
     report = run(case.network, (x, y), EPS, case.twin, sources=sources, budget=budget, folder=where, name=name)
@@ -127,9 +133,10 @@ def measure(name: str, case: Case, x: Tensor, y: Tensor, options: Options) -> di
         "n": len(y),
         "budget": seconds,
         "clean": verdict["clean"]["correct"],
-        "plain_pgd": right(case.network, attacked, y),
+        "plain_pgd": int(subject.judge(attacked, y).right.sum()),
         "worst_case": linf["correct"],
         "own_attacks": own,
+        "twin": verdict["twin"],
         "findings": {each.name: [each.check, each.alarm, each.text, each.not_run] for each in report.findings},
         "verdict": report.verdict,
     }
@@ -142,7 +149,7 @@ def right(network: nn.Module, x: Tensor, y: Tensor) -> int:
 
 def word(name: str, check: str, alarm: bool | None, not_run: str) -> str:
     """What one check's answer on one network is worth."""
-    wanted = WANTED[name]
+    wanted = WANTED.get(name)
     if alarm is None:
         given = "not run" if not_run.startswith("left ") else "does not apply" if not_run else "cut short"
         return f"**{given}**" if wanted and check in wanted else given
@@ -171,8 +178,31 @@ def markdown(found: Mapping[str, dict[str, Any]]) -> Iterator[str]:
         keys = ("clean", "plain_pgd", "worst_case", "own_attacks", "autoattack")
         said = [percent(each[key], each["n"]) if key in each else "" for key in keys]
         yield f"| {name} | {each['n']} | {each['budget']:g} | {' | '.join(said)} |"
+    yield from differences({name: each["twin"] for name, each in found.items() if name.startswith("robust-shc")})
     for name, each in found.items():
         yield f"\n{name}\n\n```\n{each['verdict']}\n```"
+
+
+def differences(twins: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    """SHC's worst case less its twin's, by seed of training, and over the seeds."""
+    yield "\n| network | images | worst case | twin's | difference (95 %) | McNemar's p | clean difference (95 %) |"
+    yield "|---" * 7 + "|"
+    for name, twin in twins.items():
+        shares = [f"{100 * twin[key]:.1f}" for key in ("accuracy", "twin_accuracy")]
+        under, clean = (
+            f"{points(each['difference'])} ({' to '.join(map(points, each['interval']))})"
+            for each in (twin, twin["clean"])
+        )
+        yield f"| {name} | {twin['n']} | {' | '.join(shares)} | {under} | {twin['p']:.3f} | {clean} |"
+    values = [twin["difference"] for twin in twins.values()]
+    if len(values) > 1:
+        reach = t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5
+        ends = " to ".join(points(mean(values) + side * reach) for side in (-1, 1))
+        yield f"\nMean over {len(values)} seeds: {points(mean(values))} (95 % interval by Student's t: {ends})."
+
+
+def points(share: float) -> str:
+    return f"{100 * share:+.1f}"
 
 
 def main(options: Options) -> None:
@@ -185,11 +215,12 @@ def main(options: Options) -> None:
         file = options.out / f"{name}.json"
         found = json.loads(file.read_text()) if file.exists() else measure(name, case, x, y, options)
         file.write_text(json.dumps(found, indent=1))
-        if name.startswith("robust") and "autoattack" not in found:
+        if name in ("robust", "robust-shc") and "autoattack" not in found:
             audited = AuditedNetwork(case.network).eval()
             found["autoattack"] = right(audited, Standard(EPS).run(audited, x, y).images, y)
             file.write_text(json.dumps(found, indent=1))
-    files = {name: options.out / f"{name}.json" for name in WANTED}
+    seeds = [f"robust-shc-{place}" for place in range(1, len(options.robust_shc))]
+    files = {name: options.out / f"{name}.json" for name in (*WANTED, *seeds)}
     text = "\n".join(markdown({name: json.loads(each.read_text()) for name, each in files.items() if each.exists()}))
     (options.out / "table.md").write_text(text + "\n")
     print(text)

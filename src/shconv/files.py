@@ -1,24 +1,72 @@
-"""Files replaced in one step: a full disk or an interruption leaves the file that was there before."""
+"""Files replaced in one step, and folders kept to one process: a full disk, an interruption or a power cut leaves the
+file that was there before."""
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 
-def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a whole file beside `path`, then put it in its place. Raises OSError, and `path` is as it was."""
+from shconv.errors import InputError
+
+
+def replace_file(path: Path, *content: bytes | memoryview, keep: Path | None = None) -> None:
+    """Write a whole file beside `path`, then put it in its place; what was there becomes `keep`, where that is given.
+
+    Raises OSError with the file's name, and `path` is as it was, or at worst now called `keep`.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            for part in content:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say whose write it refused
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def replace_json(path: Path, value: Any) -> None:
     """replace_file with `value` as JSON."""
     replace_file(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A folder for this process alone, made if need be. Raises InputError where another one has it."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; wanted a folder")
+    path.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(f"{path} is in use by another process; wait for it or take another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new names on disk too, where the system lets a folder be opened for it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems refuse; the names are in place all the same
+        pass
+    finally:
+        os.close(handle)
