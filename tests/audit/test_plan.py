@@ -112,6 +112,17 @@ def test_a_plan_fits_its_budget(budget: float, passes: list[float]) -> None:
         assert all("left out for lack of time: wants about" in each.left_out for each in left)
 
 
+def test_where_autoattack_has_no_place_the_others_get_its_time() -> None:
+    class WithStandard(ToyCheck):
+        def cost(self, audit: Any) -> Cost:
+            effort = audit.effort
+            return Cost(0, 10_000 * effort.standard_images + 1000 * effort.restarts * effort.sign_draws / 10_000)
+
+    chosen = make_plan([network()], [WithStandard(2, "strength")], 4.0).effort
+    assert chosen.standard_images == 0
+    assert chosen.share > 1 / 32
+
+
 def test_what_does_not_fit_is_left_out_by_name_and_the_worst_case_goes_first() -> None:
     checks = [
         ToyCheck(3, "side", passes=Cost(0, 1000)),

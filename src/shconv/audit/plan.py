@@ -122,16 +122,27 @@ def make_plan(
 ) -> Plan:
     """The plan for the first audit's every check and the others' headline, within `budget` seconds from `begun` on.
 
-    Tries FULL and smaller and smaller shares of it; with the smallest, cheap checks get all the time they want and dear
-    ones a like share of the rest: of the headline the attacks are cut there, side checks are left out. `effort` sets
-    the counts instead. Leaves the chosen effort in every audit.
+    Tries FULL and smaller and smaller shares of it, then those without AutoAttack if it has no place in what fits; with
+    the smallest, cheap checks get all the time they want and dear ones a like share of the rest: of the headline the
+    attacks are cut there, side checks are left out. `effort` sets the counts instead. Leaves the chosen effort in every
+    audit.
     """
     ladder = [effort] if effort is not None else [FULL.scaled(share) for share in _LADDER]
-    for each in ladder[: 1 if math.isinf(budget) else None]:
+    chosen, planned = _largest(audits, checks, ladder[: 1 if math.isinf(budget) else None], budget)
+    if effort is None and not chosen.standard_images:
+        chosen, planned = _largest(audits, checks, [replace(each, standard_images=0) for each in ladder], budget)
+    return Plan(chosen, budget, begun, tuple(_fitting(planned, budget)))
+
+
+def _largest(
+    audits: Sequence[Audit], checks: Sequence[Check], ladder: Sequence[Effort], budget: float
+) -> tuple[Effort, list[Planned]]:
+    """The first effort whose checks fit the budget, or the last; and its checks."""
+    for each in ladder:
         planned = _planned(audits, checks, each)
         if sum(check.seconds for check in planned) <= budget:
             break
-    return Plan(each, budget, begun, tuple(_fitting(planned, budget)))
+    return each, planned
 
 
 def _dealt(seconds: Sequence[float], budget: float) -> list[float]:

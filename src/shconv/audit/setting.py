@@ -95,10 +95,13 @@ class Effort:
     share: float = field(default=1.0, compare=False)  # of the counts above, for the plan's table
 
     def scaled(self, share: float) -> "Effort":
-        """These counts times `share` in (0, 1], none below what a check needs to say anything."""
+        """These counts times `share` in (0, 1], none below what a check needs to say anything.
+
+        Those of cheap checks follow its square root.
+        """
         low = _FLOOR
         counts = {
-            name: min(full, max(low[name], round(share * full)))
+            name: min(full, max(low[name], round((math.sqrt(share) if name in _CHEAP else share) * full)))
             for name, full in vars(self).items()
             if isinstance(full, int) and name in low
         }
@@ -113,6 +116,17 @@ class Effort:
 
 FULL = Effort()
 _WORTH = 1 / 32  # the share below which AutoAttack is left out: it would leave no time for anything else
+_CHEAP = {
+    "curve_points",
+    "curve_images",
+    "curve_steps",
+    "gradient_images",
+    "surface_images",
+    "surface_points",
+    "indicator_images",
+    "binarisation_images",
+    "binarisation_points",
+}
 _FLOOR = {
     "restarts": 1,
     "targets": 1,
