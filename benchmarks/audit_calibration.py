@@ -20,14 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from foolbox.attacks import L2PGD, LinfPGD
+from foolbox.criteria import Misclassification
+from foolbox.models.pytorch import PyTorchModel
 from scipy.stats import t  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shconv.audit import run
 from shconv.audit.attacks import PGD, Standard
+from shconv.audit.attacks.ball import Norm
 from shconv.audit.checks import CHECKS
-from shconv.audit.setting import budget_seconds
+from shconv.audit.setting import budget_seconds, usual_eps_l2
 from shconv.audit.subject import AuditedNetwork, Subject
 from shconv.data import evaluation_batches, load_data
 from shconv.intervals import wilson
@@ -111,7 +115,7 @@ def cases(options: Options) -> dict[str, Case]:
     }
     if options.shc:
         found["shc"] = Case(load_checkpoint(options.shc)[0].eval(), twin=vanilla)
-    for place, (each, twin) in enumerate(zip(options.robust_shc, robusts, strict=True)):
+    for place, (each, twin) in enumerate(zip(options.robust_shc, robusts, strict=bool(options.robust_shc))):
         found[f"robust-shc-{place}" if place else "robust-shc"] = Case(load_checkpoint(each)[0].eval(), twin=twin)
     return {name: case for name, case in found.items() if name in (options.only or found)}
 
@@ -178,9 +182,26 @@ def markdown(found: Mapping[str, dict[str, Any]]) -> Iterator[str]:
         keys = ("clean", "plain_pgd", "worst_case", "own_attacks", "autoattack")
         said = [percent(each[key], each["n"]) if key in each else "" for key in keys]
         yield f"| {name} | {each['n']} | {each['budget']:g} | {' | '.join(said)} |"
+    yield "\n| network | norm | PGD-50 of the audit leaves right | foolbox's |"
+    yield "|---" * 4 + "|"
+    for name, each in found.items():
+        for norm, (ours, theirs) in each.get("foolbox", {}).items():
+            yield f"| {name} | {norm} | {percent(ours, each['n'])} | {percent(theirs, each['n'])} |"
     yield from differences({name: each["twin"] for name, each in found.items() if name.startswith("robust-shc")})
     for name, each in found.items():
         yield f"\n{name}\n\n```\n{each['verdict']}\n```"
+
+
+def beside_foolbox(network: nn.Module, x: Tensor, y: Tensor, norm: Norm) -> list[int]:
+    """Images right under PGD of 50 steps from one random start: the audit's, and foolbox's with its own step size."""
+    radius = EPS if norm == "linf" else usual_eps_l2(EPS, x[0].numel())
+    ours = PGD(radius, norm, steps=50).run(network, x, y).images
+    theirs = (LinfPGD if norm == "linf" else L2PGD)(steps=50)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = PyTorchModel(network, bounds=(0, 1), device="cpu")
+        made = theirs.run(model, x, Misclassification(y), epsilon=radius)
+    return [right(network, ours, y), right(network, made, y)]
 
 
 def differences(twins: Mapping[str, dict[str, Any]]) -> Iterator[str]:
@@ -218,7 +239,9 @@ def main(options: Options) -> None:
         if name in ("robust", "robust-shc") and "autoattack" not in found:
             audited = AuditedNetwork(case.network).eval()
             found["autoattack"] = right(audited, Standard(EPS).run(audited, x, y).images, y)
-            file.write_text(json.dumps(found, indent=1))
+        if name in ("vanilla", "robust") and "foolbox" not in found:
+            found["foolbox"] = {norm: beside_foolbox(case.network, x, y, norm) for norm in ("linf", "l2")}
+        file.write_text(json.dumps(found, indent=1))
     seeds = [f"robust-shc-{place}" for place in range(1, len(options.robust_shc))]
     files = {name: options.out / f"{name}.json" for name in (*WANTED, *seeds)}
     text = "\n".join(markdown({name: json.loads(each.read_text()) for name, each in files.items() if each.exists()}))
