@@ -32,13 +32,13 @@ from shconv.audit.attacks import PGD, Standard
 from shconv.audit.attacks.ball import Norm
 from shconv.audit.checks import CHECKS
 from shconv.audit.setting import budget_seconds, usual_eps_l2
-from shconv.audit.subject import AuditedNetwork, Subject
+from shconv.audit.subject import AuditedNetwork, Subject, drawing
 from shconv.data import evaluation_batches, load_data
 from shconv.intervals import wilson
 from shconv.training import load_checkpoint
 
 EPS = 8 / 255
-SCALE, LEVELS, SMALLEST = 1e4, 16, 0.8
+SCALE, LEVELS, SMALLEST = 1e4, 16, 0.5
 INDICATORS, BINARISATION = "indicators of attack failure", "binarisation test"
 BLIND = {"attack strength", "budget curve", "transfer", "gradients", "loss surface", INDICATORS, BINARISATION}
 WANTED: Mapping[str, set[str] | None] = {  # None: nobody knows beforehand
@@ -81,6 +81,14 @@ class Resized(Scaled):
         return self.network(F.pad(small, (left, side - size - left, top, side - size - top)))
 
 
+class OneDraw(Scaled):
+    """A random network that always draws the same numbers: what an attacker sees who fixes the seed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with drawing(True, "one draw"):
+            return self.network(x)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     vanilla: Path
@@ -121,11 +129,12 @@ def cases(options: Options) -> dict[str, Case]:
 
 
 def measure(name: str, case: Case, x: Tensor, y: Tensor, options: Options) -> dict[str, Any]:
-    """One audit, and beside it what plain PGD on the network as it is would say, judged as the audit judges."""
+    """One audit, and beside it plain PGD on the network as it is, with one draw where it is random, judged alike."""
     seconds = budget_seconds(options.budget) * (1 if case.twin is None else 2)
     torch.manual_seed(0)
-    attacked = PGD(EPS, steps=50, step_size=EPS / 4).run(case.network, x, y).images
     subject = Subject(name, case.network, x, y)
+    seen = OneDraw(case.network).eval() if subject.is_random else case.network
+    attacked = PGD(EPS, steps=50, step_size=EPS / 4).run(seen, x, y).images
     sources = {"other": case.source} if case.source else None
     where, budget = options.out / name, f"{seconds:g}s"
     report = run(case.network, (x, y), EPS, case.twin, sources=sources, budget=budget, folder=where, name=name)
