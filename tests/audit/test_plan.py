@@ -112,15 +112,21 @@ def test_a_plan_fits_its_budget(budget: float, passes: list[float]) -> None:
         assert all("left out for lack of time: wants about" in each.left_out for each in left)
 
 
-def test_where_autoattack_has_no_place_the_others_get_its_time() -> None:
-    class WithStandard(ToyCheck):
-        def cost(self, audit: Any) -> Cost:
-            effort = audit.effort
-            return Cost(0, 10_000 * effort.standard_images + 1000 * effort.restarts * effort.sign_draws / 10_000)
+class WithStandard(ToyCheck):
+    """AutoAttack at so many seconds an image, beside restarts at two seconds each."""
 
-    chosen = make_plan([network()], [WithStandard(2, "strength")], 4.0).effort
-    assert chosen.standard_images == 0
-    assert chosen.share > 1 / 32
+    def __init__(self, seconds: float) -> None:
+        super().__init__(2, "strength")
+        self.seconds = seconds
+
+    def cost(self, audit: Any) -> Cost:
+        return Cost(0, 1000 * audit.effort.restarts + 500 * self.seconds * audit.effort.standard_images)
+
+
+@pytest.mark.parametrize(("budget", "restarts", "images"), [(100.0, 5, 115), (6.0, 3, 0), (30.0, 5, 27)])
+def test_autoattack_gets_the_time_left_by_others_if_it_is_worth_it(budget: float, restarts: int, images: int) -> None:
+    chosen = make_plan([network()], [WithStandard(1.0)], budget).effort
+    assert (chosen.restarts, chosen.standard_images) == (restarts, images)
 
 
 def test_what_does_not_fit_is_left_out_by_name_and_the_worst_case_goes_first() -> None:

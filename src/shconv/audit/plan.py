@@ -3,6 +3,7 @@ budget, and by name what does not fit even with the smallest."""
 
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from shconv.errors import InputError
 
 HEADLINE = (1, 2, 5, 6, 7, 12)  # the checks whose attacks make the worst case: run on every network
 _LIKELY = 0.8  # of a check's cost, an upper bound: images break on the way, and checks share attacks
+_STANDARD = 0.25  # of the time may be AutoAttack's
+_WORTH = 10  # images, for AutoAttack to be worth its time
 _SLACK = 0.5  # of its estimate: how much longer a check may take that is not to be cut
 _LADDER = tuple(2 ** (-k / 4) for k in range(41))  # shares of the full counts, down to a thousandth
 
@@ -122,27 +125,33 @@ def make_plan(
 ) -> Plan:
     """The plan for the first audit's every check and the others' headline, within `budget` seconds from `begun` on.
 
-    Tries FULL and smaller and smaller shares of it, then those without AutoAttack if it has no place in what fits; with
-    the smallest, cheap checks get all the time they want and dear ones a like share of the rest: of the headline the
-    attacks are cut there, side checks are left out. `effort` sets the counts instead. Leaves the chosen effort in every
-    audit.
+    Tries FULL and smaller and smaller shares of it, and gives AutoAttack the time that is left, if that is enough for
+    some images; with the smallest, cheap checks get all the time they want and dear ones a like share of the rest: of
+    the headline the attacks are cut there, side checks are left out. `effort` sets the counts instead. Leaves the
+    chosen effort in every audit.
     """
-    ladder = [effort] if effort is not None else [FULL.scaled(share) for share in _LADDER]
-    chosen, planned = _largest(audits, checks, ladder[: 1 if math.isinf(budget) else None], budget)
-    if effort is None and not chosen.standard_images:
-        chosen, planned = _largest(audits, checks, [replace(each, standard_images=0) for each in ladder], budget)
-    return Plan(chosen, budget, begun, tuple(_fitting(planned, budget)))
+    if effort is None:
+        effort = FULL if math.isinf(budget) else _largest(audits, checks, budget)
+    return Plan(effort, budget, begun, tuple(_fitting(_planned(audits, checks, effort), budget)))
 
 
-def _largest(
-    audits: Sequence[Audit], checks: Sequence[Check], ladder: Sequence[Effort], budget: float
-) -> tuple[Effort, list[Planned]]:
-    """The first effort whose checks fit the budget, or the last; and its checks."""
-    for each in ladder:
-        planned = _planned(audits, checks, each)
-        if sum(check.seconds for check in planned) <= budget:
-            break
-    return each, planned
+def _largest(audits: Sequence[Audit], checks: Sequence[Check], budget: float) -> Effort:
+    """The largest effort that fits, or the smallest that there is."""
+    ladder = [replace(FULL.scaled(share), standard_images=0) for share in _LADDER]
+
+    def seconds(effort: Effort) -> float:
+        return sum(check.seconds for check in _planned(audits, checks, effort))
+
+    def fitting(limit: float) -> Effort:
+        return next((effort for effort in ladder if seconds(effort) <= limit), ladder[-1])
+
+    for share in (1.0, 1 - _STANDARD):
+        others = fitting(share * budget)
+        efforts = [replace(others, standard_images=n) for n in range(1, FULL.standard_images + 1)]
+        images = bisect_right(efforts, budget, key=seconds)
+        if images >= _WORTH:
+            return efforts[images - 1]
+    return fitting(budget)
 
 
 def _dealt(seconds: Sequence[float], budget: float) -> list[float]:

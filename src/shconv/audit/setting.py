@@ -105,8 +105,6 @@ class Effort:
             for name, full in vars(self).items()
             if isinstance(full, int) and name in low
         }
-        if share < _WORTH:
-            counts["standard_images"] = 0
         few, usual = self.steps[:2]
         fewer = 5 * round(min(usual, max(20.0, usual * math.sqrt(64 * share))) / 5)
         steps = self.steps if share >= 1 / 16 else (few, fewer)
@@ -115,7 +113,6 @@ class Effort:
 
 
 FULL = Effort()
-_WORTH = 1 / 32  # the share below which AutoAttack is left out: it would leave no time for anything else
 _CHEAP = {
     "curve_points",
     "curve_images",
@@ -142,14 +139,13 @@ _FLOOR = {
     "hard_label_steps": 20,
     "sign_draws": 100,
     "sign_images": 10,
-    "gradient_images": 8,
-    "surface_images": 4,
+    "gradient_images": 16,
+    "surface_images": 16,
     "surface_points": 7,
     "indicator_images": 16,
     "binarisation_images": 4,
     "binarisation_points": 20,
     "ablation_images": 32,
-    "standard_images": 0,
 }
 
 

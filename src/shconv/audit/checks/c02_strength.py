@@ -128,7 +128,7 @@ def run(audit: Audit) -> Finding:
     accuracy = {name: float((~each.success[each.attempted]).mean()) for name, each in rungs.items() if each.complete}
     numbers = {**strength.numbers(), "accuracy": accuracy, "headline": headline.summary(attacks)}
     alarm = strength.weak or strength.saturated or strength.unsettled
-    return Finding(NUMBER, NAME, alarm, " ".join([strength.text(), *headline.notes(audit)]), numbers, SOURCE)
+    return Finding(NUMBER, NAME, alarm, strength.text(), numbers, SOURCE)
 
 
 def _ladder(audit: Audit) -> list[int]:

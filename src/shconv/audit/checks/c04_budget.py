@@ -3,7 +3,8 @@
 A cheap PGD runs with radii from 0 to 1 on the same images. A larger ball contains the smaller one, so accuracy cannot
 truly rise with the radius; at 0.5 any image can become plain grey, so no classifier can stay above chance; at 1 any
 image can become any other, so none can stay right. Where the measured curve says otherwise it is the attack that fails,
-and with it every accuracy measured by it at smaller radii. At 0.5 and 1, images left over get a longer attack first.
+and with it every accuracy measured by it at smaller radii. At 0.5 and 1 the attack starts on the clean image, since a
+random start in so large a ball breaks networks without any gradient, and images left over get a longer attack first.
 """
 
 from itertools import pairwise
@@ -108,9 +109,8 @@ def _left(audit: Audit, radius: float, batch: Batch) -> Flags:
 
 
 def _cheap(audit: Audit, radius: float) -> PGD:
-    return PGD(radius, steps=audit.effort.curve_steps, until_broken=True)
+    return PGD(radius, steps=audit.effort.curve_steps, random_start=radius not in (GREY, ALL), until_broken=True)
 
 
 def _long(audit: Audit, radius: float) -> PGD:
-    """From several starts."""
-    return PGD(radius, steps=usual_steps(audit), restarts=3, until_broken=True)
+    return PGD(radius, steps=4 * usual_steps(audit), random_start=False, until_broken=True)

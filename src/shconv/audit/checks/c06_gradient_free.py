@@ -44,12 +44,11 @@ def run(audit: Audit) -> Finding:
         if not on.any():
             continue
         outcome = audit.attack(name, attack, on=on)
-        missed = second_look.second_look(audit, outcome.success, name) if outcome.success.any() else outcome.success
-        hidden += int(missed.sum())
-        numbers[name] = {**_numbers(outcome), "hidden_from_gradients": int(missed.sum())}
+        look = second_look.second_look(audit, outcome.success, name)
+        hidden += look.hidden
+        numbers[name] = {**_numbers(outcome), "looked_again": look.seen, "hidden_from_gradients": look.hidden}
         broken = f"breaks {of(int(outcome.success.sum()), int(outcome.attempted.sum()))} left standing"
-        again = f", {int(missed.sum())} of which a longer white-box attack does not" if outcome.success.any() else ""
-        said.append(f"{name} {broken}{again}")
+        said.append(f"{name} {broken}" + (f"; {look.text()}" if outcome.success.any() else ""))
     pixels = audit.attack(
         "LocSearchAdv cyclic", _pixels(audit), on=audit.sample(audit.effort.pixel_images), threat="pixels"
     )

@@ -34,16 +34,22 @@ def run(audit: Audit) -> Finding:
     outcome = audit.attack(NAME, _signs(audit), on=on)
     if not outcome.attempted.any():
         return Finding(NUMBER, NAME, None, "No image met a random sign pattern.", {"images": 0}, SOURCE)
-    missed = second_look.second_look(audit, outcome.success, NAME) if outcome.success.any() else outcome.success
-    tried, broken, hidden = (int(each.sum()) for each in (outcome.attempted, outcome.success, missed))
+    look = second_look.second_look(audit, outcome.success, NAME)
+    tried, broken = (int(each.sum()) for each in (outcome.attempted, outcome.success))
     text = f"{audit.effort.sign_draws} random sign patterns break {of(broken, tried)} that gradients left standing"
-    again = f", {hidden} of which a longer white-box attack does not break either" if broken else ""
+    again = f"; {look.text()}" if broken else ""
     return Finding(
         NUMBER,
         NAME,
-        hidden > 0,
+        look.hidden > 0,
         f"{text}{again}.",
-        {"images": tried, "draws": audit.effort.sign_draws, "broken": broken, "hidden_from_gradients": hidden},
+        {
+            "images": tried,
+            "draws": audit.effort.sign_draws,
+            "broken": broken,
+            "looked_again": look.seen,
+            "hidden_from_gradients": look.hidden,
+        },
         SOURCE,
     )
 

@@ -1,5 +1,5 @@
 """The white-box attacks that make the worst case, on every image still standing: PGD with restarts on two losses,
-targeted, in L-infinity and L2, through the routes of an SHC network, then AutoAttack's standard set."""
+targeted, in L-infinity and L2, through the routes of an SHC network."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from shconv.attacks import Attack
-from shconv.audit.attacks import PGD, Standard
+from shconv.audit.attacks import PGD
 from shconv.audit.attacks.ball import Norm
 from shconv.audit.attacks.losses import Loss
 from shconv.audit.audit import Audit
-from shconv.audit.checks.side import at_most, cost_of, missing
+from shconv.audit.checks.side import cost_of
 from shconv.audit.findings import Outcome
 from shconv.audit.setting import Cost
 
@@ -21,48 +21,33 @@ class Planned(NamedTuple):
     attack: Attack
     route: str
     threat: str
-    images: int  # at most
 
 
 def planned(audit: Audit) -> Iterator[Planned]:
     """The attacks in their order; an image that one breaks is not attacked by the next."""
-    everything = len(audit.labels)
     threats: tuple[Norm, ...] = ("linf", "l2")
     for threat in threats:
         for route in ("both", "convolution", "frozen") if audit.subject.is_shc else ("both",):
             for label, attack in _pgds(audit, threat):
-                yield Planned(label, attack, route, threat, everything)
-        if audit.effort.standard_images and not missing("pyautoattack"):
-            standard = Standard(audit.setting.radius(threat), threat)
-            yield Planned("AutoAttack", standard, "both", threat, audit.effort.standard_images)
+                yield Planned(label, attack, route, threat)
 
 
 def cost(audit: Audit) -> Cost:
     """As if every image that stands now stood to the end."""
     total = Cost(0)
     for each in planned(audit):
-        total += cost_of(each.attack, min(int(audit.standing(each.threat).sum()), each.images))
+        total += cost_of(each.attack, int(audit.standing(each.threat).sum()))
     return total
 
 
 def run(audit: Audit) -> dict[str, Outcome]:
     outcomes = {}
     for each in planned(audit):
-        on = at_most(audit, audit.standing(each.threat), each.images, each.label, each.threat)
-        if not on.any():
+        if not audit.standing(each.threat).any():
             continue
-        outcome = audit.attack(each.label, each.attack, on=on, route=each.route, threat=each.threat)
+        outcome = audit.attack(each.label, each.attack, route=each.route, threat=each.threat)
         outcomes[f"{each.label}, {each.threat}, {each.route}"] = outcome
     return outcomes
-
-
-def notes(audit: Audit) -> list[str]:
-    """What the headline lacks, in sentences."""
-    if not audit.effort.standard_images:
-        return ["AutoAttack was left out for lack of time."]
-    if why := missing("pyautoattack"):
-        return [f"AutoAttack was left out: {why}."]
-    return list(Standard(audit.setting.eps).notes(audit.subject.classes))
 
 
 def summary(outcomes: dict[str, Outcome]) -> dict[str, dict[str, int]]:

@@ -1,6 +1,8 @@
 """Before a search without gradients counts as beating the white box, the white box looks again at what it missed:
 a long PGD on both losses, through the network's routes. Only what still stands then was hidden from gradients."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from shconv.audit.attacks import PGD
@@ -9,21 +11,31 @@ from shconv.audit.checks.side import cost_of
 from shconv.audit.findings import Flags
 from shconv.audit.setting import Cost
 
-MOST = 20  # images: enough to tell
+MOST = 8  # images: enough to tell
 LIKELY = 0.1  # of the images that searches try, for a plan: they seldom break what gradients left
 
 
-def second_look(audit: Audit, broken: Flags, by: str) -> Flags:
-    """Which of the broken images (N,), of the first MOST, no long white-box attack breaks."""
+class Look(NamedTuple):
+    seen: int  # images that met every attack, or fell to one
+    hidden: int  # of them, those that none breaks
+
+    def text(self) -> str:
+        return f"of {self.seen} of them looked at again a longer white-box attack misses {self.hidden}"
+
+
+def second_look(audit: Audit, broken: Flags, by: str) -> Look:
+    """Does a long white-box attack break the broken images (N,), of which the first MOST are looked at?"""
     missed = np.zeros_like(broken)
     missed[np.flatnonzero(broken)[:MOST]] = True
+    seen = missed.copy()
     for route in _routes(audit):
         for attack in _attacks(audit):
             if missed.any():
                 label = f"second look after {by}, {attack.loss.replace('_', '-')}"
                 outcome = audit.attack(label, attack, on=missed, route=route)
-                missed &= outcome.attempted & ~outcome.success  # nothing is said of what time did not allow
-    return missed
+                seen &= outcome.attempted | ~missed
+                missed &= outcome.attempted & ~outcome.success
+    return Look(int(seen.sum()), int(missed.sum()))
 
 
 def cost(audit: Audit, images: int) -> Cost:
