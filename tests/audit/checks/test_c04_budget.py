@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from check_toys import EPS, Honest, blind, finding, make_audit, saturated
 from torch import nn
 
@@ -22,6 +23,15 @@ def test_no_gradient_leaves_images_right_where_none_can_be(tmp_path: Path, netwo
     assert found.alarm
     assert "at 0.5" in found.text
     assert "at 1," in found.text
+
+
+def test_noise_that_breaks_by_itself_does_not_hide_a_missing_gradient(tmp_path: Path) -> None:
+    audit = make_audit(tmp_path, blind())
+    on = audit.sample(24)
+    noise = audit.images + torch.empty_like(audit.images).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    assert not (audit.subject.model(noise.clamp(0, 1)).argmax(1) == audit.labels).numpy()[on].all()
+    found = finding(c04_budget, audit)
+    assert found.arrays["accuracy"][-2:].tolist() == [1.0, 1.0]
 
 
 def test_a_linear_classifier_falls_as_the_closed_form_says(tmp_path: Path) -> None:

@@ -1,0 +1,29 @@
+"""Check 12: AutoAttack comes on what stands, on no more images than planned, and is named where it does not run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from check_toys import SMALL, Honest, blind, finding, make_audit
+
+from shconv.audit.checks import c12_worst_case
+
+
+def test_autoattack_meets_what_stands_and_counts(tmp_path: Path) -> None:
+    pytest.importorskip("pyautoattack")
+    audit = make_audit(tmp_path, Honest(), effort=replace(SMALL, standard_images=6))
+    found = finding(c12_worst_case, audit)
+    assert {(row["attack"], row["threat"]): row["n"] for row in audit.ledger.attacks()} == {
+        ("AutoAttack", "linf"): 6,
+        ("AutoAttack", "l2"): 6,
+    }
+    broken = {threat: found.numbers[threat]["broken_by"].get("AutoAttack", 0) for threat in ("linf", "l2")}
+    assert broken == {row["threat"]: row["successes"] for row in audit.ledger.attacks()}
+    assert found.alarm is None
+
+
+def test_without_time_for_it_that_is_said_and_costs_nothing(tmp_path: Path) -> None:
+    audit = make_audit(tmp_path, blind())
+    assert c12_worst_case.cost(audit).forwards == 0
+    assert "AutoAttack was left out for lack of time." in finding(c12_worst_case, audit).text
+    assert audit.ledger.attacks() == []
