@@ -290,7 +290,9 @@ def test_where_time_is_short_cheap_checks_get_all_they_want_and_dear_ones_the_sa
         for k, (name, s) in zip((1, 2, 5, 6), seconds.items(), strict=True)
     ]
     plan = make_plan([network()], checks, 23.0)
-    assert [plan.until(each) for each in plan.checks] == pytest.approx([1.5, 11.0, 14.0, 23.0])
+    assert [plan.until(each) for each in plan.checks] == pytest.approx([1.5, 11.0, 13.0, 23.0])
+    assert plan.until(plan.checks[2], now=12.0) == pytest.approx(15.0)
+    assert plan.until(plan.checks[1], now=12.0) == pytest.approx(11.0)
 
 
 def test_time_spent_before_the_plan_does_not_count_against_the_first_check() -> None:

@@ -55,11 +55,12 @@ class Plan:
     def seconds(self) -> float:
         return sum(each.seconds for each in self.checks if not each.left_out)
 
-    def until(self, planned: Planned) -> float:
-        """The time spent at which a check must end: what runs before it and itself, and a like part of the time over.
+    def until(self, planned: Planned, now: float = 0.0) -> float:
+        """The time spent at which a check must end that begins at `now`: what runs before it and itself, and a like
+        part of the time over.
 
-        One that is to run whole may take half as long again as estimated, from those that will be cut. A side check may
-        use what its network has left: it cannot be cut.
+        One that is to run whole has half as long again as estimated in any case, from those that come after it. A side
+        check may use what its network has left: it cannot be cut.
         """
         if math.isinf(self.budget) or planned not in self.checks:
             return math.inf if math.isinf(self.budget) else self.begun + self.budget
@@ -67,8 +68,9 @@ class Plan:
         if planned.number not in HEADLINE:
             last = max(place for place, each in enumerate(self.checks) if each.network == planned.network)
         granted, part = (sum(each.granted for each in some) for some in (self.checks, self.checks[: last + 1]))
-        slack = 0.0 if planned.cut else _SLACK * planned.seconds
-        return self.begun + min(self.budget, self.budget * (part / granted if granted else 1.0) + slack)
+        share = self.budget * (part / granted if granted else 1.0)
+        whole = 0.0 if planned.cut else now - self.begun + (1 + _SLACK) * planned.seconds
+        return self.begun + min(self.budget, max(share, whole))
 
     def of(self, network: str, check: Check) -> Planned:
         """What is planned for a check; one that was not known when the plan was made is left out."""

@@ -76,7 +76,7 @@ class Session:
                 subject.model.watch = audit.watch
             for check in self.checks if role == MAIN else [each for each in self.checks if each.NUMBER in HEADLINE]:
                 planned = plan.of(audit.subject.key, check)
-                audit.until = plan.until(planned)
+                audit.until = plan.until(planned, audit.clock.spent)
                 if audit.ledger.finding(check.NUMBER, check.NAME) is None:
                     self._check(audit, check, planned)
         for role, audit in reversed(audits.items()):
