@@ -3,15 +3,16 @@
     python benchmarks/audit_calibration.py --vanilla DIR --robust DIR... --shc DIR --robust-shc DIR... --out DIR
 
 The checkpoints come from `shconv train` (--defence fgsm-rs for the robust ones). Three networks are made from the
-vanilla one so that gradients fail and robustness does not grow: their alarms are hits, silence of a check that is made
-for the fault a miss. The vanilla and the robust network mask nothing: each alarm is a false one. What a network should
-raise (WANTED) was written down before the first run. The first robust networks are calibrated on; with those of
-further seeds, in the same order, they answer whether SHC adds robustness: each against its twin, on the same images.
-A network that is done is skipped: the same command goes on.
+vanilla one, and one from the SHC network, so that gradients fail and robustness does not grow: their alarms are hits,
+silence of a check that is made for the fault a miss. The vanilla and the robust network mask nothing: each alarm is a
+false one. What a network should raise (WANTED) was written down before the first run on it. The first robust networks
+are calibrated on; with those of further seeds, in the same order, they answer whether SHC adds robustness: each against
+its twin, on the same images. A network that is done is skipped: the same command goes on.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -35,10 +36,11 @@ from shconv.audit.setting import budget_seconds, usual_eps_l2
 from shconv.audit.subject import AuditedNetwork, Subject, drawing
 from shconv.data import evaluation_batches, load_data
 from shconv.intervals import wilson
+from shconv.routes import shc_layers
 from shconv.training import load_checkpoint
 
 EPS = 8 / 255
-SCALE, LEVELS, SMALLEST = 1e4, 16, 0.5
+SCALE, LEVELS, SMALLEST, LOUDER = 1e4, 16, 0.5, 100.0
 INDICATORS, BINARISATION = "indicators of attack failure", "binarisation test"
 BLIND = {"attack strength", "budget curve", "transfer", "gradients", "loss surface", INDICATORS, BINARISATION}
 WANTED: Mapping[str, set[str] | None] = {  # None: nobody knows beforehand
@@ -47,6 +49,7 @@ WANTED: Mapping[str, set[str] | None] = {  # None: nobody knows beforehand
     "quantised": BLIND | {"gradient-free"},  # no loss has one
     "resized": {INDICATORS},  # random outputs; the audit averages them, which is the cure
     "robust": set(),
+    "misled": {"gradient routes", "gradients"},  # an SHC network; off the hypernetwork route its gradient is true
     "shc": None,
     "robust-shc": None,
 }
@@ -79,6 +82,28 @@ class Resized(Scaled):
         left, top = (int(torch.randint(0, side - size + 1, ())) for _ in range(2))
         small = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
         return self.network(F.pad(small, (left, side - size - left, top, side - size - top)))
+
+
+class Misled(Scaled):
+    """An SHC network whose gradient through filter maps is far too large; its outputs are the same."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(deepcopy(network))
+        for layer in shc_layers(self).values():
+            layer.hyper.register_forward_hook(lambda _, __, M: _Louder.apply(M))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+
+class _Louder(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, M: Tensor) -> Tensor:
+        return M.view_as(M)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return LOUDER * gradients[0]
 
 
 class OneDraw(Scaled):
@@ -122,7 +147,8 @@ def cases(options: Options) -> dict[str, Case]:
         "robust": Case(robust, source=vanilla),
     }
     if options.shc:
-        found["shc"] = Case(load_checkpoint(options.shc)[0].eval(), twin=vanilla)
+        shc = load_checkpoint(options.shc)[0].eval()
+        found |= {"misled": Case(Misled(shc).eval(), source=vanilla), "shc": Case(shc, twin=vanilla)}
     for place, (each, twin) in enumerate(zip(options.robust_shc, robusts, strict=bool(options.robust_shc))):
         found[f"robust-shc-{place}" if place else "robust-shc"] = Case(load_checkpoint(each)[0].eval(), twin=twin)
     return {name: case for name, case in found.items() if name in (options.only or found)}
