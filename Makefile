@@ -1,10 +1,10 @@
-# Two commands: `make reproduce` and `make test`. Both set up .venv once; a second call installs nothing.
+# `make reproduce`, `make test` and `make docs` set up .venv once; a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
 # Threads that wait without spinning: on a machine that others use too, spinning ones can be ten times slower.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: reproduce test lint clean
+.PHONY: reproduce test lint docs clean
 
 reproduce: .venv/.demo
 	$(BIN)/shconv reproduce $(ARGS)
@@ -17,6 +17,10 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
 
+# The site, in site/: warnings, such as a link that leads nowhere, are errors.
+docs: .venv/.docs
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:
 	rm -rf .venv
 
@@ -26,6 +30,10 @@ $(BIN)/python:
 
 .venv/.demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+.venv/.docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
 # torchattacks, an oracle in the tests, pins an old requests: so it comes without its dependencies.

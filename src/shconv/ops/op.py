@@ -28,7 +28,11 @@ def filtered_conv2d(
         x: images (N, D, H, W).
         weight: (C, D / groups, S_h, S_w), shared by all images.
         filter_map: M (N, S_h, S_w), one map for each image; may be of higher precision than x.
-        bias, stride, padding, dilation, groups: as in torch.nn.functional.conv2d ("same" and "valid" included).
+        bias: (C,), as in torch.nn.functional.conv2d, like the four that follow.
+        stride: one number or two.
+        padding: one number or two, "same" or "valid".
+        dilation: one number or two.
+        groups: divides D and C.
         formulation: "auto" chooses by shape and device; a name of FORMULATIONS forces one.
 
     Returns:
