@@ -1,5 +1,6 @@
 """Folders of images: what is read, in which order and size, and what is said where a folder cannot be used."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -195,25 +196,39 @@ def test_classes_that_only_one_part_has_are_named(tmp_path: Path) -> None:
         load_data(f"folder:{root}")
 
 
-def test_imagenet_takes_1000_wordnet_classes_in_sorted_order(tmp_path: Path) -> None:
-    wnids = [f"n{1440764 + 7 * i:08d}" for i in range(1000)]
-    one = picture(16, 16, 0)
-    for part in ("train", "val"):
-        for wnid in reversed(wnids):
-            (tmp_path / part / wnid).mkdir(parents=True)
-            one.save(tmp_path / part / wnid / f"{part}.png")
-    data = load_data(f"imagenet:{tmp_path}")
-    assert data.classes == tuple(wnids)
-    assert data.train.labels.tolist() == data.test.labels.tolist() == list(range(1000))
-    assert data.test.names[999] == f"{wnids[999]}/val.png"
-
-    (tmp_path / "train" / wnids[5]).rename(tmp_path / "train" / "other")
-    (tmp_path / "val" / wnids[5]).rename(tmp_path / "val" / "other")
-    with pytest.raises(InputError, match=r"999 of them named as n01440764"):
-        load_data(f"imagenet:{tmp_path}")
+def test_an_empty_file_is_found_among_many_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = small_set(tmp_path, 80)
+    monkeypatch.setattr(files, "VERIFY_LIMIT", 5)
+    monkeypatch.setattr(files, "SAMPLE", 1)
+    (root / "train/bee/1.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"bee/1\.png"):
+        load_data(f"folder:{root}")
+    assert load_data(f"folder:{root}", on_corrupt="skip").skipped == 1
+    (root / "train/bee/1.png").unlink()
+    (root / "train/bee/1.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(InputError, match=r"bee/1\.png: cannot be read \(No such file"):
+        load_data(f"folder:{root}")
 
 
-def test_imagenet_with_other_classes_points_to_folder(tmp_path: Path) -> None:
-    root = small_set(tmp_path, test="val")
-    with pytest.raises(InputError, match=r"2 class folders.*1000.*folder:PATH"):
-        load_data(f"imagenet:{root}")
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    root = small_set(tmp_path / "data")
+    (tmp_path / "elsewhere").mkdir()
+    picture(20, 20, 99).save(tmp_path / "elsewhere" / "x.png")
+    (root / "train/ant/more").symlink_to(tmp_path / "elsewhere")
+    (root / "train/ant/linked.png").symlink_to(root / "train/ant/0.png")
+    (root / "test/cow").symlink_to(root / "test/ant")
+    (root / "train/cow").symlink_to(root / "test/cow")
+    data = load_data(f"folder:{root}")
+    assert data.classes == ("ant", "bee", "cow")
+    assert list(data.train.names)[:5] == ["ant/0.png", "ant/1.png", "ant/2.png", "ant/linked.png", "ant/more/x.png"]
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"more/round: this link leads back"):
+        load_data(f"folder:{root}")
+
+
+def test_names_that_are_no_utf8_are_read_and_kept(tmp_path: Path) -> None:
+    root = small_set(tmp_path)
+    strange = os.fsdecode(b"\xff\xe9.png")
+    (root / "test/ant/0.png").rename(root / "test/ant" / strange)
+    data = load_data(f"folder:{root}")
+    assert f"ant/{strange}" in list(data.test.names)

@@ -1,5 +1,9 @@
 """Batches: their order, and that what an image becomes depends on (seed, epoch, index) alone."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -236,3 +240,63 @@ def test_unusable_training_arguments_are_named(wrong: dict[str, Any]) -> None:
 def test_an_index_outside_the_split_is_named(index: int) -> None:
     with pytest.raises(InputError, match=f"image {index} .*0 to 9"):
         evaluation_batches(memory_split(10), [0, index], 4)
+
+
+class Deadly:
+    """Reading image 5 in a worker kills that worker."""
+
+    labels = torch.arange(12)
+    names = tuple("abcdefghijkl")
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 5 and torch.utils.data.get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.full((3, 9, 9), index, dtype=torch.uint8), index
+
+
+def test_a_worker_that_dies_is_named_and_so_is_what_to_do() -> None:
+    with pytest.raises(ChildProcessError, match=r"worker \(pid.* \d+\).*; the same command goes on"):
+        list(evaluation_batches(Deadly(), range(12), 3, workers=1))
+    assert len(list(evaluation_batches(Deadly(), range(12), 3))) == 4
+
+
+class Signalled(Deadly):
+    """Reading image 5 in a worker sends it what a scheduler and Ctrl-C send to every process of a job."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 5:
+            assert torch.utils.data.get_worker_info() is not None
+            for number in (signal.SIGTERM, signal.SIGINT):
+                os.kill(os.getpid(), number)
+        return torch.full((3, 9, 9), index, dtype=torch.uint8), index
+
+
+def test_a_worker_leaves_signals_to_the_main_process() -> None:
+    batches = evaluation_batches(Signalled(), range(12), 3, workers=1)
+    assert torch.cat([batch.index for batch in batches]).tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_shares_of_a_batch_make_it_whole(count: int) -> None:
+    options: dict[str, Any] = {"batch_size": 7, "seed": 0, "epoch": 1}
+    whole = list(training_batches(memory_split(23), "crop_flip", **options))
+    shares = [list(training_batches(memory_split(23), "crop_flip", share=(k, count), **options)) for k in range(count)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        for wanted, *got in zip(batch, *parts, strict=True):
+            assert torch.equal(torch.cat(got), wanted)
+
+
+def test_a_program_that_ends_amid_an_epoch_takes_its_workers_with_it() -> None:
+    code = """
+import torch
+from shconv.data import training_batches
+from shconv.data.splits import MemorySplit
+split = MemorySplit(torch.zeros(64, 3, 8, 8, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64), ["0"] * 64)
+batches = iter(training_batches(split, "none", batch_size=2, seed=0, epoch=0, workers=2))
+next(batches)
+raise SystemExit(3)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 3

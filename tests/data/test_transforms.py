@@ -1,5 +1,7 @@
 """Test preprocessing and augmentation against torchvision, slow references and what the draws must look like."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from shconv.data.transforms import (
     evaluation_image,
     he2016,
     resized_crop,
+    resized_crop_pixels,
     to_image,
     to_tensor,
 )
@@ -23,6 +26,15 @@ from shconv.data.transforms import (
 
 def noise_image(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def asking_for_all_of(width: int, height: int) -> np.random.Generator:
+    """Draws that make `resized_crop` take the whole image and leave it unmirrored."""
+    draws = Mock(spec=np.random.Generator)
+    draws.uniform.side_effect = [1.0, np.log(width / height)]
+    draws.integers.return_value = 0
+    draws.random.return_value = 0.9
+    return draws
 
 
 def coordinate_image(width: int, height: int) -> Image.Image:
@@ -113,6 +125,17 @@ def test_resized_crop_covers_8_to_100_percent_of_the_area_with_ratios_of_3_4_to_
     assert 150 < sum(flips) < 250
 
 
+def test_resized_crop_does_not_depend_on_how_pixels_lie_in_memory_and_leaves_them_alone() -> None:
+    pixels = to_tensor(noise_image(90, 70))
+    channels_last = pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    for seed in range(10):
+        crops = [resized_crop_pixels(x, 33, np.random.default_rng(seed)) for x in (pixels, channels_last)]
+        assert torch.equal(*crops)
+        as_image = resized_crop(to_image(pixels), 33, np.random.default_rng(seed))
+        assert torch.equal(to_tensor(as_image), crops[0])
+    assert torch.equal(pixels, to_tensor(noise_image(90, 70)))
+
+
 def test_resized_crop_of_a_very_long_image_falls_back_to_the_centre() -> None:
     image = noise_image(300, 10)
     wanted = tv.resized_crop(image, 0, 143, 10, 13, [16, 16], antialias=True)
@@ -123,6 +146,18 @@ def test_resized_crop_of_a_very_long_image_falls_back_to_the_centre() -> None:
         assert np.array_equal(got[:, ::-1] if flipped else got, wanted)
         seen.add(flipped)
     assert seen == {False, True}
+
+
+@pytest.mark.parametrize("size", [24, 64, 200])
+def test_resized_crop_is_within_one_level_of_pillows_resizing_and_of_the_exact_one(size: int) -> None:
+    image = noise_image(150, 120)
+    pixels = to_tensor(image)
+    whole = resized_crop_pixels(pixels, size, asking_for_all_of(150, 120))
+    by_pillow = to_tensor(image.resize((size, size), Image.Resampling.BILINEAR)).int()
+    exact = torch.nn.functional.interpolate(pixels[None].double(), (size, size), mode="bilinear", antialias=True)[0]
+    assert (whole - by_pillow).abs().max() <= 1
+    assert ((whole - by_pillow) != 0).double().mean() < 0.05
+    assert (whole - exact).abs().max() <= 1.01
 
 
 def test_he2016_scales_the_shorter_side_from_256_to_480_at_224() -> None:

@@ -29,7 +29,7 @@ def load_data(
     """The data set that `spec` names.
 
     spec: "demo" (patches of scikit-image's photographs), "cifar10" (a copy in ./data) or "cifar10:PATH",
-    "folder:PATH" (train/ and test/ or val/, one folder a class), "imagenet:PATH" (train/ and val/, 1000 class folders).
+    "folder:PATH" (train/ and test/ or val/, one folder a class), "imagenet:PATH" (class folders, Parquet or tar files).
     image_size: side of the images in training and test. Default: the images' own where all are equally large squares of
     at most 64 pixels, else 224 in training and 256 in test (section 3.2).
     test_preset: for images of another size "paper" resizes to round(1.168 s) square and crops the centre s;

@@ -1,4 +1,4 @@
-"""Image files in folders, one folder a class: any such data set, and ImageNet in that layout.
+"""A data set of encoded images: any with one folder a class, and ImageNet in each of its forms.
 Small images are decoded once into memory; larger ones when they are asked for."""
 
 import os
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from shconv.data.decode import image_dimensions, read_error, read_rgb
-from shconv.data.listing import Listing, check_imagenet, check_same_classes, list_split
+from shconv.data.decode import decode_error, dimensions, to_rgb
+from shconv.data.imagenet import list_imagenet
+from shconv.data.listing import Listing, check_same_classes, list_split
 from shconv.data.splits import FileSplit, ImageData, MemorySplit
 from shconv.data.transforms import evaluation_image
 from shconv.errors import InputError
@@ -43,7 +44,7 @@ def load_folder(
     want_train: bool,
     progress: Progress | None,
 ) -> ImageData:
-    """PATH/train and PATH/test (or PATH/val), one folder a class; imagenet: train and val with its 1000 class folders.
+    """PATH/train and PATH/test (or PATH/val), one folder a class; imagenet: any of the forms of `list_imagenet`.
 
     Raises InputError for what is missing or empty, for train and test classes that differ, and for a file that is no
     image: at once where images are small or at most 2,000, otherwise when that file is asked for.
@@ -51,14 +52,8 @@ def load_folder(
     root = Path(path).expanduser()
     if not root.is_dir():
         raise InputError(f"{root} is {'not a folder' if root.exists() else 'not there'}; wanted a folder of images")
-    test = list_split(root, ("val",) if imagenet else ("test", "val"))
-    listings = [test]
-    if want_train:
-        listings.append(list_split(root, ("train",)))
-        check_same_classes(listings[1], test)
-    if imagenet:
-        for listing in listings:
-            check_imagenet(listing)
+    test, train, note = list_imagenet(root, want_train) if imagenet else _list_folder(root, want_train)
+    listings = [test, train] if train is not None else [test]
 
     sides = _sample_sides(listings, on_corrupt)
     test_size, train_size = _sizes(sides, image_size, test_preset)
@@ -74,36 +69,45 @@ def load_folder(
         else:
             verify = on_corrupt == "skip" or total <= VERIFY_LIMIT
             kept = _verified(listing, on_corrupt, count) if verify else listing
-            labels = torch.tensor(kept.labels)
-            splits.append(FileSplit(kept.folder, kept.names, labels, test_size, train_size, test_preset))
+            splits.append(FileSplit(kept.files, torch.from_numpy(kept.labels), test_size, train_size, test_preset))
     return ImageData(
         name=name,
         classes=test.classes,
-        train=splits[1] if want_train else None,
+        train=splits[1] if train is not None else None,
         test=splits[0],
         image_size=test_size,
-        note="",
+        note=note,
         skipped=total - sum(len(split) for split in splits),
     )
 
 
-def _sample_sides(listings: Iterable[Listing], on_corrupt: OnCorrupt) -> list[int]:
-    """Widths and heights of some files of each split, from their headers.
+def _list_folder(root: Path, want_train: bool) -> tuple[Listing, Listing | None, str]:
+    test = list_split(root, ("test", "val"))
+    train = list_split(root, ("train",)) if want_train else None
+    if train is not None:
+        check_same_classes(train, test)
+    return test, train, ""
 
-    Every file with an unknown suffix is looked at too: a stray text file is found now, not in the middle of an epoch.
+
+def _sample_sides(listings: Iterable[Listing], on_corrupt: OnCorrupt) -> list[int]:
+    """Widths and heights of some images of each split, from their headers.
+
+    The doubtful ones are looked at too: a stray text file is found now, not in the middle of an epoch.
     """
-    known = Image.registered_extensions()
     sides: list[int] = []
     for listing in listings:
-        paths = listing.paths()
-        chosen = paths[:: max(1, len(paths) // SAMPLE)] + [path for path in paths if path.suffix.lower() not in known]
-        for path in chosen:
+        for i in (*range(0, len(listing), max(1, len(listing) // SAMPLE)), *listing.doubtful):
             try:
-                sides += image_dimensions(path)
+                sides += dimensions(*_encoded(listing, i))
             except InputError:
                 if on_corrupt == "error":
                     raise
     return sides
+
+
+def _encoded(listing: Listing, i: int) -> tuple[bytes, Path]:
+    """Image i as it is stored, and what to call it."""
+    return listing.files.read(i), listing.files.folder / listing.files.names[i]
 
 
 def _sizes(sides: list[int], image_size: int | None, preset: Preset) -> tuple[int, int]:
@@ -118,22 +122,28 @@ def _sizes(sides: list[int], image_size: int | None, preset: Preset) -> tuple[in
 def _decoded(listing: Listing, size: int, preset: Preset, on_corrupt: OnCorrupt, count: "_Counter") -> MemorySplit:
     images = np.empty((len(listing), 3, size, size), np.uint8)
 
-    def decode(item: tuple[int, Path]) -> InputError | None:
-        i, path = item
+    def decode(i: int) -> InputError | None:
         try:
-            images[i] = np.asarray(evaluation_image(read_rgb(path), size, preset)).transpose(2, 0, 1)
+            image = evaluation_image(to_rgb(*_encoded(listing, i)), size, preset)
+            images[i] = np.asarray(image).transpose(2, 0, 1)
         except InputError as error:
             return error
         return None
 
-    broken = _broken(count(_in_threads(decode, enumerate(listing.paths()))), on_corrupt)
+    broken = _broken(count(_in_threads(decode, range(len(listing)))), on_corrupt)
     kept = listing.without(broken)
     pixels = torch.from_numpy(np.delete(images, sorted(broken), axis=0) if broken else images)
-    return MemorySplit(pixels, torch.tensor(kept.labels), kept.names)
+    return MemorySplit(pixels, torch.from_numpy(kept.labels), kept.files.names)
 
 
 def _verified(listing: Listing, on_corrupt: OnCorrupt, count: "_Counter") -> Listing:
-    return listing.without(_broken(count(_in_threads(read_error, listing.paths())), on_corrupt))
+    def look(i: int) -> InputError | None:
+        try:
+            return decode_error(*_encoded(listing, i))
+        except InputError as error:
+            return error
+
+    return listing.without(_broken(count(_in_threads(look, range(len(listing)))), on_corrupt))
 
 
 def _broken(errors: Iterable[InputError | None], on_corrupt: OnCorrupt) -> set[int]:

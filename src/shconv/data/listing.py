@@ -1,41 +1,41 @@
-"""What lies where: the class folders and files of a split, in sorted order, and whether they can be used together.
+"""What lies in folders: the class folders and files of a split, in sorted order, and whether they can be used together.
 Nothing is decoded here."""
 
 import os
-import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from shconv.data.sources import FolderFiles, ImageFiles, Names
 from shconv.errors import InputError
 
 SYSTEM_FILES = {"Thumbs.db", "desktop.ini"}  # hidden where they come from, though no dot says so
-IMAGENET_CLASSES = 1000
-WNID = re.compile(r"n\d{8}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Listing:
-    """The files of one split: names below folder, grouped by class, each with the place of its class."""
+    """The images of one split with the place of the class of each."""
 
-    folder: Path
+    files: ImageFiles
     classes: tuple[str, ...]
-    names: list[str]
-    labels: list[int]
+    labels: NDArray[np.int64]  # (N,)
+    doubtful: tuple[int, ...] = ()  # images to look at before all others: empty files, unknown suffixes
 
     def __len__(self) -> int:
-        return len(self.names)
-
-    def paths(self) -> list[Path]:
-        return [self.folder / name for name in self.names]
+        return len(self.labels)
 
     def without(self, broken: Collection[int]) -> "Listing":
-        """The same without the files at these places. Raises InputError if a class has none left."""
+        """The same without the images at these places. Raises InputError if a class has none left."""
         kept = [i for i in range(len(self)) if i not in broken]
-        labels = [self.labels[i] for i in kept]
-        for label in sorted(set(range(len(self.classes))) - set(labels)):
-            raise InputError(f"{self.folder / self.classes[label]}: none of its files can be read as an image")
-        return Listing(self.folder, self.classes, [self.names[i] for i in kept], labels)
+        labels = self.labels[kept]
+        for label in sorted(set(range(len(self.classes))) - set(labels.tolist())):
+            name = self.files.folder / self.classes[label]
+            raise InputError(f"{name}: none of its files can be read as an image")
+        return Listing(self.files.take(kept), self.classes, labels)
 
 
 def list_split(root: Path, choices: tuple[str, ...]) -> Listing:
@@ -46,55 +46,69 @@ def list_split(root: Path, choices: tuple[str, ...]) -> Listing:
     folder = next((root / choice for choice in choices if (root / choice).is_dir()), None)
     if folder is None:
         wanted = " or ".join(f"{choice}/" for choice in choices)
-        raise InputError(f"{root} holds {_some(_visible_folders(root))}; wanted {wanted} with one folder a class in it")
-    classes = tuple(_visible_folders(folder))
+        raise InputError(f"{root} holds {some(visible_folders(root))}; wanted {wanted} with one folder a class in it")
+    classes = tuple(visible_folders(folder))
     if not classes:
         raise InputError(f"{folder} holds no class folders; wanted one folder a class with its images")
     names: list[str] = []
     labels: list[int] = []
+    doubtful: list[int] = []
     for label, name in enumerate(classes):
-        files = _files_below(folder, name)
-        if not files:
+        found = sorted(_files_below(folder, name))
+        if not found:
             raise InputError(f"{folder / name}: the class is empty; wanted at least one image")
-        names += files
-        labels += [label] * len(files)
-    return Listing(folder, classes, names, labels)
+        doubtful += [len(names) + i for i, (file, size) in enumerate(found) if size == 0 or not _known_suffix(file)]
+        names += [file for file, _ in found]
+        labels += [label] * len(found)
+    return Listing(FolderFiles(folder, Names(names)), classes, np.array(labels, np.int64), tuple(doubtful))
 
 
 def check_same_classes(train: Listing, test: Listing) -> None:
-    """Raises InputError where the class folders of train and test differ."""
+    """Raises InputError where the classes of train and test differ, naming the first that only one has."""
     only_train = sorted(set(train.classes) - set(test.classes))
     only_test = sorted(set(test.classes) - set(train.classes))
     if only_train or only_test:
         raise InputError(
-            f"the classes of {train.folder} and {test.folder} differ; only in {train.folder.name}/: "
-            f"{_some(only_train)}; only in {test.folder.name}/: {_some(only_test)}"
+            f"the classes of {train.files.folder} and {test.files.folder} differ; only in {train.files.folder.name}/: "
+            f"{some(only_train)}; only in {test.files.folder.name}/: {some(only_test)}"
         )
 
 
-def check_imagenet(listing: Listing) -> None:
-    """Raises InputError unless the classes are 1000 WordNet ids; sorted, they are ImageNet's labels 0 to 999."""
-    ids = [name for name in listing.classes if WNID.fullmatch(name)]
-    if len(ids) != IMAGENET_CLASSES or len(listing.classes) != IMAGENET_CLASSES:
-        raise InputError(
-            f"{listing.folder} holds {len(listing.classes)} class folders ({_some(listing.classes)}), {len(ids)} of "
-            f"them named as n01440764 is; ImageNet wants {IMAGENET_CLASSES} such. For other classes: folder:PATH"
-        )
-
-
-def _visible_folders(folder: Path) -> list[str]:
+def visible_folders(folder: Path) -> list[str]:
+    """The names of the folders in it, sorted."""
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _files_below(folder: Path, name: str) -> list[str]:
-    files: list[str] = []
-    for parent, folders, here in os.walk(folder / name, followlinks=True):
-        folders[:] = [entry for entry in folders if not entry.startswith(".")]
-        below = Path(parent).relative_to(folder)
-        files += [(below / file).as_posix() for file in here if not file.startswith(".") and file not in SYSTEM_FILES]
-    return sorted(files)
+def visible_files(folder: Path) -> list[str]:
+    """The names of the files in it, sorted."""
+    return sorted(entry.name for entry in os.scandir(folder) if _is_visible(entry) and entry.is_file())
 
 
-def _some(names: Collection[str]) -> str:
-    first = ", ".join(list(names)[:3])
+def some(names: Collection[object]) -> str:
+    """The first three of them, and how many there are."""
+    first = ", ".join(map(str, list(names)[:3]))
     return f"{first}, ... ({len(names)})" if len(names) > 3 else first or "none"
+
+
+def _files_below(folder: Path, name: str, above: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
+    """(path below folder, bytes) of the files in folder/name at any depth. Links are followed, but not in circles; one
+    that leads nowhere counts as an empty file."""
+    here = os.path.realpath(folder / name)
+    if here in above:
+        raise InputError(f"{folder / name}: this link leads back to a folder that it is in")
+    for entry in os.scandir(folder / name):
+        below = f"{name}/{entry.name}"
+        if not _is_visible(entry):
+            continue
+        if entry.is_dir():
+            yield from _files_below(folder, below, (*above, here))
+        else:
+            yield below, entry.stat().st_size if entry.is_file() else 0
+
+
+def _is_visible(entry: os.DirEntry[str]) -> bool:
+    return not entry.name.startswith(".") and entry.name not in SYSTEM_FILES
+
+
+def _known_suffix(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in Image.registered_extensions()

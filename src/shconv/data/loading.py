@@ -1,17 +1,22 @@
 """Batches from a split: in a given order to evaluate, shuffled and augmented to train.
 What an image becomes depends on (seed, epoch, index) alone, not on its batch or on the number of workers."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import atexit
+import errno
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from shconv.data.splits import Batch, FileSplit, ImageSplit, MemorySplit
 from shconv.data.transforms import (
@@ -20,7 +25,7 @@ from shconv.data.transforms import (
     crop_flip_draws,
     evaluation_image,
     he2016,
-    resized_crop,
+    resized_crop_pixels,
     to_image,
     to_tensor,
 )
@@ -31,11 +36,12 @@ ORDER, PIXELS = 0, 1
 
 
 def evaluation_batches(
-    split: ImageSplit, indices: Sequence[int], batch_size: int, *, workers: int = 0
+    split: ImageSplit, indices: Sequence[int], batch_size: int, *, workers: int = 0, pinned: bool = False
 ) -> Iterator[Batch]:
     """Batches of the images at `indices`, in that order, as tested; the last one may be short.
 
-    Raises InputError for an index outside 0..len(split)-1, and where a file cannot be decoded.
+    pinned: in memory that a GPU copies from while it computes. Raises InputError for an index outside
+    0..len(split)-1, and where a file cannot be decoded.
     """
     _at_least(1, batch_size=batch_size)
     _at_least(0, workers=workers)
@@ -44,7 +50,7 @@ def evaluation_batches(
         if not 0 <= i < len(split):
             raise InputError(f"image {i} was asked for; wanted 0 to {len(split) - 1}")
     batches = [index[start : start + batch_size] for start in range(0, len(index), batch_size)]
-    return iter(Batches(_TestedImages(split), batches, workers))
+    return iter(Batches(_TestedImages(split), batches, workers, pinned))
 
 
 def training_batches(
@@ -57,12 +63,15 @@ def training_batches(
     image_size: int | None = None,
     workers: int = 0,
     skip: int = 0,
+    share: tuple[int, int] = (0, 1),
+    pinned: bool = False,
 ) -> "Batches":
     """One epoch of shuffled, augmented batches; `len` counts those it will give.
 
     The order is a function of (seed, epoch), the augmentation of (seed, epoch, index). Batches are full, the rest of
     the images is left out, unless the split is smaller than one batch. skip: leave out the first so many batches, to
-    go on in mid-epoch. image_size: default the split's own training size.
+    go on in mid-epoch. share: (rank, count) gives of each batch what `share_of` says. image_size: default the split's
+    own training size. pinned: in memory that a GPU copies from while it computes.
     Augmentations: "none" (the test preprocessing), "crop_flip" (4 zeros a side, random crop, flip), "resized_crop"
     (0.08 to 1 of the area, flip), "he2016" (random scale, crop, flip and colour). Raises InputError for anything else.
     """
@@ -78,8 +87,14 @@ def training_batches(
     count = max(1, len(order) // batch_size)
     if not 0 <= skip <= count:
         raise InputError(f"skip={skip} batches; wanted 0 to {count}, the epoch's number of batches")
-    batches = [order[i * batch_size : (i + 1) * batch_size] for i in range(skip, count)]
-    return Batches(_TrainingImages(split, augmentation, image_size, seed, epoch), batches, workers)
+    own = share_of(min(batch_size, len(order)), *share)
+    batches = [order[i * batch_size : (i + 1) * batch_size][own] for i in range(skip, count)]
+    return Batches(_TrainingImages(split, augmentation, image_size, seed, epoch), batches, workers, pinned)
+
+
+def share_of(n: int, rank: int, count: int) -> slice:
+    """The share of `rank` in n things divided among `count`: neighbours, and equally many to within one."""
+    return slice(rank * n // count, (rank + 1) * n // count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +120,10 @@ class _TrainingImages:
     epoch: int
 
     def __call__(self, index: list[int]) -> Tensor:
-        if self.augmentation in ("resized_crop", "he2016"):
-            augment = resized_crop if self.augmentation == "resized_crop" else he2016
-            return torch.stack([to_tensor(augment(self._original(i), self.size, self._rng(i))) for i in index])
+        if self.augmentation == "resized_crop":
+            return _stacked([resized_crop_pixels(self._pixels(i), self.size, self._rng(i)) for i in index])
+        if self.augmentation == "he2016":
+            return _stacked([to_tensor(he2016(self._original(i), self.size, self._rng(i))) for i in index])
         images = self._as_tested(index)
         return crop_flip(images, self._crop_flip_draws[index]) if self.augmentation == "crop_flip" else images
 
@@ -119,6 +135,9 @@ class _TrainingImages:
 
     def _original(self, i: int) -> Image.Image:
         return self.split.original(i) if isinstance(self.split, FileSplit) else to_image(self.split[i][0])
+
+    def _pixels(self, i: int) -> Tensor:
+        return self.split.original_pixels(i) if isinstance(self.split, FileSplit) else self.split[i][0]
 
     def _rng(self, i: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence([self.seed, PIXELS, self.epoch, i]))
@@ -149,14 +168,21 @@ class _BatchReader(Dataset[Batch]):
 class Batches(Iterable[Batch]):
     """Batches of the given index lists, in their order; can be iterated again and then gives the same."""
 
-    def __init__(self, images: _TestedImages | _TrainingImages, batches: Sequence[list[int]], workers: int) -> None:
+    def __init__(
+        self, images: _TestedImages | _TrainingImages, batches: Sequence[list[int]], workers: int, pinned: bool
+    ) -> None:
         self._reader = _BatchReader(images.split.labels, images)
-        self._batches, self._workers = batches, workers
+        self._batches, self._workers, self._pinned = batches, workers, pinned
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch]:
+        batches = self._read()
+        _UNDER_WAY.add(batches)
+        return batches
+
+    def _read(self) -> Generator[Batch]:
         if self._workers == 0 or not self._batches:
             yield from map(self._reader.read, self._batches)
             return
@@ -165,12 +191,73 @@ class Batches(Iterable[Batch]):
             batch_sampler=self._batches,
             num_workers=self._workers,
             collate_fn=_unchanged,
+            pin_memory=self._pinned,
+            worker_init_fn=_deaf,
             generator=torch.Generator(),  # otherwise the loader takes its seed from the caller's global generator
         )
-        for result in loader:
-            if isinstance(result, InputError):
-                raise result
-            yield result
+        with naming_dead_workers():
+            with _signals_held():
+                results = iter(loader)
+            try:
+                for result in results:
+                    if isinstance(result, InputError):
+                        raise result
+                    yield result
+            finally:
+                del results  # ends the workers, even where a traceback keeps this frame
+
+
+_UNDER_WAY: WeakSet[Generator[Batch]] = WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Python waits for them when it ends, after a SIGTERM that they do not hear."""
+    for batches in list(_UNDER_WAY):
+        batches.close()
+
+
+@contextmanager
+def naming_dead_workers() -> Iterator[None]:
+    """Raises ChildProcessError where torch says that a worker is gone: it may at any moment, not only in `next`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        reason = str(error).splitlines()[0].removeprefix("DataLoader ").rstrip(". ")
+        message = (
+            f"{reason}: it read images, and most often it is memory or /dev/shm that was too small (fewer workers need "
+            "less); the same command goes on"
+        )
+        raise ChildProcessError(errno.ECHILD, message) from error
+
+
+STOPS = (signal.SIGTERM, signal.SIGINT)  # a scheduler or Ctrl-C sends them to the whole group
+
+
+def _deaf(worker: int) -> None:
+    """What to do about them is the main process's business."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """None arrives in here, and none ever in a worker forked in here: not even before it gets to be deaf."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _stacked(images: list[Tensor]) -> Tensor:
+    batch: Tensor = default_collate(images)  # torch.stack, but in a worker straight into the memory that is shared
+    return batch
 
 
 def _unchanged(batch: Any) -> Any:

@@ -1,5 +1,5 @@
 """What a data set is to the rest of the package: splits that give uint8 images and labels, and batches of them.
-Two kinds of split: held in memory, or image files that are decoded when asked for."""
+Two kinds of split: held in memory, or encoded images that are decoded when asked for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from typing import NamedTuple, Protocol
 from PIL import Image
 from torch import Tensor
 
-from shconv.data.decode import read_rgb
+from shconv.data.decode import to_pixels, to_rgb
+from shconv.data.sources import ImageFiles
 from shconv.data.transforms import evaluation_image, to_tensor
 
 
@@ -65,22 +66,33 @@ class MemorySplit:
 
 @dataclass(frozen=True, eq=False)
 class FileSplit:
-    """Image files, decoded when asked for; a file that cannot be decoded then raises InputError with its name."""
+    """Encoded images, decoded when asked for; one that cannot be decoded then raises InputError with its name."""
 
-    folder: Path
-    names: Sequence[str]  # paths below folder
+    files: ImageFiles
     labels: Tensor  # int64 (N,)
     image_size: int
     train_size: int
     preset: str
 
+    @property
+    def folder(self) -> Path:
+        return self.files.folder
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.files.names  # below folder
+
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = evaluation_image(self.original(index), self.image_size, self.preset)
         return to_tensor(image), int(self.labels[index])
 
     def original(self, index: int) -> Image.Image:
-        """The decoded file at its own size: what the random crops of training start from."""
-        return read_rgb(self.folder / self.names[index])
+        """The decoded image at its own size."""
+        return to_rgb(self.files.read(index), self.folder / self.names[index])
+
+    def original_pixels(self, index: int) -> Tensor:
+        """The same as uint8 (3, H, W), which is faster: what the random crops of training start from."""
+        return to_pixels(self.files.read(index), self.folder / self.names[index])

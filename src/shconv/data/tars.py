@@ -1,0 +1,99 @@
+"""WebDataset shards: tar files in which an image and its label share a name, 0017.jpg with 0017.cls or 0017.json.
+An uncompressed tar is random access: each image's place is noted once, from the headers."""
+
+import json
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shconv.data.sources import Names, cannot_read, read_part
+from shconv.errors import InputError
+
+IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "ppm"}
+LABEL_KEYS = ("label", "cls")  # where a .json holds the label
+UNLABELLED = -1
+
+
+@dataclass(frozen=True, eq=False)
+class TarFiles:
+    """Images inside uncompressed tar files."""
+
+    folder: Path
+    names: Names  # shard/member
+    shards: tuple[str, ...]
+    members: NDArray[np.int64]  # (N, 3): shard, first byte, number of bytes
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def read(self, index: int) -> bytes:
+        shard, start, size = self.members[index].tolist()
+        return read_part(self.folder / self.shards[shard], start, size)
+
+    def take(self, kept: Sequence[int]) -> "TarFiles":
+        return replace(self, names=self.names.take(kept), members=self.members[list(kept)])
+
+
+def index_tars(folder: Path, shards: Sequence[str]) -> tuple[TarFiles, NDArray[np.int64]]:
+    """The images of these tar files below `folder` in their order, and their labels, -1 where none is given.
+
+    Raises InputError for a file that is no uncompressed tar or is cut short, and for a label that is no integer.
+    """
+    names: list[str] = []
+    members: list[tuple[int, int, int]] = []
+    labels: list[int] = []
+    for number, shard in enumerate(shards):
+        path = folder / shard
+        samples = _samples(path)
+        labelled = _labels(path, samples)
+        for key, kind, member in samples:
+            if kind in IMAGES:
+                names.append(f"{shard}/{member.name}")
+                members.append((number, member.offset_data, member.size))
+                labels.append(labelled.get(key, UNLABELLED))
+    places = np.array(members, np.int64).reshape(-1, 3)
+    return TarFiles(folder, Names(names), tuple(shards), places), np.array(labels, np.int64)
+
+
+def _samples(path: Path) -> list[tuple[str, str, tarfile.TarInfo]]:
+    """(key, kind, header) of every file in one tar: train/0017.seg.png has the key train/0017 and the kind seg.png."""
+    samples, end = [], 0
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                folder, _, name = member.name.rpartition("/")
+                stem, _, kind = name.partition(".")
+                if member.isreg() and stem:  # no folders, no hidden files
+                    samples.append((f"{folder}/{stem}", kind.lower(), member))
+                end = member.offset_data + member.size
+        whole = -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE + tarfile.BLOCKSIZE  # an empty block ends a tar
+        if path.stat().st_size < whole:
+            raise InputError(f"{path}: the tar file is cut short; with what it holds it has at least {whole} bytes")
+    except (OSError, tarfile.TarError) as error:
+        raise cannot_read(path, error) from error
+    return samples
+
+
+def _labels(path: Path, samples: Sequence[tuple[str, str, tarfile.TarInfo]]) -> dict[str, int]:
+    """The label of each key that has one; a .cls goes before a .json."""
+    labels: dict[str, int] = {}
+    readers: dict[str, Callable[[bytes], int | None]] = {"cls": int, "json": _json_label}
+    for wanted, read in readers.items():
+        for key, kind, member in samples:
+            if kind == wanted and key not in labels:
+                try:
+                    label = read(read_part(path, member.offset_data, member.size))
+                except (ValueError, TypeError) as error:
+                    raise InputError(f"{path}: {member.name} holds no label; wanted a whole number") from error
+                if label is not None:
+                    labels[key] = label
+    return labels
+
+
+def _json_label(text: bytes) -> int | None:
+    fields = json.loads(text)
+    return next((int(fields[key]) for key in LABEL_KEYS if key in fields), None)

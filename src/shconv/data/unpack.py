@@ -1,0 +1,63 @@
+"""Parquet shards to WebDataset tars, which can be read in any order: python -m shconv.data.unpack SOURCE TARGET.
+What is there already is left alone, so the same command goes on where it was stopped."""
+
+import io
+import os
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from shconv.data.parquet import index_parquet
+from shconv.errors import InputError
+
+USAGE = "usage: python -m shconv.data.unpack SOURCE TARGET, the folder of the Parquet files and one for the tars"
+
+
+def unpack(source: Path, target: Path) -> Iterator[Path]:
+    """Writes a tar for each Parquet file below source, with the images byte for byte and their labels; gives the tar's
+    path when it is whole. Raises InputError where a file is no Parquet file of images, or there is none."""
+    shards = sorted(path.relative_to(source).as_posix() for path in source.rglob("*.parquet"))
+    if not shards:
+        raise InputError(f"{source} holds no Parquet files; wanted some such as train-00000-of-00294.parquet")
+    target.mkdir(parents=True, exist_ok=True)
+    for shard in shards:
+        path = target / f"{PurePosixPath(shard).stem}.tar"
+        if not path.exists():
+            unfinished = path.with_suffix(".unfinished")
+            _write_tar(source, shard, unfinished)
+            os.replace(unfinished, path)
+        yield path
+
+
+def _write_tar(source: Path, shard: str, path: Path) -> None:
+    files, labels, _ = index_parquet(source, [shard])
+    with tarfile.open(path, "w") as tar:
+        for i, label in enumerate(labels.tolist()):
+            name = PurePosixPath(files.names[i])
+            key = f"{i:06d}_{name.stem.replace('.', '_')}"
+            _add(tar, f"{key}{name.suffix.lower() or '.jpg'}", files.read(i))
+            _add(tar, f"{key}.cls", str(label).encode())
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    header = tarfile.TarInfo(name)
+    header.size = len(data)
+    tar.addfile(header, io.BytesIO(data))
+
+
+def _main(arguments: list[str]) -> int:
+    if len(arguments) != 2:
+        print(USAGE, file=sys.stderr)
+        return 2
+    try:
+        for path in unpack(*map(Path, arguments)):
+            print(path, flush=True)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))
