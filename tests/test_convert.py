@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -192,18 +193,27 @@ def test_nothing_to_convert_is_said(net: nn.Module) -> None:
 
 
 class Weighted(nn.Conv2d):
-    pass
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight.abs(), self.bias)
+
+
+class Replaced(nn.Conv2d):
+    def __init__(self) -> None:
+        super().__init__(3, 3, 3)
+        self.forward = lambda x: x  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        (Weighted(3, 3, 3), "0.1 is a Weighted"),
-        (nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 3)), "0.1 is a ParametrizedConv2d"),
-        (nn.utils.spectral_norm(nn.Conv2d(3, 3, 3)), "0.1"),
-        (SHConv2d(3, 3, 3), "0.1 is a SHConv2d"),
-        (nn.ConvTranspose2d(3, 3, 3), "0.1 is a ConvTranspose2d"),
-        (nn.LazyConv2d(3, 3), "0.1 is a LazyConv2d"),
+        (Weighted(3, 3, 3), "0.1 is a Weighted, an nn.Conv2d with a forward of its own"),
+        (Replaced(), "0.1 is a Replaced whose forward was replaced"),
+        (nn.utils.parametrizations.weight_norm(Weighted(3, 3, 3)), "0.1 is a ParametrizedWeighted"),
+        (nn.ConvTranspose2d(3, 3, 3), "0.1 is a ConvTranspose2d, not an nn.Conv2d"),
+        (nn.LazyConv2d(3, 3), "0.1 is a LazyConv2d, lazy: run the network once"),
+        (torch.jit.trace(nn.Conv2d(3, 3, 3), torch.rand(1, 3, 5, 5)), "0.1 is a .*scripted"),
+        (torch.ao.nn.quantized.Conv2d(3, 3, 3), "0.1 is a Conv2d, not an nn.Conv2d"),
+        (timm.layers.CondConv2d(3, 3, 3), "0.1 is a CondConv2d"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
@@ -219,3 +229,48 @@ def test_what_is_no_plain_conv2d_is_refused_by_name_and_nothing_is_changed(modul
 def test_an_unknown_start_is_refused() -> None:
     with pytest.raises(InputError, match=r'"identity" or "random".*\'zero\''):
         to_shc(nn.Conv2d(3, 3, 3), start="zero")  # type: ignore[arg-type]
+
+
+def test_a_scripted_network_is_refused() -> None:
+    scripted = torch.jit.trace(nn.Sequential(nn.Conv2d(3, 3, 3)), torch.rand(1, 3, 5, 5))
+    with pytest.raises(InputError, match="scripted: convert before scripting"):
+        to_shc(scripted)
+
+
+def test_what_is_shc_already_stays_as_it_is() -> None:
+    net = to_shc(nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 5)))
+    converted = to_shc(net, where=lambda _, module: isinstance(module, nn.Conv2d))
+    assert [layer.kernel_size for layer in shc_layers(converted)] == [(3, 3), (5, 5)]
+    assert torch.equal(converted[0].weight, net[0].weight)
+
+
+def test_a_subclass_that_computes_what_conv2d_does_is_converted_and_hooks_still_run(x: Tensor) -> None:
+    class Named(nn.Conv2d):
+        pass
+
+    net, calls = nn.Sequential(Named(3, 3, 3)).double(), []
+    net[0].register_forward_hook(lambda *_: calls.append(1))
+    converted = to_shc(net)
+    torch.testing.assert_close(converted(x), net(x), rtol=1e-12, atol=1e-12)
+    assert len(calls) == 2
+
+
+def test_the_new_layers_take_options() -> None:
+    net = to_shc(nested(), statistics=("mean", "max"), map_groups=2, hidden_features=3)
+    for layer in shc_layers(net):
+        assert layer.hyper.statistics == ("mean", "max")
+        assert layer.hyper.output.weight.shape == (2 * 9, 3)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softplus", "identity+1", torch.exp], ids=str)
+@pytest.mark.parametrize("map_groups", [1, 2])
+def test_the_identity_start_makes_up_for_any_activation(activation: Any, map_groups: int, x: Tensor) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 6, 3, groups=2)).double()
+    net = to_shc(net, where="1", activation=activation, map_groups=map_groups)
+    torch.testing.assert_close(net(x), to_shc(net, where="0", activation=activation)(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", [torch.tanh, lambda z: z.flatten(1).cumsum(1).add(1).view_as(z).sub(2)])
+def test_an_activation_without_a_resting_level_has_no_identity_start(activation: Any) -> None:
+    with pytest.raises(InputError, match="one positive number at zero"):
+        to_shc(nested(), activation=activation)

@@ -34,7 +34,23 @@ CASES: list[dict[str, Any]] = [
     {"statistics": ("std",), "padding": 1},
     {"statistics": ("std", "mean"), "padding": 1},
     {"hidden_features": 5, "eps": 0.3},
+    {"statistics": ("max", "kurtosis", "mean"), "padding": 1},
+    {"statistics": ("skew", "min", "std"), "groups": 2},
+    {"activation": "softplus", "stride": 2},
+    {"activation": "identity+1", "gain": 0.7},
+    {"activation": torch.tanh, "statistics": ("std", "max")},
+    {"map_groups": 2, "padding": 1},
+    {"map_groups": 4, "groups": 2, "stride": 2},
+    {"map_groups": 2, "groups": 4, "bias": False},
+    {"map_groups": 4, "groups": 4, "padding": "same", "gain": 2.0},
+    {"groups": 4, "padding": 1},
 ]
+ACTIVATIONS: dict[Any, Any] = {
+    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+    "softplus": lambda z: np.log1p(np.exp(z)),
+    "identity+1": lambda z: 1 + z,
+    torch.tanh: np.tanh,
+}
 
 
 def make(dtype: torch.dtype = torch.float64, **arguments: Any) -> SHConv2d:
@@ -50,17 +66,26 @@ def images(N: int = 3, D: int = 4, dtype: torch.dtype = torch.float64) -> Tensor
 
 def filter_map_by_hand(layer: SHConv2d, X: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """M of one image X (D, H, W)."""
-    W1, b1, W2, b2 = (tensor.detach().numpy() for tensor in layer.hyper.parameters())
+    hyper = layer.hyper
+    W1, b1, W2, b2 = (tensor.detach().numpy() for tensor in hyper.parameters())
     mu = X.sum((1, 2)) / X[0].size
-    sigma = np.sqrt(((X - mu[:, None, None]) ** 2).sum((1, 2)) / X[0].size + layer.hyper.eps)
-    s = np.concatenate([{"mean": mu, "std": sigma}[name] for name in layer.hyper.statistics])
+    sigma = np.sqrt(((X - mu[:, None, None]) ** 2).sum((1, 2)) / X[0].size + hyper.eps)
+    z = (X - mu[:, None, None]) / sigma[:, None, None]
+    moments = {"skew": (z**3).sum((1, 2)) / X[0].size, "kurtosis": (z**4).sum((1, 2)) / X[0].size}
+    values = {"mean": mu, "std": sigma, "max": X.max((1, 2)), "min": X.min((1, 2)), **moments}
+    s = np.concatenate([values[name] for name in hyper.statistics])
     logits = W2 @ np.maximum(W1 @ s + b1, 0) + b2
-    return 1 / (1 + np.exp(-logits.reshape(layer.kernel_size)))
+    size = layer.kernel_size if hyper.map_groups == 1 else (hyper.map_groups, *layer.kernel_size)
+    M: np.ndarray[Any, Any] = ACTIVATIONS[hyper.activation](logits.reshape(size))
+    return M if hyper.gain is None else M * float(hyper.gain)
 
 
 def output_by_hand(layer: SHConv2d, X: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Y of one image: every output the sum over its own kernel's taps."""
-    H = layer.weight.detach().numpy() * filter_map_by_hand(layer, X)
+    H, M = layer.weight.detach().numpy().copy(), filter_map_by_hand(layer, X)
+    for c, d in np.ndindex(*H.shape[:2]):  # M itself, or that of the input channel's group
+        number = c // (layer.out_channels // layer.groups) * H.shape[1] + d
+        H[c, d] *= M if M.ndim == 2 else M[number * len(M) // layer.in_channels]
     taps, stride, dilation = layer.kernel_size, layer.stride, layer.dilation
     if layer.padding == "same":
         total = [dilation[a] * (taps[a] - 1) for a in (0, 1)]
@@ -118,7 +143,17 @@ def test_sigma_is_the_population_standard_deviation_with_eps_under_the_root() ->
 # gradients
 
 
-@pytest.mark.parametrize("arguments", [{}, {"groups": 2, "stride": 2}, {"padding": 1, "padding_mode": "reflect"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"groups": 2, "stride": 2},
+        {"padding": 1, "padding_mode": "reflect"},
+        {"statistics": ("max", "skew", "kurtosis"), "activation": "softplus"},
+        {"map_groups": 2, "gain": 2.0},
+        {"map_groups": 2, "groups": 2},
+    ],
+)
 def test_gradcheck_passes_for_input_and_every_parameter(arguments: dict[str, Any]) -> None:
     layer = make(in_channels=2, out_channels=2, kernel_size=2, **arguments)
     x = torch.randn(2, 2, 4, 3, dtype=torch.float64, requires_grad=True)
@@ -268,6 +303,11 @@ def test_a_map_of_one_half_makes_it_half_a_convolution() -> None:
         ({"statistics": ()}, r"statistics.*\(\)"),
         ({"statistics": ("mean", "mean")}, "each once"),
         ({"statistics": ("median",)}, "median"),
+        ({"statistics": (torch.sum, torch.sum)}, "each once"),
+        ({"activation": "relu"}, r"activation must be sigmoid, softplus, identity\+1 or a function, got 'relu'"),
+        ({"map_groups": 3}, "map_groups must divide the 4 input channels.*got 3"),
+        ({"map_groups": 0}, "map_groups.*got 0"),
+        ({"in_channels": 12, "out_channels": 12, "map_groups": 3, "groups": 2}, "groups=2 or be a multiple.*got 3"),
         ({"statistics": "mean"}, "'mean'"),
         ({"hidden_features": 0}, "hidden_features.*0"),
         ({"eps": -1.0}, "eps.*-1"),
@@ -282,3 +322,76 @@ def test_arguments_it_cannot_use_are_named(arguments: dict[str, Any], said: str)
 def test_an_input_of_another_shape_is_refused_with_both_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"\(N, 4, H, W\).*" + ", ".join(map(str, shape[-3:]))):
         make()(torch.zeros(shape, dtype=torch.float64))
+
+
+# for studies
+
+
+def test_a_statistic_may_be_any_function_of_the_input() -> None:
+    def energy(x: Tensor) -> Tensor:
+        return x.square().mean((2, 3))
+
+    layer, x = make(statistics=("mean", energy), padding=1), images()
+    s = torch.cat([x.mean((2, 3)), energy(x)], 1)
+    torch.testing.assert_close(layer.filter_map(x), layer.hyper.maps(s))
+    assert channel_statistics(x.bfloat16(), (energy,)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("wrong", [lambda x: x.mean((1, 2, 3)), lambda x: x.flatten(2)])
+def test_a_statistic_of_another_shape_is_refused(wrong: Any) -> None:
+    with pytest.raises(InputError, match=r"to \(N, D\) = \(3, 4\), got"):
+        make(statistics=(wrong,))(images())
+
+
+def test_an_activation_may_look_at_a_whole_map_but_keeps_its_shape() -> None:
+    layer = make(activation=lambda z: z.flatten(-2).softmax(-1).view_as(z))
+    torch.testing.assert_close(layer.filter_map(images()).sum((1, 2)), torch.ones(3, dtype=torch.float64))
+    with pytest.raises(InputError, match=r"keeps the shape \(3, 3, 3\).*got \(3, 3\)"):
+        make(activation=lambda z: z.sum(-1))(images())
+
+
+def test_any_module_can_take_the_hypernetworks_place() -> None:
+    class Constant(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.new_full((len(x), 3, 3), 0.25)
+
+    layer, x = make(padding=1), images()
+    layer.hyper = Constant()
+    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight / 4, layer.bias, padding=1))
+
+
+def test_as_many_map_groups_with_one_map_compute_what_one_map_computes() -> None:
+    one, four = make(padding=1), make(padding=1, map_groups=4)
+    state = one.state_dict()
+    for key in ("hyper.output.weight", "hyper.output.bias"):
+        state[key] = torch.cat([state[key]] * 4)
+    four.load_state_dict(state)
+    x = images()
+    assert four.filter_map(x).shape == (3, 4, 3, 3)
+    torch.testing.assert_close(four(x), one(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"map_groups": 2}, {"statistics": ("max",)}, {"activation": "softplus"}], ids=str
+)
+def test_the_variants_compile_to_one_graph_and_serve_low_precision(arguments: dict[str, Any]) -> None:
+    layer, x = make(padding=1, **arguments), images()
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), layer(x))
+    low, x = make(torch.bfloat16, padding=1, **arguments), images(dtype=torch.bfloat16)
+    assert low.filter_map(x).dtype == torch.float32
+    assert low(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_depthwise_layer_in_float32_agrees_with_float64_forward_and_backward(multiplier: int, stride: int) -> None:
+    depthwise = {"in_channels": 24, "out_channels": 24 * multiplier, "groups": 24, "stride": stride, "padding": 1}
+    layer, x = make(torch.float32, **depthwise), images(D=24, dtype=torch.float32).requires_grad_()
+    exact, X = copy.deepcopy(layer).double(), x.detach().double().requires_grad_()
+    Y, expected = layer(x), exact(X)
+    torch.testing.assert_close(Y, expected.float(), rtol=1e-4, atol=1e-4)
+    dY = torch.randn_like(Y)
+    found = torch.autograd.grad(Y, [x, *layer.parameters()], dY)
+    right = torch.autograd.grad(expected, [X, *exact.parameters()], dY.double())
+    for gradient, of in zip(found, right, strict=True):
+        torch.testing.assert_close(gradient, of.float(), rtol=1e-3, atol=1e-3)

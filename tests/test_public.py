@@ -11,8 +11,12 @@ import shconv
 
 SIGNATURES: dict[str, str] = {
     "SHConv2d": "in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True, "
-    "padding_mode='zeros', device=None, dtype=None, *, hidden_features=None, eps=1e-05, statistics=('mean', 'std')",
-    "to_shc": "model, where=is_3x3, start='identity', inplace=False",
+    "padding_mode='zeros', device=None, dtype=None, *, hidden_features=None, eps=1e-05, statistics=('mean', 'std'), "
+    "activation='sigmoid', map_groups=1, gain=None",
+    "to_shc": "model, where=is_3x3, start='identity', inplace=False, *, check=None, options",
+    "to_vanilla": "model, images=None, inplace=False",
+    "load_vanilla": "model, state, start='identity'",
+    "conversion_report": "model, where=is_3x3",
     "is_3x3": "name, module",
     "gradient_route": "model, route, hypernetwork_weight=1.0",
     "frozen_kernels": "model, x",
@@ -66,7 +70,7 @@ def test_all_names_what_the_package_offers() -> None:
 
 
 def test_importing_it_imports_nothing_heavy() -> None:
-    heavy = ("triton", "matplotlib", "accelerate", "torchvision", "skimage", "scipy", "tyro", "rich", "jinja2")
+    heavy = ("triton", "matplotlib", "accelerate", "torchvision", "skimage", "scipy", "tyro", "rich", "jinja2", "timm")
     alone = "import torch, sys; before = set(sys.modules); import shconv; "
     command = alone + f"print(*[name for name in {heavy!r} if name in set(sys.modules) - before])"
     result = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from shconv import attacks, metrics, ops
-from shconv.convert import is_3x3, to_shc
+from shconv.conversion import conversion_report, is_3x3, load_vanilla, to_shc, to_vanilla
 from shconv.errors import InputError
 from shconv.layers import SHConv2d
 from shconv.models import create_model, list_models
@@ -19,15 +19,18 @@ __all__ = [
     "InputError",
     "SHConv2d",
     "attacks",
+    "conversion_report",
     "create_model",
     "frozen_kernels",
     "gradient_route",
     "is_3x3",
     "list_models",
+    "load_vanilla",
     "metrics",
     "ops",
     "record_filter_maps",
     "to_shc",
+    "to_vanilla",
 ]
 
 

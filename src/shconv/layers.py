@@ -7,32 +7,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shconv import variants
 from shconv.errors import InputError
 from shconv.ops import filtered_conv2d, hypernetwork
 from shconv.ops.geometry import IntOrPair
 from shconv.ops.statistics import channel_mean_variance
 from shconv.routes import Routes, scale_gradient
-
-Statistic = Literal["mean", "std"]
+from shconv.variants import Activation, Statistic
 
 
 def channel_statistics(x: Tensor, statistics: tuple[Statistic, ...] = ("mean", "std"), eps: float = 1e-5) -> Tensor:
     """[mu, sigma] of every channel over its image's pixels: x (N, D, H, W) -> (N, D * len(statistics)).
 
     sigma = sqrt(population variance + eps), which has a gradient on a constant channel too (eps is ours, not the
-    paper's). Computed in float32 at least.
+    paper's). Computed in float32 at least. For studies: "max", "min", "skew" and "kurtosis" (the mean of the third and
+    of the fourth power of (x - mu) / sigma), and functions (N, D, H, W) -> (N, D).
     """
     mu, sigma_squared = channel_mean_variance(x)  # (N, D) each
-    values = {"mean": mu, "std": (sigma_squared + eps).sqrt()}
-    return torch.cat([values[name] for name in statistics], dim=1)
+    sigma = (sigma_squared + eps).sqrt()
+    return torch.cat([variants.statistic(each, x, mu, sigma) for each in statistics], dim=1)
 
 
 class Hypernetwork(nn.Module):
     """T_theta: Linear - ReLU - Linear - sigmoid, from an image's channel statistics to its filter map (section 2.2).
 
-    D // 2 hidden neurons (at least 1) unless hidden_features says otherwise.
-    forward: (N, D, H, W) -> M (N, S_h, S_w) in (0, 1).
+    D // 2 hidden neurons (at least 1) unless hidden_features says otherwise. The other options are SHConv2d's.
+    forward: (N, D, H, W) -> M (N, S_h, S_w) in (0, 1); with map_groups G > 1 (N, G, S_h, S_w).
+
+    Any module from x to such maps can take its place: `layer.hyper = module`.
     """
+
+    gain: Tensor | None
 
     def __init__(
         self,
@@ -43,10 +48,14 @@ class Hypernetwork(nn.Module):
         statistics: tuple[Statistic, ...] = ("mean", "std"),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        activation: Activation = "sigmoid",
+        map_groups: int = 1,
+        gain: float | None = None,
     ) -> None:
         super().__init__()
-        if not statistics or len(set(statistics)) != len(statistics) or not set(statistics) <= {"mean", "std"}:
-            raise InputError(f'statistics must name "mean", "std" or both, each once, got {statistics!r}')
+        variants.check_statistics(statistics)
+        variants.check_activation(activation)
         if hidden_features is None:
             hidden_features = max(1, in_channels // 2)
         if hidden_features < 1:
@@ -54,40 +63,64 @@ class Hypernetwork(nn.Module):
         if eps < 0:
             raise InputError(f"eps must be at least 0, got {eps}")
         self.kernel_size, self.eps, self.statistics = kernel_size, eps, tuple(statistics)
+        self.activation, self.map_groups = activation, map_groups
+        self.map_size = kernel_size if map_groups == 1 else (map_groups, *kernel_size)
+        self._is_the_papers = activation == "sigmoid" and all(each in ("mean", "std") for each in statistics)
+        taps = kernel_size[0] * kernel_size[1]
         self.hidden = nn.Linear(len(statistics) * in_channels, hidden_features, device=device, dtype=dtype)
-        self.output = nn.Linear(hidden_features, kernel_size[0] * kernel_size[1], device=device, dtype=dtype)
+        self.output = nn.Linear(hidden_features, map_groups * taps, device=device, dtype=dtype)
+        self.register_buffer("gain", None if gain is None else torch.tensor(float(gain), device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        if hypernetwork.fused(x):  # what stands below, in one op
-            M = hypernetwork.filter_map(x, self.hidden, self.output, self.statistics, self.eps)
-            return M.view(-1, *self.kernel_size)
+        if self._is_the_papers and hypernetwork.fused(x):  # what stands below, in one op
+            M = hypernetwork.filter_map(x, self.hidden, self.output, self.statistics, self.eps)  # type: ignore[arg-type]
+            return self._scaled(M.view(-1, *self.map_size))
         with torch.autocast(x.device.type, enabled=False):
-            s = channel_statistics(x, self.statistics, self.eps)
-            hidden = F.relu(_linear(self.hidden, s))
-            M = torch.sigmoid(_linear(self.output, hidden))
-        return M.view(-1, *self.kernel_size)
+            return self.maps(channel_statistics(x, self.statistics, self.eps))
+
+    def maps(self, s: Tensor) -> Tensor:
+        """T(s) for statistics s (N, D * len(statistics))."""
+        z = _linear(self.output, F.relu(_linear(self.hidden, s)))
+        return self._scaled(variants.activate(self.activation, z.view(-1, *self.map_size)))
+
+    def _scaled(self, M: Tensor) -> Tensor:
+        return M if self.gain is None else M * self.gain.to(M.dtype)
 
     def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, statistics={self.statistics}, eps={self.eps}"
+        paper = f"kernel_size={self.kernel_size}, statistics={self.statistics}, eps={self.eps}"
+        other = {"activation": "sigmoid", "map_groups": 1}
+        changed = [f"{name}={getattr(self, name)}" for name, usual in other.items() if getattr(self, name) != usual]
+        return ", ".join([paper, *changed])
 
 
 class SHConv2d(nn.Conv2d):
     """Statistical Hyper-Convolution: a Conv2d whose kernel is filtered, image by image, by its input's statistics.
 
-    Takes nn.Conv2d's arguments and loads its weights (only `hyper.*` is missing). The statistics are those of the
-    layer's input before padding; with groups they still run over all input channels and there is one map. An image's
-    output does not depend on the other images of its batch.
+    Takes nn.Conv2d's arguments, then those below, and loads its weights (only `hyper.*` is missing). The statistics are
+    those of the layer's input before padding; with groups they still run over all input channels and there is one map.
+    An image's output does not depend on the other images of its batch.
 
-    Args (beyond nn.Conv2d's):
+    Args:
         hidden_features: neurons in the hypernetwork's hidden layer; the paper's in_channels // 2, at least 1, if None.
         eps: added to the variance before the square root.
-        statistics: what the hypernetwork sees; ("mean", "std") in the paper, one alone for ablations.
+        statistics: what the hypernetwork sees; ("mean", "std") in the paper, one alone for ablations, others for
+            studies (see channel_statistics).
+        activation: what makes the map of the last layer z: "sigmoid" in the paper, "softplus", "identity+1" (1 + z), or
+            a function of z that keeps its shape.
+        map_groups: G maps, each for D / G neighbouring input channels; 1 in the paper. Costs G filtered convolutions.
+        gain: the map's scale, M = gain * activation(z), a buffer and not learnt; none in the paper. An identity start
+            needs it where the weight cannot be doubled.
 
     Attributes:
         hyper: the hypernetwork T; its parameters take part in the optimiser's weight decay like any other.
+        vanilla_class: what shconv.to_vanilla makes of the layer.
+
+    Sub-classes may override `kernel()`, what the map filters, and `padded(x)`.
 
     Shapes: (N, in_channels, H, W) or (in_channels, H, W) -> (N, out_channels, H', W') or (out_channels, H', W').
     """
+
+    vanilla_class: type[nn.Conv2d] = nn.Conv2d
 
     def __init__(
         self,
@@ -106,13 +139,22 @@ class SHConv2d(nn.Conv2d):
         hidden_features: int | None = None,
         eps: float = 1e-5,
         statistics: tuple[Statistic, ...] = ("mean", "std"),
+        activation: Activation = "sigmoid",
+        map_groups: int = 1,
+        gain: float | None = None,
     ) -> None:
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, **place
         )
+        options = {"hidden_features": hidden_features, "eps": eps, "statistics": statistics}
+        self.add_hypernetwork(**options, activation=activation, map_groups=map_groups, gain=gain, **place)
+
+    def add_hypernetwork(self, map_groups: int = 1, **options: Any) -> None:
+        """Give a layer that is a convolution so far its hypernetwork; options as in Hypernetwork."""
+        variants.check_map_groups(map_groups, self.in_channels, self.groups)
         size = (self.kernel_size[0], self.kernel_size[1])
-        self.hyper = Hypernetwork(in_channels, size, hidden_features, eps, statistics, **place)
+        self.hyper = Hypernetwork(self.in_channels, size, map_groups=map_groups, **options)
         self.routes = Routes()
 
     def filter_map(self, x: Tensor) -> Tensor:
@@ -130,13 +172,21 @@ class SHConv2d(nn.Conv2d):
         M = self.filter_map(scale_gradient(x, routes.hypernetwork)) if routes.frozen is None else routes.frozen(x)
         if routes.recorder is not None:
             routes.recorder(M.detach())
-        X = scale_gradient(x, routes.convolution)
-        padding: Any = self.padding
-        if self.padding_mode != "zeros":
-            X, padding = F.pad(X, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
+        X, padding = self.padded(scale_gradient(x, routes.convolution))
         stride: Any = self.stride
         dilation: Any = self.dilation
-        return filtered_conv2d(X, self.weight, M, self.bias, stride, padding, dilation, self.groups)
+        convolve = filtered_conv2d if M.dim() == 3 else variants.filtered_by_groups
+        return convolve(X, self.kernel(), M, self.bias, stride, padding, dilation, self.groups)
+
+    def kernel(self) -> Tensor:
+        """What the map filters (C, D / groups, S_h, S_w): the weight, or in sub-classes what they make of it."""
+        return self.weight
+
+    def padded(self, x: Tensor) -> tuple[Tensor, Any]:
+        """x, padded where filtered_conv2d cannot do it, and the padding that is left to do."""
+        if self.padding_mode != "zeros":
+            return F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
+        return x, self.padding
 
 
 def _linear(layer: nn.Linear, s: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from shconv.convert import is_3x3, to_shc
+from shconv.conversion import is_3x3, to_shc
 from shconv.errors import InputError
 from shconv.models.normalize import Normalization
 from shconv.models.plain import Plain10

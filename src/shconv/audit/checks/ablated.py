@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shconv.audit.checks.side import Batch
@@ -29,14 +28,16 @@ def layer_means(model: nn.Module, batches: Iterator[Batch]) -> dict[str, Means]:
     sums: dict[str, Means] = {}
     counts = dict.fromkeys(shc_layers(model), 0)
 
-    def add(name: str, hyper: Hypernetwork, x: Tensor) -> None:
-        s = channel_statistics(x, hyper.statistics, hyper.eps)
-        now = Means(transformed(hyper, s).sum(0), s.sum(0))
+    def add(name: str, hyper: nn.Module, x: Tensor, M: Tensor) -> None:
+        s = x.new_zeros(len(x), 0)  # of another module in the hypernetwork's place
+        if isinstance(hyper, Hypernetwork):
+            s = channel_statistics(x, hyper.statistics, hyper.eps)
+        now = Means(M.sum(0), s.sum(0))
         sums[name] = Means(*(a + b for a, b in zip(sums[name], now, strict=True))) if name in sums else now
         counts[name] += len(x)
 
     hooks = [
-        layer.hyper.register_forward_pre_hook(lambda hyper, inputs, name=name: add(name, hyper, inputs[0]))
+        layer.hyper.register_forward_hook(lambda hyper, inputs, M, name=name: add(name, hyper, inputs[0], M))
         for name, layer in shc_layers(model).items()
     ]
     try:
@@ -46,12 +47,6 @@ def layer_means(model: nn.Module, batches: Iterator[Batch]) -> dict[str, Means]:
         for hook in hooks:
             hook.remove()
     return {name: Means(*(total / counts[name] for total in each)) for name, each in sums.items()}
-
-
-def transformed(hyper: Hypernetwork, s: Tensor) -> Tensor:
-    """T(s): statistics (N, D * len(statistics)) -> M (N, S_h, S_w)."""
-    M: Tensor = torch.sigmoid(hyper.output(F.relu(hyper.hidden(s))))
-    return M.view(-1, *hyper.kernel_size)
 
 
 @contextmanager
@@ -73,7 +68,7 @@ def only(model: nn.Module, statistic: str, means: Mapping[str, Means]) -> Iterat
         def maps(x: Tensor) -> Tensor:
             s = channel_statistics(x, hyper.statistics, hyper.eps).unflatten(1, (len(hyper.statistics), -1))
             own = torch.tensor([name == statistic for name in hyper.statistics], device=x.device)
-            return transformed(hyper, torch.where(own[:, None], s, held.view(s.shape[1:])).flatten(1))
+            return hyper.maps(torch.where(own[:, None], s, held.view(s.shape[1:])).flatten(1))
 
         return maps
 

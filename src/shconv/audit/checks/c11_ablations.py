@@ -101,7 +101,7 @@ def _ablations(audit: Audit, batch: Batch, means: dict[str, Means]) -> Iterator[
     if audit.twin is not None:
         yield TWIN, (audit.twin.model, nullcontext())
     yield "M constant", (model, constant_maps(network, means))
-    if all(len(layer.hyper.statistics) == 2 for layer in shc_layers(network).values()):
+    if all(getattr(layer.hyper, "statistics", ()) == ("mean", "std") for layer in shc_layers(network).values()):
         for name in SHARED:
             yield name, (model, only(network, name.split()[0], means))
     if len(batch.x) > 1:

@@ -1,0 +1,90 @@
+"""Any network -> its SHC counterpart: the chosen convolutions become SHC layers, everything else stays as it is."""
+
+import copy
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from shconv.conversion.check import Check, refuse_a_difference
+from shconv.conversion.layers import reason_against, to_layer
+from shconv.conversion.start import start_at_identity
+from shconv.conversion.where import Where, is_3x3, pick
+from shconv.errors import InputError
+from shconv.layers import SHConv2d
+
+Start = Literal["identity", "random"]
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+def to_shc(
+    model: ModelT,
+    where: Where = is_3x3,
+    start: Start = "identity",
+    inplace: bool = False,
+    *,
+    check: Tensor | tuple[Any, ...] | None = None,
+    **options: Any,
+) -> ModelT:
+    """Replace the convolutions that where= picks by SHC layers with the same weights.
+
+    Args:
+        model: any network; left untouched unless inplace.
+        where: a predicate (name, module) -> bool, a kernel (5 or (3, 1)), a name, a pattern ("layer1.*"), or a list of
+            these; by default every 3x3.
+        start: "identity": the hypernetwork's last layer is zero, so M = 0.5 exactly, and the weight is doubled, so that
+            the network computes what it did. Where the kernel is computed (parametrisations, weight norm, weight
+            standardisation), or a module that is not converted shares the weight, the map has a gain of 2 instead.
+            "random": the hypernetwork starts at PyTorch's default (M near 0.5), the weight stays.
+        inplace: convert model itself; not possible where the model is itself a convolution.
+        check: an example input, or a tuple of inputs: the converted network is run on it, and refused where something
+            reads a converted weight past its layer or, after an identity start, computes other outputs.
+        options: of the new layers, as in SHConv2d: hidden_features, eps, statistics, activation, map_groups.
+
+    Returns:
+        The converted network, in the same mode, on the same device. Hooks, parametrisations and ties are kept.
+        `shconv.conversion_report` says what was converted and what not, `shconv.to_vanilla` goes back.
+
+    Raises:
+        InputError: nothing was picked; something picked cannot be converted (a scripted, lazy or quantised module, a
+            class with a forward of its own), with its name and the reason; the check failed.
+    """
+    if start not in ("identity", "random"):
+        raise InputError(f'start must be "identity" or "random", got {start!r}')
+    if inplace and isinstance(model, nn.Conv2d):
+        raise InputError(
+            "a convolution by itself cannot be replaced in place; leave out inplace and take what is returned"
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(f"the model is {reason_against(model)}")
+    if inplace and check is not None:  # on a copy, so that the model stays whole where it is refused
+        to_shc(model, where, start, check=check, **options)
+    before = Check.of(model, check) if check is not None and not inplace else None
+    if not inplace:
+        model = copy.deepcopy(model)
+    picked = {module: name for module, name in pick(model, where).items() if not isinstance(module, SHConv2d)}
+    if not picked:
+        raise InputError(f"where= picked no module of {type(model).__name__}: nothing to convert")
+    for module, name in picked.items():
+        if reason := reason_against(module):
+            raise InputError(f"{name or 'the model'} is {reason}: it cannot be converted")
+    elsewhere = {id(p) for m in model.modules() if m not in picked for p in m.parameters(recurse=False)}
+    layers: dict[nn.Module, nn.Module] = {
+        conv: to_layer(cast(nn.Conv2d, conv), id(conv._parameters.get("weight")) in elsewhere, **options)
+        for conv in picked
+    }
+    if start == "identity":
+        start_at_identity(cast(SHConv2d, layer) for layer in layers.values())
+    converted = swap(model, layers)
+    if before is not None:
+        refuse_a_difference(before, converted, {picked[conv]: layers[conv] for conv in picked}, start == "identity")
+    return cast(ModelT, converted)
+
+
+def swap(model: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Put new modules in the place of old ones, under every name they have; the model, or what stands for itself."""
+    for path, child in list(model.named_modules(remove_duplicate=False)):
+        if child in new and path:
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, new[child])
+    return new.get(model, model)

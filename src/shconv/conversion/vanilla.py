@@ -1,0 +1,123 @@
+"""Back to a vanilla network, and vanilla weights into an SHC network."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from shconv.conversion.convert import Start, swap
+from shconv.conversion.layers import to_convolution
+from shconv.conversion.start import resting_level, start_at_identity
+from shconv.errors import InputError
+from shconv.layers import SHConv2d
+from shconv.routes import eval_mode
+from shconv.variants import maps_by_sub_kernel
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+@torch.no_grad()
+def to_vanilla(model: ModelT, images: Tensor | None = None, inplace: bool = False) -> ModelT:
+    """Replace every SHC layer by a convolution of the class it was converted from, filtered by one constant map.
+
+    Args:
+        model: a network with SHC layers; left untouched unless inplace.
+        images: (N, D, H, W). Each layer's constant is the mean of its maps over them, in eval mode: what is left of a
+            trained network when its kernels no longer depend on the image. None: the map at rest, 1/2 with the sigmoid,
+            which undoes an identity start exactly and forgets what the hypernetworks have learnt.
+        inplace: convert model itself; not possible where the model is itself an SHC layer.
+
+    Raises:
+        InputError: no SHC layer; images that do not reach a layer; a kernel that is computed, or shared by layers with
+            different mean maps, and so cannot take a map in.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, SHConv2d)}
+    if not layers:
+        raise InputError(f"{type(model).__name__} has no SHC layer: nothing to undo")
+    if inplace and isinstance(model, SHConv2d):
+        raise InputError("a layer by itself cannot be replaced in place; leave out inplace and take what is returned")
+    maps = _mean_maps(model, layers, images) if images is not None else _resting_maps(layers)
+    if not inplace:
+        model = copy.deepcopy(model)
+        layers = {name: cast(SHConv2d, model.get_submodule(name)) for name in layers}
+    _check_foldable(model, layers, maps)
+    folded: set[Tensor] = set()
+    for name, layer in layers.items():
+        M = maps[name]
+        if (M == 1).all() or layer._parameters.get("weight") in folded:
+            continue
+        layer.weight.mul_(maps_by_sub_kernel(M, layer.weight, layer.groups).to(layer.weight))
+        folded.add(layer.weight)
+    return cast(ModelT, swap(model, {layer: to_convolution(layer) for layer in layers.values()}))
+
+
+def load_vanilla(model: nn.Module, state: Mapping[str, Tensor], start: Start = "identity") -> None:
+    """Load a vanilla network's weights into an SHC network of the same module names: timm's or torchvision's ResNet-18
+    into create_model("resnet18_shc"), say.
+
+    Args:
+        state: the vanilla state_dict; only hypernetworks may be missing in it.
+        start: "identity": the hypernetworks start as in to_shc, so that the network computes what the vanilla one did.
+            "random": the weights are taken as they are and the hypernetworks stay.
+
+    Raises:
+        InputError: keys that are missing or too many, or shapes that do not fit; nothing is loaded then.
+    """
+    if start not in ("identity", "random"):
+        raise InputError(f'start must be "identity" or "random", got {start!r}')
+    own = model.state_dict()
+    missing = [key for key in own if key not in state and ".hyper." not in f".{key}"]
+    unexpected = [key for key in state if key not in own]
+    others = [key for key in state if key in own and state[key].shape != own[key].shape]
+    for keys, what in ((missing, "missing"), (unexpected, "unexpected"), (others, "of another shape")):
+        if keys:
+            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+            raise InputError(f"these weights do not fit {type(model).__name__}, {what}: {', '.join(keys[:5])}{more}")
+    model.load_state_dict(state, strict=False)
+    if start == "identity":
+        start_at_identity(module for module in model.modules() if isinstance(module, SHConv2d))
+
+
+def _resting_maps(layers: Mapping[str, SHConv2d]) -> dict[str, Tensor]:
+    return {name: torch.full(layer.kernel_size, resting_level(layer)) for name, layer in layers.items()}
+
+
+def _mean_maps(model: nn.Module, layers: Mapping[str, SHConv2d], images: Tensor) -> dict[str, Tensor]:
+    """By layer, its maps' mean over the images and, where it is called more than once, the calls."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in layers}
+    with _listening(layers, seen), eval_mode(model):
+        model(images)
+    if silent := [name for name, maps in seen.items() if not maps]:
+        raise InputError(f"the images do not reach {', '.join(silent)}: no map to put there")
+    return {name: torch.cat(maps).mean(0) for name, maps in seen.items()}
+
+
+@contextmanager
+def _listening(layers: Mapping[str, SHConv2d], seen: dict[str, list[Tensor]]) -> Iterator[None]:
+    handles = [
+        layer.hyper.register_forward_hook(lambda _, __, M, into=seen[name]: into.append(M))
+        for name, layer in layers.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_foldable(model: nn.Module, layers: Mapping[str, SHConv2d], maps: Mapping[str, Tensor]) -> None:
+    elsewhere = {p for m in model.modules() if not isinstance(m, SHConv2d) for p in m.parameters(recurse=False)}
+    first: dict[Tensor, Tensor] = {}
+    for name, layer in layers.items():
+        if (maps[name] == 1).all():
+            continue
+        weight = layer._parameters.get("weight")
+        if weight is None or type(layer).kernel is not SHConv2d.kernel:
+            raise InputError(f"the kernel of {name} is computed from its weight: it cannot take a map in")
+        if weight in elsewhere:
+            raise InputError(f"{name} shares its weight with a module that has no map: it cannot take a map in")
+        if not torch.equal(first.setdefault(weight, maps[name]), maps[name]):
+            raise InputError(f"{name} shares its weight with a layer of another mean map: it cannot take both in")
