@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-import torch
 from accelerate.state import AcceleratorState
+from together import colours
 from torch import Tensor, nn
 
 import shconv
 from shconv.data import ImageData
-from shconv.data.splits import MemorySplit
 from shconv.training import ModelConfig, Recipe
 
 
@@ -26,15 +25,6 @@ class ToyNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.drop(self.bn(self.conv(x)).relu().mean((2, 3))))
         return logits
-
-
-def colours(n: int, seed: int) -> MemorySplit:
-    """Class k is brighter in channel k."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % 3
-    images = torch.randint(0, 120, (n, 3, 8, 8), generator=generator)
-    images[torch.arange(n), labels] += 60
-    return MemorySplit(images.to(torch.uint8), labels, [str(i) for i in range(n)])
 
 
 @pytest.fixture(autouse=True)

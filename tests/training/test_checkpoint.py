@@ -15,7 +15,7 @@ from shconv.data import ImageData
 from shconv.errors import InputError
 from shconv.files import replace_file
 from shconv.training import ModelConfig, Recipe, load_checkpoint, save_checkpoint
-from shconv.training.checkpoint import check_same_run, load_state, run_record, save_state
+from shconv.training.checkpoint import check_same_run, run_record
 
 SLIM = ModelConfig("plain10_shc", 3, stem="small", width=2, normalize=((0.5,) * 3, (0.25,) * 3))
 
@@ -153,31 +153,6 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"old")]
     replace_file(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
-
-
-@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full")
-def test_a_disk_that_is_full_while_writing_raises_an_os_error(tmp_path: Path) -> None:
-    save_state(tmp_path, {"run": {}, "history": [], "learner": {"weight": torch.ones(3)}})
-    (tmp_path / "state.pt.tmp").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        save_state(tmp_path, {"run": {}, "history": [1], "learner": {"weight": torch.zeros(1000)}})
-    assert Path("/dev/full").is_char_device()
-    state = load_state(tmp_path)
-    assert state is not None
-    assert torch.equal(state["learner"]["weight"], torch.ones(3))
-
-
-def test_no_state_is_none_and_a_damaged_or_foreign_one_an_error(tmp_path: Path) -> None:
-    assert load_state(tmp_path) is None
-    save_state(tmp_path, {"run": {}, "history": [], "learner": {}})
-    whole = (tmp_path / "state.pt").read_bytes()
-    foreign = tmp_path / "foreign.pt"
-    torch.save({"epoch": 3}, foreign)
-    for content in (whole[: len(whole) // 2], b"", b"not a state", foreign.read_bytes()):
-        (tmp_path / "state.pt").write_bytes(content)
-        with pytest.raises(InputError, match=r"state.pt is damaged .*: remove it") as error:
-            load_state(tmp_path)
-        assert "\n" not in str(error.value)
 
 
 def test_runs_that_agree_may_share_a_folder(data: ImageData, config: ModelConfig, recipe: Recipe) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from shconv.data import Batch, ImageData
 from shconv.data.splits import MemorySplit
 from shconv.errors import InputError
-from shconv.training import Defence, ModelConfig, Recipe, load_checkpoint, loop, train
+from shconv.training import Defence, ModelConfig, Recipe, job, load_checkpoint, train
 from shconv.training.defences import FGSMRS, PGD, Ensemble, Plain, Source, Stability
 from shconv.training.defences.watch import collapse, pgd_accuracy
 
@@ -40,7 +40,7 @@ def outcome(folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
 
 def stop_before_batch(patch: pytest.MonkeyPatch, number: int) -> None:
     """KeyboardInterrupt in the place of that batch, counted over all epochs."""
-    original, count = loop.training_batches, iter(range(1000))
+    original, count = job.training_batches, iter(range(1000))
 
     class Stopping:
         def __init__(self, *args: Any, **settings: Any) -> None:
@@ -55,7 +55,7 @@ def stop_before_batch(patch: pytest.MonkeyPatch, number: int) -> None:
                     raise KeyboardInterrupt
                 yield batch
 
-    patch.setattr(loop, "training_batches", Stopping)
+    patch.setattr(job, "training_batches", Stopping)
 
 
 @pytest.mark.parametrize("name", DEFENCES)
@@ -280,7 +280,7 @@ def test_the_lines_of_an_epoch_show_the_attacked_accuracies_and_the_warning(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     falling = iter([0.5, 0.4, 0.1])
-    monkeypatch.setattr(loop, "pgd_accuracy", lambda *_: next(falling))
+    monkeypatch.setattr(job, "pgd_accuracy", lambda *_: next(falling))
     result = train(config, data, recipe, tmp_path, defence=FGSMRS(0.1))
     title, *lines = capsys.readouterr().err.splitlines()
     assert title.startswith("toy, seed 0, defence fgsm-rs, on toy: ")

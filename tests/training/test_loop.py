@@ -2,10 +2,9 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +14,11 @@ from torch import Tensor, nn
 from shconv.data import Batch, ImageData
 from shconv.data.splits import MemorySplit
 from shconv.errors import InputError
-from shconv.training import ModelConfig, Recipe, TrainingDiverged, correct_in, load_checkpoint, loop, train
+from shconv.training import Engine, ModelConfig, Recipe, TrainingDiverged, correct_in, job, load_checkpoint, train
+from shconv.training.defences import Step
 from shconv.training.loop import TrainingResult
 from shconv.training.schedule import learning_rate
+from shconv.training.state import load_state
 
 Build = Callable[..., nn.Module]
 TIMES = {"seconds": 0, "images_per_second": 0}
@@ -34,7 +35,7 @@ def outcome(result: TrainingResult) -> tuple[bytes, list[dict[str, Any]]]:
 def batches_of(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[Batch]:
     """The batches that the loop gets from now on; KeyboardInterrupt instead of number `stop_at`."""
     seen: list[Batch] = []
-    original = loop.training_batches
+    original = job.training_batches
 
     class Recorded:
         def __init__(self, *args: Any, **settings: Any) -> None:
@@ -43,14 +44,14 @@ def batches_of(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> l
         def __len__(self) -> int:
             return len(self.batches)
 
-        def __iter__(self) -> Iterator[Batch]:
+        def __iter__(self) -> Generator[Batch]:
             for batch in self.batches:
                 if len(seen) == stop_at:
                     raise KeyboardInterrupt
                 seen.append(batch)
                 yield batch
 
-    monkeypatch.setattr(loop, "training_batches", Recorded)
+    monkeypatch.setattr(job, "training_batches", Recorded)
     return seen
 
 
@@ -65,7 +66,8 @@ def test_the_folder_holds_the_network_its_record_and_a_line_an_epoch(
     tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
 ) -> None:
     result = train(config, data, recipe, tmp_path / "new" / "folder", seed=3, progress=False)
-    assert sorted(p.name for p in result.folder.iterdir()) == ["config.json", "log.jsonl", "model.safetensors"]
+    names = [".lock", "best", "config.json", "log.jsonl", "model.safetensors"]
+    assert sorted(p.name for p in result.folder.iterdir()) == names
     info = json.loads((result.folder / "config.json").read_text())
     assert info["model"] == json.loads(json.dumps(vars(config)))
     assert info["data"]["name"] == "toy"
@@ -157,9 +159,14 @@ def test_a_full_disk_at_any_write_leaves_a_training_that_can_be_continued(
     tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = replace(recipe, epochs=2)
-    whole = train(config, data, recipe, tmp_path / "whole", progress=False)
     original = os.replace
-    for write in range(7):  # state and log for each epoch, then log, network, record
+    written: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda old, new: [written.append(Path(new).name), original(old, new)])
+        whole = train(config, data, recipe, tmp_path / "whole", progress=False)
+    first = ["model.safetensors", "config.json", "state.pt", "log.jsonl"]  # the best checkpoint's two files first
+    assert written == [*first, "state.previous.pt", "state.pt", "log.jsonl", "log.jsonl", *first[:2]]
+    for write in range(len(written)):
         count = iter(range(100))
 
         def fail(old: Path, new: Path, count: Iterator[int] = count, write: int = write) -> None:
@@ -170,8 +177,9 @@ def test_a_full_disk_at_any_write_leaves_a_training_that_can_be_continued(
         folder = tmp_path / str(write)
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", fail)
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(OSError, match="No space left") as full:
                 train(config, data, recipe, folder, progress=False)
+        assert full.value.filename is not None
         assert not list(folder.glob("*.tmp"))
         assert outcome(train(config, data, recipe, folder, progress=False)) == outcome(whole)
 
@@ -217,7 +225,7 @@ def test_another_trainings_folder_is_refused(
     else:
         with pytest.raises(KeyboardInterrupt):
             train(config, data, recipe, tmp_path, progress=False, on_epoch=stop)
-    held = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    held = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
     with pytest.raises(InputError, match=r"recipe\.momentum = 0\.9, asked for is 0\.8"):
         train(config, data, replace(recipe, momentum=0.8), tmp_path)
     with pytest.raises(InputError, match="seed = 0, asked for is 1"):
@@ -226,7 +234,7 @@ def test_another_trainings_folder_is_refused(
         train(replace(config, width=7), data, recipe, tmp_path)
     with pytest.raises(InputError, match=r'data\.name = "toy", asked for is "other"'):
         train(config, replace(data, name="other"), recipe, tmp_path)
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == held
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == held
 
 
 def test_a_finished_training_without_its_log_is_an_error(
@@ -262,15 +270,32 @@ def test_divergence_stops_the_training_and_names_the_batch(
     assert stopped.value.index == seen[6].index.tolist()
     assert len(seen) == 7
     about = json.loads((tmp_path / "diverged.json").read_text())
-    assert about == {"epoch": 2, "step": 2, "loss": "nan", "index": seen[6].index.tolist()}
+    assert about == {"epoch": 2, "step": 2, "loss": "nan", "processes": [0], "index": seen[6].index.tolist()}
     assert not (tmp_path / "config.json").exists()
 
 
-def test_where_losses_are_read_late_the_first_bad_one_is_named(tmp_path: Path) -> None:
-    unread = [(s, torch.tensor(v), torch.tensor([s, 10 + s])) for s, v in enumerate([1.0, math.inf, math.nan, 1.0])]
-    assert loop._read_losses(unread[:1], 1, tmp_path) == 2.0
-    with pytest.raises(TrainingDiverged, match="the loss is inf at epoch 4, step 1, training images 1, 11 "):
-        loop._read_losses(unread, 4, tmp_path)
+def test_where_losses_are_read_late_the_first_bad_one_is_named(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = batches_of(monkeypatch)
+    monkeypatch.setattr(job.Job, "_is_look", lambda self, steps, last: steps == last)
+    losses = iter([1.0, math.inf, math.nan, 1.0])
+    original = Step.cross_entropy
+    monkeypatch.setattr(Step, "cross_entropy", lambda *args: original(*args) * 0 + next(losses))
+    with pytest.raises(TrainingDiverged, match="the loss is inf at epoch 1, step 1, training images") as stopped:
+        train(config, data, recipe, tmp_path, progress=False)
+    assert len(seen) == 4
+    assert stopped.value.index == seen[1].index.tolist()
+
+
+def test_a_loss_beyond_a_thousand_times_that_of_guessing_has_exploded(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([1000 * math.log(3) * share for share in (0.99, 1.01)])
+    original = Step.cross_entropy
+    monkeypatch.setattr(Step, "cross_entropy", lambda *args: original(*args) * 0 + next(losses))
+    with pytest.raises(TrainingDiverged, match=r"the loss is 1109.\d+ at epoch 1, step 1"):
+        train(config, data, recipe, tmp_path, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +315,7 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_written(
     assert not (tmp_path / "folder").exists()
 
 
-def test_other_bad_input_is_refused(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_bad_input_is_refused(tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file is a file; a folder is wanted"):
         train(config, data, recipe, tmp_path / "file")
@@ -300,9 +323,11 @@ def test_other_bad_input_is_refused(
         train(config, data, recipe, tmp_path, seed=-1)
     with pytest.raises(InputError, match="fp16 needs a CUDA device"):
         train(config, data, replace(recipe, precision="fp16"), tmp_path)
-    monkeypatch.setattr(loop, "Accelerator", lambda **_: SimpleNamespace(num_processes=2))
-    with pytest.raises(InputError, match="one process, this is one of 2"):
-        train(config, data, recipe, tmp_path)
+    with pytest.raises(InputError, match="a batch of 16 images cannot be divided among 1 processes with 17 micro-"):
+        train(config, data, recipe, tmp_path, engine=Engine(accumulation=17))
+    for name, value in (("accumulation", 0), ("save_steps", 0), ("keep_every", 0), ("save_minutes", -1.0)):
+        with pytest.raises(InputError, match=f"{name} is {value}"):
+            Engine(**{name: value})  # type: ignore[arg-type]
 
 
 def test_a_pair_sees_the_same_batches(
@@ -340,8 +365,8 @@ def test_on_a_gpu_every_precision_learns_and_can_be_continued(
         batches_of(patch, stop_at=14)
         with pytest.raises(KeyboardInterrupt):
             train(config, data, recipe, tmp_path, progress=False)
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert {t.device.type for t in state["learner"]["model"].values()} == {"cuda"}
+    state, problem = load_state(tmp_path)
+    assert (state is None, problem) == (False, None)
     result = train(config, data, recipe, tmp_path, progress=False)
     assert len(result.history) == 8
     assert result.test_accuracy > 0.95

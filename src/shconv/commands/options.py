@@ -1,7 +1,7 @@
 """Options that several sub-commands share. A TOML file can hold any of them; a run folder keeps the resolved ones."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,7 @@ import torch
 from shconv.data import ImageData, load_data
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
+from shconv.training import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +18,13 @@ class DataOptions:
     """Which images, and how they are read."""
 
     data: str = "demo"
-    """demo, cifar10, cifar10:PATH, folder:PATH (train/ and test/ or val/, a folder for each class) or imagenet:PATH."""
+    """demo, cifar10, cifar10:PATH, folder:PATH (train/ and test/ or val/, a folder for each class) or imagenet:PATH
+    (class folders, Parquet files or WebDataset tars)."""
     image_size: int | None = None
     """Side of the images as tested; by default that of small square images, else the paper's 256."""
     on_corrupt: Literal["error", "skip"] = "error"
-    """What to do about a file that is no image: stop and name it, or leave it out and count it."""
+    """What to do about a file that is no image: stop and name it, or leave it out and count it; that reads all files
+    at the start."""
     test_preset: Literal["paper", "imagenet"] = "paper"
     """Test preprocessing: the paper's distorting 299 -> 256, or the usual 256 -> 224; scaled to other sizes."""
     workers: int = 0
@@ -49,6 +52,30 @@ class DataOptions:
         if data.skipped:
             progress.say(f"{data.name}: {data.skipped:,} files that are no images were left out")
         return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How training is carried out; torchrun and accelerate launch start it in several processes."""
+
+    accumulation: int = 1
+    """Micro-batches to a step, for a batch that does not fit in memory; processes divide a batch by themselves."""
+    sync_batch_norm: bool = False
+    """Batch norm over the images of all processes: then any number of them trains as one does."""
+    compile: bool = False
+    """Train through torch.compile."""
+    save_minutes: float | None = 5.0
+    """Minutes between two stored states: what a killed training loses at most."""
+    save_steps: int | None = None
+    """The same in steps, in addition."""
+    keep_every: int | None = None
+    """Epochs between two checkpoints that are kept; the best one always is."""
+    tensorboard: bool = False
+    """Write curves for TensorBoard too, into the checkpoint folder."""
+
+    def engine(self) -> Engine:
+        """Raises InputError for options out of range."""
+        return Engine(**{field.name: getattr(self, field.name) for field in fields(Engine)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,4 +125,5 @@ def best_device() -> torch.device:
     """The accelerator that accelerate would take, else the CPU."""
     from accelerate import PartialState
 
-    return PartialState().device  # type: ignore[no-any-return]
+    # Without an accelerator, accelerate joins the processes of torchrun only where it is told that the CPU is meant.
+    return PartialState(cpu=not torch.accelerator.is_available()).device  # type: ignore[no-any-return]

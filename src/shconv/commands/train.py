@@ -7,16 +7,16 @@ from typing import Literal
 
 import torch
 
-from shconv.commands.options import DataOptions
+from shconv.commands.options import DataOptions, EngineOptions
 from shconv.commands.reproduce import model_config, recipe_for
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
-from shconv.experiments.run_folder import locked
+from shconv.experiments.team import Team
 from shconv.training import Defence, ModelConfig, Recipe, create_defence, train
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(DataOptions):
+class Train(DataOptions, EngineOptions):
     """Train one network; the folder holds its checkpoint, and the same command goes on where it stopped.
 
     --config FILE.toml: options by name from a file.
@@ -42,6 +42,8 @@ class Train(DataOptions):
     """In place of the recipe's."""
     learning_rate: float | None = None
     """In place of the recipe's."""
+    scale_learning_rate: bool = False
+    """Multiply the recipe's learning rate by batch_size over the recipe's own (Goyal et al. 2017)."""
     weight_decay: float | None = None
     """In place of the recipe's."""
     hyper_weight_decay: float | None = None
@@ -72,18 +74,22 @@ class Train(DataOptions):
         if self.width < 1:
             raise InputError(f"width must be at least 1, got {self.width}")
         self._recipe()
-        with torch.device("meta"):  # shapes without numbers: the same complaints, at once
-            ModelConfig(self.model, 3, width=self.width).build()
+        self.engine()
+        with torch.random.fork_rng(devices=[]):  # the thinnest of its name: the same complaints, at once
+            ModelConfig(self.model, 3, width=1).build()
 
     def run(self) -> None:
         self.check()
         defence = self._defence()
-        data = self.load(ExperimentProgress(), want_train=True)
+        team = Team.found()
+        data = self.load(ExperimentProgress(team.is_first), want_train=True)
         config = model_config(self.model, data, self.width, self.stem, self.normalize)
         trained = self.model if self.defence == "none" else f"{self.model}-{self.defence}"
         out = self.out or Path("runs/train") / f"{trained}-seed{self.seed}"
-        with locked(out):
-            result = train(config, data, self._recipe(), out, defence=defence, seed=self.seed, workers=self.workers)
+        settings = {"defence": defence, "engine": self.engine(), "seed": self.seed, "workers": self.workers}
+        result = train(config, data, self._recipe(), out, **settings)  # type: ignore[arg-type]
+        if not team.is_first:
+            return
         print(f"{self.model} on {data.name}: {result.test_accuracy:.2%} of {len(data.test):,} test images; {out}")
         if data.note:
             print(data.note)
@@ -92,6 +98,12 @@ class Train(DataOptions):
         recipe = recipe_for(self.recipe, self.epochs)
         names = ("batch_size", "learning_rate", "weight_decay", "hyper_weight_decay", "precision")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.scale_learning_rate and self.learning_rate is not None:
+            raise InputError(
+                "scale_learning_rate scales the recipe's learning rate: give it or learning_rate, not both"
+            )
+        if self.scale_learning_rate:
+            changes["learning_rate"] = recipe.learning_rate * (self.batch_size or recipe.batch_size) / recipe.batch_size
         return replace(recipe, channels_last=self.channels_last and recipe.channels_last, **changes)
 
     def _defence(self) -> Defence:

@@ -2,15 +2,20 @@
 
 from shconv.training.checkpoint import ModelConfig, load_checkpoint, save_checkpoint
 from shconv.training.defences import DEFENCES, Defence, create_defence
+from shconv.training.engine import Engine
+from shconv.training.epoch import TrainingDiverged
 from shconv.training.evaluate import correct_in
-from shconv.training.loop import TrainingDiverged, TrainingResult, train
+from shconv.training.loop import TrainingResult, train
 from shconv.training.recipe import RECIPES, Recipe, with_epochs
+from shconv.training.signals import Preempted
 
 __all__ = [
     "DEFENCES",
     "RECIPES",
     "Defence",
+    "Engine",
     "ModelConfig",
+    "Preempted",
     "Recipe",
     "TrainingDiverged",
     "TrainingResult",

@@ -1,8 +1,7 @@
-"""What a training leaves on disk, and back: model.safetensors + config.json when finished, state.pt on the way there.
+"""What a training leaves on disk, and back: model.safetensors + config.json.
 
 Every file is replaced in one step: a full disk or an interrupt leaves the file that was there before."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,11 +17,12 @@ from shconv.errors import InputError
 from shconv.files import replace_file, replace_json
 from shconv.models.normalize import Normalization
 from shconv.training.recipe import Recipe
+from shconv.training.state import STATE
 
 if TYPE_CHECKING:
     from shconv.data import ImageData
 
-MODEL, CONFIG, STATE = "model.safetensors", "config.json", "state.pt"
+MODEL, CONFIG = "model.safetensors", "config.json"
 
 
 @dataclass(frozen=True)
@@ -76,31 +76,8 @@ def first_difference(there: Any, here: Any, field: str = "") -> tuple[str, Any, 
     return next((found for name, a, b in pairs if (found := first_difference(a, b, name)) is not None), None)
 
 
-def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """All that is needed to continue, in one file."""
-    buffer = io.BytesIO()  # torch.save into a file turns a full disk into an unrelated error of its archive writer
-    torch.save(state, buffer)
-    replace_file(folder / STATE, buffer.getbuffer())
-
-
-def load_state(folder: Path) -> dict[str, Any] | None:
-    """The stored state, None where there is none. Raises InputError for a damaged file."""
-    path = folder / STATE
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if not state.keys() >= {"run", "history", "learner"}:
-            raise ValueError("it holds something else")
-    except OSError:
-        raise
-    except Exception as error:  # the archive reader and the unpickler raise anything
-        raise InputError(f"{path} is damaged ({_first_line(error)}): remove it to train from the start") from error
-    return state
-
-
 def save_checkpoint(folder: Path, model: nn.Module, record: Mapping[str, Any]) -> None:
-    """Writes model.safetensors, then config.json, which says that it is finished; then there is nothing to continue.
+    """Writes model.safetensors, then config.json, whose presence says that both are whole.
 
     `record` has run_record's fields and the result. Names carry no prefix of torch.compile or DistributedDataParallel.
     Tied tensors are stored once, their other names in the file's metadata, as `safetensors.torch.save_model` does it.
@@ -119,7 +96,6 @@ def save_checkpoint(folder: Path, model: nn.Module, record: Mapping[str, Any]) -
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / MODEL, safetensors.torch.save(tensors, metadata=tied))
     replace_json(folder / CONFIG, record)
-    (folder / STATE).unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelConfig, dict[str, Any]]:

@@ -1,22 +1,25 @@
 """A network together with what trains it: optimiser, mixed precision, device; and their state, to continue later."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from shconv.errors import InputError
 from shconv.ops import library
 from shconv.training.checkpoint import ModelConfig
+from shconv.training.engine import Engine
+from shconv.training.processes import Processes
 from shconv.training.recipe import Recipe
+from shconv.training.synchronized import synchronized
 
 
 @dataclass(frozen=True)
 class Learner:
     network: nn.Module  # as built: evaluated and stored
-    model: nn.Module  # what accelerate made of it (torch.compile, if it was told so), with the same parameters: trained
+    model: nn.Module  # compiled and wrapped, where asked for, around the same parameters: trained
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # passes everything through unless the precision is fp16
     device: torch.device
@@ -24,40 +27,50 @@ class Learner:
     layout: torch.memory_format
 
     @classmethod
-    def build(cls, config: ModelConfig, recipe: Recipe, accelerator: Accelerator) -> Self:
+    def build(cls, config: ModelConfig, recipe: Recipe, engine: Engine, processes: Processes) -> Self:
         """Random weights from torch's generator. Raises InputError where the device lacks the recipe's precision."""
-        device, dtype = accelerator.device, autocast_dtype(recipe, accelerator.device)
+        device, dtype = processes.device, autocast_dtype(recipe, processes.device)
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         network = config.build().to(device).to(memory_format=layout)
+        if engine.sync_batch_norm and processes.count > 1:
+            network = synchronized(network, device)
         groups = parameter_groups(network, recipe)
         optimizer = torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=recipe.nesterov)
         scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-        return cls(network, accelerator.prepare(network), optimizer, scaler, device, dtype, layout)
+        model = processes.accelerator.prepare(torch.compile(network) if engine.compile else network)
+        return cls(network, model, optimizer, scaler, device, dtype, layout)
 
     def images(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> float in [0, 1] on the device."""
         return pixels.to(self.device, non_blocking=True).float().div(255).contiguous(memory_format=self.layout)
 
+    def micro_batch(self, last: bool) -> AbstractContextManager[None]:
+        """Forward and backward pass of a micro-batch go in here: the processes' gradients are averaged in the last."""
+        wrapped = isinstance(self.model, nn.parallel.DistributedDataParallel)
+        return self.model.no_sync() if wrapped and not last else nullcontext()  # type: ignore[operator]
+
+    def step(self, learning_rate: float) -> None:
+        """One step of the optimiser along the gradients, which are gone afterwards."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+
     def state(self) -> dict[str, Any]:
-        """All that changes during training, torch's random state included."""
-        on_cuda = self.device.type == "cuda"
+        """All that changes during training. Random states are not among it: each step sets its own."""
         return {
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if on_cuda else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`, also from another device (then without its random state)."""
+        """The inverse of `state`, also from another device."""
         self.network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda" and state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
 
 
 def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

@@ -1,58 +1,39 @@
-"""Training, read from top to bottom: SGD over W and theta together, the state stored after every epoch.
+"""`train`: from a folder that may be empty, interrupted or finished to a finished one. The steps are in job.py.
 
-The outcome is a function of (configuration, data, recipe, defence, seed); on a CPU an interruption changes no bit."""
+The outcome is a function of (configuration, data, recipe, defence, seed); on a CPU an interruption changes no bit, and
+the number of processes only the rounding (and, unless it is synchronised, what a batch norm takes for its batch)."""
 
 import json
-import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
-from shconv.data import ImageData, ImageSplit, training_batches
-from shconv.data.loading import Batches
+from shconv.data import ImageData, ImageSplit
+from shconv.data.loading import naming_dead_workers
 from shconv.errors import InputError
-from shconv.files import replace_file, replace_json
+from shconv.training.board import check_tensorboard, open_board
 from shconv.training.checkpoint import (
     ModelConfig,
     check_same_run,
     load_checkpoint,
     load_info,
-    load_state,
     run_record,
     save_checkpoint,
-    save_state,
 )
-from shconv.training.defences import Defence, Plain, Step
-from shconv.training.defences.base import step_generator
-from shconv.training.defences.watch import collapse, pgd_accuracy
-from shconv.training.evaluate import correct_in
+from shconv.training.defences import Defence, Plain
+from shconv.training.engine import Engine
+from shconv.training.epoch import Sums
+from shconv.training.job import LOG, Job, Row
 from shconv.training.learner import Learner
+from shconv.training.processes import Processes, naming_the_lost
 from shconv.training.progress import TrainingProgress
 from shconv.training.recipe import Recipe
-from shconv.training.schedule import learning_rate
-
-LOG, DIVERGED = "log.jsonl", "diverged.json"
-LOOK_EVERY = 20  # steps between two looks at the losses where the device computes on its own: each look waits for it
-
-Row = dict[str, Any]  # one epoch, one line of log.jsonl
-
-
-class TrainingDiverged(RuntimeError):  # noqa: N818 (says what happened, as KeyboardInterrupt does)
-    """The loss was NaN or infinite at `step` (from 0) of `epoch` (from 1), on the training images `index`."""
-
-    def __init__(self, epoch: int, step: int, index: Sequence[int], loss: float) -> None:
-        few = ", ".join(str(i) for i in index[:5]) + (", ..." if len(index) > 5 else "")
-        super().__init__(
-            f"the loss is {loss} at epoch {epoch}, step {step}, training images {few} (all of them in {DIVERGED}); "
-            "try a lower learning rate, in another folder"
-        )
-        self.epoch, self.step, self.index, self.loss = epoch, step, list(index), loss
+from shconv.training.signals import stop_requests
+from shconv.training.state import State, load_state, remove_states
 
 
 @dataclass(frozen=True)
@@ -73,6 +54,7 @@ def train(
     folder: str | Path,
     *,
     defence: Defence | None = None,
+    engine: Engine | None = None,
     seed: int = 0,
     workers: int = 0,
     progress: bool = True,
@@ -80,9 +62,11 @@ def train(
 ) -> TrainingResult:
     """Train the network of `config` (section 3.2) and leave model.safetensors, config.json and log.jsonl in `folder`.
 
-    The folder decides where to begin: empty, at the start; interrupted, after its last whole epoch; finished, nothing
-    is trained and the stored result comes back. The device is the one accelerate finds. Torch's global random state
-    is left as it was.
+    The folder decides where to begin: empty, at the start; interrupted, after the last step whose state is stored;
+    finished, nothing is trained and the stored result comes back. Below it, best/ is the checkpoint of the best test
+    accuracy (chosen by test images: never a result) and, with engine.keep_every, epochN/ that of every N-th epoch. The
+    device is the one accelerate finds. Started in several processes (torchrun, accelerate launch), they divide each
+    batch among them; they must share the folder. Torch's global random state is left as it was.
 
     Args:
         config: the network to build.
@@ -90,127 +74,109 @@ def train(
         recipe: one of RECIPES or your own.
         folder: of this one training; made if need be.
         defence: what each step minimises; None: the cross-entropy of the images.
+        engine: how it is carried out; None: an Engine as it comes.
         seed: of the initial weights, the order of the images, their augmentation and the defence's random numbers. A
             vanilla network and its SHC counterpart with the same seed and recipe see the same batches.
-        workers: processes that load images, 0 for none.
+        workers: processes that load images for each training process, 0 for none.
         progress: a bar on a terminal and a line an epoch, on standard error.
         on_epoch: called with the epoch's row once its state is stored. What it raises ends this call; another one
             continues.
 
     Raises:
-        InputError: data, network and defence do not fit, the folder holds another training or a damaged one, the
-            device cannot do the precision.
-        TrainingDiverged: a loss that is not finite.
-        OSError: a full disk, say; the last stored state is intact.
+        InputError: data, network and defence do not fit, the folder holds another training or damaged states alone, or
+            is in use, the device cannot do the precision.
+        TrainingDiverged: a loss that is not finite or has exploded.
+        Preempted, KeyboardInterrupt: SIGTERM or SIGINT came; the state is stored.
+        OSError: a full disk, say; the last stored state is intact. ChildProcessError: a worker is gone;
+            ConnectionAbortedError: another process is.
     """
     folder = Path(folder)
     defence = Plain() if defence is None else defence
+    engine = Engine() if engine is None else engine
     record = run_record(config, data, recipe, seed, defence.record())
     split = _checked(config, data, folder, seed, defence)
-    if (info := load_info(folder)) is not None:
-        check_same_run(folder, info, record)
+    if engine.tensorboard:
+        check_tensorboard()
+    processes = Processes.found()
+    engine.check(recipe, len(split), processes)
+    with naming_the_lost(processes):
+        if _is_finished(folder, record, processes):
+            return _stored_result(folder)
+        shown = TrainingProgress(recipe.epochs, progress and processes.main)
+        on_cuda = processes.device.type == "cuda"
+        with (
+            processes.alone_in(folder),
+            torch.random.fork_rng([torch.cuda.current_device()] if on_cuda else []),
+            stop_requests() as request,
+            naming_dead_workers(),
+        ):
+            state, problem = load_state(folder)
+            torch.manual_seed(seed)
+            learner = Learner.build(config, recipe, engine, processes)
+            args = (folder, record, data, split, recipe, defence, engine, seed, workers)
+            job = Job(*args, learner, processes, request, shown, _history(state), on_epoch)
+            sums = _restored(job, state)
+            with shown.started(_title(config, data, seed, defence), len(job.history), sums.steps, job.steps):
+                _say(job, problem, state)
+                _run(job, sums)
+            processes.on_main(lambda: _finish(job))
         return _stored_result(folder)
-    state = load_state(folder)
+
+
+def _is_finished(folder: Path, record: dict[str, Any], processes: Processes) -> bool:
+    info = processes.on_main(lambda: load_info(folder))
+    if info is not None:
+        check_same_run(folder, info, record)
+    return info is not None
+
+
+def _history(state: State | None) -> list[Row]:
+    return [] if state is None else list(state["history"])
+
+
+def _restored(job: Job, state: State | None) -> Sums:
+    """The learner as the state has it, and the position in its epoch. Raises InputError where it is another training's,
+    and where processes see different folders."""
     if state is not None:
-        check_same_run(folder, state["run"], record)
-    folder.mkdir(parents=True, exist_ok=True)
-
-    accelerator = Accelerator(mixed_precision="no")  # the recipe's precision is the learner's: evaluation is float32
-    if accelerator.num_processes > 1:
-        raise InputError(f"training runs in one process, this is one of {accelerator.num_processes}")
-
-    with torch.random.fork_rng([torch.cuda.current_device()] if accelerator.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        learner = Learner.build(config, recipe, accelerator)
-        history: list[Row] = []
-        if state is not None:
-            learner.restore(state["learner"])
-            history = state["history"]
-
-        with TrainingProgress(_title(config, data, seed, defence), recipe.epochs, len(history), progress) as shown:
-            for epoch in range(len(history), recipe.epochs):
-                started = time.perf_counter()
-                batches = training_batches(
-                    split, recipe.augmentation, batch_size=recipe.batch_size, seed=seed, epoch=epoch, workers=workers
-                )
-                losses = [row["loss"] for row in history]
-                trained = _one_epoch(learner, batches, recipe, defence, seed, epoch, losses, folder, shown)
-                correct = correct_in(learner.network, data.test, recipe.batch_size, learner.device, workers=workers)
-                row = {"epoch": epoch + 1, **trained, "test_accuracy": correct / len(data.test)}
-                if defence.eps is not None:
-                    row["pgd_accuracy"] = pgd_accuracy(learner.network, split, defence.eps, seed, learner.device)
-                    row["warning"] = collapse([*history, row])
-                row["seconds"] = time.perf_counter() - started
-                history.append(row)
-                save_state(folder, {"run": record, "history": history, "learner": learner.state()})
-                _write_log(folder, history)
-                shown.epoch(row)
-                if on_epoch is not None:
-                    on_epoch(row)
-
-        _write_log(folder, history)
-        result = {"finished": True, "epochs_done": len(history), "test_accuracy": history[-1]["test_accuracy"]}
-        save_checkpoint(folder, learner.network, {**record, **result})
-    return _stored_result(folder)
+        check_same_run(job.folder, state["run"], job.record)
+    position = None if state is None else dict(state["position"])
+    if any(each != position for each in job.processes.gather(position)):
+        raise InputError(
+            f"{job.folder} is not the same folder for all processes: it has to be on a disk that they share"
+        )
+    if state is None or position is None:
+        return Sums.none(job.learner.device)
+    job.learner.restore(state["learner"])
+    del position["epoch"]
+    return Sums.restored(position, job.processes)
 
 
-def _one_epoch(
-    learner: Learner,
-    batches: Batches,
-    recipe: Recipe,
-    defence: Defence,
-    seed: int,
-    epoch: int,
-    losses: Sequence[float],
-    folder: Path,
-    shown: TrainingProgress,
-) -> Row:
-    """Every batch once: the mean loss, accuracy and speed over the epoch, and its last learning rate."""
-    started = time.perf_counter()
-    rate, seen, loss_sum = 0.0, 0, 0.0
-    correct, resisted = torch.zeros(2, dtype=torch.int64, device=learner.device)
-    unread: list[tuple[int, Tensor, Tensor]] = []  # step, its loss (), index of its images (B,)
-    learner.model.train()
-    for step, batch in enumerate(batches):
-        rate = learning_rate(recipe, epoch + (step + 0.5) / len(batches), losses)  # of the middle of the step
-        for group in learner.optimizer.param_groups:
-            group["lr"] = rate
-        images = learner.images(batch.images)  # (B, 3, H, W)
-        labels = batch.labels.to(learner.device, non_blocking=True)  # (B,)
-        lent = Step(step_generator(seed, epoch, step, learner.device), learner.dtype, recipe.label_smoothing)
-        loss, logits, attacked = defence.loss(learner.model, images, labels, lent)
-        learner.optimizer.zero_grad()
-        learner.scaler.scale(loss).backward()
-        learner.scaler.step(learner.optimizer)
-        learner.scaler.update()
-
-        seen += len(labels)
-        correct += (logits.detach().argmax(1) == labels).sum()
-        resisted += 0 if attacked is None else (attacked.detach().argmax(1) == labels).sum()
-        unread.append((step, loss.detach(), batch.index))
-        if learner.device.type == "cpu" or len(unread) == LOOK_EVERY or step + 1 == len(batches):
-            loss_sum += _read_losses(unread, epoch + 1, folder)
-            unread.clear()
-            shown.step(epoch + (step + 1) / len(batches), loss_sum / seen, seen / (time.perf_counter() - started))
-    return {
-        "loss": loss_sum / seen,
-        "train_accuracy": int(correct) / seen,
-        **({} if defence.eps is None else {"adversarial_accuracy": int(resisted) / seen}),
-        "images_per_second": seen / (time.perf_counter() - started),
-        "learning_rate": rate,
-    }
+def _say(job: Job, problem: str | None, state: State | None) -> None:
+    """What is out of the ordinary about how this training goes on."""
+    if problem is not None:
+        job.shown.say(f"warning: {problem}")
+    now = job.engine.record(job.recipe, job.processes)
+    if state is not None and state["engine"] != now:
+        changed = ", ".join(f"{name} {state['engine'][name]} -> {now[name]}" for name in now)
+        job.shown.say(f"continued in another way than before: {changed}")
 
 
-def _read_losses(unread: Sequence[tuple[int, Tensor, Tensor]], epoch: int, folder: Path) -> float:
-    """Sum of the losses over their images. Raises TrainingDiverged at the first loss that is not finite."""
-    values = torch.stack([loss for _, loss, _ in unread]).tolist()
-    for value, (step, _, index) in zip(values, unread, strict=True):
-        if not math.isfinite(value):
-            diverged = TrainingDiverged(epoch, step, index.tolist(), value)
-            about = {"epoch": epoch, "step": step, "loss": str(value), "index": diverged.index}
-            replace_json(folder / DIVERGED, about)
-            raise diverged
-    return math.fsum(value * len(index) for value, (_, _, index) in zip(values, unread, strict=True))
+def _run(job: Job, sums: Sums) -> None:
+    if job.engine.tensorboard and job.processes.main:
+        job.board = open_board(job.folder, len(job.history) * job.steps + sums.steps + 1)
+    try:
+        job.run(sums)
+    finally:
+        job.board.close()
+
+
+def _finish(job: Job) -> None:
+    job.write_log()
+    accuracy = job.history[-1]["test_accuracy"]
+    result = {"finished": True, "epochs_done": len(job.history), "test_accuracy": accuracy}
+    engine = job.engine.record(job.recipe, job.processes)
+    save_checkpoint(job.folder, job.learner.network, {**job.record, "engine": engine, **result})
+    remove_states(job.folder)
 
 
 def _checked(config: ModelConfig, data: ImageData, folder: Path, seed: int, defence: Defence) -> ImageSplit:
@@ -226,11 +192,6 @@ def _checked(config: ModelConfig, data: ImageData, folder: Path, seed: int, defe
         raise InputError(f"{data.name} has no test images")
     defence.check(config, data.classes)
     return data.train
-
-
-def _write_log(folder: Path, history: Sequence[Row]) -> None:
-    """The whole log, so that it never tells of an epoch that the stored state has not got."""
-    replace_file(folder / LOG, "".join(json.dumps(row) + "\n" for row in history).encode())
 
 
 def _stored_result(folder: Path) -> TrainingResult:

@@ -1,6 +1,7 @@
 """What a defence is: the loss of one training step. And what crafting examples in the middle of training needs.
 
-Its random numbers are a function of (seed, epoch, step): a resumed run draws those of an uninterrupted one."""
+Its random numbers are a function of (seed, epoch, step) and of an image's place in the step's batch: a resumed run, and
+one divided among several processes, draws those of an uninterrupted one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ class Step:
     generator: torch.Generator  # on the images' device
     precision: torch.dtype | None = None  # of autocast; None: float32 throughout
     label_smoothing: float = 0.0
+    first: int = 0  # the place of these images' first one in the step's batch
+    batch_size: int | None = None  # images in the step's batch, over all processes; None: all of them are here
 
     def logits(self, model: nn.Module, x: Tensor) -> Tensor:
         """float32 (B, K), by a forward pass in the training's precision."""
@@ -38,6 +41,19 @@ class Step:
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """The mean () over logits (B, K) and labels (B,), smoothed as the recipe says."""
         return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+
+    def uniform(self, x: Tensor, low: float, high: float) -> Tensor:
+        """As large as x (B, C, H, W): these images' part of what is drawn for the step's whole batch."""
+        return self._whole(x).uniform_(low, high, generator=self.generator)[self.first : self.first + len(x)]
+
+    def normal(self, x: Tensor, sigma: float) -> Tensor:
+        """The same from N(0, sigma^2)."""
+        return self._whole(x).normal_(0, sigma, generator=self.generator)[self.first : self.first + len(x)]
+
+    def _whole(self, x: Tensor) -> Tensor:
+        if self.batch_size is None:
+            return torch.empty_like(x)
+        return torch.empty_like(x[:1].expand(self.batch_size, -1, -1, -1), memory_format=_layout(x))
 
 
 class Trained(NamedTuple):
@@ -129,11 +145,16 @@ def ascend(model: nn.Module, x: Tensor, y: Tensor, step: Step, *, eps: float, st
     """Attacked images (B, C, H, W): from a uniform start, `steps` steps of step_size * eps up the cross-entropy, the
     start and each step put back into the eps ball around x and into [0, 1]."""
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
-    attacked = (x + torch.empty_like(x).uniform_(-eps, eps, generator=step.generator)).clamp(low, high)
+    attacked = (x + step.uniform(x, -eps, eps)).clamp(low, high)
     with crafting(model):
         for _ in range(steps):
             attacked = (attacked + step_size * eps * ascent(model, attacked, y, step)).clamp(low, high)
     return attacked
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def check_between(name: str, value: float, most: float) -> None:

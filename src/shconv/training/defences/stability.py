@@ -28,7 +28,7 @@ class Stability(Defence):
         check_between("sigma", self.sigma, math.inf)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Trained:
-        noise = torch.empty_like(x).normal_(0, self.sigma, generator=step.generator)
+        noise = step.normal(x, self.sigma)
         clean, noisy = step.logits(model, torch.cat([x, (x + noise).clamp(0, 1)])).chunk(2)  # (B, K) each
         P, P_noisy = clean.log_softmax(1), noisy.log_softmax(1)
         apart = F.kl_div(P_noisy, P, reduction="batchmean", log_target=True)

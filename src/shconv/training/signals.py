@@ -1,0 +1,61 @@
+"""Being asked to stop: SIGTERM from a scheduler that needs the machine, SIGINT from the keyboard. Both are only noted;
+the training finishes its step, stores its state and ends. A second SIGINT ends it at once."""
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try the same command again
+
+
+class Preempted(SystemExit):
+    """Raised where SIGTERM ended a training whose state is stored: the process exits with code 75."""
+
+    def __init__(self) -> None:
+        super().__init__(PREEMPTED)
+
+
+class StopRequest:
+    """Which signal has come, if any."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def flags(self) -> list[float]:
+        """(SIGTERM came, SIGINT came), to be summed over processes."""
+        return [float(self.signal == signal.SIGTERM), float(self.signal == signal.SIGINT)]
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        self.signal = signal.Signals(number)
+        if (
+            number == signal.SIGINT
+        ):  # a launcher may send SIGTERM twice, and kills in the end what does not end by itself
+            signal.signal(number, signal.default_int_handler)
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """SIGTERM and SIGINT are noted in here. In a thread, where Python allows no handlers, they act as ever."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in before:
+            signal.signal(number, request.note)
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stopped_by(flags: Sequence[float]) -> BaseException | None:
+    """What to raise once the state is stored, by the sums of all `flags`; None where nobody was asked to stop."""
+    terminated, interrupted = flags
+    if terminated:
+        return Preempted()
+    return KeyboardInterrupt() if interrupted else None

@@ -1,0 +1,369 @@
+"""Stopped in the middle of an epoch, by a signal or by what is broken: stored, said, and gone on from there."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from shconv.data import Batch, ImageData
+from shconv.data.loading import Batches
+from shconv.errors import InputError
+from shconv.files import locked
+from shconv.training import Engine, ModelConfig, Preempted, Recipe, TrainingResult, job, load_checkpoint, train
+from shconv.training.signals import stop_requests
+from shconv.training.state import load_state
+
+pytestmark = pytest.mark.usefixtures("toy_network")
+
+TIMES = {"seconds": 0, "images_per_second": 0}
+STEPS = 4  # an epoch
+
+
+def outcome(result: TrainingResult) -> tuple[bytes, list[dict[str, Any]]]:
+    rows = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
+    return (result.folder / "model.safetensors").read_bytes(), [row | TIMES for row in rows]
+
+
+def before_step(patch: pytest.MonkeyPatch, number: int, work: Callable[[], object]) -> list[int]:
+    """Does `work` before the step of that number, from 0 over all epochs; the list grows with the steps."""
+    original = job.Epoch.step
+    taken: list[int] = []
+
+    def step(self: job.Epoch, batch: Batch, sums: Any) -> Any:
+        taken.append(self.number * STEPS + sums.steps)
+        if taken[-1] == number:
+            work()
+        return original(self, batch, sums)
+
+    patch.setattr(job.Epoch, "step", step)
+    return taken
+
+
+def position(folder: Path) -> tuple[int, int]:
+    state, problem = load_state(folder)
+    assert state is not None
+    assert problem is None
+    return state["position"]["epoch"], state["position"]["steps"]
+
+
+@pytest.fixture
+def whole(tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe) -> TrainingResult:
+    return train(config, data, recipe, tmp_path / "whole", progress=False)
+
+
+SIGNALS = {signal.SIGTERM: Preempted, signal.SIGINT: KeyboardInterrupt}
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("at", [0, 2, 3, 7, 11])
+def test_a_signal_lets_the_step_end_and_the_same_command_goes_on_after_it(
+    tmp_path: Path,
+    data: ImageData,
+    config: ModelConfig,
+    recipe: Recipe,
+    whole: TrainingResult,
+    number: signal.Signals,
+    at: int,
+) -> None:
+    handlers = {each: signal.getsignal(each) for each in SIGNALS}
+    with pytest.MonkeyPatch.context() as patch:
+        taken = before_step(patch, at, lambda: os.kill(os.getpid(), number))
+        with pytest.raises(SIGNALS[number]) as stopped:
+            train(config, data, recipe, tmp_path / "stopped", progress=False)
+    assert taken == list(range(at + 1))
+    assert position(tmp_path / "stopped") == (at // STEPS, at % STEPS + 1)
+    assert {each: signal.getsignal(each) for each in SIGNALS} == handlers
+    if isinstance(stopped.value, Preempted):
+        assert stopped.value.code == 75
+    with pytest.MonkeyPatch.context() as patch:
+        taken = before_step(patch, -1, int)
+        continued = train(config, data, recipe, tmp_path / "stopped", progress=False)
+    assert taken == list(range(at + 1, 3 * STEPS))
+    assert outcome(continued) == outcome(whole)
+
+
+def test_a_signal_while_the_test_images_are_counted_repeats_the_counting_alone(
+    tmp_path: Path,
+    data: ImageData,
+    config: ModelConfig,
+    recipe: Recipe,
+    whole: TrainingResult,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = job.correct_in
+
+    def signalled(*arguments: Any, **settings: Any) -> int | None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "correct_in", signalled)
+        with pytest.raises(Preempted):
+            train(config, data, recipe, tmp_path / "stopped", progress=False)
+    assert position(tmp_path / "stopped") == (0, STEPS)
+    assert outcome(train(config, data, recipe, tmp_path / "stopped", progress=False)) == outcome(whole)
+
+
+def test_a_second_ctrl_c_acts_at_once_and_a_second_sigterm_changes_nothing() -> None:
+    with stop_requests() as request:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.flags() == [1, 0]
+    with stop_requests() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.flags() == [0, 1]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_in_a_thread_a_training_leaves_signals_alone(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, whole: TrainingResult
+) -> None:
+    results: list[TrainingResult] = []
+    thread = threading.Thread(
+        target=lambda: results.append(train(config, data, recipe, tmp_path / "thread", progress=False))
+    )
+    thread.start()
+    thread.join()
+    assert outcome(results[0]) == outcome(whole)
+
+
+@pytest.mark.parametrize(("engine", "times"), [(Engine(save_steps=3), 1), (Engine(save_minutes=0), 4), (Engine(), 0)])
+def test_states_are_stored_every_so_many_steps_or_minutes(
+    tmp_path: Path,
+    data: ImageData,
+    config: ModelConfig,
+    recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: Engine,
+    times: int,
+) -> None:
+    stored: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        job, "save_state", lambda _, state: stored.append((state["position"]["epoch"], state["position"]["steps"]))
+    )
+    train(config, data, replace(recipe, epochs=1, warmup_epochs=0), tmp_path, engine=engine, progress=False)
+    assert len(stored) == times + 1
+    assert stored[-1] == (1, 0)  # at the end of the epoch always
+    if engine.save_steps:
+        assert stored[0] == (0, 3)
+
+
+@pytest.mark.parametrize("after", range(1, 12, 3))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_from_any_stored_state_on_nothing_is_different(
+    tmp_path: Path,
+    data: ImageData,
+    config: ModelConfig,
+    recipe: Recipe,
+    whole: TrainingResult,
+    monkeypatch: pytest.MonkeyPatch,
+    after: int,
+    workers: int,
+) -> None:
+    class Killed(BaseException):
+        """Nothing is stored any more, as after kill -9."""
+
+    def kill() -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        before_step(patch, after, kill)
+        with pytest.raises(Killed):
+            train(config, data, recipe, tmp_path / "killed", engine=Engine(save_steps=1), progress=False)
+    assert position(tmp_path / "killed") in ((after // STEPS, after % STEPS), (after // STEPS - 1, STEPS))
+    torch.rand(after)
+    continued = train(config, data, recipe, tmp_path / "killed", workers=workers, progress=False)
+    assert outcome(continued) == outcome(whole)
+
+
+def test_a_damaged_state_is_said_and_the_one_before_it_leads_to_the_same_end(
+    tmp_path: Path,
+    data: ImageData,
+    config: ModelConfig,
+    recipe: Recipe,
+    whole: TrainingResult,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        before_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Preempted):
+            train(config, data, recipe, tmp_path / "stopped", engine=Engine(save_steps=1))
+    state = tmp_path / "stopped" / "state.pt"
+    state.write_bytes(state.read_bytes()[:-1000])
+    capsys.readouterr()
+    continued = train(config, data, recipe, tmp_path / "stopped")
+    title, warning, *_ = capsys.readouterr().err.splitlines()
+    assert title.endswith("continued after epoch 1 and step 2 of 4 of the next")
+    wanted = "warning: state.pt is damaged (its checksum differs): going on from state.previous.pt, the state before it"
+    assert warning == wanted
+    assert outcome(continued) == outcome(whole)
+
+
+def test_an_image_that_cannot_be_read_loses_no_step(
+    tmp_path: Path,
+    data: ImageData,
+    config: ModelConfig,
+    recipe: Recipe,
+    whole: TrainingResult,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = Batches.__iter__
+
+    def broken(self: Batches) -> Generator[Batch]:
+        for number, batch in enumerate(original(self)):
+            if number == 3:
+                raise InputError("image 7 is broken")
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "__iter__", broken)
+        with pytest.raises(InputError, match="image 7 is broken"):
+            train(config, data, recipe, tmp_path / "broken", progress=False)
+    assert position(tmp_path / "broken") == (0, 3)
+    assert outcome(train(config, data, recipe, tmp_path / "broken", progress=False)) == outcome(whole)
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe) -> None:
+    with locked(tmp_path), pytest.raises(InputError, match="is in use by another process"):
+        train(config, data, recipe, tmp_path, progress=False)
+    train(config, data, recipe, tmp_path, progress=False)
+    with locked(tmp_path):  # a finished one is only read
+        assert train(config, data, recipe, tmp_path, progress=False).history
+
+
+def test_the_best_checkpoint_and_every_nth_are_kept_and_load(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, whole: TrainingResult
+) -> None:
+    settings = {"engine": Engine(keep_every=2), "progress": False}
+    result = train(config, data, replace(recipe, epochs=5), tmp_path / "kept", **settings)  # type: ignore[arg-type]
+    accuracies = [row["test_accuracy"] for row in result.history]
+    _, _, best = load_checkpoint(result.folder / "best")
+    assert best["epochs_done"] == 1 + accuracies.index(max(accuracies))
+    assert best["test_accuracy"] == max(accuracies)
+    assert sorted(path.name for path in result.folder.glob("epoch*")) == ["epoch2", "epoch4"]
+    for epoch in (2, 4):
+        _, loaded, info = load_checkpoint(result.folder / f"epoch{epoch}")
+        assert loaded == config
+        assert (info["finished"], info["epochs_done"], info["test_accuracy"]) == (False, epoch, accuracies[epoch - 1])
+
+
+def test_micro_batches_change_only_the_rounding(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, toy_network: Callable[..., None]
+) -> None:
+    toy_network(lambda classes, width: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, classes)))
+    recipe = replace(recipe, batch_size=13, precision="float32")
+    rows = [
+        train(config, data, recipe, tmp_path / str(n), engine=Engine(accumulation=n), progress=False).history
+        for n in (1, 4)
+    ]
+    for one, four in zip(*rows, strict=True):
+        assert one["loss"] == pytest.approx(four["loss"], rel=1e-5)
+        assert one["train_accuracy"] == four["train_accuracy"]
+
+
+def test_going_on_in_another_way_is_said(
+    tmp_path: Path,
+    data: ImageData,
+    config: ModelConfig,
+    recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        before_step(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Preempted):
+            train(config, data, recipe, tmp_path)
+    assert "the state is stored: the same command goes on" in capsys.readouterr().err
+    train(config, data, recipe, tmp_path, engine=Engine(accumulation=2))
+    said = "continued in another way than before: processes 1 -> 1, accumulation 1 -> 2, batch_norm_images 16 -> 8"
+    assert said in capsys.readouterr().err
+
+
+class Curves:
+    """What of torch.utils.tensorboard.SummaryWriter is used."""
+
+    made: list["Curves"]
+
+    def __init__(self, folder: str, purge_step: int) -> None:
+        self.purged, self.points, self.closed = purge_step, [], False
+        self.points: list[tuple[str, float, int]]
+        Curves.made.append(self)
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.points.append((name, value, step))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_curves_begin_again_after_the_stored_step(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Curves.made = []
+    monkeypatch.setattr("shconv.training.loop.check_tensorboard", lambda: None)
+    monkeypatch.setattr("shconv.training.loop.open_board", lambda folder, step: Curves(str(folder), step))
+    monkeypatch.setattr(job, "EVERY", 2)
+    with monkeypatch.context() as patch:
+        before_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Preempted):
+            train(config, data, recipe, tmp_path, engine=Engine(tensorboard=True), progress=False)
+    result = train(config, data, recipe, tmp_path, engine=Engine(tensorboard=True), progress=False)
+    first, second = Curves.made
+    assert (first.purged, second.purged, first.closed, second.closed) == (1, 7, True, True)
+    steps = [[s for name, _, s in each.points if name == "step/loss"] for each in (first, second)]
+    assert steps == [[2, 4, 6], [8, 10, 12]]
+    accuracies = [(v, s) for each in (first, second) for name, v, s in each.points if name == "epoch/test_accuracy"]
+    assert accuracies == [(row["test_accuracy"], 4 * row["epoch"]) for row in result.history]
+
+
+def test_without_the_package_curves_are_refused_at_once(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shconv.training.board.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs the package tensorboard: pip install tensorboard"):
+        train(config, data, recipe, tmp_path / "folder", engine=Engine(tensorboard=True))
+    assert not (tmp_path / "folder").exists()
+
+
+def test_compiled_it_learns_the_same(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[object] = []
+    original: Callable[..., Tensor] = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m: [compiled.append(m), original(m, backend="eager")][1])
+    results = [train(config, data, recipe, tmp_path / "plain", progress=False)]
+    results += [train(config, data, recipe, tmp_path / "compiled", engine=Engine(compile=True), progress=False)]
+    assert len(compiled) == 1
+    names = [result.model.state_dict().keys() for result in results]
+    assert names[0] == names[1]
+    for a, b in zip(results[0].history, results[1].history, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+def test_a_test_image_that_cannot_be_read_loses_no_step(
+    tmp_path: Path,
+    data: ImageData,
+    config: ModelConfig,
+    recipe: Recipe,
+    whole: TrainingResult,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: Any, **__: Any) -> int:
+        raise InputError("image 7 is broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "correct_in", broken)
+        with pytest.raises(InputError, match="image 7 is broken"):
+            train(config, data, recipe, tmp_path / "broken", progress=False)
+    assert position(tmp_path / "broken") == (0, STEPS)
+    assert outcome(train(config, data, recipe, tmp_path / "broken", progress=False)) == outcome(whole)
