@@ -58,6 +58,7 @@ def _parse(arguments: list[str]) -> Any:
     from shconv.commands.bench import Bench
     from shconv.commands.evaluate import Evaluate
     from shconv.commands.info import Info
+    from shconv.commands.plan import Plan
     from shconv.commands.report import Report
     from shconv.commands.reproduce import PRESETS, Reproduce
     from shconv.commands.train import Train
@@ -68,21 +69,23 @@ def _parse(arguments: list[str]) -> Any:
         "evaluate": Evaluate,
         "audit": AuditCommand,
         "report": Report,
+        "plan": Plan,
         "bench": Bench,
         "info": Info,
     }
     arguments, preset = _taken(arguments, "--preset")
     arguments, config = _taken(arguments, "--config")
     name = next((argument for argument in arguments if argument in kinds), None)
-    defaults: dict[str, Any] = {"reproduce": PRESETS["demo"], "train": Train()}
+    defaults: dict[str, Any] = {"reproduce": PRESETS["demo"], "plan": Plan(), "train": Train()}
     if preset is not None:
-        if name != "reproduce" or preset not in PRESETS:
+        if name not in ("reproduce", "plan") or preset not in PRESETS:
             raise InputError(f"--preset {preset}: wanted `shconv reproduce --preset` and one of {', '.join(PRESETS)}")
-        defaults["reproduce"] = PRESETS[preset]
+        defaults[name] = PRESETS[preset] if name == "reproduce" else Plan(**vars(PRESETS[preset]))
     if config is not None:
         if name is None:
             raise InputError("--config wants a sub-command")
-        defaults[name] = from_toml(kinds[name], name, Path(config), defaults.get(name))
+        command = "reproduce" if name == "plan" else name  # it plans what a run folder's config.toml asks for
+        defaults[name] = from_toml(kinds[name], command, Path(config), defaults.get(name))
     choices = [
         Annotated[kind, tyro.conf.subcommand(each, **({"default": defaults[each]} if each in defaults else {}))]
         for each, kind in kinds.items()

@@ -76,7 +76,7 @@ def test_an_argument_that_must_be_given_can_be_left_to_the_command_line(tmp_path
         ({"out": 3}, r"out = 3; wanted a path$"),
         ({"epochs": "3"}, r"epochs = '3'; wanted an integer$"),
         ({"stem": "tiny"}, r"stem = 'tiny'; wanted 'auto' or 'small' or 'imagenet'$"),
-        ({"wdth": 3, "x": 1}, r"unknown options wdth, x; known are attack_seed, batch_size"),
+        ({"wdth": 3, "x": 1}, r"unknown options wdth, x; known are accumulation, attack_seed, batch_size"),
         ({"command": "train"}, r"holds options of another command than reproduce$"),
     ],
 )

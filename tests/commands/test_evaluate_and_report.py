@@ -1,7 +1,10 @@
 """Checkpoints given to evaluate, and a run folder given to report: the numbers are those of the run that made them."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from shconv import report
 from shconv.commands.running import conclude
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
+from shconv.files import locked
 from toys import colour_folder
 
 SAME = ["--table3-images", 2, "--batch-size", 8]
@@ -113,6 +117,51 @@ def test_a_data_set_that_has_changed_since_is_refused(shconv, finished, tmp_path
     Image.new("RGB", (8, 8)).save(data / "test" / "red" / "new.png")
     message = shconv("evaluate", checkpoint(finished, "plain10"), *options).message
     assert "run holds a run with test_images = 18, asked for is 19" in message
+
+
+# ---- several processes
+
+
+def together(processes: int, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    """shconv in so many processes; on the CPU, one thread each."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "shconv"]
+    command = [sys.executable, *torchrun, *map(str, arguments)]
+    setting = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, env=os.environ | setting, capture_output=True, text=True, timeout=300)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of every array of the outcomes and figures."""
+    found = {}
+    for file in sorted([*folder.glob("outcomes/*"), *folder.glob("arrays/*")]):
+        with np.load(file) as arrays:
+            found |= {f"{file.name}/{name}": arrays[name].tobytes() for name in arrays.files}
+    return found
+
+
+def test_two_processes_give_exactly_the_rows_of_one(finished, pictures, tmp_path):
+    vanilla, shc = (checkpoint(finished, name) for name in NAMES)
+    ended = together(
+        2, "evaluate", shc, "--twin", vanilla, "--data", f"folder:{pictures}", *SAME, "--out", tmp_path / "run"
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert rows(tmp_path / "run") == rows(finished)
+    assert contents(tmp_path / "run") == contents(finished)
+    lines = (tmp_path / "run" / "rows.jsonl").read_text().splitlines()
+    assert len(lines) == len(rows(finished))
+    assert ended.stdout.count("Table 1. Gaussian noise") == 1  # one of them speaks
+    assert ended.stderr.count("table1/plain10/seed0/clean:") == 1
+    assert not (tmp_path / "run" / "partial").exists()
+
+
+def test_what_one_process_refuses_ends_all_of_them(finished, pictures, tmp_path):
+    with locked(tmp_path / "run"):
+        ended = together(
+            2, "evaluate", checkpoint(finished, "plain10"), "--data", f"folder:{pictures}", "--out", tmp_path / "run"
+        )
+    assert ended.returncode != 0
+    assert f"shconv: {tmp_path / 'run'} is in use by another process" in ended.stderr
+    assert not (tmp_path / "run" / "rows.jsonl").exists()
 
 
 def changed(folder: Path, **changes: object) -> Path:

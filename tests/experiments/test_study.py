@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import shconv
 from shconv.attacks import FGSM, IFGSM, GaussianNoise, RandFGSM
 from shconv.data import ImageData
 from shconv.errors import InputError
-from shconv.experiments.outcomes import concatenate, judge, summary
+from shconv.experiments.outcomes import Outcomes, judge, summary
 from shconv.experiments.study import Counts, Network, routed, routes_of, row_id
 from shconv.metrics import rcd, relative_confidence
 from shconv.routes import gradient_route
@@ -75,7 +76,10 @@ def test_an_images_outcome_depends_neither_on_its_neighbours_nor_on_their_number
     for index in ([13], [20, 4, 13], list(range(20, 11, -1))):
         alone = study.measure(network, attack, np.array(index))
         assert len(alone.index) == len(index)
-        assert same(alone, together.at(np.array(index)))
+        expected = together.at(np.array(index))
+        # rc's exponentials, in float64, hang on the image's place in its batch in their last digits.
+        np.testing.assert_allclose(alone.rc, expected.rc, rtol=1e-10)
+        assert same(replace(alone, rc=expected.rc), expected)
 
 
 def test_every_forward_pass_has_the_batch_shape(make_study):
@@ -95,30 +99,6 @@ def test_logits_are_those_of_a_plain_forward_pass_for_any_number_of_images(make_
         expected = network.model(x).detach()
         for n in (1, 2, 20, 21):
             torch.testing.assert_close(study.logits(network, x[:n]), expected[:n], atol=1e-4, rtol=1e-5)
-
-
-def test_an_answer_is_kept_for_its_network_attack_route_and_images_alone(make_study):
-    twins = tuple(Counting(network) for network in colour_networks())
-    study = make_study(twins)
-    vanilla, shc = study.networks
-    questions = [
-        (vanilla, FGSM(), ALL[:8], "both"),
-        (shc, FGSM(), ALL[:8], "both"),
-        (shc, FGSM(), ALL[:8], "convolution"),
-        (shc, FGSM(), ALL[:8], "strict"),
-        (shc, FGSM(epsilon=0.021), ALL[:8], "both"),
-        (shc, FGSM(objective="untargeted"), ALL[:8], "both"),
-        (shc, FGSM(), ALL[:7], "both"),
-        (shc, None, ALL[:8], "both"),
-    ]
-    answers = []
-    for question in questions:
-        before = sum(len(twin.sizes) for twin in twins)
-        answers.append(study.measure(*question))
-        assert sum(len(twin.sizes) for twin in twins) > before
-    done = sum(len(twin.sizes) for twin in twins)
-    assert all(study.measure(*question) is answer for question, answer in zip(questions, answers, strict=True))
-    assert sum(len(twin.sizes) for twin in twins) == done
 
 
 def test_no_images_make_no_forward_pass_and_an_empty_outcome(make_study):
@@ -332,6 +312,6 @@ def test_floored_images_are_counted_from_either_side():
     logits = torch.tensor([[2.0, 1.0, 1.0], [2.0, 1.0, 0.0], [2.0, 1.0, 0.5]])
     y = torch.zeros(3, dtype=torch.int64)
     rest = {name: np.zeros(3) for name in ("linf", "l2", "queries")} | {"index": np.arange(3)}
-    clean = concatenate([judge(logits, y) | rest], 0)
-    moved = concatenate([judge(logits[[1, 0, 2]], y) | rest], 0)
+    clean = Outcomes.of(judge(logits, y) | rest, 0)
+    moved = Outcomes.of(judge(logits[[1, 0, 2]], y) | rest, 0)
     assert summary(moved, clean)[0]["rcd_floored"] == 2

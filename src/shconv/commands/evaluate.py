@@ -14,6 +14,7 @@ from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Network, Pair
+from shconv.experiments.team import Team
 from shconv.training import ModelConfig, load_checkpoint
 
 
@@ -22,7 +23,8 @@ class Evaluate(TableOptions):
     """Attack a trained network, best beside its twin, and write the tables, figures and page.
 
     With a twin the images of Tables 2 to 4 are those that both classify correctly with confidence above 0.9, as in the
-    paper; without one, those that the network alone does.
+    paper; without one, those that the network alone does. Several processes share the images and give the rows of one:
+    torchrun --nproc-per-node 2 -m shconv evaluate ...
     --config FILE.toml: options by name, such as a run folder's config.toml.
     """
 
@@ -46,7 +48,8 @@ class Evaluate(TableOptions):
 
     def run(self) -> None:
         self.check()
-        progress = ExperimentProgress()
+        team = Team.found()
+        progress = ExperimentProgress(team.is_first)
         paths = [path for path in (self.checkpoint, self.twin) if path is not None]
         checkpoints = [load_checkpoint(path) for path in paths]
         data = self.load(progress, want_train=False)
@@ -58,9 +61,9 @@ class Evaluate(TableOptions):
         ]
         networks.sort(key=lambda network: network.is_shc)
         _check_pair(networks)
-        with RunFolder.opened(self.folder) as folder:
-            describe(folder, {"command": "evaluate", **plain(self)}, data)
-            run_experiments(folder, data, [Pair(tuple(networks))], self, progress, self.tables)
+        with RunFolder.opened(self.folder, team) as folder:
+            describe(folder, {"command": "evaluate", **plain(self)}, data, team.size)
+            run_experiments(folder, data, [Pair(tuple(networks))], self, progress, self.tables, team)
             conclude(folder, progress)
 
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from shconv.commands.config_file import plain
-from shconv.commands.options import TableOptions, best_device
+from shconv.commands.options import EngineOptions, TableOptions, best_device
 from shconv.commands.running import conclude, describe, run_experiments
 from shconv.data import ImageData
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Network, Pair
+from shconv.experiments.team import Team
 from shconv.models import list_models
 from shconv.training import RECIPES, ModelConfig, Recipe, train, with_epochs
 
@@ -19,7 +20,7 @@ VANILLA = tuple(name for name in list_models() if not name.endswith("_shc"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reproduce(TableOptions):
+class Reproduce(TableOptions, EngineOptions):
     """Train vanilla networks and their SHC twins, attack them, and write Tables 1 to 4, Figures 2 to 4 and a page.
 
     By default on the embedded demo data (photograph patches), slim networks, in minutes on two CPU cores.
@@ -55,15 +56,17 @@ class Reproduce(TableOptions):
         if self.width < 1:
             raise InputError(f"width must be at least 1, got {self.width}")
         recipe_for(self.recipe, self.epochs)
+        self.engine()
 
     def run(self) -> None:
         self.check()
-        progress = ExperimentProgress()
+        team = Team.found()
+        progress = ExperimentProgress(team.is_first)
         data = self.load(progress, want_train=True)
-        with RunFolder.opened(self.folder) as folder:
-            describe(folder, {"command": "reproduce", **plain(self)}, data)
+        with RunFolder.opened(self.folder, team) as folder:
+            describe(folder, {"command": "reproduce", **plain(self)}, data, team.size)
             pairs = list(self._trained_pairs(folder, data))
-            run_experiments(folder, data, pairs, self, progress)
+            run_experiments(folder, data, pairs, self, progress, team=team)
             conclude(folder, progress)
 
     def _trained_pairs(self, folder: RunFolder, data: ImageData) -> Iterator[Pair]:
@@ -74,7 +77,7 @@ class Reproduce(TableOptions):
                 for name in (vanilla, f"{vanilla}_shc"):
                     config = model_config(name, data, self.width, self.stem, self.normalize)
                     place = folder.path / "models" / f"{name}-seed{seed}"
-                    trained = train(config, data, recipe, place, seed=seed, workers=self.workers)
+                    trained = train(config, data, recipe, place, engine=self.engine(), seed=seed, workers=self.workers)
                     members.append(Network(name, seed, trained.model.to(best_device())))
                 yield Pair(tuple(members))
 

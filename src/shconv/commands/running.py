@@ -1,9 +1,11 @@
-"""What reproduce and evaluate share: the experiments in their order over a study, then the report."""
+"""What reproduce and evaluate share: the experiments in their order over a study, then the report.
+Every process of a run comes through here; the first alone draws figures and speaks."""
 
 import os
 import platform
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
 from types import ModuleType
 
@@ -26,6 +28,7 @@ from shconv.experiments import (
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Counts, Pair, Study
+from shconv.experiments.team import Team
 from shconv.machine import processor
 
 TABLES: dict[int, tuple[ModuleType, ...]] = {
@@ -35,10 +38,22 @@ TABLES: dict[int, tuple[ModuleType, ...]] = {
     4: (table4_routes,),
 }
 FIGURES: dict[int, ModuleType] = {1: figure2_noise, 3: figure3_traces, 4: figure4_gradients}  # beside their tables
-FREE = ("models", "seeds", "tables", "workers", "out", "download", "checkpoint", "twin")
+ADDS = ("models", "seeds", "tables")  # rows to those that are there
+CARRIED_OUT = (
+    "workers",
+    "out",
+    "download",
+    "checkpoint",
+    "twin",
+    "save_minutes",
+    "save_steps",
+    "keep_every",
+    "tensorboard",
+)
+FREE = (*ADDS, *CARRIED_OUT)
 
 
-def describe(folder: RunFolder, options: dict[str, object], data: ImageData) -> None:
+def describe(folder: RunFolder, options: dict[str, object], data: ImageData, processes: int = 1) -> None:
     """Store what was asked for, on what data, with which versions and machine."""
     folder.settle(options, FREE)
     train_images = 0 if data.train is None else len(data.train)
@@ -55,6 +70,7 @@ def describe(folder: RunFolder, options: dict[str, object], data: ImageData) -> 
             "processor": processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            "processes": processes,
             "device": str(best_device()),
             "started": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         },
@@ -68,6 +84,7 @@ def run_experiments(
     options: TableOptions,
     progress: ExperimentProgress,
     tables: Iterable[int] = tuple(TABLES),
+    team: Team = Team(),  # noqa: B008 (frozen)
 ) -> None:
     """Every table asked for and its figure, the quasi decision boundary with Table 3; rows appended as they come."""
     wanted = (options.table1_images, options.table2_images, options.table3_images)
@@ -82,17 +99,23 @@ def run_experiments(
         progress,
         options.attack_seed,
         options.workers,
+        team,
     )
     asked = sorted(set(tables))
     for experiment in (module for table in asked for module in TABLES[table]):
         for _ in experiment.rows(study):
             pass
-    for figure in (FIGURES[table] for table in asked if table in FIGURES):
-        figure.save(study)
+    if folder.writes:
+        for figure in (FIGURES[table] for table in asked if table in FIGURES):
+            figure.save(study)
+        with suppress(OSError):  # another command's partial outcomes stay for it
+            (folder.path / "partial").rmdir()
 
 
 def conclude(folder: RunFolder, progress: ExperimentProgress) -> None:
     """Print the tables and write them, the figures and the page; then warn of networks behind their twins."""
+    if not folder.writes:
+        return
     page = report.write(folder.path)
     report.print_tables(folder.path, Console())
     for said in report.read(report.load_run(folder.path)):

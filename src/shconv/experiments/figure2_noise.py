@@ -18,14 +18,12 @@ def save(study: Study) -> None:
     if not len(image) or _drawn(study.folder.path / "arrays" / "figure2.npz") == [each.name for each in networks]:
         return
     p_y, rcd, images = [], [], []
-    for network in networks:
-        noisy = [study.measure(network, GaussianNoise(sigma), image) for sigma in SIGMAS]
-        p_y.append([each.p_y[0] for each in noisy])
-        rcd.append([noisy[0].rc[0] - each.rc[0] for each in noisy])
-    for x, y, places, _ in study.batches(image):
-        for sigma in SIGMAS:
-            attacked = GaussianNoise(sigma)(networks[0].model, x[:1], y[:1], index=places[:1], seed=study.seed)
-            images.append(attacked[0].cpu().numpy())
+    for batch in study.batches(image):  # of which there is one
+        for network in networks:
+            noisy = [study.attacked(network, GaussianNoise(sigma), batch) for sigma in SIGMAS]
+            p_y.append([columns["p_y"][0] for _, columns in noisy])
+            rcd.append([noisy[0][1]["rc"][0] - columns["rc"][0] for _, columns in noisy])
+            images = [adversarial[0].cpu().numpy() for adversarial, _ in noisy]  # the same for every network
     arrays = {"sigma": SIGMAS, "images": images, "models": [each.name for each in networks], "p_y": p_y, "rcd": rcd}
     label = study.data.classes[int(study.data.test.labels[image[0]])]
     study.folder.save_arrays(

@@ -1,6 +1,6 @@
 """What became of every image under an attack, judged by a fresh forward pass, and the row that sums it up."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,12 @@ from torch import Tensor
 from shconv.metrics import accuracy_interval, relative_confidence, relative_confidence_floored
 
 Floats = NDArray[np.float64]
+KINDS: dict[str, Any] = {"index": np.int64, "queries": np.int64, "correct": bool, "floored": bool}  # else float64
 
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """n images; `seconds` is the time that attack and judgement took."""
+    """n images; `seconds` is the time that attack and judgement took, summed over the processes that shared them."""
 
     index: NDArray[np.int64]  # (n,), each image's place in the test split
     correct: NDArray[np.bool_]  # (n,)
@@ -26,6 +27,13 @@ class Outcomes:
     l2: Floats
     queries: NDArray[np.int64]  # (n,), forward passes that the attack spent
     seconds: float
+
+    @classmethod
+    def of(cls, columns: Mapping[str, NDArray[Any]], seconds: float) -> "Outcomes":
+        """From columns by name, further ones left out; no column at all gives n = 0."""
+        names = [name for name in cls.__dataclass_fields__ if name != "seconds"]
+        kept = {name: np.asarray(columns.get(name, ()), KINDS.get(name, np.float64)) for name in names}
+        return cls(**kept, seconds=seconds)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {name: value for name, value in vars(self).items() if name != "seconds"}
@@ -47,18 +55,6 @@ def judge(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
         "floored": relative_confidence_floored(logits, labels),
     }
     return {name: value.cpu().numpy() for name, value in judged.items()}
-
-
-def concatenate(parts: Sequence[dict[str, NDArray[Any]]], seconds: float) -> Outcomes:
-    """Batches of outcomes as one; no batch at all gives n = 0."""
-    kinds: dict[str, Any] = {"index": np.int64, "queries": np.int64, "correct": bool, "floored": bool}
-    names = ("index", "correct", "p_y", "rc", "floored", "linf", "l2", "queries")
-    if not parts:
-        return Outcomes(**{name: np.empty(0, kinds.get(name, np.float64)) for name in names}, seconds=seconds)
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in names}
-    return Outcomes(
-        **{name: value.astype(kinds.get(name, np.float64)) for name, value in joined.items()}, seconds=seconds
-    )
 
 
 def summary(outcomes: Outcomes, clean: Outcomes | None) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -1,21 +1,21 @@
 """Section 4.1: the quasi decision boundary, that of the network with every kernel fixed at the clean image. Along an
 attack: how far image and filter maps move, and how often the frozen and the true network still agree."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shconv.attacks import FGSM, RandFGSM
 from shconv.attacks.base import BatchAttack
+from shconv.experiments.outcomes import Outcomes
+from shconv.experiments.partial import Columns
+from shconv.experiments.question import Images, Index, Question
 from shconv.experiments.run_folder import Row
-from shconv.experiments.study import Study, row_id
+from shconv.experiments.study import Network, Study, row_id
 from shconv.routes import frozen_kernels, record_filter_maps
 
-Arrays = dict[str, NDArray[Any]]
+MEASURED = ("image_distance", "map_distance", "agreement")
 
 # LocSearchAdv, the paper's example, is measured where it is run: along the searches of Table 3.
 GRADIENT_ATTACKS: dict[str, BatchAttack] = {"fgsm": FGSM(), "rand_fgsm": RandFGSM(), "fgsm_heavy": FGSM(epsilon=0.1)}
@@ -28,17 +28,25 @@ def rows(study: Study) -> Iterator[Row]:
             for name, attack in GRADIENT_ATTACKS.items():
                 id = row_id("quasi_boundary", network, name, attack)
                 if id not in study.folder.rows:
-                    parts = []
-                    for x, y, places, n in study.batches(index):
-                        adversarial = attack(network.model, x, y, index=places, seed=study.seed)
-                        parts.append(compare(network.model, x[:n], adversarial[:n]))
-                    outcomes = study.measure(network, attack, index)
-                    study.add("quasi_boundary", network, name, attack, outcomes, extra=summary(parts))
+                    _add(study, network, name, attack, index)
                 yield study.folder.rows[id]
 
 
+def _add(study: Study, network: Network, name: str, attack: BatchAttack, index: Index) -> None:
+    def measure(images: Images, advance: Callable[[], None]) -> Columns:
+        adversarial, columns = study.attacked(network, attack, images)
+        moved = compare(network.model, images.x, adversarial)
+        advance()
+        return columns | {name: values[: images.n] for name, values in moved.items()}
+
+    question = Question(network, attack, index, study.batch_size, also="quasi_boundary")
+    with study.collected(question, measure) as (columns, seconds):
+        outcomes = Outcomes.of(columns, seconds)
+        study.add("quasi_boundary", network, name, attack, outcomes, extra=summary(columns))
+
+
 @torch.no_grad()
-def compare(model: nn.Module, clean: Tensor, moved: Tensor) -> Arrays:
+def compare(model: nn.Module, clean: Tensor, moved: Tensor) -> Columns:
     """For each image (N, C, H, W): how far it and its filter maps moved in L2 (the maps' mean over the SHC layers),
     and whether the network frozen at the clean image predicts what the true network predicts for the moved one."""
     with record_filter_maps(model) as maps:
@@ -48,15 +56,10 @@ def compare(model: nn.Module, clean: Tensor, moved: Tensor) -> Arrays:
         distance = torch.stack([(maps[name] - before[name]).flatten(1).norm(dim=1) for name in maps]).mean(0)
     with frozen_kernels(model, clean):
         frozen = model(moved).argmax(1)
-    measured = {
-        "image_distance": (moved - clean).flatten(1).norm(dim=1),
-        "map_distance": distance,
-        "agreement": (predicted == frozen).float(),
-    }
-    return {name: values.cpu().numpy() for name, values in measured.items()}
+    measured = (moved - clean).flatten(1).norm(dim=1), distance, (predicted == frozen).float()
+    return {name: values.double().cpu().numpy() for name, values in zip(MEASURED, measured, strict=True)}
 
 
-def summary(parts: list[Arrays]) -> dict[str, float | None]:
+def summary(columns: Columns) -> dict[str, float | None]:
     """The means over all images, the fields that a row of this experiment has beside every row's."""
-    names = ("image_distance", "map_distance", "agreement")
-    return {name: float(np.concatenate([part[name] for part in parts]).mean()) if parts else None for name in names}
+    return {name: float(columns[name].mean()) if name in columns else None for name in MEASURED}

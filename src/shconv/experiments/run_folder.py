@@ -1,22 +1,23 @@
 """A run folder as the experiments fill it: rows appended as they come, per-image outcomes, arrays, what was asked for.
-One process at a time; what is there already is not computed again, so the same command goes on where it stopped."""
+One run at a time; what is there already is not computed again, so the same command goes on where it stopped."""
 
 import io
 import json
+import os
 import tomllib
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
 from shconv.errors import InputError
-from shconv.files import replace_file, replace_json
+from shconv.experiments.team import Team
+from shconv.files import locked, replace_file, replace_json
 from shconv.training.checkpoint import first_difference
 
 Row = dict[str, Any]
@@ -24,18 +25,27 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class RunFolder:
-    """Open with RunFolder.opened(path). `rows` holds what rows.jsonl holds, by id."""
+    """Open with RunFolder.opened(path). `rows` holds what rows.jsonl holds, by id; writes=False: only reads files."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: dict[str, Row] = {row["id"]: row for row in _stored_rows(path / "rows.jsonl")}
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+        self.rows: dict[str, Row] = {row["id"]: row for row in _stored_rows(path / "rows.jsonl", writes)}
 
     @staticmethod
     @contextmanager
-    def opened(path: Path) -> Iterator["RunFolder"]:
-        """Lock the folder, making it if need be. Raises InputError where another process works in it."""
-        with locked(path):
-            yield RunFolder(path)
+    def opened(path: Path, team: Team = Team()) -> Iterator["RunFolder"]:  # noqa: B008 (frozen)
+        """Lock the folder, making it if need be; of several processes the first does, and alone writes.
+
+        Raises InputError where another run works in it.
+        """
+        with ExitStack() as held:
+            with team.agreed():
+                if team.is_first:
+                    held.enter_context(locked(path))
+                    folder = RunFolder(path)
+            if not team.is_first:
+                folder = RunFolder(path, writes=False)
+            yield folder
 
     def settle(self, options: Mapping[str, Any], free: tuple[str, ...] = ()) -> None:
         """Store the resolved options as config.toml; those of an earlier command must agree but for the free ones.
@@ -49,7 +59,8 @@ class RunFolder:
         except ValueError as error:
             raise InputError(f"{path} is damaged ({error}); take another --out") from error
         self._check_same(stored, plain, {*stored, *plain} - {*free})
-        replace_file(path, tomli_w.dumps(plain).encode())
+        if self.writes:
+            replace_file(path, tomli_w.dumps(plain).encode())
 
     def settle_json(self, name: str, facts: Mapping[str, Any], *, grows: bool = False) -> None:
         """Store facts that the rows rest on; those of an earlier command must agree. grows: new ones may join them.
@@ -77,18 +88,25 @@ class RunFolder:
     def add(self, row: Row, arrays: Arrays) -> Row:
         """Append a row; its per-image arrays are on disk before it."""
         self.save_arrays(f"outcomes/{file_name(row['id'])}", arrays)
-        with (self.path / "rows.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        if self.writes:
+            with (self.path / "rows.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # what it was computed from is removed next
         self.rows[row["id"]] = row
         return row
 
     def save_arrays(self, name: str, arrays: Arrays) -> None:
+        if not self.writes:
+            return
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
         (self.path / name).parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.path / f"{name}.npz", buffer.getvalue())
 
     def save_json(self, name: str, value: Any) -> None:
+        if not self.writes:
+            return
         (self.path / name).parent.mkdir(parents=True, exist_ok=True)
         replace_json(self.path / name, value)
 
@@ -104,33 +122,16 @@ class RunFolder:
             ) from None
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """A folder for this process alone, made if need be. Raises InputError where another one has it."""
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; wanted a folder")
-    path.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise InputError(f"{path} is in use by another process; wait for it or take another folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def file_name(id: str) -> str:
     """A row's id as the name of a file: table1/plain10/seed0/clean -> table1--plain10--seed0--clean."""
     return id.replace("/", "--")
 
 
-def _stored_rows(path: Path) -> Iterator[Row]:
+def _stored_rows(path: Path, writes: bool) -> Iterator[Row]:
     """The rows of a file; a last one that a stopped run left half written is cut off the file."""
     content = path.read_bytes() if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
+    if whole != content and writes:
         replace_file(path, whole)
     for number, line in enumerate(whole.splitlines(), start=1):
         try:

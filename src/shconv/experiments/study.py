@@ -1,26 +1,27 @@
 """What every experiment works on: networks in pairs, a test split, how many images, and the run folder.
-`measure` is the one way a network meets an attack: fixed batch shape, a route, a fresh forward pass as the judge."""
+`attacked` is the one way a network meets an attack: fixed batch shape, a route, a fresh forward pass as the judge.
+`collected` is the one way it meets many images: in units that several processes share and that a stop does not lose."""
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shconv.attacks import Attack
 from shconv.data import ImageData, evaluation_batches
-from shconv.experiments.outcomes import Outcomes, concatenate, judge, summary
+from shconv.experiments.outcomes import Outcomes, judge, summary
+from shconv.experiments.partial import Columns, Partial
 from shconv.experiments.progress import ExperimentProgress
+from shconv.experiments.question import Images, Index, Measure, Question, padded
 from shconv.experiments.run_folder import Row, RunFolder
+from shconv.experiments.team import Team
 from shconv.routes import HypernetworkPaths, gradient_route, shc_layers
-
-Index = NDArray[np.int64]
 
 PAPER_IMAGES = {"table1": 50_000, "table2": 5_000, "table3": 500, "table4": 5_000, "quasi_boundary": 500}
 CONFIDENT = 0.9  # pair-selected images: both networks right with more than this (section 3.2)
@@ -72,15 +73,6 @@ class Pair:
         return "+".join(member.name for member in self.members) + f"-seed{self.members[0].seed}"
 
 
-class Images(NamedTuple):
-    """A batch in the study's fixed shape; only the first `n` images count, the rest repeat the first."""
-
-    x: Tensor  # float32 (B, 3, H, W) in [0, 1]
-    y: Tensor  # int64 (B,)
-    places: Tensor  # int64 (B,), of each image in the test split
-    n: int
-
-
 @dataclass(eq=False)
 class Study:
     """Networks, images, and where the results go."""
@@ -94,7 +86,7 @@ class Study:
     progress: ExperimentProgress
     seed: int = 0  # of the attacks' randomness and of the selection
     workers: int = 0
-    _measured: dict[tuple[str, str, str, bytes], Outcomes] = field(default_factory=dict)
+    team: Team = Team()  # noqa: RUF009 (frozen)
     _clean: dict[str, Outcomes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -109,32 +101,71 @@ class Study:
     def networks(self) -> Iterator[Network]:
         return (member for pair in self.pairs for member in pair.members)
 
-    def batches(self, index: Index) -> Iterator[Images]:
-        """The test images at `index`, in that order, always batch_size at a time."""
-        for batch in evaluation_batches(self.data.test, index.tolist(), self.batch_size, workers=self.workers):
-            n = len(batch.labels)
-            fill = torch.cat([torch.arange(n), torch.zeros(self.batch_size - n, dtype=torch.int64)])
-            x = batch.images[fill].to(self.device).float().div(255)
-            yield Images(x, batch.labels[fill].to(self.device), batch.index[fill], n)
+    def batches(self, index: Index, size: int | None = None) -> Iterator[Images]:
+        """The test images at `index`, in that order, always `size` (default: batch_size) at a time."""
+        size = size or self.batch_size
+        for batch in evaluation_batches(self.data.test, index.tolist(), size, workers=self.workers):
+            x, y, places = (padded(part, size) for part in (batch.images, batch.labels, batch.index))
+            yield Images(x.to(self.device).float().div(255), y.to(self.device), places, len(batch.labels))
+
+    @contextmanager
+    def collected(self, question: Question, measure: Measure, parts: int = 1) -> Iterator[tuple[Columns, float]]:
+        """What `measure` says of every image of a question, and the seconds that took; kept until the block ends well.
+
+        Unit u is the work of process u % (number of processes), whatever was done of it before. An image's unit, its
+        place in it and the unit's shape hang on the question alone, so its outcome does too.
+        """
+        partial, team = self._partial(question), self.team
+        done = partial.done()
+        mine = [unit for unit in range(team.rank, partial.units, team.size) if unit not in done]
+        chosen = [question.index[partial.places(unit)] for unit in mine]
+        if mine:
+            batches = self.batches(np.concatenate(chosen), question.size)
+            title, clock = question.title, time.perf_counter()
+            with self.progress.task(title, len(mine) * parts) as advance, partial.appending(team.rank) as append:
+                for unit, images in zip(mine, batches, strict=True):
+                    columns = measure(images, advance)
+                    clock, before = time.perf_counter(), clock
+                    append(unit, columns, clock - before)
+        team.wait()
+        yield partial.joined()
+        self._forget(question)
+
+    def _partial(self, question: Question) -> Partial:
+        folder = self.folder.path / "partial" / question.place(self.seed)
+        return Partial(folder, question.index, question.size)
+
+    def _forget(self, question: Question) -> None:
+        """Once every process has read them."""
+        self.team.wait()
+        if self.team.is_first:
+            self._partial(question).remove()
 
     def measure(self, network: Network, attack: Attack | None, index: Index, route: str = "both") -> Outcomes:
         """Attack the images at `index` through one gradient route; the whole network judges. No attack: clean images.
 
-        Route "strict" takes grad(both) - grad(convolution). The same question asked twice is computed once.
+        Route "strict" takes grad(both) - grad(convolution).
         """
-        question = network.key, repr(attack), route, index.tobytes()
-        if question not in self._measured:
-            started = time.perf_counter()
-            parts = []
-            title = f"{type(attack).__name__ if attack else 'clean'} on {network.key}, route {route}"
-            with self.progress.task(title, -(-len(index) // self.batch_size)) as advance:
-                for images in self.batches(index):
-                    parts.append(self._outcomes(network, attack, images, route))
-                    advance()
-            self._measured[question] = concatenate(parts, time.perf_counter() - started)
-        return self._measured[question]
+        with self._outcomes(self.question(network, attack, index, route)) as outcomes:
+            return outcomes
 
-    def _outcomes(self, network: Network, attack: Attack | None, images: Images, route: str) -> dict[str, NDArray[Any]]:
+    def question(self, network: Network, attack: Attack | None, index: Index, route: str = "both") -> Question:
+        return Question(network, attack, index, self.batch_size, route)
+
+    @contextmanager
+    def _outcomes(self, question: Question) -> Iterator[Outcomes]:
+        def measure(images: Images, advance: Callable[[], None]) -> Columns:
+            columns = self.attacked(question.network, question.attack, images, question.route)[1]
+            advance()
+            return columns
+
+        with self.collected(question, measure) as (columns, seconds):
+            yield Outcomes.of(columns, seconds)
+
+    def attacked(
+        self, network: Network, attack: Attack | None, images: Images, route: str = "both"
+    ) -> tuple[Tensor, Columns]:
+        """One batch: the adversarial images, all of its shape, and the outcomes of those that count, each (n,)."""
         x, y, places, n = images
         zero = torch.zeros(len(x))
         adversarial, linf, l2, queries = x, zero, zero, torch.zeros(len(x), dtype=torch.int64)
@@ -145,15 +176,14 @@ class Study:
             linf, l2 = result.distances["linf"], result.distances["l2"]
         judged = judge(self.logits(network, adversarial[:n]), y[:n])
         reached = {"linf": linf, "l2": l2, "queries": queries, "index": places}
-        return judged | {name: value[:n].cpu().numpy() for name, value in reached.items()}
+        return adversarial, judged | {name: value[:n].cpu().numpy() for name, value in reached.items()}
 
     @torch.no_grad()
     def logits(self, network: Network, x: Tensor) -> Tensor:
         """Logits (n, K) of n images, computed in the fixed batch shape."""
         parts = []
         for part in x.split(self.batch_size):
-            padded = torch.cat([part, part[:1].expand(self.batch_size - len(part), *part.shape[1:])])
-            parts.append(network.model(padded)[: len(part)])
+            parts.append(network.model(padded(part, self.batch_size))[: len(part)])
         return torch.cat(parts)
 
     def clean(self, network: Network) -> Outcomes:
@@ -165,9 +195,10 @@ class Study:
         if id not in self.folder.rows:
             shuffled = np.random.default_rng(self.seed).permutation(len(self.data.test))
             index = np.sort(shuffled[: self.counts.table1])
-            self.add("table1", network, "clean", None, self.measure(network, None, index))
+            with self._outcomes(self.question(network, None, index)) as outcomes:
+                self.add("table1", network, "clean", None, outcomes)
         if id not in self._clean:
-            self._clean[id] = Outcomes(**self.folder.outcomes(id), seconds=self.folder.rows[id]["seconds"])
+            self._clean[id] = self._stored(id)
         return self._clean[id]
 
     def selected(self, pair: Pair, wanted: int) -> Index:
@@ -182,14 +213,34 @@ class Study:
         return index
 
     def row(
-        self, experiment: str, network: Network, name: str, attack: Attack, index: Index, route: str | None = None
+        self,
+        experiment: str,
+        network: Network,
+        name: str,
+        attack: Attack,
+        index: Index,
+        route: str | None = None,
+        as_in: str | None = None,
     ) -> Row:
-        """One network under one attack as a row, computed unless the folder has it."""
-        id = row_id(experiment, network, name, attack, route)
+        """One network under one attack as a row, computed unless the folder has it.
+
+        as_in: another experiment whose row, where it is there and about the same images, holds the same outcomes.
+        """
+        id, question = (
+            row_id(experiment, network, name, attack, route),
+            self.question(network, attack, index, route or "both"),
+        )
         if id in self.folder.rows:
+            self._forget(question)  # of a run that was stopped right between the two
             return self.folder.rows[id]
-        outcomes = self.measure(network, attack, index, route or "both")
-        return self.add(experiment, network, name, attack, outcomes, route=route)
+        other = None if as_in is None else row_id(as_in, network, name, attack, route)
+        if other in self.folder.rows and np.array_equal((outcomes := self._stored(other)).index, index):
+            return self.add(experiment, network, name, attack, outcomes, route=route)
+        with self._outcomes(question) as outcomes:
+            return self.add(experiment, network, name, attack, outcomes, route=route)
+
+    def _stored(self, id: str) -> Outcomes:
+        return Outcomes.of(self.folder.outcomes(id), self.folder.rows[id]["seconds"])
 
     def add(
         self,

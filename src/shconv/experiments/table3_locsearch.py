@@ -1,20 +1,17 @@
 """Table 3: LocSearchAdv on pair-selected images at the fifths of its rounds; beside it the stronger "cyclic" probe
 and the random-pixel control. The same searches show the quasi decision boundary of section 4.1."""
 
-import time
-from collections.abc import Iterator
-from typing import Any
-
-from numpy.typing import NDArray
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from shconv.attacks import LocSearchAdv, locsearch_columns, locsearch_for
 from shconv.attacks.base import distances
 from shconv.experiments import quasi_boundary
-from shconv.experiments.outcomes import concatenate, judge
+from shconv.experiments.outcomes import Outcomes, judge
+from shconv.experiments.partial import Columns
+from shconv.experiments.question import Images, Index, Question, padded
 from shconv.experiments.run_folder import Row
-from shconv.experiments.study import Index, Network, Study, row_id
-
-Parts = list[dict[str, NDArray[Any]]]
+from shconv.experiments.study import Network, Study, row_id
 
 
 def searches(image_size: int) -> dict[str, LocSearchAdv]:
@@ -24,6 +21,11 @@ def searches(image_size: int) -> dict[str, LocSearchAdv]:
         "locsearch_cyclic": locsearch_for(image_size, image_size, probe="cyclic"),
         "locsearch_random": locsearch_for(image_size, image_size, order="random"),
     }
+
+
+def searched_together(attack: LocSearchAdv) -> int:
+    """Images whose outcomes are stored at once: few, as a search is long, but their looks share a batch each round."""
+    return attack.batch_size if attack.order == "random" else 8
 
 
 def rows(study: Study) -> Iterator[Row]:
@@ -36,40 +38,44 @@ def rows(study: Study) -> Iterator[Row]:
 
 def _rows_of_search(study: Study, network: Network, name: str, attack: LocSearchAdv, index: Index) -> Iterator[Row]:
     experiments = ("table3", "quasi_boundary") if network.is_shc else ("table3",)
-    columns = locsearch_columns(attack.steps)
-    ids = {(e, step): row_id(e, network, name, attack, step=step) for e in experiments for step in columns}
+    steps = locsearch_columns(attack.steps)
+    ids = {(e, step): row_id(e, network, name, attack, step=step) for e in experiments for step in steps}
     if any(id not in study.folder.rows for id in ids.values()):
-        started = time.perf_counter()
-        judged, boundary = _search(study, network, name, attack, index)
-        seconds = time.perf_counter() - started
-        for (experiment, step), id in ids.items():
-            if id not in study.folder.rows:
-                extra = quasi_boundary.summary(boundary[step]) if experiment == "quasi_boundary" else None
-                outcomes = concatenate(judged[step], seconds)
-                study.add(experiment, network, name, attack, outcomes, step=step, extra=extra)
+        question = Question(network, attack, index, searched_together(attack), also="every column")
+        measure = partial(_searched, study, network, attack)
+        with study.collected(question, measure, attack.steps) as (columns, seconds):
+            for (experiment, step), id in ids.items():
+                if id not in study.folder.rows:
+                    here = {key.removeprefix(f"{step}/"): values for key, values in columns.items()}
+                    extra = quasi_boundary.summary(here) if experiment == "quasi_boundary" else None
+                    outcomes = Outcomes.of(here, seconds)
+                    study.add(experiment, network, name, attack, outcomes, step=step, extra=extra)
     yield from (study.folder.rows[id] for id in ids.values())
 
 
-def _search(
-    study: Study, network: Network, name: str, attack: LocSearchAdv, index: Index
-) -> tuple[dict[int, Parts], dict[int, Parts]]:
-    """The outcomes after each column's step, and how far the quasi decision boundary has held; batch by batch."""
-    columns = locsearch_columns(attack.steps)
-    judged: dict[int, Parts] = {step: [] for step in columns}
-    boundary: dict[int, Parts] = {step: [] for step in columns}
-    batches = -(-len(index) // study.batch_size)
-    with study.progress.task(f"{name} on {network.key}", batches * attack.steps) as advance:
-        for x, y, places, n in study.batches(index):
-            x, y, places = x[:n], y[:n], places[:n]  # the attack fills its own batches with probes
-            result = attack.run(
-                network.model, x, y, index=places, seed=study.seed, trace_steps=columns, progress=lambda _: advance()
-            )
-            assert result.trace is not None
-            for step in columns:
-                current = result.trace.images[step].to(x.device)
-                reached = {name: each.cpu().numpy() for name, each in distances(current, x).items()}
-                spent = {"index": places.numpy(), "queries": result.trace.queries[:, step].numpy()}
-                judged[step].append(judge(study.logits(network, current), y) | reached | spent)
-                if network.is_shc:
-                    boundary[step].append(quasi_boundary.compare(network.model, x, current))
-    return judged, boundary
+def _searched(
+    study: Study, network: Network, attack: LocSearchAdv, images: Images, advance: Callable[[], None]
+) -> Columns:
+    """The outcomes after each column's step, and how far the quasi decision boundary has held, as "STEP/NAME"."""
+    x, y, places, n = images
+    steps = locsearch_columns(attack.steps)
+    result = attack.run(  # it fills its own batches with probes
+        network.model,
+        x[:n],
+        y[:n],
+        index=places[:n],
+        seed=study.seed,
+        trace_steps=steps,
+        progress=lambda _: advance(),
+    )
+    assert result.trace is not None
+    columns = {"index": places[:n].numpy()}
+    for step in steps:
+        current = result.trace.images[step].to(x.device)
+        found = judge(study.logits(network, current), y[:n]) | {"queries": result.trace.queries[:, step].numpy()}
+        found |= {name: values.cpu().numpy() for name, values in distances(current, x[:n]).items()}
+        if network.is_shc:
+            moved = quasi_boundary.compare(network.model, x, padded(current, len(x)))
+            found |= {name: values[:n] for name, values in moved.items()}
+        columns |= {f"{step}/{name}": values for name, values in found.items()}
+    return columns

@@ -18,4 +18,4 @@ def rows(study: Study) -> Iterator[Row]:
             for objective in get_args(Objective):
                 for route in (*routes_of(network), *(("strict",) if network.is_shc else ())):
                     attack = replace(RandFGSM(), objective=objective)
-                    yield study.row("table4", network, "rand_fgsm", attack, index, route)
+                    yield study.row("table4", network, "rand_fgsm", attack, index, route, as_in="table2")

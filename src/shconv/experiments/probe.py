@@ -1,0 +1,197 @@
+"""What one image costs on this machine: short measured runs of what training, attacks and searches are made of.
+A plan multiplies these by the known counts."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shconv.attacks import FGSM, Attack, GaussianNoise, LocSearchAdv
+from shconv.data import training_batches
+from shconv.data.splits import MemorySplit
+from shconv.experiments.study import routed
+from shconv.experiments.table3_locsearch import searched_together
+from shconv.training import ModelConfig, Recipe
+from shconv.training.learner import autocast_dtype
+
+Work = Callable[[int], object]  # of so many images
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """Of one network, on one device. Seconds are per image, bytes are what a batch needs at least."""
+
+    train: float  # a training step, without reading and augmenting
+    forward: float
+    gradient: dict[str, float]  # by route: FGSM, without the judge
+    weights: int  # bytes of parameters and buffers
+    train_image: int  # bytes that one image's step keeps for its backward pass
+    attack_image: int  # the same of an attack's step
+
+    def training_bytes(self, images: int) -> int:
+        """Weights, their gradients, momentum, and the activations of so many images."""
+        return 3 * self.weights + images * self.train_image
+
+
+@dataclass(frozen=True)
+class SharedCost:
+    """What does not depend on the network. Seconds are per image."""
+
+    augment: float  # one image made ready for training, once it is decoded
+    noise: float  # Gaussian noise of one image
+    search_round: dict[str, tuple[float, float]]  # by order: seconds beside the network, forward passes
+
+
+class Probe:
+    """Measures on random images within `seconds`, or somewhat more where a single image takes that long."""
+
+    def __init__(self, device: torch.device, seconds: float, networks: int) -> None:
+        self.device = device
+        self.share = seconds / (5 * networks + 4)  # an SHC network has six works, a vanilla one three
+        self.smaller: set[int] = set()  # batches that were measured in place of larger ones
+
+    def seconds(self, work: Work, wanted: int, least: int = 1) -> float:
+        """Of one image in a batch of `wanted`, or as large a one as there is time for; tried once before it counts."""
+        batch = min(least, wanted)
+        self._took(work, batch)  # kernels are built and chosen
+        while batch < wanted and 8 * self._took(work, batch) < self.share:
+            batch = min(4 * batch, wanted)
+            self._took(work, batch)
+        if batch < wanted:
+            self.smaller.add(batch)
+        took = [self._took(work, batch)]
+        while len(took) < 5 and sum(took) < self.share / 2:
+            took.append(self._took(work, batch))
+        return median(took) / batch
+
+    def _took(self, work: Work, images: int) -> float:
+        self._finish()
+        start = time.perf_counter()
+        work(images)
+        self._finish()
+        return time.perf_counter() - start
+
+    def network(
+        self,
+        config: ModelConfig,
+        recipe: Recipe,
+        train_size: int,
+        test_size: int,
+        batch_size: int,
+        routes: tuple[str, ...],
+    ) -> NetworkCost:
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        model = config.build().to(self.device).to(memory_format=layout)
+        weights = sum(each.nbytes for each in (*model.parameters(), *model.buffers()))
+        step = self._training_step(model, recipe, config.num_classes, train_size)
+        train_image = _kept(lambda: step(2, False)) // 2
+        train = self.seconds(lambda n: step(n, True), recipe.batch_size, least=2)
+        # As a stored network is loaded for the tables.
+        model = config.build().to(self.device).eval()
+        x, y = self._images(batch_size, test_size), torch.zeros(batch_size, dtype=torch.int64, device=self.device)
+
+        def attacked(n: int, route: str) -> Tensor:
+            with routed(model, route) as seen:
+                return FGSM()(seen, x[:n], y[:n])
+
+        with torch.no_grad():
+            forward = self.seconds(lambda n: model(x[:n]), batch_size)
+        gradient = {
+            route: self.seconds(lambda n, route=route: attacked(n, route), batch_size)  # type: ignore[misc]
+            for route in routes
+        }
+        return NetworkCost(train, forward, gradient, weights, train_image, _kept(lambda: attacked(1, "both")))
+
+    def shared(self, recipe: Recipe, train_size: int, test_size: int, searches: dict[str, LocSearchAdv]) -> SharedCost:
+        split = MemorySplit(torch.randint(0, 256, (64, 3, train_size, train_size), dtype=torch.uint8), _labels(64), [])
+
+        def augment(n: int) -> None:
+            for _ in training_batches(split, recipe.augmentation, batch_size=n, seed=0, epoch=0, image_size=train_size):
+                return
+
+        x = self._images(32, test_size)
+        noise = self.seconds(lambda n: GaussianNoise(0.1)(nn.Identity(), x[:n], _labels(n)), 32)
+        rounds: dict[str, tuple[float, float]] = {}
+        for attack in searches.values():
+            rounds[attack.order] = self._search_round(attack, test_size)
+        return SharedCost(self.seconds(augment, 64), noise, rounds)
+
+    def _search_round(self, attack: LocSearchAdv, side: int) -> tuple[float, float]:
+        """Of one image in one round: seconds beside the network, and rows of the batches that the network is given."""
+        rounds = attack.steps if side <= 64 else 2
+        few = LocSearchAdv(**{**vars(attack), "steps": rounds})
+        n = searched_together(attack)
+        rows, weight = 0, torch.randn(3 * side**2, 3, device=self.device)
+
+        def stub(x: Tensor) -> Tensor:  # every pixel matters, as in a network: a search for corners would probe less
+            nonlocal rows
+            rows += len(x)
+            return x.flatten(1) @ weight
+
+        images = self._images(n, side)
+        start = time.perf_counter()
+        few(stub, images, _labels(n).to(self.device))
+        self._finish()
+        return (time.perf_counter() - start) / (n * rounds), rows / (n * rounds)
+
+    def _training_step(self, model: nn.Module, recipe: Recipe, classes: int, size: int) -> Callable[[int, bool], Any]:
+        dtype = autocast_dtype(recipe, self.device)
+        optimizer = torch.optim.SGD(model.parameters(), 1e-6, recipe.momentum)
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        x, y = self._images(recipe.batch_size, size), torch.zeros(recipe.batch_size, dtype=torch.int64)
+        x, y = x.contiguous(memory_format=layout), y.to(self.device)
+
+        def step(n: int, whole: bool) -> Any:
+            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+                loss = F.cross_entropy(model(x[:n]), y[:n])
+            if whole:
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            return loss
+
+        return step
+
+    def _images(self, n: int, size: int) -> Tensor:
+        return torch.rand(n, 3, size, size, device=self.device)
+
+    def _finish(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def passes(attack: Attack) -> tuple[int, int]:
+    """(forward passes without a gradient, passes with one) that an attack makes for each image, counted on a toy."""
+    counted = [0, 0]
+
+    def toy(x: Tensor) -> Tensor:
+        counted[torch.is_grad_enabled() and x.requires_grad] += 1
+        return x.mean((2, 3))
+
+    attack(toy, torch.rand(1, 3, 4, 4), _labels(1))
+    return counted[0], counted[1]
+
+
+def _kept(work: Callable[[], Any]) -> int:
+    """Bytes of the tensors that autograd keeps for backward passes while `work` runs, parameters left out."""
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        kept = work()  # alive until all is counted, so that no address comes twice
+    del kept
+    return sum(seen.values())
+
+
+def _labels(n: int) -> Tensor:
+    return torch.zeros(n, dtype=torch.int64)

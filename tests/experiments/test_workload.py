@@ -1,0 +1,138 @@
+"""The counts of a plan: what the experiments themselves do, counted while they do it."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shconv.attacks import FGSM, IFGSM, PAPER, GaussianNoise, RandFGSM
+from shconv.experiments import quasi_boundary, table1_gaussian, table2_gradient, table3_locsearch, table4_routes
+from shconv.experiments.probe import NetworkCost, Probe, SharedCost, _kept, passes
+from shconv.experiments.study import Counts
+from shconv.experiments.workload import Facts, Stage, Workload
+from shconv.training import RECIPES, ModelConfig
+from toys import colour_data, colour_networks
+
+COUNTS = Counts(table1=60, table2=12, table3=16)
+BATCH = 8
+
+
+class Rows(nn.Module):
+    """Counts the images that pass, the padding included."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.passed = inner, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passed += len(x)
+        logits: Tensor = self.inner(x)
+        return logits
+
+
+def workload(**changes: object) -> Workload:
+    """A second for every image that passes a network, and nothing else."""
+    routes = {"both": 1.0, "convolution": 1.0, "hypernetwork": 1.0, "strict": 2.0}
+    cost = NetworkCost(1.0, 1.0, routes, weights=100, train_image=10, attack_image=10)
+    shared = SharedCost(0.0, 0.0, {"lowest": (0.0, 8 * 128 / 16), "random": (0.0, 3 * 128 / 256)})
+    about = {"seeds": 1, "batch_size": BATCH, "workers": 0} | changes
+    costs = {"plain10": cost, "plain10_shc": cost}
+    return Workload(Facts(100, 60, 3, 8, 8), RECIPES["short"], COUNTS, costs=costs, shared=shared, **about)
+
+
+@pytest.mark.parametrize(
+    ("attack", "expected"),
+    [
+        (GaussianNoise(0.1), (0, 0)),
+        (FGSM(), (0, 1)),
+        (IFGSM(), (0, 5)),
+        (RandFGSM(), (1, 1)),
+        (RandFGSM(objective="untargeted"), (0, 1)),
+    ],
+)
+def test_the_passes_of_an_attack_are_counted(attack, expected):
+    assert passes(attack) == expected
+
+
+def test_rows_and_passes_of_a_plan_are_those_of_the_experiments(make_study):
+    networks = tuple(Rows(network) for network in colour_networks())
+    study = make_study(networks, data=colour_data(60), counts=COUNTS, batch_size=BATCH)
+    stages = {stage.name: stage for stage in workload().tables()}
+    experiments = {"Table 1": table1_gaussian, "Table 2": table2_gradient, "Table 4": table4_routes}
+    for name, experiment in experiments.items():
+        before = sum(network.passed for network in networks)
+        rows = list(experiment.rows(study))
+        images = {row["n"] for row in rows}
+        assert images == {60 if name == "Table 1" else 12}
+        assert stages[name].work.startswith(f"{len(rows)} rows of {images.pop()} images")
+        passed = sum(network.passed for network in networks) - before
+        assert stages[name].seconds == passed
+
+
+def test_searches_and_looks_of_a_plan_are_those_of_table_3(make_study):
+    networks = tuple(Rows(network) for network in colour_networks())
+    study = make_study(networks, data=colour_data(60), counts=COUNTS, batch_size=BATCH)
+    list(table1_gaussian.rows(study))
+    before = sum(network.passed for network in networks)
+    rows = list(table3_locsearch.rows(study))
+    passed = sum(network.passed for network in networks) - before
+    # Two rounds. Eight images: the clean ones, 6 probes each in one batch of 128, some 60 in four, and a look a round,
+    # eight batches in all; the random search of all sixteen: three looks.
+    stages = {stage.name: stage for stage in workload().tables()}
+    assert stages["Table 3"].work.startswith(f"{len(rows)} rows of 16 images, 3 searches of 2 rounds")
+    assert stages["Table 3"].seconds == passed
+    before = sum(network.passed for network in networks)
+    assert len(list(quasi_boundary.rows(study))) == 3
+    assert stages["quasi boundary"].work == "3 rows of 16 images"
+    assert stages["quasi boundary"].seconds == sum(network.passed for network in networks) - before
+
+
+def test_training_passes_every_batch_of_every_epoch_and_the_test_images_after_each():
+    first, second = workload(seeds=2).training(devices=4, micro_batches=2)
+    assert (first.name, second.name) == ("train plain10", "train plain10_shc")
+    assert first.seconds == 2 * 7 * (1 * 64 + 64)  # one batch of 64 of the 100 images; 60 test images in one batch
+    assert first.memory == 3 * 100 + 8 * 10  # weights, gradients, momentum; 64 images over 8 shares
+    assert first.seconds_on(4) == first.seconds / 4
+
+
+@pytest.mark.parametrize(("devices", "share"), [(1, 1.0), (2, 0.6), (5, 0.2), (64, 0.2)])
+def test_devices_share_whole_units(devices, share):
+    assert Stage("", "", 10.0, 5, 0, 0).seconds_on(devices) == pytest.approx(10 * share)
+
+
+def test_augmentation_goes_on_beside_training_where_there_are_workers():
+    slow = SharedCost(8.0, 0.0, {"lowest": (0.0, 0.0), "random": (0.0, 0.0)})
+    images = []
+    for workers in (0, 2, 16):
+        load = workload(workers=workers)
+        load = Workload(**{**vars(load), "shared": slow})
+        images.append((next(iter(load.training(1, 1))).seconds / 7 - 64) / 64)
+    assert images == [9.0, 4.0, 1.0]
+
+
+def test_a_probe_measures_every_part_and_counts_the_searches_rows():
+    probe = Probe(torch.device("cpu"), 0.01, 1)
+    config = ModelConfig("plain10_shc", 3, stem="small", width=2)
+    cost = probe.network(config, RECIPES["short"], 16, 16, 4, ("both", "strict"))
+    assert min(cost.train, cost.forward, *cost.gradient.values()) > 0
+    assert set(cost.gradient) == {"both", "strict"}
+    assert cost.weights == sum(each.nbytes for each in config.build().state_dict().values())
+    pixels = 4 * 2 * 16 * 16  # bytes of the first convolution's two channels
+    assert cost.attack_image > pixels
+    shared = probe.shared(RECIPES["short"], 16, 16, table3_locsearch.searches(16))
+    assert shared.augment > 0
+    assert shared.noise > 0
+    # A look at 128 images a round; and for eight images that, and at most 121 probes each in batches of 128.
+    steps = table3_locsearch.searches(16)["locsearch"].steps
+    assert shared.search_round["random"][1] == (steps + 1) / steps
+    assert 2 * 16 <= shared.search_round["lowest"][1] <= (8 * 128 + 128) / 8 * (steps + 1) / steps
+    assert probe.smaller
+
+
+def test_what_autograd_keeps_grows_with_the_images_and_not_with_the_weights():
+    layer = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+    kept = [_kept(lambda n=n: layer(torch.rand(n, 3, 8, 8))) for n in (1, 2, 4)]
+    assert kept == [n * 64 * (3 + 4) * 4 for n in (1, 2, 4)]
+
+
+def test_the_papers_attacks_are_all_planned():
+    assert set(table2_gradient.ATTACKS) == {name for name in PAPER if name not in ("gaussian", "locsearch")}
