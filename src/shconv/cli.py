@@ -57,6 +57,7 @@ def _parse(arguments: list[str]) -> Any:
     from shconv.commands.audit import AuditCommand
     from shconv.commands.bench import Bench
     from shconv.commands.evaluate import Evaluate
+    from shconv.commands.finetune import Finetune
     from shconv.commands.info import Info
     from shconv.commands.plan import Plan
     from shconv.commands.report import Report
@@ -69,6 +70,7 @@ def _parse(arguments: list[str]) -> Any:
         "evaluate": Evaluate,
         "audit": AuditCommand,
         "report": Report,
+        "finetune": Finetune,
         "plan": Plan,
         "bench": Bench,
         "info": Info,

@@ -1,0 +1,39 @@
+"""torchattacks' PGD on an SHC network: on its whole gradient, and on that of the convolution route alone.
+
+    python examples/with_torchattacks.py
+
+Random images and an untrained network that is right about all of them, by its own account: put yours in their place.
+Both attacks start from the same point, so what tells them apart is the gradient that they follow.
+"""
+
+import torch
+import torchattacks
+from torch import Tensor
+
+import shconv
+
+
+def main(n_images: int = 32, steps: int = 20, epsilon: float = 1 / 255) -> tuple[Tensor, dict[str, Tensor]]:
+    """The images, and what became of them by the gradient's route."""
+    images = torch.rand(n_images, 3, 16, 16)
+    model = shconv.create_model("plain10_shc", num_classes=4, stem="small", width=4)
+    with torch.no_grad():
+        for _ in range(20):  # batch norm sees its statistics, in training's place
+            model(images)
+        labels = model.eval()(images).argmax(1)
+
+    attack = torchattacks.PGD(model, eps=epsilon, alpha=epsilon / 4, steps=steps, random_start=False)
+
+    found = {}
+    for route in ("both", "convolution"):  # the whole gradient; the filter maps held constant
+        with shconv.gradient_route(model, route):
+            found[route] = attack(images, labels)
+        with torch.no_grad():
+            accuracy = (model(found[route]).argmax(1) == labels).float().mean()
+        print(f"gradient route {route}: accuracy {accuracy:.0%}")
+    return images, found
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()

@@ -1,0 +1,210 @@
+"""shconv finetune: somebody's trained network -> the same as an SHC network, which then learns a little more."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from shconv.commands.options import DataOptions, best_device
+from shconv.conversion import conversion_report
+from shconv.data import ImageData, evaluation_batches
+from shconv.errors import InputError
+from shconv.experiments.progress import ExperimentProgress
+from shconv.experiments.team import Team
+from shconv.intervals import wilson
+from shconv.models.normalize import Normalization
+from shconv.pretrained import ConvertedConfig, save_pretrained
+from shconv.pretrained.converted import LIBRARIES, create_vanilla, library_and_name
+from shconv.pretrained.finetune import fine_tune
+from shconv.pretrained.weights import for_classes, imagenet_rows, network_with, read_state
+from shconv.training import Recipe, correct_in
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(DataOptions):
+    """Convert a pretrained network, so that it computes what it did, and fine-tune it on your images.
+
+    Prints the accuracy on the test images before the conversion, after it and after the fine-tuning.
+    --config FILE.toml: options by name from a file, in which --from is called source and --out folder.
+    """
+
+    source: Annotated[str, tyro.conf.arg(name="from")]
+    """timm:NAME or torchvision:NAME with that library's weights, or a file of weights, safetensors or torch's."""
+    folder: Annotated[Path | None, tyro.conf.arg(name="out")] = None
+    """Folder of the result, empty or new; by default runs/finetune/ and the network's name."""
+    arch: str | None = None
+    """The network of a file of weights: timm:NAME or torchvision:NAME."""
+    where: tuple[str, ...] = ("3",)
+    """Convolutions to convert: kernels (3 5), names or patterns ("features.*")."""
+    normalize: Literal["auto", "imagenet", "none"] = "auto"
+    """Mean and std inside the network; auto: what the library says of it."""
+    epochs: int = 5
+    """Passes over the training images; 0 converts and stores."""
+    batch_size: int = 32
+    """Images a step, and of the evaluation."""
+    learning_rate: float = 0.001
+    """Of all but the hypernetworks, at its highest; half a cosine takes it to 0."""
+    hyper_learning_rate: float = 0.01
+    """Of the hypernetworks, at its highest."""
+    weight_decay: float = 1e-4
+    """L2 factor (sgd), or AdamW's, of all parameters."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum 0.9, or AdamW."""
+    augmentation: Literal["none", "crop_flip", "resized_crop", "he2016"] = "crop_flip"
+    """Of the training images."""
+    freeze_batch_norm: bool = True
+    """Keep the statistics that the batch norms came with."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """auto: bf16 mixed precision where it is fast, else float32."""
+    seed: int = 0
+    """Of a new head, the hypernetworks' first layers, the order of the images and their augmentation."""
+
+    def check(self) -> None:
+        super().check()
+        if self.seed < 0:
+            raise InputError(f"seed must be at least 0, got {self.seed}")
+        if self.epochs < 0:
+            raise InputError(f"epochs must be at least 0, got {self.epochs}")
+        if not 0 <= self.hyper_learning_rate < float("inf"):
+            raise InputError(f"hyper_learning_rate is {self.hyper_learning_rate}; wanted: a finite number >= 0")
+        ConvertedConfig(self._arch, 1, self._where)
+        if not self._from_library and not Path(self.source).is_file():
+            raise InputError(f"there is no file {self.source}; wanted: one, or timm:NAME or torchvision:NAME")
+        self._recipe()
+        if self._out.exists() and (not self._out.is_dir() or any(self._out.iterdir())):
+            raise InputError(f"{self._out} is there and not empty; wanted: a new folder")
+
+    def run(self) -> None:
+        self.check()
+        if Team.found().size > 1:
+            raise InputError("finetune runs in one process; for more there is shconv train")
+        progress, device = ExperimentProgress(), best_device()
+        data = self.load(progress, want_train=self.epochs > 0)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(self.seed)
+            images = first_images(data, self.batch_size)
+            vanilla = self._vanilla(data, images, progress)
+            config = ConvertedConfig(self._arch, len(data.classes), self._where, self._constants(vanilla))
+            before = config.normalized(vanilla).eval().to(device)
+            images = images.to(device)
+            correct = {"before the conversion": self._correct(before, data, device)}
+            model = config.normalized(config.converted(vanilla, check=before[0](images))).eval()
+            print(str(conversion_report(model)).splitlines()[-1])
+            difference, largest = largest_difference(before, model, images)
+            print(f"largest difference of the logits: {difference:.1e}, of at most {largest:.1f}, {len(images)} images")
+            correct["after the conversion"] = self._correct(model, data, device)
+            del before, vanilla
+            if self.epochs and data.train is not None:
+                settings: dict[str, Any] = {"freeze_batch_norm": self.freeze_batch_norm, "seed": self.seed}
+                settings |= {"optimizer": self.optimizer, "workers": self.workers}
+                settings["on_epoch"] = lambda epoch, loss: progress.say(f"epoch {epoch}: loss {loss:.4f}")
+                fine_tune(model, data.train, self._recipe(), self.hyper_learning_rate, device, **settings)
+                correct["after the fine-tuning"] = self._correct(model, data, device)
+        facts = self._facts(data, correct, difference)
+        save_pretrained(model.cpu(), self._out, config=config, facts=facts)
+        for moment, right in correct.items():
+            print(f"{moment:>21}: {accuracy(right, len(data.test))}")
+        if data.note:
+            print(data.note)
+        print(f"The network: {self._out}")
+
+    def _vanilla(self, data: ImageData, images: Tensor, progress: ExperimentProgress) -> nn.Module:
+        """The pretrained network for the data's classes."""
+        if self._from_library:
+            network = create_vanilla(self.source, pretrained=True)
+        else:
+            network, by_order = network_with(self._arch, read_state(Path(self.source)))
+            if by_order:
+                progress.say("the names in the file are others: its weights were put in by their order and shapes")
+        with torch.no_grad():
+            outputs = network.eval()(images[:1]).shape[1]
+        rows = imagenet_rows(data.classes, outputs)
+        if rows == list(range(outputs)) or (rows is None and outputs == len(data.classes)):
+            return network
+        kept = "keeps its rows of those" if rows is not None else "is new, with random weights"
+        progress.say(f"{outputs} outputs, {data.name} has {len(data.classes)} classes: the head {kept}")
+        return for_classes(self._arch, network, len(data.classes), rows)
+
+    def _correct(self, network: nn.Module, data: ImageData, device: torch.device) -> int:
+        right = correct_in(network, data.test, self.batch_size, device, workers=self.workers)
+        assert right is not None  # nobody stops it
+        return right
+
+    def _constants(self, network: nn.Module) -> Normalization:
+        if self.normalize != "auto":
+            return None if self.normalize == "none" else "imagenet"
+        known = getattr(network, "pretrained_cfg", None) or {}  # timm's
+        return (tuple(known["mean"]), tuple(known["std"])) if "mean" in known and "std" in known else "imagenet"
+
+    def _facts(self, data: ImageData, correct: dict[str, int], difference: float) -> dict[str, Any]:
+        n = len(data.test)
+        counts = {"train_images": len(data.train or ()), "test_images": n}
+        about = {"name": data.name, "classes": data.classes, "image_size": data.image_size, **counts}
+        rates = {"hyper_learning_rate": self.hyper_learning_rate, "optimizer": self.optimizer}
+        tuned = {**asdict(self._recipe()), **rates, "freeze_batch_norm": self.freeze_batch_norm}
+        return {
+            "data": about,
+            "recipe": tuned if self.epochs else None,
+            "seed": self.seed,
+            "weights": self.source if self._from_library else Path(self.source).name,
+            "test_accuracy": list(correct.values())[-1] / n,
+            "accuracies": {moment: right / n for moment, right in correct.items()},
+            "largest_difference": difference,
+        }
+
+    def _recipe(self) -> Recipe:
+        return Recipe(
+            max(1, self.epochs),
+            self.batch_size,
+            self.learning_rate,
+            weight_decay=self.weight_decay,
+            schedule="cosine",
+            augmentation=self.augmentation,
+            precision=self.precision,
+        )
+
+    @property
+    def _from_library(self) -> bool:
+        return self.source.startswith(tuple(f"{library}:" for library in LIBRARIES))
+
+    @property
+    def _arch(self) -> str:
+        if self._from_library:
+            if self.arch is not None:
+                raise InputError(f"--arch is for a file of weights; {self.source} names its network")
+            library_and_name(self.source)
+            return self.source
+        if self.arch is None:
+            raise InputError(f"--from {self.source} is a file: its network is wanted too, --arch timm:NAME, say")
+        return self.arch
+
+    @property
+    def _where(self) -> tuple[int | str, ...]:
+        return tuple(int(each) if each.isdecimal() else each for each in self.where)
+
+    @property
+    def _out(self) -> Path:
+        return self.folder or Path("runs/finetune") / re.sub(r"[^\w.-]+", "-", self._arch)
+
+
+def accuracy(correct: int, n: int) -> str:
+    """A share of n test images with its 95 % interval."""
+    low, high = wilson(correct, n)
+    return f"{correct / n:.2%} of {n:,} test images (95 % interval {low:.2%} to {high:.2%})"
+
+
+def first_images(data: ImageData, n: int) -> Tensor:
+    """The first test images (n, 3, S, S) in [0, 1]."""
+    return next(evaluation_batches(data.test, range(min(n, len(data.test))), n)).images.float().div(255)
+
+
+@torch.no_grad()
+def largest_difference(first: nn.Module, second: nn.Module, images: Tensor) -> tuple[float, float]:
+    """(between the logits of two networks, the largest of the first's logits by magnitude)."""
+    logits: Sequence[Tensor] = [network(images) for network in (first, second)]
+    return float((logits[0] - logits[1]).abs().max()), float(logits[0].abs().max())

@@ -1,0 +1,84 @@
+"""An SHC network as an ONNX file: the ops of shconv written in plain convolution, slices and means, for any number of
+images. torch.export and torch.compile take the networks as they are and need nothing from here."""
+
+import copy
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shconv.errors import InputError
+from shconv.ops.geometry import Geometry
+from shconv.ops.statistics import at_least_float32
+
+
+def to_onnx(model: nn.Module, path: str | Path, example: Tensor, **options: Any) -> None:
+    """Write the network, in eval mode, to an ONNX file with input "images" and output "logits".
+
+    Args:
+        model: from images (N, D, H, W) to one tensor; a copy of it on the CPU is exported, so it stays what it is.
+        path: the file; beyond 2 GB of weights they are stored beside it (torch.onnx.export's external_data=True).
+        example: images (N, D, H, W). The file takes any number of images of their size and dtype.
+        options: torch.onnx.export's, such as opset_version and dynamic_shapes (the batch alone unless given).
+
+    Raises:
+        InputError: example is not a batch of images, or onnx or onnxscript is missing.
+    """
+    if example.dim() != 4 or example.numel() == 0:
+        raise InputError(f"example must be images (N, D, H, W), at least one, got {tuple(example.shape)}")
+    if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
+        raise InputError(f"an ONNX file needs {' and '.join(missing)}: pip install 'shconv[onnx]'")
+    given: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "external_data": False}
+    program = plain_program(model, example, options.pop("dynamic_shapes", None))
+    torch.onnx.export(program, (), path, dynamo=True, verbose=False, **{**given, **options})
+
+
+def plain_program(model: nn.Module, example: Tensor, dynamic_shapes: Any = None) -> torch.export.ExportedProgram:
+    """The network in eval mode, on the CPU, as a program of torch's own operations: none of shconv's ops is left.
+
+    What other back ends that know ATen only can start from. Arguments as in to_onnx.
+    """
+    network = copy.deepcopy(model).cpu().eval()
+    images = example.detach().cpu()
+    pair = torch.cat([images, images])[:2]  # of a batch of one torch.export would make a constant
+    shapes = ({0: torch.export.Dim("N")},) if dynamic_shapes is None else dynamic_shapes
+    with torch.no_grad():
+        program = torch.export.export(network, (pair,), dynamic_shapes=shapes)
+        plain: torch.export.ExportedProgram = program.run_decompositions(_plain_forms())
+    return plain
+
+
+def _plain_forms() -> dict[Any, Callable[..., Any]]:
+    """On the CPU the layers call these two ops of shconv and no other."""
+    ops = torch.ops.shconv
+    return {ops.filtered_conv2d.default: _filtered_conv2d, ops.channel_mean_variance.default: _channel_mean_variance}
+
+
+def _filtered_conv2d(
+    x: Tensor, weight: Tensor, M: Tensor,
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, formulation: str,
+) -> Tensor:  # fmt: skip
+    """conv(X_n, W * M_n) as the 1x1 convolution, with W, of X_n's taps, each scaled by M_n: no kernel per image."""
+    (pad_h, pad_w), (step_h, step_w) = padding, stride
+    X = F.pad(x, (pad_w, pad_w, pad_h, pad_h))
+    geometry = Geometry((step_h, step_w), (pad_h, pad_w), (dilation[0], dilation[1]), groups)
+    height, width = geometry.output_size(x, weight)
+    taps = []
+    for a, b in product(range(weight.shape[2]), range(weight.shape[3])):
+        top, left = a * dilation[0], b * dilation[1]
+        bottom, right = top + (height - 1) * step_h + 1, left + (width - 1) * step_w + 1
+        taps.append(X[:, :, top:bottom:step_h, left:right:step_w])
+    scaled = torch.stack(taps, 2) * M.flatten(1)[:, None, :, None, None]  # (N, D, T, H', W')
+    columns = scaled.to(x.dtype).flatten(1, 2)  # the taps of a channel side by side
+    return F.conv2d(columns, weight.reshape(len(weight), -1, 1, 1), groups=groups)
+
+
+def _channel_mean_variance(x: Tensor) -> tuple[Tensor, Tensor]:
+    x = at_least_float32(x)
+    mean = x.mean((2, 3))
+    return mean, (x - mean[:, :, None, None]).square().mean((2, 3))

@@ -1,0 +1,128 @@
+"""The model card: what the network is, on what images it was trained, what it gets right, and what its robustness
+numbers are worth. It says what is known and that the rest is not."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from shconv.intervals import wilson
+from shconv.report import Run, load_run, read
+from shconv.report.audit_tables import audit_tables
+from shconv.report.paper import network_name, twin
+from shconv.report.render import to_markdown
+from shconv.report.tables import paper_tables
+from shconv.routes import shc_layers
+
+HEAD = """---
+library_name: shconv
+pipeline_tag: image-classification
+tags:
+- image-classification
+- statistical-hyper-convolution
+---
+"""
+
+USE = """## Use
+
+```python
+from shconv.pretrained import from_pretrained
+
+model = from_pretrained(".")  # this folder, or OWNER/NAME
+```"""
+
+WORTH = """## What its robustness numbers are worth
+
+Accuracy under an attack is an upper bound: it tells what the attacks that were tried did not find. A stronger or a
+better aimed attack can only lower it. The kernels of an SHC network depend on the image, and that can make gradients
+misleading without making the network robust. So a high number under gradient attacks alone is no evidence of
+robustness; `shconv audit` looks for this. Nothing here is a certificate. Do not rely on this network where somebody
+gains by fooling it."""
+
+UNTRIED = "No attack was run on this network for this card: nothing is known of its robustness."
+
+
+def model_card(name: str, model: nn.Module, info: Mapping[str, Any], rows: str | Path | None) -> str:
+    """README.md for a network; info as config.json has it, rows a run folder. Raises InputError for a damaged one."""
+    run = None if rows is None else load_run(rows)
+    parts = [HEAD + f"# {_plain(name)}", _network(model), _data(_with_data(info, run)), USE, WORTH]
+    parts += [UNTRIED] if run is None else list(_tables(run, name))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _with_data(info: Mapping[str, Any], run: Run | None) -> Mapping[str, Any]:
+    """What the run tells of the data, where nobody else does."""
+    return {"data": vars(run.data), **info} if run is not None else info
+
+
+def _network(model: nn.Module) -> str:
+    layers = shc_layers(model)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    theta = sum(parameter.numel() for layer in layers.values() for parameter in layer.hyper.parameters())
+    kind = f"{len(layers)} Statistical Hyper-Convolutions" if layers else "no Statistical Hyper-Convolution"
+    return (
+        f"An image classifier with {kind}; {total:,} parameters, {theta:,} of them in hypernetworks. "
+        "It takes images in [0, 1], (N, channels, height, width), and gives logits; normalisation, if any, is inside."
+    )
+
+
+def _data(info: Mapping[str, Any]) -> str:
+    data, recipe = info.get("data") or {}, info.get("recipe") or {}
+    lines = ["## Training data and accuracy", ""]
+    if data:
+        counts = ", ".join(f"{data[key]:,} {key.replace('_', ' ')}" for key in _counted(data))
+        lines.append(f"- Data: {_plain(data.get('name'))}, {len(data.get('classes') or ())} classes; {counts}")
+        lines.append(f"- Image size as tested: {_plain(data.get('image_size'))}")
+    else:
+        lines.append("- Data: not said")
+    if recipe:
+        lines.append("- Recipe: " + ", ".join(f"{_plain(key)} {_plain(value)}" for key, value in recipe.items()))
+    lines.append(f"- Accuracy: {_accuracy(info, data)}")
+    return "\n".join(lines)
+
+
+def _accuracy(info: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    share, n = info.get("test_accuracy"), info.get("test_images", data.get("test_images"))
+    if not isinstance(share, int | float):
+        return "not said"
+    if not isinstance(n, int):
+        return f"{share:.2%}"
+    low, high = wilson(round(share * n), n)
+    return f"{share:.2%} of {n:,} test images (95 % interval {low:.1%} to {high:.1%})"
+
+
+def _counted(data: Mapping[str, Any]) -> list[str]:
+    return [key for key in ("train_images", "test_images") if isinstance(data.get(key), int) and data[key]]
+
+
+def _tables(run: Run, name: str) -> Iterator[str]:
+    """What the run measured of the network and its twin, and what that shows."""
+    own = {twin(name), f"{twin(name)}_shc"}
+    yield (
+        f"Measured in the run {_plain(run.folder.resolve().name)}, on the network of this name there and its "
+        "twin. That it is the one in this folder is the word of whoever saved it."
+    )
+    for table in paper_tables(run) if run.rows else ():
+        lines = tuple(line for line in table.lines if line.model in own and any(cell.scores for cell in line.cells))
+        if lines:
+            yield f"##{to_markdown(replace(table, lines=lines), run.data.warning)}".rstrip()
+    for grid in audit_tables([audit for audit in run.audits if audit.model == name]):
+        yield f"##{to_markdown(grid, '')}".rstrip()
+    others = {network_name(row.model) for row in run.rows if row.model not in own}
+    said = [each for each in map(str, read(run)) if _is_about(each, set(map(network_name, own)), others)]
+    if said:
+        yield "### What these rows show\n\n" + "\n".join(f"- {_plain(each)}" for each in said)
+
+
+def _is_about(text: str, own: set[str], others: set[str]) -> bool:
+    return any(name in text for name in own) or not any(name in text for name in others)
+
+
+def _plain(value: Any) -> str:
+    """One line that is text and nothing else in Markdown."""
+    text = " ".join(str(value).split())
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;"), ("`", "&#96;"), ("[", "&#91;")):
+        text = text.replace(character, entity)
+    return text

@@ -1,0 +1,108 @@
+"""A short training of a network that already knows something: a learning rate of their own for the hypernetworks,
+which start at zero, and batch norms that keep their statistics. One process, no stored state: it takes minutes."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shconv.data import ImageSplit, training_batches
+from shconv.errors import InputError
+from shconv.training.learner import autocast_dtype
+from shconv.training.recipe import Recipe
+from shconv.training.schedule import learning_rate
+
+Optimizer = Literal["sgd", "adamw"]
+
+
+def fine_tune(
+    network: nn.Module,
+    split: ImageSplit,
+    recipe: Recipe,
+    hyper_learning_rate: float,
+    device: torch.device,
+    *,
+    optimizer: Optimizer = "sgd",
+    freeze_batch_norm: bool = True,
+    seed: int = 0,
+    workers: int = 0,
+    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> None:
+    """Train the network in place on a split's images, by the cross-entropy.
+
+    Args:
+        recipe: its learning rate is that of everything but the hypernetworks, its schedule that of both.
+        hyper_learning_rate: the hypernetworks' at the recipe's full learning rate.
+        freeze_batch_norm: normalise with the stored statistics and leave them: a few hundred images tell less of them.
+        seed: of the order of the images and their augmentation; dropout takes torch's own generator.
+        on_epoch: called with the epoch's number, from 1, and its mean loss.
+
+    Raises:
+        InputError: a loss that is not finite; a network that gives no single logits when it trains; fp16.
+    """
+    if recipe.precision == "fp16":
+        raise InputError("fine-tuning takes precision auto, bf16 or float32, not fp16")
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    network.to(device).to(memory_format=layout)
+    dtype = autocast_dtype(recipe, device)
+    groups = [group for group in parameter_groups(network, recipe, hyper_learning_rate) if group["params"]]
+    steps = _optimizer(groups, recipe, optimizer)
+    losses: list[float] = []
+    for epoch in range(recipe.epochs):
+        set_training(network, freeze_batch_norm)
+        batches = training_batches(
+            split, recipe.augmentation, batch_size=recipe.batch_size, seed=seed, epoch=epoch, workers=workers
+        )
+        total = torch.zeros((), device=device)
+        for step, batch in enumerate(batches):
+            rate = learning_rate(recipe, epoch + (step + 0.5) / len(batches), losses)
+            for group in steps.param_groups:
+                group["lr"] = rate * group["scale"]
+            images = batch.images.to(device).float().div(255).contiguous(memory_format=layout)
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                logits = _logits(network(images))
+            loss = F.cross_entropy(logits.float(), batch.labels.to(device), label_smoothing=recipe.label_smoothing)
+            steps.zero_grad()
+            loss.backward()
+            steps.step()
+            total += loss.detach()
+        losses.append(float(total) / len(batches))
+        if not math.isfinite(losses[-1]):
+            raise InputError(f"the loss is {losses[-1]} in epoch {epoch + 1}: try lower learning rates")
+        on_epoch(epoch + 1, losses[-1])
+    network.eval()
+
+
+def parameter_groups(network: nn.Module, recipe: Recipe, hyper_learning_rate: float) -> list[dict[str, object]]:
+    """W and the like, then theta (".hyper." in the name); `scale` is the group's share of the schedule's rate."""
+    named = list(network.named_parameters())
+    decay = recipe.weight_decay if recipe.hyper_weight_decay is None else recipe.hyper_weight_decay
+    ours = [parameter for name, parameter in named if ".hyper." in f".{name}"]
+    others = [parameter for name, parameter in named if ".hyper." not in f".{name}"]
+    return [
+        {"params": others, "weight_decay": recipe.weight_decay, "scale": 1.0},
+        {"params": ours, "weight_decay": decay, "scale": hyper_learning_rate / recipe.learning_rate},
+    ]
+
+
+def set_training(network: nn.Module, freeze_batch_norm: bool) -> None:
+    """Train mode, but for the batch norms where they are frozen."""
+    network.train()
+    for module in network.modules() if freeze_batch_norm else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def _optimizer(groups: list[dict[str, object]], recipe: Recipe, name: Optimizer) -> torch.optim.Optimizer:
+    if name == "adamw":
+        return torch.optim.AdamW(groups, recipe.learning_rate)
+    return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=recipe.nesterov)
+
+
+def _logits(output: object) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise InputError(f"the network gives a {type(output).__name__} when it trains, wanted: logits alone")
+    return output

@@ -1,0 +1,105 @@
+"""`shconv finetune`: a network with weights becomes an SHC network that computes the same, then learns."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from shconv.pretrained import ConvertedConfig, from_pretrained
+from shconv.pretrained.finetune import fine_tune, parameter_groups, set_training
+from shconv.routes import shc_layers
+from shconv.training import Recipe
+from toys import colour_data, colour_networks
+
+ARCH = "timm:test_resnet"
+OUT = "stored"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """Weights of four classes, as a training script would store them."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("weights") / "trained.pth"
+    torch.save({"state_dict": ConvertedConfig(ARCH, 4).vanilla().state_dict()}, file)
+    return file
+
+
+def test_the_whole_way_converted_equal_tuned_stored_and_loaded(shconv, pictures, weights):
+    tuned = ("--epochs", 6, "--batch-size", 12, "--learning-rate", 0.02, "--hyper-learning-rate", 0.1)
+    ended = shconv("finetune", "--from", weights, "--arch", ARCH, "--data", f"folder:{pictures}", "--out", OUT, *tuned)
+    assert ended.code == 0, ended.err
+    assert "the head is new" in ended.err
+    assert "epoch 6: loss" in ended.err
+    accuracies = re.findall(r"(\S+ the [\w-]+): ([\d.]+)% of 18 test images \(95 % interval", ended.out)
+    assert [moment for moment, _ in accuracies] == [
+        "before the conversion",
+        "after the conversion",
+        "after the fine-tuning",
+    ]
+    before, after, tuned_to = (float(share) for _, share in accuracies)
+    assert before == after < tuned_to
+    assert "10 of 15 convolutions are SHC" in ended.out
+    stored = json.loads(Path(OUT, "config.json").read_text())
+    assert stored["converted"]["source"] == ARCH
+    assert stored["largest_difference"] < 1e-4
+    assert f"{tuned_to:.2f}% of 18 test images" in Path(OUT, "README.md").read_text()
+    model = from_pretrained(OUT)
+    images = colour_data().test
+    right = (model(images.images.float().div(255)).argmax(1) == images.labels).double().mean()
+    assert right > 0.5
+    assert any(layer.hyper.output.weight.any() for layer in shc_layers(model).values())  # theta has moved
+
+
+REFUSED = {
+    "a file without its network": (["nowhere.pth"], "its network is wanted too, --arch timm:NAME"),
+    "no such file": (["nowhere.pth", "--arch", ARCH], "there is no file nowhere.pth"),
+    "no such network": (["timm:resnet18", "--arch", ARCH], "--arch is for a file of weights"),
+    "a path for a name": (["timm:/etc/passwd"], "names no network"),
+    "no epochs": (["timm:resnet18", "--epochs", "-1"], "epochs must be at least 0"),
+    "no rate": (["timm:resnet18", "--hyper-learning-rate", "nan"], "hyper_learning_rate is nan; wanted: a finite"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused_in_a_line_or_two_and_nothing_is_written(shconv, arguments, message):
+    assert message in shconv("finetune", "--from", *arguments).message
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_options_may_come_from_a_file(shconv, tmp_path):
+    (tmp_path / "options.toml").write_text('source = "timm:/etc/passwd"\nepochs = 1\nwhere = ["3", "5"]\n')
+    assert "names no network" in shconv("finetune", "--config", tmp_path / "options.toml").message
+
+
+def test_a_folder_that_holds_something_is_left_alone(shconv):
+    Path(OUT).mkdir()
+    Path(OUT, "mine").touch()
+    assert "not empty" in shconv("finetune", "--from", "timm:resnet18", "--out", OUT).message
+
+
+def test_the_hypernetworks_have_their_own_rate_and_a_rate_of_zero_keeps_them():
+    _, network = colour_networks()
+    recipe = Recipe(1, 7, 0.01, schedule="cosine", augmentation="none", precision="float32", weight_decay=0.1)
+    others, theta = parameter_groups(network, recipe, 0.05)
+    assert theta["scale"] == pytest.approx(5)
+    assert len(theta["params"]) == 8  # two layers of two linear maps, each with a bias
+    assert len(others["params"]) + 8 == len(list(network.parameters()))
+    old = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    fine_tune(network, colour_data().test, recipe, 0.0, torch.device("cpu"))
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, old[name]) == (".hyper." in name), name
+
+
+def test_frozen_batch_norms_keep_their_statistics_but_not_their_scales():
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 8), nn.Dropout(), nn.Flatten())
+    recipe = Recipe(1, 7, 0.1, schedule="cosine", augmentation="none", precision="float32")
+    fine_tune(network, colour_data().test, recipe, 0.1, torch.device("cpu"))
+    assert not network[0].running_mean.any()
+    assert (network[0].weight != 1).any()
+    set_training(network, freeze_batch_norm=True)
+    assert [module.training for module in network] == [False, True, True, True]
+    fine_tune(network, colour_data().test, recipe, 0.1, torch.device("cpu"), freeze_batch_norm=False)
+    assert network[0].running_mean.any()
