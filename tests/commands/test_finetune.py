@@ -52,6 +52,11 @@ def test_the_whole_way_converted_equal_tuned_stored_and_loaded(shconv, pictures,
     assert right > 0.5
     assert any(layer.hyper.output.weight.any() for layer in shc_layers(model).values())  # theta has moved
 
+    some = ("--data", f"folder:{pictures}", "--image-size", 16, "--tables", 1, "--table1-images", 12)
+    assert shconv("evaluate", OUT, *some, "--out", "evaluated").code == 0
+    rows = [json.loads(line) for line in Path("evaluated/rows.jsonl").read_text().splitlines()]
+    assert {row["model"] for row in rows} == {f"{ARCH} with SHC"}
+
 
 REFUSED = {
     "a file without its network": (["nowhere.pth"], "its network is wanted too, --arch timm:NAME"),

@@ -17,7 +17,7 @@ from shconv.commands.running import describe
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
-from shconv.training import load_checkpoint
+from shconv.pretrained import load_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class _Network:
 
     @classmethod
     def load(cls, path: Path) -> "_Network":
-        return cls(path, *load_checkpoint(path))
+        return cls(path, *load_network(path))
 
     @property
     def seed(self) -> int:

@@ -15,7 +15,7 @@ from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Network, Pair
 from shconv.experiments.team import Team
-from shconv.training import ModelConfig, load_checkpoint
+from shconv.pretrained import Config, load_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Evaluate(TableOptions):
         team = Team.found()
         progress = ExperimentProgress(team.is_first)
         paths = [path for path in (self.checkpoint, self.twin) if path is not None]
-        checkpoints = [load_checkpoint(path) for path in paths]
+        checkpoints = [load_network(path) for path in paths]
         data = self.load(progress, want_train=False)
         for path, (_, config, info) in zip(paths, checkpoints, strict=True):
             check_fits(path, config, info, data)
@@ -67,7 +67,7 @@ class Evaluate(TableOptions):
             conclude(folder, progress)
 
 
-def check_fits(path: Path, config: ModelConfig, info: dict[str, Any], data: ImageData) -> None:
+def check_fits(path: Path, config: Config, info: dict[str, Any], data: ImageData) -> None:
     """Raises InputError where a checkpoint is not for such images: other classes, or no colours."""
     if config.num_classes != len(data.classes):
         raise InputError(f"{path} has {config.num_classes} classes, {data.name} has {len(data.classes)}")

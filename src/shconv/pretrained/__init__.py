@@ -1,6 +1,6 @@
 """Networks that people share: folders in the Hugging Face layout, and other people's networks as a start."""
 
 from shconv.pretrained.converted import ConvertedConfig
-from shconv.pretrained.folder import from_pretrained, save_pretrained
+from shconv.pretrained.folder import Config, from_pretrained, load_network, save_pretrained
 
-__all__ = ["ConvertedConfig", "from_pretrained", "save_pretrained"]
+__all__ = ["Config", "ConvertedConfig", "from_pretrained", "load_network", "save_pretrained"]

@@ -33,6 +33,10 @@ class ConvertedConfig:
             raise InputError(f"where is {self.where!r}; wanted: kernels, names and patterns, at least one")
 
     @property
+    def in_channels(self) -> int:
+        return 3
+
+    @property
     def name(self) -> str:
         return f"{self.source} with SHC"
 

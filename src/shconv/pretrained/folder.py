@@ -87,6 +87,17 @@ def from_pretrained(folder_or_repo_id: str | Path, *, revision: str | None = Non
     return model
 
 
+def load_network(path: str | Path) -> tuple[nn.Module, Config, dict[str, Any]]:
+    """(network in eval mode on the CPU, how it is built, all of config.json), from a folder or its model.safetensors.
+
+    What shconv train, shconv finetune and save_pretrained wrote. Raises InputError as from_pretrained does.
+    """
+    path = Path(path)
+    folder = path.parent if path.suffix == ".safetensors" else path
+    info = load_info(folder)
+    return load_checkpoint(path) if info is None or CONVERTED not in info else (*_loaded(folder), info)
+
+
 def config_of(model: nn.Module) -> Config:
     """How the network was built. Raises InputError where neither create_model nor from_pretrained did it."""
     known = getattr(model, "pretrained_config", None)
