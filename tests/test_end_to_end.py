@@ -26,6 +26,7 @@ from shconv.training.progress import TrainingProgress
 from toys import colour_folder
 
 OPTIONS = ["--models", "plain10", "--width", "4", "--epochs", "40", "--table3-images", "2", "--batch-size", "8"]
+HEARING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # as a background job does not
 SECONDS = {"seconds", "images_per_second"}
 
 
@@ -173,7 +174,7 @@ def test_control_c_ends_a_process_in_one_line_and_the_same_command_goes_on(pictu
     command = ["reproduce", "--data", f"folder:{pictures}", *OPTIONS, "--out", str(out)]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums round differently over two
     process = subprocess.Popen(
-        [sys.executable, "-c", "from shconv.cli import main; main()", *command],
+        [sys.executable, "-c", f"{HEARING}; from shconv.cli import main; main()", *command],
         stderr=subprocess.PIPE,
         text=True,
         env=one_thread,
