@@ -17,7 +17,6 @@ from shconv.data.transforms import (
     crop_flip_draws,
     evaluation_image,
     he2016,
-    resized_crop,
     resized_crop_pixels,
     to_image,
     to_tensor,
@@ -26,6 +25,10 @@ from shconv.data.transforms import (
 
 def noise_image(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def resized_crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+    return to_image(resized_crop_pixels(to_tensor(image), size, rng))
 
 
 def asking_for_all_of(width: int, height: int) -> np.random.Generator:

@@ -147,13 +147,15 @@ def _largest(audits: Sequence[Audit], checks: Sequence[Check], budget: float) ->
     def fitting(limit: float) -> Effort:
         return next((effort for effort in ladder if seconds(effort) <= limit), ladder[-1])
 
-    for share in (1.0, 1 - _STANDARD):
-        others = fitting(share * budget)
-        efforts = [replace(others, standard_images=n) for n in range(1, FULL.standard_images + 1)]
-        images = bisect_right(efforts, budget, key=seconds)
-        if images >= _WORTH:
-            return efforts[images - 1]
-    return fitting(budget)
+    def with_standard(others: Effort) -> Effort | None:
+        def seconds_with(images: int) -> float:
+            return seconds(replace(others, standard_images=images))
+
+        images = bisect_right(range(1, FULL.standard_images + 1), budget, key=seconds_with)
+        return replace(others, standard_images=images) if images >= _WORTH else None
+
+    whole = fitting(budget)
+    return with_standard(whole) or with_standard(fitting((1 - _STANDARD) * budget)) or whole
 
 
 def _dealt(seconds: Sequence[float], budget: float) -> list[float]:

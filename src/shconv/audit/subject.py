@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from shconv.attacks.checks import check_logits_shape
 from shconv.errors import InputError
+from shconv.experiments.question import padded
 from shconv.routes import shc_layers
 
 PASSES = 8  # of a random network, averaged
@@ -96,8 +97,7 @@ class Subject:
         parts = [x.new_zeros(0, self.classes)]
         with torch.no_grad(), drawing(self.is_random, "judge"):
             for part in x.split(self.batch_size) if len(x) else ():
-                padded = torch.cat([part, part[:1].expand(self.batch_size - len(part), *part.shape[1:])])
-                parts.append(model(padded)[: len(part)])
+                parts.append(model(padded(part, self.batch_size))[: len(part)])
         return torch.cat(parts)
 
 

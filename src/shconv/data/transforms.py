@@ -67,13 +67,6 @@ def crop_flip(images: Tensor, draws: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(cropped)
 
 
-def resized_crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
-    """`resized_crop_pixels` of an image of Pillow's."""
-    left, top, w, h = _random_box(*image.size, rng)
-    crop = to_tensor(image.crop((left, top, left + w, top + h)))
-    return to_image(_resized(crop, size, flip=rng.random() < 0.5))
-
-
 def resized_crop_pixels(pixels: Tensor, size: int, rng: np.random.Generator) -> Tensor:
     """A random crop of 0.08 to 1 of the area with ratio 3/4 to 4/3, resized to size x size, mirrored half the time.
 

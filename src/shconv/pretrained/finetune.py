@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from shconv.data import ImageSplit, training_batches
 from shconv.errors import InputError
-from shconv.training.learner import autocast_dtype
+from shconv.training.learner import autocast_dtype, others_and_theta
 from shconv.training.recipe import Recipe
 from shconv.training.schedule import learning_rate
 
@@ -77,14 +77,12 @@ def fine_tune(
 
 
 def parameter_groups(network: nn.Module, recipe: Recipe, hyper_learning_rate: float) -> list[dict[str, object]]:
-    """W and the like, then theta (".hyper." in the name); `scale` is the group's share of the schedule's rate."""
-    named = list(network.named_parameters())
+    """W and the like, then theta; `scale` is the group's share of the schedule's rate."""
     decay = recipe.weight_decay if recipe.hyper_weight_decay is None else recipe.hyper_weight_decay
-    ours = [parameter for name, parameter in named if ".hyper." in f".{name}"]
-    others = [parameter for name, parameter in named if ".hyper." not in f".{name}"]
+    others, theta = others_and_theta(network)
     return [
         {"params": others, "weight_decay": recipe.weight_decay, "scale": 1.0},
-        {"params": ours, "weight_decay": decay, "scale": hyper_learning_rate / recipe.learning_rate},
+        {"params": theta, "weight_decay": decay, "scale": hyper_learning_rate / recipe.learning_rate},
     ]
 
 

@@ -77,10 +77,16 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]
     """One group with the recipe's weight decay; two where theta (".hyper." in the name) has a factor of its own."""
     if recipe.hyper_weight_decay in (None, recipe.weight_decay):
         return [{"params": list(network.parameters()), "weight_decay": recipe.weight_decay}]
-    theta = [parameter for name, parameter in network.named_parameters() if ".hyper." in f".{name}"]
-    others = [parameter for name, parameter in network.named_parameters() if ".hyper." not in f".{name}"]
+    others, theta = others_and_theta(network)
     groups = ((others, recipe.weight_decay), (theta, recipe.hyper_weight_decay))
     return [{"params": parameters, "weight_decay": decay} for parameters, decay in groups if parameters]
+
+
+def others_and_theta(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """W and the like, and the hypernetworks' parameters, which have ".hyper." in their names."""
+    theta = [parameter for name, parameter in network.named_parameters() if ".hyper." in f".{name}"]
+    others = [parameter for name, parameter in network.named_parameters() if ".hyper." not in f".{name}"]
+    return others, theta
 
 
 def autocast_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:

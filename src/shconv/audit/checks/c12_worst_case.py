@@ -15,7 +15,6 @@ NUMBER = 12
 NAME = "worst case"
 SOURCE = "Carlini et al. 2019, On Evaluating Adversarial Robustness; Croce and Hein 2020"
 ALARM = "raises none: it is the number that the alarms are about"
-THREATS: tuple[Norm, ...] = ("linf", "l2")
 
 
 def applies(audit: Audit) -> str:
@@ -24,20 +23,25 @@ def applies(audit: Audit) -> str:
 
 def cost(audit: Audit) -> Cost:
     total = Cost(0)
-    for threat in () if missing("pyautoattack") else THREATS:
+    for threat in _threats():
         images = min(int(audit.standing(threat).sum()), audit.effort.standard_images)
         total += cost_of(Standard(audit.setting.radius(threat), threat), images)
     return total
 
 
 def run(audit: Audit) -> Finding:
-    for threat in () if missing("pyautoattack") else THREATS:
+    for threat in _threats():
         on = at_most(audit, audit.standing(threat), audit.effort.standard_images, "AutoAttack", threat)
         if on.any():
             audit.attack("AutoAttack", Standard(audit.setting.radius(threat), threat), on=on, threat=threat)
     cases = worst_cases(audit)
     text = " ".join([*worst_case_sentences(audit.setting, cases), *_notes(audit)])
     return Finding(NUMBER, NAME, None, text, cases, SOURCE)
+
+
+def _threats() -> tuple[Norm, ...]:
+    """Against which AutoAttack runs."""
+    return () if missing("pyautoattack") else ("linf", "l2")
 
 
 def _notes(audit: Audit) -> list[str]:
