@@ -1,12 +1,14 @@
-"""Wilson's interval, McNemar's test and the paired difference against scipy and by hand."""
+"""Wilson's interval, McNemar's test, the paired difference and the mean's interval against scipy and by hand."""
+
+from statistics import stdev
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 
 from shconv.intervals import wilson
-from shconv.report.intervals import Paired, mcnemar
+from shconv.report.intervals import Paired, mcnemar, mean_interval
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -45,3 +47,13 @@ def test_paired_difference_of_agresti_and_min_by_hand():
 )
 def test_verdict_needs_six_to_none(only_first, only_second, verdict):
     assert Paired(50, only_first, only_second).verdict == verdict
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=12).filter(lambda values: stdev(values) > 1e-6))
+def test_the_interval_of_a_mean_is_that_of_scipys_t_test(values):
+    theirs = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert mean_interval(values) == pytest.approx((theirs.low, theirs.high), rel=1e-9, abs=1e-12)
+
+
+def test_equal_values_leave_their_mean_no_interval():
+    assert mean_interval([0.25, 0.25, 0.25]) == (0.25, 0.25)

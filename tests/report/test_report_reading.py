@@ -85,6 +85,7 @@ def test_seeds_that_disagree_are_said_to(run_folder):
     texts, alarms = said(run_folder, "Gradient routes")
     assert "the seeds disagree" in texts[0]
     assert "lower in 1, no difference seen in 1 of 2 seeds" in texts[0]
+    assert "difference −12.5 points, 95 % over seeds −100.0 to +100.0" in texts[0]  # two seeds tell next to nothing
     assert alarms == [True]
 
 

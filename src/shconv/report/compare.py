@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from shconv.report.cells import between, mean, percent, signed, span
-from shconv.report.intervals import Paired
+from shconv.report.intervals import Paired, mean_interval
 from shconv.report.rows import Outcomes, Row, paired
 from shconv.report.run import Run
 
@@ -74,7 +74,8 @@ def compare(first: Mapping[int, Measured], second: Mapping[int, Measured]) -> Co
     assert b is not None
     if len(pairs) == 1:
         return Comparison(a, b, verdicts, _evidence(*pairs[0]))
-    return Comparison(a, b, verdicts, f"means of {len(pairs)} seeds; {_images(pairs)}; {_tally(verdicts)}")
+    evidence = f"means of {len(pairs)} seeds; {_images(pairs)}; {_tally(verdicts)}; {_over_seeds(pairs)}"
+    return Comparison(a, b, verdicts, evidence)
 
 
 _Pair = tuple[Measured, Measured, Paired | None]
@@ -102,6 +103,13 @@ def _tally(verdicts: tuple[str, ...]) -> str:
     counts = Counter(verdicts)
     parts = [f"{words[verdict]} in {counts[verdict]}" for verdict in words if counts[verdict]]
     return f"{', '.join(parts)} of {len(verdicts)} seeds"
+
+
+def _over_seeds(pairs: list[_Pair]) -> str:
+    """The mean difference, and what the seeds say of how well it is known."""
+    differences = [100 * (b.accuracy - a.accuracy) for a, b, _ in pairs]
+    low, high = (signed(max(-100.0, min(100.0, end)), 1) for end in mean_interval(differences))
+    return f"difference {signed(mean(differences) or 0.0, 1)} points, 95 % over seeds {low} to {high}"
 
 
 def _evidence(a: Measured, b: Measured, by_image: Paired | None) -> str:
