@@ -138,6 +138,16 @@ def test_table2_is_said_by_objective_and_attack(run_folder):
     assert alarms == [True]
 
 
+@pytest.mark.parametrize(("ours", "found"), [((24, 25, 23), True), ((24, 17, 23), False)])
+def test_what_no_seed_shows_by_itself_the_seeds_may_show_together(run_folder, ours, found):
+    for seed, right in enumerate(ours):
+        run_folder.gradient("resnet18", "fgsm", "untargeted", (20, 100), seed=seed)
+        run_folder.gradient("resnet18_shc", "fgsm", "untargeted", (right, 100), seed=seed)
+    texts, _ = said(run_folder, "Gradient attacks")
+    assert "no difference seen under FGSM (" in texts[0]
+    assert ("The seeds together show a difference under FGSM (+4.0 points, 95 % over seeds" in texts[0]) == found
+
+
 def test_the_worst_case_takes_back_what_the_means_show(run_folder):
     for attack in ("fgsm", "ifgsm"):
         run_folder.gradient("resnet18", attack, "least_likely", (5, 100))

@@ -42,6 +42,7 @@ class Comparison:
     second: float
     verdicts: tuple[str, ...]  # "lower", "higher" or "none", one a seed
     evidence: str  # the numbers behind it
+    over_seeds: tuple[float, float] | None = None  # 95 % interval of `points` from the seeds' scatter, two or more
 
     @property
     def verdict(self) -> str:
@@ -74,8 +75,11 @@ def compare(first: Mapping[int, Measured], second: Mapping[int, Measured]) -> Co
     assert b is not None
     if len(pairs) == 1:
         return Comparison(a, b, verdicts, _evidence(*pairs[0]))
-    evidence = f"means of {len(pairs)} seeds; {_images(pairs)}; {_tally(verdicts)}; {_over_seeds(pairs)}"
-    return Comparison(a, b, verdicts, evidence)
+    low, high = mean_interval([100 * (b.accuracy - a.accuracy) for a, b, _ in pairs])
+    over_seeds = max(-100.0, low), min(100.0, high)
+    difference = f"difference {signed(100 * (b - a), 1)} points, {seeds_text(over_seeds)}"
+    evidence = f"means of {len(pairs)} seeds; {_images(pairs)}; {_tally(verdicts)}; {difference}"
+    return Comparison(a, b, verdicts, evidence, over_seeds)
 
 
 _Pair = tuple[Measured, Measured, Paired | None]
@@ -105,13 +109,6 @@ def _tally(verdicts: tuple[str, ...]) -> str:
     return f"{', '.join(parts)} of {len(verdicts)} seeds"
 
 
-def _over_seeds(pairs: list[_Pair]) -> str:
-    """The mean difference, and what the seeds say of how well it is known."""
-    differences = [100 * (b.accuracy - a.accuracy) for a, b, _ in pairs]
-    low, high = (signed(max(-100.0, min(100.0, end)), 1) for end in mean_interval(differences))
-    return f"difference {signed(mean(differences) or 0.0, 1)} points, 95 % over seeds {low} to {high}"
-
-
 def _evidence(a: Measured, b: Measured, by_image: Paired | None) -> str:
     text = f"{_images([(a, b, by_image)])}, 95 % intervals {span(a.interval)} and {span(b.interval)}"
     if by_image is None:
@@ -130,6 +127,10 @@ def better(against: Comparison) -> str:
         "none": "these images show no difference",
         "mixed": "the seeds disagree",
     }[against.verdict]
+
+
+def seeds_text(interval: tuple[float, float]) -> str:
+    return f"95 % over seeds {signed(interval[0], 1)} to {signed(interval[1], 1)}"
 
 
 def p_text(p: float) -> str:

@@ -4,8 +4,8 @@ A check that raises no alarm is never called robustness."""
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from shconv.report.cells import between, count, mean, short, span
-from shconv.report.compare import Said, better, compare, measured, pct
+from shconv.report.cells import between, count, mean, short, signed, span
+from shconv.report.compare import Said, better, compare, measured, pct, seeds_text
 from shconv.report.masking import read_routes, read_worst_cases
 from shconv.report.paper import NETWORKS, SIGMAS, is_shc, network_name
 from shconv.report.rows import Row
@@ -53,6 +53,7 @@ def _gradient(run: Run) -> Iterator[Said]:
     for vanilla, shc in run.pairs:
         for objective in OBJECTIVES:
             seen: dict[str, list[str]] = {}
+            together: list[str] = []  # what only the seeds together tell
             numbers: list[int] = []
             for attack, name in ATTACKS.items():
                 rows = [run.find("table2", model, attack, objective, "both") for model in (vanilla, shc)]
@@ -60,6 +61,9 @@ def _gradient(run: Run) -> Iterator[Said]:
                 if against is not None:
                     course = f"{name} ({pct(against.second)}, twin {pct(against.first)})"
                     seen.setdefault(against.verdict, []).append(course)
+                    low, high = against.over_seeds or (0.0, 0.0)
+                    if against.verdict in ("none", "mixed") and low * high > 0:
+                        together.append(f"{name} ({signed(against.points, 1)} points, {seeds_text((low, high))})")
                     numbers += [row.n for each in rows for row in each.values()]
             if not seen:
                 continue
@@ -70,6 +74,8 @@ def _gradient(run: Run) -> Iterator[Said]:
                 "mixed": "the seeds disagree under",
             }
             found = "; ".join(f"{words[verdict]} {', '.join(seen[verdict])}" for verdict in words if verdict in seen)
+            if together:
+                found += f". The seeds together show a difference under {', '.join(together)}"
             paper = ""
             if objective == "least_likely" and shc in NETWORKS:
                 agrees = list(seen) == ["higher"]
