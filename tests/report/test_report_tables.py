@@ -7,8 +7,10 @@ from shconv.report import load_run
 from shconv.report import paper as published
 from shconv.report.cells import NOT_RUN, accuracy_text, difference_text, images_text, ours_text, paper_text
 from shconv.report.extra_steps import extra_steps, published_extra_steps, steps_to_reach
+from shconv.report.intervals import Paired
 from shconv.report.summaries import attacks, quasi_boundary, training
 from shconv.report.tables import search_rows, table1, table2, table3, table4
+from shconv.report.twins import twins
 
 
 def cell(table, model, group, label="", variant=None):
@@ -174,6 +176,30 @@ def test_training_warns_more_than_three_points_below_the_twin(run_folder):
     assert records["ResNet-18"]["parameters"] == 123
     assert records["ResNet-18"]["clean_accuracy"] == 0.9  # Table 1's, not the log's
     assert (records["ResNet-18"]["images_per_second"], records["ResNet-18"]["seconds"]) == (900, 4.0)
+
+
+def test_a_twin_is_subtracted_column_by_column_with_the_interval_of_the_seeds(run_folder):
+    for seed, ours in enumerate((24, 25, 23)):
+        run_folder.gradient("resnet18", "fgsm", "untargeted", (20, 100), seed=seed)
+        run_folder.gradient("resnet18_shc", "fgsm", "untargeted", (ours, 100), seed=seed)
+    run_folder.add("table1", "resnet18", "clean", (80, 100))  # of one network alone nothing is to be subtracted
+    first, *worst = twins(load_run(run_folder.save())).records
+    assert (first["network"], first["column"], first["seeds"]) == ("ResNet-18-SHC", "FGSM, untargeted", 3)
+    assert (first["vanilla"], first["shc"], first["points"]) == pytest.approx((0.2, 0.24, 4.0))
+    half = 4.302653 * 1.0 / 3**0.5  # Student's t of two degrees of freedom, a standard deviation of 1 point
+    assert first["interval"] == pytest.approx((4 - half, 4 + half), abs=1e-5)
+    assert [record["column"] for record in worst] == [
+        f"worst case, L∞ {budget}" for budget in ("0.02", "0.0625", "0.1")
+    ]
+
+
+def test_of_one_seed_the_interval_is_that_of_the_images(run_folder):
+    run_folder.add("table1", "resnet18", "clean", (70, 100))
+    run_folder.add("table1", "resnet18_shc", "clean", (60, 100))
+    (record,) = twins(load_run(run_folder.save())).records
+    paired = Paired(100, 10, 0)  # the helper lets the first images be right
+    assert record["points"] == pytest.approx(-10)
+    assert record["interval"] == pytest.approx([100 * end for end in paired.interval])
 
 
 def test_quasi_boundary_prints_the_fields_that_are_there(run_folder):

@@ -42,7 +42,7 @@ class Comparison:
     second: float
     verdicts: tuple[str, ...]  # "lower", "higher" or "none", one a seed
     evidence: str  # the numbers behind it
-    over_seeds: tuple[float, float] | None = None  # 95 % interval of `points` from the seeds' scatter, two or more
+    interval: tuple[float, float] | None  # 95 %, of `points`: from the seeds' scatter, of one seed from its images
 
     @property
     def verdict(self) -> str:
@@ -74,12 +74,14 @@ def compare(first: Mapping[int, Measured], second: Mapping[int, Measured]) -> Co
     assert a is not None
     assert b is not None
     if len(pairs) == 1:
-        return Comparison(a, b, verdicts, _evidence(*pairs[0]))
+        by_image = pairs[0][2]
+        ends = None if by_image is None else (100 * by_image.interval[0], 100 * by_image.interval[1])
+        return Comparison(a, b, verdicts, _evidence(*pairs[0]), ends)
     low, high = mean_interval([100 * (b.accuracy - a.accuracy) for a, b, _ in pairs])
-    over_seeds = max(-100.0, low), min(100.0, high)
-    difference = f"difference {signed(100 * (b - a), 1)} points, {seeds_text(over_seeds)}"
+    ends = max(-100.0, low), min(100.0, high)
+    difference = f"difference {signed(100 * (b - a), 1)} points, {seeds_text(ends)}"
     evidence = f"means of {len(pairs)} seeds; {_images(pairs)}; {_tally(verdicts)}; {difference}"
-    return Comparison(a, b, verdicts, evidence, over_seeds)
+    return Comparison(a, b, verdicts, evidence, ends)
 
 
 _Pair = tuple[Measured, Measured, Paired | None]

@@ -12,6 +12,7 @@ from shconv.report.paper import is_shc, network_name, twin
 from shconv.report.rows import Row
 from shconv.report.run import Run
 from shconv.report.tables import ATTACKS, OBJECTIVE_NAMES, SEARCHES
+from shconv.report.twins import twins
 from shconv.report.worst_case import THREATS, worst_cases
 
 TWIN_WARNING = 0.03
@@ -19,7 +20,7 @@ ATTACK_NAMES = {"clean": "clean", "gaussian": "Gaussian noise", **ATTACKS, **SEA
 
 
 def summaries(run: Run) -> tuple[Grid, ...]:
-    return extra_steps(run), worst_case(run), quasi_boundary(run), training(run), attacks(run)
+    return extra_steps(run), worst_case(run), twins(run), quasi_boundary(run), training(run), attacks(run)
 
 
 def worst_case(run: Run) -> Grid:
