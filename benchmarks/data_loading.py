@@ -28,6 +28,7 @@ from torchvision.datasets import ImageFolder
 
 from shconv.data import training_batches
 from shconv.data.listing import list_split
+from shconv.data.order import epoch_order, groups_wanted, share_of
 from shconv.data.parquet import index_parquet
 from shconv.data.splits import FileSplit
 from shconv.data.tars import index_tars
@@ -48,6 +49,8 @@ class Options:
     batch_size: int = 64
     workers: int = 2
     rounds: int = 5
+    parquet_memory: float = 3.0
+    """GB of row groups among which an epoch from Parquet is shuffled at any moment."""
     quality: int = 90
     """JPEG quality of tiled images; others are taken as they are."""
 
@@ -59,7 +62,7 @@ def main(options: Options) -> None:
         write_folder(root, samples)
         write_tar(root, samples)
         write_parquet(root, samples)
-        splits = open_splits(root, options.image_size)
+        splits = open_splits(root, options)
         reference = ImageFolder(str(root / "train"), reference_transform(options.image_size))
         runs: dict[str, Callable[[int], Iterable[torch.Tensor]]] = {
             "torchvision, folder": lambda epoch: reference_epoch(reference, options),
@@ -116,21 +119,21 @@ def reference_epoch(dataset: ImageFolder, options: Options) -> Iterable[torch.Te
 
 
 def where_the_time_goes(splits: dict[str, FileSplit], reference: ImageFolder, options: Options) -> None:
-    """Milliseconds an image in one process, step by step."""
+    """Milliseconds an image in one process, step by step; reading in the order of a whole epoch."""
     torch.set_num_threads(1)
-    order = np.random.default_rng(0).permutation(len(reference))[:100].tolist()
+    some = np.random.default_rng(0).permutation(len(reference))[:100].tolist()
     folder, rng = splits["folder"], np.random.default_rng(0)
-    decoded = {i: folder.original_pixels(i) for i in order}
-    steps: dict[str, Callable[[int], object]] = {
-        **{f"shconv: reading, {form}": split.files.read for form, split in splits.items()},
-        "shconv: reading and decoding, folder": folder.original_pixels,
-        "shconv: crop, resize, flip": lambda i: resized_crop_pixels(decoded[i], options.image_size, rng),
-        "torchvision: reading and decoding": lambda i: reference.loader(reference.samples[i][0]),
-        "torchvision: all": lambda i: reference[i],
+    decoded = {i: folder.original_pixels(i) for i in some}
+    steps: dict[str, tuple[Callable[[int], object], list[int]]] = {
+        **{f"shconv: reading, {form}": reading(split, options.batch_size) for form, split in splits.items()},
+        "shconv: reading and decoding, folder": (folder.original_pixels, some),
+        "shconv: crop, resize, flip": (lambda i: resized_crop_pixels(decoded[i], options.image_size, rng), some),
+        "torchvision: reading and decoding": (lambda i: reference.loader(reference.samples[i][0]), some),
+        "torchvision: all": (lambda i: reference[i], some),
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(options.rounds):
-        for name, step in steps.items():
+        for name, (step, order) in steps.items():
             start = time.perf_counter()
             for i in order:
                 step(i)
@@ -138,6 +141,15 @@ def where_the_time_goes(splits: dict[str, FileSplit], reference: ImageFolder, op
     print("\n| one process | ms an image |\n|---|---|")
     for name, values in times.items():
         print(f"| {name} | {statistics.median(values):.2f} |")
+
+
+def reading(split: FileSplit, batch: int) -> tuple[Callable[[int], object], list[int]]:
+    """(what reads an image as training does, the images of an epoch in order)."""
+    files, groups = split.files, split.files.groups
+    order = epoch_order(len(split), batch, np.random.default_rng(0), groups).ravel().tolist()
+    if groups is not None:
+        files = files.holding(groups_wanted(share_of(batch, 0, 1), 1, batch, groups))
+    return files.read, order
 
 
 def encoded_images(options: Options) -> list[tuple[str, int, bytes]]:
@@ -188,11 +200,12 @@ def write_parquet(root: Path, samples: list[tuple[str, int, bytes]]) -> None:
     parquet.write_table(table, root / "train-00000-of-00001.parquet", row_group_size=ROW_GROUP)
 
 
-def open_splits(root: Path, size: int) -> dict[str, FileSplit]:
+def open_splits(root: Path, options: Options) -> dict[str, FileSplit]:
     listing = list_split(root, ("train",))
     tar, tar_labels = index_tars(root, ["train-000000.tar"])
-    rows, row_labels, _ = index_parquet(root, ["train-00000-of-00001.parquet"])
+    rows, row_labels, _ = index_parquet(root, ["train-00000-of-00001.parquet"], options.parquet_memory)
     forms = {"folder": (listing.files, listing.labels), "tar": (tar, tar_labels), "Parquet": (rows, row_labels)}
+    size = options.image_size
     return {
         form: FileSplit(files, torch.from_numpy(labels), size, size, "paper") for form, (files, labels) in forms.items()
     }

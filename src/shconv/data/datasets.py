@@ -9,6 +9,7 @@ import torch
 from shconv.data import demo
 from shconv.data.cifar10 import CLASSES, load_cifar10
 from shconv.data.files import OnCorrupt, Preset, Progress, load_folder
+from shconv.data.parquet import MEMORY
 from shconv.data.splits import ImageData, ImageSplit, MemorySplit
 from shconv.data.transforms import TEST_PRESETS, evaluation_image, to_image, to_tensor
 from shconv.errors import InputError
@@ -24,6 +25,7 @@ def load_data(
     test_preset: Preset = "paper",
     download: bool = False,
     want_train: bool = True,
+    parquet_memory: float = MEMORY,
     progress: Progress | None = None,
 ) -> ImageData:
     """The data set that `spec` names.
@@ -37,6 +39,8 @@ def load_data(
     on_corrupt: "error" raises InputError naming a file that cannot be decoded, "skip" leaves it out and counts it.
     download: lets cifar10 be downloaded where it is missing; nothing else ever is.
     want_train: False leaves the training images alone, which need not be there then.
+    parquet_memory: GB of Parquet's row groups that all processes of a training hold together. Images are shuffled among
+    so many groups at any moment; more mixes images from farther apart.
     progress: called as progress(files done, files in all) while image files are read.
     Raises InputError for anything that cannot be found or used.
     """
@@ -46,6 +50,8 @@ def load_data(
         raise InputError(f"image_size={image_size}; wanted at least 1 pixel")
     if on_corrupt not in ("error", "skip"):
         raise InputError(f"on_corrupt={on_corrupt!r}; wanted 'error' or 'skip'")
+    if not 0 < parquet_memory < float("inf"):
+        raise InputError(f"parquet_memory={parquet_memory}; wanted GB, above 0")
     if test_preset not in TEST_PRESETS:
         raise InputError(f"test_preset={test_preset!r}; wanted one of {', '.join(TEST_PRESETS)}")
 
@@ -58,6 +64,7 @@ def load_data(
             on_corrupt=on_corrupt,
             test_preset=test_preset,
             want_train=want_train,
+            parquet_memory=parquet_memory,
             progress=progress,
         )
     train: MemorySplit | None

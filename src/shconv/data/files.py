@@ -42,6 +42,7 @@ def load_folder(
     on_corrupt: OnCorrupt,
     test_preset: Preset,
     want_train: bool,
+    parquet_memory: float,
     progress: Progress | None,
 ) -> ImageData:
     """PATH/train and PATH/test (or PATH/val), one folder a class; imagenet: any of the forms of `list_imagenet`.
@@ -52,7 +53,8 @@ def load_folder(
     root = Path(path).expanduser()
     if not root.is_dir():
         raise InputError(f"{root} is {'not a folder' if root.exists() else 'not there'}; wanted a folder of images")
-    test, train, note = list_imagenet(root, want_train) if imagenet else _list_folder(root, want_train)
+    listed = list_imagenet(root, want_train, parquet_memory) if imagenet else _list_folder(root, want_train)
+    test, train, note = listed
     listings = [test, train] if train is not None else [test]
 
     sides = _sample_sides(listings, on_corrupt)

@@ -24,7 +24,7 @@ SHARD_OF = re.compile(r"(\d+)-of-(\d+)")
 SHARD = re.compile(r"(\d+)\D*$")
 
 
-def list_imagenet(root: Path, want_train: bool) -> tuple[Listing, Listing | None, str]:
+def list_imagenet(root: Path, want_train: bool, parquet_memory: float) -> tuple[Listing, Listing | None, str]:
     """(validation, training or None, a sentence that says what was checked) of the ImageNet at root.
 
     Raises InputError where it is in none of the forms, a shard is missing, or the labels are not ImageNet's.
@@ -39,7 +39,7 @@ def list_imagenet(root: Path, want_train: bool) -> tuple[Listing, Listing | None
         checks = [check_folders(listing) for listing in listings]
     else:
         shards = _find_shards(root, parts)
-        listed = [_list_shards(root, shards[part]) for part in parts]
+        listed = [_list_shards(root, shards[part], parquet_memory) for part in parts]
         listings, checks = _with_same_classes(root, [listing for listing, _ in listed]), [said for _, said in listed]
     return listings[0], listings[1] if want_train else None, _sentence(parts, listings, checks)
 
@@ -97,9 +97,9 @@ def _check_complete(root: Path, part: str, shards: Sequence[str]) -> None:
         raise InputError(f"{root}: of the shards such as {shards[0]} number {some(missing)} is missing")
 
 
-def _list_shards(root: Path, shards: Sequence[str]) -> tuple[Listing, str]:
+def _list_shards(root: Path, shards: Sequence[str], parquet_memory: float) -> tuple[Listing, str]:
     if shards[0].endswith(".parquet"):
-        files, labels, names = index_parquet(root, shards)
+        files, labels, names = index_parquet(root, shards, parquet_memory)
         labels, classes, said = check_labels(files, labels, names)
         return Listing(files, classes, labels), said
     tars, labels = index_tars(root, shards)

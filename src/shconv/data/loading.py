@@ -6,7 +6,7 @@ import errno
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 from weakref import WeakSet
@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from shconv.data.order import epoch_order, groups_wanted, share_of
 from shconv.data.splits import Batch, FileSplit, ImageSplit, MemorySplit
 from shconv.data.transforms import (
     AUGMENTATIONS,
@@ -33,6 +34,7 @@ from shconv.errors import InputError
 
 # The second word of a SeedSequence: keeps the draws for the order and for the pixels apart.
 ORDER, PIXELS = 0, 1
+AHEAD = 2  # batches that a worker prepares before they are asked for
 
 
 def evaluation_batches(
@@ -68,10 +70,11 @@ def training_batches(
 ) -> "Batches":
     """One epoch of shuffled, augmented batches; `len` counts those it will give.
 
-    The order is a function of (seed, epoch), the augmentation of (seed, epoch, index). Batches are full, the rest of
-    the images is left out, unless the split is smaller than one batch. skip: leave out the first so many batches, to
-    go on in mid-epoch. share: (rank, count) gives of each batch what `share_of` says. image_size: default the split's
-    own training size. pinned: in memory that a GPU copies from while it computes.
+    The order is a function of (seed, epoch), the augmentation of (seed, epoch, index). Where images are read by the
+    group (Parquet), the order is also one of the batch size and of the number of groups open at a time. Batches are
+    full, the rest of the images is left out, unless the split is smaller than one batch. skip: leave out the first so
+    many batches, to go on in mid-epoch. share: (rank, count) gives of each batch what `share_of` says. image_size:
+    default the split's own training size. pinned: in memory that a GPU copies from while it computes.
     Augmentations: "none" (the test preprocessing), "crop_flip" (4 zeros a side, random crop, flip), "resized_crop"
     (0.08 to 1 of the area, flip), "he2016" (random scale, crop, flip and colour). Raises InputError for anything else.
     """
@@ -83,18 +86,19 @@ def training_batches(
         image_size = split.train_size if isinstance(split, FileSplit) else split[0][0].shape[-1]
     _at_least(1, image_size=image_size)
 
-    order = np.random.default_rng(np.random.SeedSequence([seed, ORDER, epoch])).permutation(len(split)).tolist()
-    count = max(1, len(order) // batch_size)
-    if not 0 <= skip <= count:
-        raise InputError(f"skip={skip} batches; wanted 0 to {count}, the epoch's number of batches")
-    own = share_of(min(batch_size, len(order)), *share)
-    batches = [order[i * batch_size : (i + 1) * batch_size][own] for i in range(skip, count)]
-    return Batches(_TrainingImages(split, augmentation, image_size, seed, epoch), batches, workers, pinned)
-
-
-def share_of(n: int, rank: int, count: int) -> slice:
-    """The share of `rank` in n things divided among `count`: neighbours, and equally many to within one."""
-    return slice(rank * n // count, (rank + 1) * n // count)
+    batch = min(batch_size, len(split))
+    groups = split.files.groups if isinstance(split, FileSplit) else None
+    rng = np.random.default_rng(np.random.SeedSequence([seed, ORDER, epoch]))
+    order = epoch_order(len(split), batch, rng, groups)
+    if not 0 <= skip <= len(order):
+        raise InputError(f"skip={skip} batches; wanted 0 to {len(order)}, the epoch's number of batches")
+    own = share_of(batch, *share)
+    parts = 1
+    if isinstance(split, FileSplit) and groups is not None:
+        parts = max(1, min(workers, own.stop - own.start))
+        split = replace(split, files=split.files.holding(groups_wanted(own, parts, batch, groups)))
+    images = _TrainingImages(split, augmentation, image_size, seed, epoch)
+    return Batches(images, order[skip:, own].tolist(), workers, pinned, parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,13 +170,21 @@ class _BatchReader(Dataset[Batch]):
 
 
 class Batches(Iterable[Batch]):
-    """Batches of the given index lists, in their order; can be iterated again and then gives the same."""
+    """Batches of the given index lists, in their order; can be iterated again and then gives the same.
+
+    parts: into how many each batch is cut, where there are workers: as many then read it, each always the same part.
+    """
 
     def __init__(
-        self, images: _TestedImages | _TrainingImages, batches: Sequence[list[int]], workers: int, pinned: bool
+        self,
+        images: _TestedImages | _TrainingImages,
+        batches: Sequence[list[int]],
+        workers: int,
+        pinned: bool,
+        parts: int = 1,
     ) -> None:
         self._reader = _BatchReader(images.split.labels, images)
-        self._batches, self._workers, self._pinned = batches, workers, pinned
+        self._batches, self._workers, self._pinned, self._parts = batches, workers, pinned, parts
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -186,12 +198,14 @@ class Batches(Iterable[Batch]):
         if self._workers == 0 or not self._batches:
             yield from map(self._reader.read, self._batches)
             return
+        parts = self._parts
         loader = DataLoader(
             self._reader,
-            batch_sampler=self._batches,
-            num_workers=self._workers,
+            batch_sampler=[index[share_of(len(index), k, parts)] for index in self._batches for k in range(parts)],
+            num_workers=min(self._workers, len(self._batches)) if parts == 1 else parts,  # they get parts in turn
+            prefetch_factor=AHEAD if parts == 1 else 2 * AHEAD,
             collate_fn=_unchanged,
-            pin_memory=self._pinned,
+            pin_memory=self._pinned and parts == 1,
             worker_init_fn=_deaf,
             generator=torch.Generator(),  # otherwise the loader takes its seed from the caller's global generator
         )
@@ -199,10 +213,8 @@ class Batches(Iterable[Batch]):
             with _signals_held():
                 results = iter(loader)
             try:
-                for result in results:
-                    if isinstance(result, InputError):
-                        raise result
-                    yield result
+                for _ in self._batches:
+                    yield _joined([_sound(next(results)) for _ in range(parts)], self._pinned)
             finally:
                 del results  # ends the workers, even where a traceback keeps this frame
 
@@ -258,6 +270,23 @@ def _signals_held() -> Iterator[None]:
 def _stacked(images: list[Tensor]) -> Tensor:
     batch: Tensor = default_collate(images)  # torch.stack, but in a worker straight into the memory that is shared
     return batch
+
+
+def _joined(parts: Sequence[Batch], pinned: bool) -> Batch:
+    if len(parts) == 1:
+        return parts[0]
+    pinned = pinned and torch.cuda.is_available()
+    n = sum(len(part.labels) for part in parts)
+    whole = Batch(*(each.new_empty(n, *each.shape[1:], pin_memory=pinned) for each in parts[0]))
+    for each, place in zip(zip(*parts, strict=True), whole, strict=True):
+        torch.cat(each, out=place)
+    return whole
+
+
+def _sound(result: Batch | InputError) -> Batch:
+    if isinstance(result, InputError):
+        raise result
+    return result
 
 
 def _unchanged(batch: Any) -> Any:

@@ -8,8 +8,17 @@ from pathlib import Path
 from typing import Protocol, Self, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shconv.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Which images can only be read together, and among how many such groups an epoch is shuffled at any moment."""
+
+    of: NDArray[np.int64]  # (N,) the group of each image, numbered from 0
+    open: int  # at a time, in all processes together
 
 
 class ImageFiles(Protocol):
@@ -21,6 +30,11 @@ class ImageFiles(Protocol):
     @property
     def names(self) -> Sequence[str]: ...
 
+    @property
+    def groups(self) -> Groups | None:
+        """None where each image is read by itself."""
+        ...
+
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> bytes:
@@ -29,6 +43,10 @@ class ImageFiles(Protocol):
 
     def take(self, kept: Sequence[int]) -> Self:
         """The same with the images at these places only."""
+        ...
+
+    def holding(self, groups: int) -> Self:
+        """The same, but each process that reads keeps the last so many groups."""
         ...
 
 
@@ -40,6 +58,20 @@ class Names(Sequence[str]):
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         self._text = b"".join(encoded)
         self._ends = np.array([0, *accumulate(map(len, encoded))])  # name i lies between ends i and i + 1
+
+    @classmethod
+    def of(cls, text: bytes, ends: NDArray[np.int64]) -> Self:
+        """From the `parts` of others. Raises ValueError where they cannot be such."""
+        if ends.ndim != 1 or ends[:1].tolist() != [0] or ends[-1] != len(text) or (np.diff(ends) < 0).any():
+            raise ValueError("the ends of the names are not in order")
+        names = cls(())
+        names._text, names._ends = text, ends
+        return names
+
+    @property
+    def parts(self) -> tuple[bytes, NDArray[np.int64]]:
+        """(all names one after the other, where the first begins and where each ends)."""
+        return self._text, self._ends
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -58,8 +90,17 @@ class Names(Sequence[str]):
         return Names(self[i] for i in kept)
 
 
+class SingleFiles:
+    """What files have in common in which each image is read by itself."""
+
+    groups: None = None
+
+    def holding(self, groups: int) -> Self:
+        return self
+
+
 @dataclass(frozen=True, eq=False)
-class FolderFiles:
+class FolderFiles(SingleFiles):
     """One file an image."""
 
     folder: Path

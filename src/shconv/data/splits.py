@@ -48,6 +48,12 @@ class ImageData:
     note: str  # one sentence to print wherever the data is named; may be empty
     skipped: int  # files left out by on_corrupt="skip"
 
+    @property
+    def open_groups(self) -> int | None:
+        """Groups among which training shuffles at any moment, where its images are read by the group; else None."""
+        groups = self.train.files.groups if isinstance(self.train, FileSplit) else None
+        return None if groups is None else groups.open
+
 
 @dataclass(frozen=True, eq=False)
 class MemorySplit:

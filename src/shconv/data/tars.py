@@ -1,5 +1,5 @@
 """WebDataset shards: tar files in which an image and its label share a name, 0017.jpg with 0017.cls or 0017.json.
-An uncompressed tar is random access: each image's place is noted once, from the headers."""
+An uncompressed tar is random access: each image's place is noted once, from the headers, and kept in the cache."""
 
 import json
 import tarfile
@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shconv.data.sources import Names, cannot_read, read_part
+from shconv.data.sources import Names, SingleFiles, cannot_read, read_part
+from shconv.data.tar_index import TarIndex, indexed
 from shconv.errors import InputError
 
 IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "ppm"}
@@ -19,7 +20,7 @@ UNLABELLED = -1
 
 
 @dataclass(frozen=True, eq=False)
-class TarFiles:
+class TarFiles(SingleFiles):
     """Images inside uncompressed tar files."""
 
     folder: Path
@@ -41,22 +42,26 @@ class TarFiles:
 def index_tars(folder: Path, shards: Sequence[str]) -> tuple[TarFiles, NDArray[np.int64]]:
     """The images of these tar files below `folder` in their order, and their labels, -1 where none is given.
 
-    Raises InputError for a file that is no uncompressed tar or is cut short, and for a label that is no integer.
+    A file that the cache knows in its present state is not opened. Raises InputError for one that is no uncompressed
+    tar or is cut short, and for a label that is no integer.
     """
     names: list[str] = []
-    members: list[tuple[int, int, int]] = []
-    labels: list[int] = []
-    for number, shard in enumerate(shards):
-        path = folder / shard
-        samples = _samples(path)
-        labelled = _labels(path, samples)
-        for key, kind, member in samples:
-            if kind in IMAGES:
-                names.append(f"{shard}/{member.name}")
-                members.append((number, member.offset_data, member.size))
-                labels.append(labelled.get(key, UNLABELLED))
-    places = np.array(members, np.int64).reshape(-1, 3)
-    return TarFiles(folder, Names(names), tuple(shards), places), np.array(labels, np.int64)
+    found = [indexed(folder / shard, _walk) for shard in shards]
+    for shard, index in zip(shards, found, strict=True):
+        names += [f"{shard}/{name}" for name in index.names]
+    numbers = np.repeat(np.arange(len(found)), [len(index.names) for index in found])
+    members = np.column_stack([numbers, np.concatenate([index.places for index in found])])
+    return TarFiles(folder, Names(names), tuple(shards), members), np.concatenate([index.labels for index in found])
+
+
+def _walk(path: Path) -> TarIndex:
+    """The images of one tar file from its headers."""
+    samples = _samples(path)
+    labelled = _labels(path, samples)
+    images = [(key, member) for key, kind, member in samples if kind in IMAGES]
+    places = np.array([(member.offset_data, member.size) for _, member in images], np.int64).reshape(-1, 2)
+    labels = np.array([labelled.get(key, UNLABELLED) for key, _ in images], np.int64)
+    return TarIndex(Names(member.name for _, member in images), places, labels)
 
 
 def _samples(path: Path) -> list[tuple[str, str, tarfile.TarInfo]]:

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from shconv.files import cache_folder
 from shconv.ops.geometry import Geometry
 
 _SOURCE = Path(__file__).parent / "csrc"
@@ -110,7 +111,7 @@ def build() -> Path:
         if found is None:
             raise FileNotFoundError("no C++ compiler (g++, clang++ or c++) on the path")
         compiler = [found]
-    library = _cache() / f"filtered-{_key(compiler)}.so"
+    library = cache_folder() / f"filtered-{_key(compiler)}.so"
     if library.exists():
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
@@ -123,12 +124,6 @@ def build() -> Path:
             _log.warning("%s does not build for this very processor: %s", compiler[0], native.stderr.strip()[:300])
         made.replace(library)
     return library
-
-
-def _cache() -> Path:
-    if folder := os.environ.get("SHCONV_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shconv"
 
 
 def _key(compiler: list[str]) -> str:
