@@ -12,6 +12,10 @@ from shconv.routes import frozen_kernels, gradient_route, record_filter_maps
 
 if TYPE_CHECKING:
     from shconv import audit as audit
+    from shconv import data as data
+    from shconv import export as export
+    from shconv import pretrained as pretrained
+    from shconv import training as training
 
 __version__ = "0.1.0"
 
@@ -35,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`shconv.audit`, imported when first asked for: it brings data sets and progress bars along."""
-    if name == "audit":
-        return import_module("shconv.audit")
+    """`shconv.audit` and its like, imported when first asked for: they bring torchvision and progress bars along."""
+    if name in ("audit", "data", "export", "pretrained", "training"):
+        return import_module(f"shconv.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

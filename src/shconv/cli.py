@@ -1,5 +1,5 @@
-"""The command line: one sub-command, one dataclass of options. Bad input ends in a line or two and exit code 2;
-Ctrl-C leaves a run that the same command resumes (exit code 130)."""
+"""The command line: one sub-command, one dataclass of options. Bad input ends in a line or two and exit code 2.
+Ctrl-C (130), SIGTERM and the loss of another process (75) leave a run that the same command resumes."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from shconv.commands.config_file import from_toml
-from shconv.errors import InputError
+from shconv.errors import GOES_ON, InputError
 
 _ABOUT = """Statistical Hyper-Convolution: reproduce the paper, train, attack, and report.
 
@@ -28,12 +28,17 @@ def run(arguments: list[str]) -> int:
     options = None
     try:
         options = _parse(arguments)
-        options.run()
+        _run(options)
     except InputError as error:
         return _failed(str(error), 2)
+    except (ConnectionAbortedError, ChildProcessError) as error:  # another process is gone, or one that reads images
+        return _failed(str(error.strerror), GOES_ON)
     except KeyboardInterrupt:
-        kept = "; the same command goes on from here" if hasattr(options, "out") else ""
-        return _failed(f"stopped{kept}", 130)
+        return _failed(_stopped(options), 130)
+    except SystemExit as stopped:
+        if stopped.code != GOES_ON:
+            raise
+        return _failed(_stopped(options), GOES_ON)
     except BrokenPipeError:  # such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -51,6 +56,18 @@ def run(arguments: list[str]) -> int:
             raise
         return _failed(str(error), 1)
     return 0
+
+
+def _run(options: Any) -> None:
+    from shconv.data.loading import naming_dead_workers
+    from shconv.training.signals import ended_by_sigterm
+
+    with ended_by_sigterm(), naming_dead_workers():
+        options.run()
+
+
+def _stopped(options: Any) -> str:
+    return "stopped; the same command goes on from here" if hasattr(options, "out") else "stopped"
 
 
 def _parse(arguments: list[str]) -> Any:

@@ -20,20 +20,35 @@ def replace_file(path: Path, *content: bytes | memoryview, keep: Path | None = N
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
-            for part in content:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(temporary, path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say whose write it refused
-        raise
+        with named(path):
+            with open(temporary, "wb") as file:
+                for part in content:
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            if keep is not None and path.exists():
+                os.replace(path, keep)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """An OSError in here has a file's name: a full disk does not say whose write it refused."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: SHCONV_CACHE, else shconv/ in XDG_CACHE_HOME or ~/.cache."""
+    if folder := os.environ.get("SHCONV_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shconv"
 
 
 def replace_json(path: Path, value: Any) -> None:

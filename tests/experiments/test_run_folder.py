@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from shconv.errors import InputError
-from shconv.experiments.run_folder import RunFolder, file_name, locked
+from shconv.experiments.run_folder import RunFolder, file_name
+from shconv.files import locked
 
 ARRAYS = {"index": np.arange(3), "correct": np.array([True, False, True])}
 

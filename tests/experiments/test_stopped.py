@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from shconv.attacks import FGSM, RandFGSM
 from shconv.errors import InputError
-from shconv.experiments import table3_locsearch
+from shconv.experiments import quasi_boundary, table1_gaussian, table2_gradient, table3_locsearch
 from shconv.experiments.outcomes import Outcomes
 from shconv.experiments.question import Question
 from shconv.experiments.study import Counts, Study
-from shconv.experiments.team import Team
+from shconv.processes import Processes
 from toys import colour_networks
 
 ALL = np.arange(21)
@@ -46,7 +46,7 @@ class Patient(nn.Module):
         return logits
 
 
-class Share(Team):
+class Share(Processes):
     """One process of several that waits for nobody."""
 
     def wait(self) -> None:
@@ -162,29 +162,29 @@ def test_a_run_of_several_processes_goes_on_with_another_number_of_them(make_stu
     patient = Patient(network)
     study = make_study((patient,), batch_size=4)
     for rank in range(1, before):  # the first never comes to its share
-        study.team = Share(rank, before)
+        study.processes = Share(rank, before)
         with pytest.raises(InputError, match="lacks"):
             asked(study, question(study))
     for rank in range(after - 1, 0, -1):
-        study.team = Share(rank, after)
+        study.processes = Share(rank, after)
         with pytest.raises(InputError, match="lacks"):
             asked(study, question(study))
-    study.team = Share(0, after)
+    study.processes = Share(0, after)
     assert same(asked(study, question(study)), expected)
     assert patient.passed == 6 * 3
     assert partial_files(study) == []
 
 
-def test_a_partial_left_behind_by_a_row_that_is_there_is_removed(make_study, monkeypatch):
-    study = make_study()
-    network = next(study.networks)
-    study.clean(network)
+def test_what_is_left_of_rows_that_are_in_is_removed_by_the_next_run(make_study, monkeypatch):
+    tables = (table1_gaussian, table2_gradient, table3_locsearch, quasi_boundary)
+    study = make_study(counts=COUNTS)
     with monkeypatch.context() as patch:
-        patch.setattr(Study, "_forget", lambda self, question: None)
-        row = study.row("table2", network, "fgsm", FGSM(), ALL, "both")
-    assert len(partial_files(study)) == 1
-    assert study.row("table2", network, "fgsm", FGSM(), ALL, "both") == row
-    assert partial_files(study) == []
+        patch.setattr(Study, "forget", lambda self, question: None)
+        rows = [list(table.rows(study)) for table in tables]
+    assert len(partial_files(study)) > len(rows[0]) + len(rows[1])
+    again = make_study(counts=COUNTS)
+    assert [list(table.rows(again)) for table in tables] == rows
+    assert partial_files(again) == []
 
 
 KILLED = """

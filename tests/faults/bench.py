@@ -1,16 +1,19 @@
-"""A tiny real training as a command, to be broken and started again: what the fault matrix needs of it."""
+"""A tiny real training as a command, to be broken and started again: what the fault matrix needs of it, and how the
+bench of another command differs."""
 
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from types import MappingProxyType
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import psutil
@@ -103,32 +106,44 @@ class Bench:
     images: Path
     wanted: dict[tuple[str, ...], bytes] = field(default_factory=dict)
     starts: int = 0
+    begun: ClassVar[str] = "test images"  # in the title: from here on it trains
 
-    def start(self, out: Path, *options: str, launcher: tuple[str, ...] = ()) -> Run:
+    def words(self, out: Path) -> list[str]:
+        """The command without its options."""
+        words = ["train", "--data", f"folder:{self.images}", "--image-size", "16", "--width", "4"]
+        words += ["--batch-size", str(BATCH), "--epochs", str(EPOCHS), "--precision", "float32"]
+        return [*words, "--out", str(out)]
+
+    def start(
+        self,
+        out: Path,
+        *options: str,
+        launcher: tuple[str, ...] = (),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> Run:
         """The command, started; with a launcher such as torchrun's, as it starts it.
 
         Without, the process is forked from this one, which has imported everything: it saves seconds at each start.
         """
         self.starts += 1
         said = self.root / f"said{self.starts}.txt"
-        arguments = ["train", "--data", f"folder:{self.images}", "--image-size", "16", "--width", "4"]
-        arguments += ["--batch-size", str(BATCH), "--epochs", str(EPOCHS), "--precision", "float32"]
-        arguments += ["--out", str(out), *options]
+        arguments = [*self.words(out), *options]
         with said.open("w") as file:
             if launcher:
                 command = [sys.executable, *launcher, "-m", "shconv", *arguments]
                 return Run(psutil.Popen(command, stdout=file, stderr=file, start_new_session=True), said)
             pid = os.fork()
             if pid == 0:
+                os.environ.update(environment)
                 _become(file.fileno(), arguments)
         return Run(psutil.Process(pid), said)
 
     @contextmanager
     def started(self, out: Path, *options: str, **how: Any) -> Iterator[Run]:
-        """The same, in training when the body begins; nothing of it is left afterwards."""
+        """The same, at work when the body begins; nothing of it is left afterwards."""
         run = self.start(out, *options, **how)
         try:
-            run.await_that(lambda: "test images" in run.text, "the title")  # from here on it trains
+            run.await_that(lambda: self.begun in run.text, f'"{self.begun}"')
             yield run
         finally:
             if not run.ended:
@@ -158,8 +173,32 @@ class Bench:
         return self.wanted[launcher]
 
     def expect_same(self, out: Path, launcher: tuple[str, ...] = ()) -> None:
-        """Raises Broken unless weights and log are those of a run that nothing happened to, bit for bit."""
-        expect(self.result(out) == self.undisturbed(launcher), "the weights or the log differ")
+        """Raises Broken unless the result is that of a run that nothing happened to, bit for bit."""
+        expect(self.result(out) == self.undisturbed(launcher), "the result differs")
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[str]:
+    """A tmpfs of its own at `place`. Raises Broken where this user may mount none."""
+    place.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place], capture_output=True, text=True
+    )
+    expect(mounted.returncode == 0, f"not tried: no tmpfs ({mounted.stderr.strip()})")
+    try:
+        yield f"a tmpfs of {size}"
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(filler: Path) -> None:
+    """A file that takes all the room that its disk has left."""
+    try:
+        with filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+    except OSError:
+        pass
 
 
 def _become(said: int, arguments: list[str]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The fault matrix: breaks a tiny real run in every way promised to be survived, and prints promise and seen.
+"""The fault matrix: breaks tiny real runs in every way promised to be survived, and prints promise and seen.
 
 python tests/faults/run.py [WORD ...]: all faults, or those whose name holds one of the words. Exit code 1 where a
 promise was broken. Some minutes; a full disk is a small tmpfs, which root may mount."""
@@ -8,31 +8,51 @@ import sys
 import tempfile
 import textwrap
 from pathlib import Path
+from typing import Any
 
+import evaluation
+import shards
 import torch
 
+import training
 from bench import Bench, Broken, write_images
-from training import FAULTS
+
+MATRIX: tuple[tuple[type[Bench], dict[str, Any]], ...] = (
+    (Bench, training.FAULTS),
+    (shards.Shards, shards.FAULTS),
+    (evaluation.Evaluations, evaluation.FAULTS),
+)
 
 
 def main(words: list[str]) -> int:
     """The number of broken promises."""
-    chosen = {name: fault for name, fault in FAULTS.items() if not words or any(word in name for word in words)}
     os.environ.update(ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1", COLUMNS="200")
     torch.set_num_threads(1)
     broken = 0
     print("| fault | promised | seen |\n|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="faults") as place:
-        bench = Bench(Path(place), write_images(Path(place) / "images"))
-        for number, (name, fault) in enumerate(chosen.items()):
-            promised = " ".join(textwrap.dedent(fault.__doc__ or "").split())
-            try:
-                seen = fault(bench, bench.root / f"fault{number}")
-            except Broken as error:
-                broken += 1
-                seen = "**broken**: " + " ".join(str(error).split())
-            print(f"| {name} | {promised} | {seen} |", flush=True)
+        images = write_images(Path(place) / "images")
+        for number, (kind, faults) in enumerate(MATRIX):
+            bench = kind(Path(place) / f"bench{number}", images)
+            bench.root.mkdir()
+            for fault, name in enumerate(faults):
+                if not words or any(word in name for word in words):
+                    seen = tried(bench, bench.root / f"fault{fault}", faults[name])
+                    broken += seen.startswith("**broken**")
+                    print(f"| {name} | {promise(faults[name])} | {seen} |", flush=True)
     return broken
+
+
+def tried(bench: Bench, out: Path, fault: Any) -> str:
+    """What was seen."""
+    try:
+        return str(fault(bench, out))
+    except Broken as error:
+        return "**broken**: " + " ".join(str(error).split())
+
+
+def promise(fault: Any) -> str:
+    return " ".join(textwrap.dedent(fault.__doc__ or "").split())
 
 
 if __name__ == "__main__":

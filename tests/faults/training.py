@@ -6,15 +6,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
-from bench import EPOCHS, STEPS, TORCHRUN, Bench, Run, expect
+from bench import EPOCHS, STEPS, TORCHRUN, Bench, Run, expect, fill, small_disk
 from shconv.training.state import load_state
 
 KILLS = 20
@@ -121,32 +119,13 @@ def deleted_state(bench: Bench, out: Path) -> str:
     return "said; bit for bit, both times"
 
 
-@contextmanager
-def small_disk(place: Path, size: str) -> Iterator[str]:
-    """A tmpfs of its own at `place`. Raises Broken where this user may mount none."""
-    place.mkdir(parents=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place], capture_output=True, text=True
-    )
-    expect(mounted.returncode == 0, f"not tried: no tmpfs ({mounted.stderr.strip()})")
-    try:
-        yield f"a tmpfs of {size}"
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
-
-
 def full_disk(bench: Bench, out: Path) -> str:
     """Exit code 1 and a message that names the file; the last state is whole; with room again, bit for bit."""
     with small_disk(out, "4m") as disk:
         run_folder, filler = out / "run", out / "filler"
         with bench.started(run_folder, *SAVING) as run:
             run.await_file(run_folder / "state.previous.pt")
-            try:
-                with filler.open("wb", buffering=0) as file:
-                    while True:
-                        file.write(bytes(4096))
-            except OSError:
-                pass
+            fill(filler)
             code = run.end()
         said = next((line for line in run.text.splitlines() if "the disk is full" in line), "")
         expect(code == 1 and "run/" in said, f"exit code {code}: {run.text[-300:]}")
@@ -205,11 +184,11 @@ def a_worker_dies(bench: Bench, out: Path) -> str:
         run.children()[0].kill()
         code = run.end()
     said = next((line for line in run.text.splitlines() if "worker (pid" in line), "")
-    expect(code == 2 and "the same command goes on" in said, f"exit code {code}: {run.text[-300:]}")
+    expect(code == 75 and "the same command goes on" in said, f"exit code {code}: {run.text[-300:]}")
     steps = stored_steps(out)
     bench.finish(out, "--workers", "2")
     bench.expect_same(out)
-    return f'exit code 2, "{said.removeprefix("shconv: ").partition(":")[0]}", stored after step {steps}; bit for bit'
+    return f'exit code 75, "{said.removeprefix("shconv: ").partition(":")[0]}", stored after step {steps}; bit for bit'
 
 
 def divergence(bench: Bench, out: Path) -> str:

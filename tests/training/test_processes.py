@@ -79,6 +79,13 @@ def test_a_defence_draws_for_each_image_what_it_draws_in_one_process(
     check_same(two[name], together.attacked(tmp_path, name))
 
 
+def test_compiled_two_processes_with_a_defence_end_and_learn_the_same(
+    two: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shconv, "create_model", lambda **kw: together.NoNorm(kw["num_classes"], kw["width"]))
+    check_same(two["compiled"], together.attacked(tmp_path, "fgsm-rs"))
+
+
 def test_a_signal_to_one_stops_all_at_the_same_step_and_nothing_is_different_afterwards(two: Told) -> None:
     assert (two["preempted"]["code"], two["preempted"]["steps"]) == (75, 6)
     assert two["preempted"]["rows"] == two["apart"]["rows"]

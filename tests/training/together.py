@@ -14,9 +14,9 @@ from torch import Tensor, multiprocessing, nn
 import shconv
 from shconv.data import ImageData
 from shconv.data.splits import MemorySplit
+from shconv.processes import Processes
 from shconv.training import Engine, ModelConfig, Preempted, Recipe, TrainingDiverged, create_defence, job, train
 from shconv.training.defences import Step
-from shconv.training.processes import Processes
 
 SHC = ModelConfig("plain10_shc", 3, stem="small", width=4)
 RECIPE = Recipe(3, 16, 0.05, schedule="cosine", precision="float32")
@@ -122,6 +122,16 @@ def full_disk(folder: Path) -> dict[str, Any]:
     raise AssertionError
 
 
+def compiled(folder: Path, name: str) -> dict[str, Any]:
+    """The same, traced by torch.compile but not compiled, which takes minutes."""
+    original = torch.compile
+    torch.compile = lambda model: original(model, backend="eager")  # type: ignore[assignment, misc]
+    try:
+        return odd(folder / "compiled", engine=Engine(compile=True), defence=create_defence(name))
+    finally:
+        torch.compile = original
+
+
 def both(out: Path) -> dict[str, Any]:
     """Everything that two processes are to do."""
     told: dict[str, Any] = {"count": Processes.found().count}
@@ -135,6 +145,7 @@ def both(out: Path) -> dict[str, Any]:
     told["odd"] = odd(out / "odd", engine=Engine(accumulation=3))
     for name in ("fgsm-rs", "pgd", "stability"):
         told[name] = attacked(out, name)
+    told["compiled"] = compiled(out, "fgsm-rs")
     return told
 
 

@@ -11,13 +11,14 @@ from shconv import report
 from shconv.audit.run import run
 from shconv.audit.setting import budget_seconds, radius
 from shconv.commands.config_file import plain
-from shconv.commands.evaluate import check_fits
+from shconv.commands.evaluate import check_fits, seed_of
 from shconv.commands.options import DataOptions, best_device
 from shconv.commands.running import describe
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.pretrained import load_network
+from shconv.processes import Processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ class AuditCommand(DataOptions):
         seeds, sources = others[: len(self.seeds)], others[len(self.seeds) :]
         _check_seeds(first, seeds)
         with RunFolder.opened(self.folder) as folder:
-            describe(folder, {"command": "audit", **self._plain()}, data)
+            describe(folder, {"command": "audit", **self._plain()}, data, Processes(device=best_device()))
         result = run(
             first.model,
             data,
@@ -122,7 +123,7 @@ class _Network:
 
     @property
     def seed(self) -> int:
-        return int(self.info.get("seed", 0))
+        return seed_of(self.path, self.info)
 
 
 def _folder_of(checkpoint: Path) -> Path:

@@ -1,21 +1,22 @@
 """shconv evaluate: the paper's tables for checkpoints that are there."""
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from shconv.commands.config_file import plain
-from shconv.commands.options import TableOptions, best_device
-from shconv.commands.running import TABLES, conclude, describe, run_experiments
+from shconv.commands.options import TableOptions
+from shconv.commands.running import TABLES, conclude, describe, load, run_experiments
 from shconv.data import ImageData
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Network, Pair
-from shconv.experiments.team import Team
 from shconv.pretrained import Config, load_network
+from shconv.processes import Processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,22 +49,22 @@ class Evaluate(TableOptions):
 
     def run(self) -> None:
         self.check()
-        team = Team.found()
-        progress = ExperimentProgress(team.is_first)
+        processes = Processes.found(patient=True)
+        progress = ExperimentProgress(processes.is_first)
         paths = [path for path in (self.checkpoint, self.twin) if path is not None]
         checkpoints = [load_network(path) for path in paths]
-        data = self.load(progress, want_train=False)
+        data = load(self, processes, progress, want_train=False)
         for path, (_, config, info) in zip(paths, checkpoints, strict=True):
             check_fits(path, config, info, data)
         networks = [
-            Network(config.name, int(info.get("seed", 0)), model.to(best_device()))
-            for model, config, info in checkpoints
+            Network(config.name, seed_of(path, info), model.to(processes.device))
+            for path, (model, config, info) in zip(paths, checkpoints, strict=True)
         ]
         networks.sort(key=lambda network: network.is_shc)
         _check_pair(networks)
-        with RunFolder.opened(self.folder, team) as folder:
-            describe(folder, {"command": "evaluate", **plain(self)}, data, team.size)
-            run_experiments(folder, data, [Pair(tuple(networks))], self, progress, self.tables, team)
+        with RunFolder.opened(self.folder, processes) as folder:
+            describe(folder, {"command": "evaluate", **plain(self)}, data, processes)
+            run_experiments(folder, data, [Pair(tuple(networks))], self, progress, self.tables, processes=processes)
             conclude(folder, progress)
 
 
@@ -73,10 +74,19 @@ def check_fits(path: Path, config: Config, info: dict[str, Any], data: ImageData
         raise InputError(f"{path} has {config.num_classes} classes, {data.name} has {len(data.classes)}")
     if config.in_channels != 3:
         raise InputError(f"{path} takes images of {config.in_channels} channels; those of {data.name} have 3")
-    trained_on = (info.get("data") or {}).get("classes", data.classes)
-    for number, (there, here) in enumerate(zip(trained_on, data.classes, strict=True)):
+    about = info.get("data")
+    trained_on = about.get("classes", data.classes) if isinstance(about, dict) else data.classes
+    for number, (there, here) in enumerate(zip_longest(trained_on, data.classes)):
         if there != here:
             raise InputError(f"{path} calls class {number} {there!r}, {data.name} calls it {here!r}: wanted the same")
+
+
+def seed_of(path: Path, info: dict[str, Any]) -> int:
+    """Of a checkpoint's training. Raises InputError where its config.json, which may be anybody's, holds none."""
+    seed = info.get("seed", 0)
+    if type(seed) is not int or seed < 0:
+        raise InputError(f"{path} has the seed {seed!r}; wanted an integer of at least 0")
+    return seed
 
 
 def _check_pair(networks: list[Network]) -> None:

@@ -15,13 +15,13 @@ from shconv.conversion import conversion_report
 from shconv.data import ImageData, evaluation_batches
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
-from shconv.experiments.team import Team
 from shconv.intervals import wilson
 from shconv.models.normalize import Normalization
 from shconv.pretrained import ConvertedConfig, save_pretrained
 from shconv.pretrained.converted import LIBRARIES, create_vanilla, library_and_name
 from shconv.pretrained.finetune import fine_tune
 from shconv.pretrained.weights import for_classes, imagenet_rows, network_with, read_state
+from shconv.processes import Processes
 from shconv.training import Recipe, correct_in
 
 
@@ -81,7 +81,7 @@ class Finetune(DataOptions):
 
     def run(self) -> None:
         self.check()
-        if Team.found().size > 1:
+        if Processes.found().count > 1:
             raise InputError("finetune runs in one process; for more there is shconv train")
         progress, device = ExperimentProgress(), best_device()
         data = self.load(progress, want_train=self.epochs > 0)
@@ -101,7 +101,7 @@ class Finetune(DataOptions):
             del before, vanilla
             if self.epochs and data.train is not None:
                 settings: dict[str, Any] = {"freeze_batch_norm": self.freeze_batch_norm, "seed": self.seed}
-                settings |= {"optimizer": self.optimizer, "workers": self.workers}
+                settings |= {"optimizer": self.optimizer, "workers": self.readers(data)}
                 settings["on_epoch"] = lambda epoch, loss: progress.say(f"epoch {epoch}: loss {loss:.4f}")
                 fine_tune(model, data.train, self._recipe(), self.hyper_learning_rate, device, **settings)
                 correct["after the fine-tuning"] = self._correct(model, data, device)
@@ -131,7 +131,7 @@ class Finetune(DataOptions):
         return for_classes(self._arch, network, len(data.classes), rows)
 
     def _correct(self, network: nn.Module, data: ImageData, device: torch.device) -> int:
-        right = correct_in(network, data.test, self.batch_size, device, workers=self.workers)
+        right = correct_in(network, data.test, self.batch_size, device, workers=self.readers(data))
         assert right is not None  # nobody stops it
         return right
 

@@ -8,6 +8,9 @@ from typing import Literal
 import torch
 
 from shconv.data import ImageData, load_data
+from shconv.data.parquet import MEMORY
+from shconv.data.splits import FileSplit
+from shconv.data.workers import automatic_workers
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.training import Engine
@@ -27,15 +30,27 @@ class DataOptions:
     at the start."""
     test_preset: Literal["paper", "imagenet"] = "paper"
     """Test preprocessing: the paper's distorting 299 -> 256, or the usual 256 -> 224; scaled to other sizes."""
-    workers: int = 0
-    """Processes that read images."""
+    workers: int | None = None
+    """Processes that read images, for each one that computes. By default one less than the cores it has, 1 to 8; none
+    for images in memory or fewer than 2,000."""
+    parquet_memory: float | None = None
+    """Parquet: GB that all processes of a training hold of it, by default 3. More mixes images from farther apart."""
     download: bool = False
     """Let cifar10 be downloaded where there is a network."""
 
     def check(self) -> None:
         """Raises InputError for options out of range, before anything is read or written."""
-        if self.workers < 0:
+        if self.workers is not None and self.workers < 0:
             raise InputError(f"workers must be at least 0, got {self.workers}")
+        if self.parquet_memory is not None and not 0 < self.parquet_memory < float("inf"):
+            raise InputError(f"parquet_memory must be GB above 0, got {self.parquet_memory}")
+
+    def readers(self, data: ImageData) -> int:
+        """The number of workers."""
+        if self.workers is not None:
+            return self.workers
+        splits = (data.train, data.test)
+        return automatic_workers(max((len(split) for split in splits if isinstance(split, FileSplit)), default=0))
 
     def load(self, progress: ExperimentProgress, want_train: bool) -> ImageData:
         """Read the images; says how many files were left out. Raises InputError where they cannot be used."""
@@ -47,6 +62,7 @@ class DataOptions:
                 test_preset=self.test_preset,
                 download=self.download,
                 want_train=want_train,
+                parquet_memory=self.parquet_memory or MEMORY,
                 progress=count,
             )
         if data.skipped:

@@ -7,7 +7,8 @@ import torch
 
 from shconv.commands.options import best_device
 from shconv.commands.reproduce import Reproduce, recipe_for
-from shconv.data.files import TEST_SIZE, TRAIN_SIZE
+from shconv.data.files import SMALL_SIDE, TEST_SIZE, TRAIN_SIZE
+from shconv.data.workers import automatic_workers
 from shconv.errors import InputError
 from shconv.experiments.probe import NetworkCost, Probe
 from shconv.experiments.progress import ExperimentProgress
@@ -61,7 +62,9 @@ class Plan(Reproduce):
             shared = probe.shared(recipe, facts.train_size, facts.test_size, searches(facts.test_size))
             advance()
         wanted = Counts() if self.full else Counts(self.table1_images, self.table2_images, self.table3_images)
-        load = Workload(facts, recipe, wanted, len(self.seeds), self.batch_size, self.workers, costs, shared)
+        on_disk = facts.train_images if facts.train_size > SMALL_SIDE else 0
+        workers = automatic_workers(on_disk, self.gpus) if self.workers is None else self.workers
+        load = Workload(facts, recipe, wanted, len(self.seeds), self.batch_size, workers, costs, shared)
         stages = [*load.training(self.gpus, self.accumulation), *load.tables()]
         print("\n".join([*_table(stages, self.gpus), "", *self._notes(device, probe.smaller)]))
 

@@ -4,16 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
+
 from shconv.commands.config_file import plain
-from shconv.commands.options import EngineOptions, TableOptions, best_device
-from shconv.commands.running import conclude, describe, run_experiments
+from shconv.commands.options import EngineOptions, TableOptions
+from shconv.commands.running import conclude, describe, load, run_experiments
 from shconv.data import ImageData
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Network, Pair
-from shconv.experiments.team import Team
 from shconv.models import list_models
+from shconv.processes import Processes
 from shconv.training import RECIPES, ModelConfig, Recipe, train, with_epochs
 
 VANILLA = tuple(name for name in list_models() if not name.endswith("_shc"))
@@ -60,25 +62,25 @@ class Reproduce(TableOptions, EngineOptions):
 
     def run(self) -> None:
         self.check()
-        team = Team.found()
-        progress = ExperimentProgress(team.is_first)
-        data = self.load(progress, want_train=True)
-        with RunFolder.opened(self.folder, team) as folder:
-            describe(folder, {"command": "reproduce", **plain(self)}, data, team.size)
-            pairs = list(self._trained_pairs(folder, data))
-            run_experiments(folder, data, pairs, self, progress, team=team)
+        processes = Processes.found(patient=True)
+        progress = ExperimentProgress(processes.is_first)
+        data = load(self, processes, progress, want_train=True)
+        with RunFolder.opened(self.folder, processes) as folder:
+            describe(folder, {"command": "reproduce", **plain(self)}, data, processes)
+            pairs = list(self._trained_pairs(folder, data, processes.device))
+            run_experiments(folder, data, pairs, self, progress, processes=processes)
             conclude(folder, progress)
 
-    def _trained_pairs(self, folder: RunFolder, data: ImageData) -> Iterator[Pair]:
-        recipe = recipe_for(self.recipe, self.epochs)
+    def _trained_pairs(self, folder: RunFolder, data: ImageData, device: torch.device) -> Iterator[Pair]:
+        recipe, workers = recipe_for(self.recipe, self.epochs), self.readers(data)
         for seed in self.seeds:
             for vanilla in self.models:
                 members = []
                 for name in (vanilla, f"{vanilla}_shc"):
                     config = model_config(name, data, self.width, self.stem, self.normalize)
                     place = folder.path / "models" / f"{name}-seed{seed}"
-                    trained = train(config, data, recipe, place, engine=self.engine(), seed=seed, workers=self.workers)
-                    members.append(Network(name, seed, trained.model.to(best_device())))
+                    trained = train(config, data, recipe, place, engine=self.engine(), seed=seed, workers=workers)
+                    members.append(Network(name, seed, trained.model.to(device)))
                 yield Pair(tuple(members))
 
 
@@ -110,6 +112,5 @@ PRESETS: dict[str, Reproduce] = {
         table1_images=50_000,
         table2_images=5_000,
         table3_images=500,
-        workers=8,
     ),
 }

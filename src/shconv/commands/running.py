@@ -1,11 +1,11 @@
-"""What reproduce and evaluate share: the experiments in their order over a study, then the report.
+"""What train, reproduce and evaluate share: the images, the experiments in their order over a study, the report.
 Every process of a run comes through here; the first alone draws figures and speaks."""
 
 import os
 import platform
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib import metadata
 from types import ModuleType
 
@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from shconv import report
-from shconv.commands.options import TableOptions, best_device
+from shconv.commands.options import DataOptions, TableOptions
 from shconv.data import ImageData
 from shconv.experiments import (
     figure2_noise,
@@ -28,8 +28,8 @@ from shconv.experiments import (
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Counts, Pair, Study
-from shconv.experiments.team import Team
 from shconv.machine import processor
+from shconv.processes import Processes
 
 TABLES: dict[int, tuple[ModuleType, ...]] = {
     1: (table1_gaussian,),
@@ -53,7 +53,13 @@ CARRIED_OUT = (
 FREE = (*ADDS, *CARRIED_OUT)
 
 
-def describe(folder: RunFolder, options: dict[str, object], data: ImageData, processes: int = 1) -> None:
+def load(options: DataOptions, processes: Processes, progress: ExperimentProgress, want_train: bool) -> ImageData:
+    """The images. With --download the processes take turns: the first of them, or of a node, finds none and fetches."""
+    with processes.in_turn() if options.download else nullcontext():
+        return options.load(progress, want_train)
+
+
+def describe(folder: RunFolder, options: dict[str, object], data: ImageData, processes: Processes) -> None:
     """Store what was asked for, on what data, with which versions and machine."""
     folder.settle(options, FREE)
     train_images = 0 if data.train is None else len(data.train)
@@ -70,8 +76,8 @@ def describe(folder: RunFolder, options: dict[str, object], data: ImageData, pro
             "processor": processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "processes": processes,
-            "device": str(best_device()),
+            "processes": processes.count,
+            "device": str(processes.device),
             "started": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         },
     )
@@ -84,7 +90,8 @@ def run_experiments(
     options: TableOptions,
     progress: ExperimentProgress,
     tables: Iterable[int] = tuple(TABLES),
-    team: Team = Team(),  # noqa: B008 (frozen)
+    *,
+    processes: Processes,
 ) -> None:
     """Every table asked for and its figure, the quasi decision boundary with Table 3; rows appended as they come."""
     wanted = (options.table1_images, options.table2_images, options.table3_images)
@@ -95,11 +102,11 @@ def run_experiments(
         tuple(pairs),
         counts,
         options.batch_size,
-        best_device(),
+        processes.device,
         progress,
         options.attack_seed,
-        options.workers,
-        team,
+        options.readers(data),
+        processes,
     )
     asked = sorted(set(tables))
     for experiment in (module for table in asked for module in TABLES[table]):

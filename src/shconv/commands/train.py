@@ -9,9 +9,10 @@ import torch
 
 from shconv.commands.options import DataOptions, EngineOptions
 from shconv.commands.reproduce import model_config, recipe_for
+from shconv.commands.running import load
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
-from shconv.experiments.team import Team
+from shconv.processes import Processes
 from shconv.training import Defence, ModelConfig, Recipe, create_defence, train
 
 
@@ -81,14 +82,14 @@ class Train(DataOptions, EngineOptions):
     def run(self) -> None:
         self.check()
         defence = self._defence()
-        team = Team.found()
-        data = self.load(ExperimentProgress(team.is_first), want_train=True)
+        processes = Processes.found(patient=True)
+        data = load(self, processes, ExperimentProgress(processes.is_first), want_train=True)
         config = model_config(self.model, data, self.width, self.stem, self.normalize)
         trained = self.model if self.defence == "none" else f"{self.model}-{self.defence}"
         out = self.out or Path("runs/train") / f"{trained}-seed{self.seed}"
-        settings = {"defence": defence, "engine": self.engine(), "seed": self.seed, "workers": self.workers}
+        settings = {"defence": defence, "engine": self.engine(), "seed": self.seed, "workers": self.readers(data)}
         result = train(config, data, self._recipe(), out, **settings)  # type: ignore[arg-type]
-        if not team.is_first:
+        if not processes.is_first:
             return
         print(f"{self.model} on {data.name}: {result.test_accuracy:.2%} of {len(data.test):,} test images; {out}")
         if data.note:

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 from shconv.attacks import locsearch_columns, locsearch_for
+from shconv.experiments.run_folder import file_name
 from shconv.experiments.study import Network, Pair, Study
 from shconv.metrics import relative_confidence
 from shconv.routes import record_filter_maps
@@ -13,7 +14,8 @@ from shconv.routes import record_filter_maps
 def save(study: Study) -> None:
     """arrays/figure3_PAIR-seedS.npz for every pair of two networks."""
     for pair in study.pairs:
-        name = f"arrays/figure3_{pair.members[0].name}-seed{pair.members[0].seed}"
+        first = pair.members[0]
+        name = f"arrays/figure3_{file_name(first.name)}-seed{first.seed}"
         if len(pair.members) == 2 and not (study.folder.path / f"{name}.npz").exists():
             _save_pair(study, pair, name)
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shconv.experiments.run_folder import file_name
 from shconv.experiments.study import Study, routed, routes_of
 
 
@@ -14,7 +15,7 @@ def save(study: Study) -> None:
     """arrays/figure4_MODEL-seedS.npz for every SHC network."""
     for pair in study.pairs:
         for network in (member for member in pair.members if member.is_shc):
-            name = f"arrays/figure4_{network.name}-seed{network.seed}"
+            name = f"arrays/figure4_{file_name(network.name)}-seed{network.seed}"
             if (study.folder.path / f"{name}.npz").exists():
                 continue
             for x, y, _, _ in study.batches(study.selected(pair, study.counts.table3)[:1]):

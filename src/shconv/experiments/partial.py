@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shconv.errors import InputError
+from shconv.files import named
 
 Columns = dict[str, NDArray[Any]]  # per image, each (n,)
 Append = Callable[[int, Columns, float], None]
@@ -60,15 +61,17 @@ class Partial:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{rank}.part"
         whole = max((record.end for record in _records(path)), default=0)
-        with path.open("ab") as file:
+        with path.open("ab", buffering=0) as file:  # nothing is left to be written when it is closed
             if file.tell() > whole:
                 file.truncate(whole)
             synced = time.monotonic()
 
             def append(unit: int, columns: Columns, seconds: float) -> None:
                 nonlocal synced
-                file.write(_record(unit, columns, seconds))
-                file.flush()
+                with named(path):
+                    left = memoryview(_record(unit, columns, seconds))
+                    while left:
+                        left = left[file.write(left) :]
                 if time.monotonic() - synced >= SYNC_EVERY:
                     os.fsync(file.fileno())
                     synced = time.monotonic()

@@ -10,7 +10,7 @@ from shconv.attacks import FGSM, RandFGSM
 from shconv.attacks.base import BatchAttack
 from shconv.experiments.outcomes import Outcomes
 from shconv.experiments.partial import Columns
-from shconv.experiments.question import Images, Index, Question
+from shconv.experiments.question import Images, Question
 from shconv.experiments.run_folder import Row
 from shconv.experiments.study import Network, Study, row_id
 from shconv.routes import frozen_kernels, record_filter_maps
@@ -26,20 +26,22 @@ def rows(study: Study) -> Iterator[Row]:
         index = study.selected(pair, study.counts.table3)
         for network in (member for member in pair.members if member.is_shc):
             for name, attack in GRADIENT_ATTACKS.items():
+                question = Question(network, attack, index, study.batch_size, also="quasi_boundary")
                 id = row_id("quasi_boundary", network, name, attack)
-                if id not in study.folder.rows:
-                    _add(study, network, name, attack, index)
+                if id in study.folder.rows:
+                    study.forget(question)
+                else:
+                    _add(study, network, name, attack, question)
                 yield study.folder.rows[id]
 
 
-def _add(study: Study, network: Network, name: str, attack: BatchAttack, index: Index) -> None:
+def _add(study: Study, network: Network, name: str, attack: BatchAttack, question: Question) -> None:
     def measure(images: Images, advance: Callable[[], None]) -> Columns:
         adversarial, columns = study.attacked(network, attack, images)
         moved = compare(network.model, images.x, adversarial)
         advance()
         return columns | {name: values[: images.n] for name, values in moved.items()}
 
-    question = Question(network, attack, index, study.batch_size, also="quasi_boundary")
     with study.collected(question, measure) as (columns, seconds):
         outcomes = Outcomes.of(columns, seconds)
         study.add("quasi_boundary", network, name, attack, outcomes, extra=summary(columns))

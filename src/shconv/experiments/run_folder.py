@@ -7,7 +7,7 @@ import os
 import tomllib
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ import tomli_w
 from numpy.typing import NDArray
 
 from shconv.errors import InputError
-from shconv.experiments.team import Team
-from shconv.files import locked, replace_file, replace_json
+from shconv.files import named, replace_file, replace_json
+from shconv.processes import Processes
 from shconv.training.checkpoint import first_difference
 
 Row = dict[str, Any]
@@ -33,18 +33,14 @@ class RunFolder:
 
     @staticmethod
     @contextmanager
-    def opened(path: Path, team: Team = Team()) -> Iterator["RunFolder"]:  # noqa: B008 (frozen)
+    def opened(path: Path, processes: Processes = Processes()) -> Iterator["RunFolder"]:  # noqa: B008 (frozen)
         """Lock the folder, making it if need be; of several processes the first does, and alone writes.
 
         Raises InputError where another run works in it.
         """
-        with ExitStack() as held:
-            with team.agreed():
-                if team.is_first:
-                    held.enter_context(locked(path))
-                    folder = RunFolder(path)
-            if not team.is_first:
-                folder = RunFolder(path, writes=False)
+        with processes.alone_in(path):
+            folder = RunFolder(path, writes=processes.is_first)
+            processes.wait()  # all have the same rows, before the first adds one
             yield folder
 
     def settle(self, options: Mapping[str, Any], free: tuple[str, ...] = ()) -> None:
@@ -89,7 +85,8 @@ class RunFolder:
         """Append a row; its per-image arrays are on disk before it."""
         self.save_arrays(f"outcomes/{file_name(row['id'])}", arrays)
         if self.writes:
-            with (self.path / "rows.jsonl").open("a", encoding="utf-8") as file:
+            path = self.path / "rows.jsonl"
+            with named(path), path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 os.fsync(file.fileno())  # what it was computed from is removed next
@@ -123,7 +120,7 @@ class RunFolder:
 
 
 def file_name(id: str) -> str:
-    """A row's id as the name of a file: table1/plain10/seed0/clean -> table1--plain10--seed0--clean."""
+    """A row's id, or a network's name, as that of a file: table1/plain10/clean -> table1--plain10--clean."""
     return id.replace("/", "--")
 
 

@@ -19,8 +19,8 @@ from shconv.experiments.outcomes import Outcomes, judge, summary
 from shconv.experiments.partial import Columns, Partial
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.question import Images, Index, Measure, Question, padded
-from shconv.experiments.run_folder import Row, RunFolder
-from shconv.experiments.team import Team
+from shconv.experiments.run_folder import Row, RunFolder, file_name
+from shconv.processes import Processes
 from shconv.routes import HypernetworkPaths, gradient_route, shc_layers
 
 PAPER_IMAGES = {"table1": 50_000, "table2": 5_000, "table3": 500, "table4": 5_000, "quasi_boundary": 500}
@@ -86,7 +86,7 @@ class Study:
     progress: ExperimentProgress
     seed: int = 0  # of the attacks' randomness and of the selection
     workers: int = 0
-    team: Team = Team()  # noqa: RUF009 (frozen)
+    processes: Processes = Processes()  # noqa: RUF009 (frozen)
     _clean: dict[str, Outcomes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -115,30 +115,30 @@ class Study:
         Unit u is the work of process u % (number of processes), whatever was done of it before. An image's unit, its
         place in it and the unit's shape hang on the question alone, so its outcome does too.
         """
-        partial, team = self._partial(question), self.team
+        partial, processes = self._partial(question), self.processes
         done = partial.done()
-        mine = [unit for unit in range(team.rank, partial.units, team.size) if unit not in done]
+        mine = [unit for unit in range(processes.rank, partial.units, processes.count) if unit not in done]
         chosen = [question.index[partial.places(unit)] for unit in mine]
         if mine:
             batches = self.batches(np.concatenate(chosen), question.size)
             title, clock = question.title, time.perf_counter()
-            with self.progress.task(title, len(mine) * parts) as advance, partial.appending(team.rank) as append:
+            with self.progress.task(title, len(mine) * parts) as advance, partial.appending(processes.rank) as append:
                 for unit, images in zip(mine, batches, strict=True):
                     columns = measure(images, advance)
                     clock, before = time.perf_counter(), clock
                     append(unit, columns, clock - before)
-        team.wait()
+        processes.wait()
         yield partial.joined()
-        self._forget(question)
+        self.forget(question)
 
     def _partial(self, question: Question) -> Partial:
         folder = self.folder.path / "partial" / question.place(self.seed)
         return Partial(folder, question.index, question.size)
 
-    def _forget(self, question: Question) -> None:
-        """Once every process has read them."""
-        self.team.wait()
-        if self.team.is_first:
+    def forget(self, question: Question) -> None:
+        """What is left of a row that is in: once every process has read it, or of a run that was stopped before."""
+        self.processes.wait()
+        if self.processes.is_first:
             self._partial(question).remove()
 
     def measure(self, network: Network, attack: Attack | None, index: Index, route: str = "both") -> Outcomes:
@@ -192,12 +192,14 @@ class Study:
         Fewer than there are: the first of a seeded shuffle, since files in folders come class by class.
         """
         id = f"table1/{network.key}/clean"
-        if id not in self.folder.rows:
-            shuffled = np.random.default_rng(self.seed).permutation(len(self.data.test))
-            index = np.sort(shuffled[: self.counts.table1])
-            with self._outcomes(self.question(network, None, index)) as outcomes:
-                self.add("table1", network, "clean", None, outcomes)
         if id not in self._clean:
+            shuffled = np.random.default_rng(self.seed).permutation(len(self.data.test))
+            question = self.question(network, None, np.sort(shuffled[: self.counts.table1]))
+            if id in self.folder.rows:
+                self.forget(question)
+            else:
+                with self._outcomes(question) as outcomes:
+                    self.add("table1", network, "clean", None, outcomes)
             self._clean[id] = self._stored(id)
         return self._clean[id]
 
@@ -209,7 +211,7 @@ class Study:
         index: Index = clean[0].index[shuffled[confident[shuffled]]][:wanted]
         about = {"pair": [member.name for member in pair.members], "seed": pair.members[0].seed}
         found = {"wanted": wanted, "found": len(index), "index": index.tolist()}
-        self.folder.save_json(f"selection/{pair.key}-{wanted}.json", about | found)
+        self.folder.save_json(f"selection/{file_name(pair.key)}-{wanted}.json", about | found)
         return index
 
     def row(
@@ -231,7 +233,7 @@ class Study:
             self.question(network, attack, index, route or "both"),
         )
         if id in self.folder.rows:
-            self._forget(question)  # of a run that was stopped right between the two
+            self.forget(question)
             return self.folder.rows[id]
         other = None if as_in is None else row_id(as_in, network, name, attack, route)
         if other in self.folder.rows and np.array_equal((outcomes := self._stored(other)).index, index):

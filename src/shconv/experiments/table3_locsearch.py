@@ -40,8 +40,10 @@ def _rows_of_search(study: Study, network: Network, name: str, attack: LocSearch
     experiments = ("table3", "quasi_boundary") if network.is_shc else ("table3",)
     steps = locsearch_columns(attack.steps)
     ids = {(e, step): row_id(e, network, name, attack, step=step) for e in experiments for step in steps}
-    if any(id not in study.folder.rows for id in ids.values()):
-        question = Question(network, attack, index, searched_together(attack), also="every column")
+    question = Question(network, attack, index, searched_together(attack), also="every column")
+    if all(id in study.folder.rows for id in ids.values()):
+        study.forget(question)
+    else:
         measure = partial(_searched, study, network, attack)
         with study.collected(question, measure, attack.steps) as (columns, seconds):
             for (experiment, step), id in ids.items():

@@ -49,6 +49,7 @@ def run_record(
     """All that decides the outcome of a training, as plain JSON values: what two runs that share a folder agree in."""
     images = {"train_images": len(data.train) if data.train is not None else 0, "test_images": len(data.test)}
     about = {"name": data.name, "classes": data.classes, "image_size": data.image_size, **images}
+    about["open_groups"] = data.open_groups  # decides the order of images from Parquet
     record = {"model": asdict(config), "data": about, "recipe": asdict(recipe), "seed": seed, "defence": defence}
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain

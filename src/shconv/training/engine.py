@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shconv.errors import InputError
-from shconv.training.processes import Processes
+from shconv.processes import Processes
 from shconv.training.recipe import Recipe
 
 

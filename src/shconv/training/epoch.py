@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from shconv.data import Batch
-from shconv.data.loading import share_of
+from shconv.data.order import share_of
 from shconv.files import replace_json
+from shconv.processes import Processes
 from shconv.training.defences import Defence, Step
 from shconv.training.defences.base import STREAM, step_generator
 from shconv.training.learner import Learner
-from shconv.training.processes import Processes
 from shconv.training.recipe import Recipe
 from shconv.training.schedule import learning_rate
 
@@ -60,14 +60,14 @@ class Sums:
         return self.seconds + time.perf_counter() - self.started
 
     def state(self, processes: Processes) -> dict[str, Any]:
-        """As plain values; the main process's count for all."""
+        """As plain values; the first process's count for all."""
         correct = [int(n) for n in processes.sum(self.correct.tolist())]
         numbers = {name: getattr(self, name) for name in ("steps", "images", "loss", "rate")}
         return {"correct": correct, **numbers, "seconds": self.elapsed}
 
     @classmethod
     def restored(cls, state: dict[str, Any], processes: Processes) -> Self:
-        own = state["correct"] if processes.main else [0, 0]
+        own = state["correct"] if processes.is_first else [0, 0]
         return cls(**{**state, "correct": torch.tensor(own, dtype=torch.int64, device=processes.device)})
 
     def row(self, processes: Processes, defended: bool) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class Epoch:
         guilty = [rank for rank, (own, _) in enumerate(told) if not own <= self.most] or list(range(len(told)))
         diverged = TrainingDiverged(self.number + 1, step.number, [i for rank in guilty for i in told[rank][1]], loss)
         about = {"epoch": diverged.epoch, "step": diverged.step, "loss": str(loss), "processes": guilty}
-        self.processes.on_main(lambda: replace_json(folder / DIVERGED, {**about, "index": diverged.index}))
+        self.processes.on_first(lambda: replace_json(folder / DIVERGED, {**about, "index": diverged.index}))
         raise diverged
 
 

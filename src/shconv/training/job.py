@@ -12,6 +12,7 @@ from typing import Any
 
 from shconv.data import ImageData, ImageSplit, training_batches
 from shconv.files import replace_file
+from shconv.processes import Processes
 from shconv.training.board import EVERY, Board, NoBoard, add_row
 from shconv.training.checkpoint import save_checkpoint
 from shconv.training.defences import Defence
@@ -20,11 +21,11 @@ from shconv.training.engine import Engine
 from shconv.training.epoch import Epoch, Sums, Unread, exploded
 from shconv.training.evaluate import correct_in
 from shconv.training.learner import Learner
-from shconv.training.processes import Processes
 from shconv.training.progress import TrainingProgress
 from shconv.training.recipe import Recipe
 from shconv.training.signals import StopRequest, stopped_by
 from shconv.training.state import save_state
+from shconv.training.synchronized import share_buffers
 
 LOG, BEST = "log.jsonl", "best"
 LOOK_EVERY = 20  # steps between two looks at the losses where the device computes on its own: each look waits for it
@@ -70,7 +71,7 @@ class Job:
             self.history.append(row)
             sums = Sums.none(self.learner.device)
             self._store(number + 1, sums)
-            self.processes.on_main(self.write_log)
+            self.processes.on_first(self.write_log)
             add_row(self.board, row, self.steps * (number + 1))
             self.shown.epoch(row)
             if self.on_epoch is not None:
@@ -125,7 +126,7 @@ class Job:
 
     def _look(self, epoch: Epoch, sums: Sums, unread: Sequence[Unread]) -> None:
         """Wait for the losses; then store and stop where one of the processes was asked to, or it is time."""
-        due = self.processes.main and self._due_by_time()
+        due = self.processes.is_first and self._due_by_time()
         told = epoch.read(unread, sums, [float(due), *self.request.flags()], self.folder)
         speed = sums.images / sums.elapsed
         self.shown.step(epoch.number + sums.steps / epoch.steps, sums.loss / sums.images, speed)
@@ -141,7 +142,7 @@ class Job:
     def _test(self, number: int, sums: Sums) -> int:
         """How many test images are right. Asked to stop before that is known, stores the end of the epoch's steps."""
         learner, processes = self.learner, self.processes
-        processes.share_buffers(learner.network)
+        share_buffers(learner.network, processes)
         told: list[float] = []
 
         def stop() -> bool:
@@ -189,7 +190,7 @@ class Job:
             state = {"run": self.record, "engine": engine, "history": self.history}
             save_state(self.folder, {**state, "position": position, "learner": learner})
 
-        self.processes.on_main(store)
+        self.processes.on_first(store)
         self.stored_at = time.perf_counter()
 
     def _store_alone(self, epoch: int, sums: Sums) -> None:
@@ -209,7 +210,7 @@ class Job:
             for name in names:
                 save_checkpoint(self.folder / name, self.learner.network, {**self.record, **about})
 
-        self.processes.on_main(keep)
+        self.processes.on_first(keep)
 
     def write_log(self) -> None:
         """The whole log, so that it never tells of an epoch that the stored state has not got."""

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from shconv.errors import InputError
 from shconv.ops import library
+from shconv.processes import Processes
 from shconv.training.checkpoint import ModelConfig
 from shconv.training.engine import Engine
-from shconv.training.processes import Processes
 from shconv.training.recipe import Recipe
 from shconv.training.synchronized import synchronized
 
@@ -37,7 +38,7 @@ class Learner:
         groups = parameter_groups(network, recipe)
         optimizer = torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=recipe.nesterov)
         scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-        model = processes.accelerator.prepare(torch.compile(network) if engine.compile else network)
+        model = _shared(torch.compile(network) if engine.compile else network, device)  # type: ignore[arg-type]
         return cls(network, model, optimizer, scaler, device, dtype, layout)
 
     def images(self, pixels: Tensor) -> Tensor:
@@ -71,6 +72,13 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
+
+
+def _shared(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with gradients that are averaged over the processes, where there are several."""
+    wrapping = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    accelerator = Accelerator(mixed_precision="no", cpu=device.type == "cpu", kwargs_handlers=[wrapping])
+    return accelerator.prepare(model)  # type: ignore[no-any-return]
 
 
 def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from torch import nn
 from shconv.data import ImageData, ImageSplit
 from shconv.data.loading import naming_dead_workers
 from shconv.errors import InputError
+from shconv.processes import Processes
 from shconv.training.board import check_tensorboard, open_board
 from shconv.training.checkpoint import (
     ModelConfig,
@@ -29,7 +30,6 @@ from shconv.training.engine import Engine
 from shconv.training.epoch import Sums
 from shconv.training.job import LOG, Job, Row
 from shconv.training.learner import Learner
-from shconv.training.processes import Processes, naming_the_lost
 from shconv.training.progress import TrainingProgress
 from shconv.training.recipe import Recipe
 from shconv.training.signals import stop_requests
@@ -99,10 +99,10 @@ def train(
         check_tensorboard()
     processes = Processes.found()
     engine.check(recipe, len(split), processes)
-    with naming_the_lost(processes):
+    with processes.naming_the_lost():
         if _is_finished(folder, record, processes):
             return _stored_result(folder)
-        shown = TrainingProgress(recipe.epochs, progress and processes.main)
+        shown = TrainingProgress(recipe.epochs, progress and processes.is_first)
         on_cuda = processes.device.type == "cuda"
         with (
             processes.alone_in(folder),
@@ -119,12 +119,12 @@ def train(
             with shown.started(_title(config, data, seed, defence), len(job.history), sums.steps, job.steps):
                 _say(job, problem, state)
                 _run(job, sums)
-            processes.on_main(lambda: _finish(job))
+            processes.on_first(lambda: _finish(job))
         return _stored_result(folder)
 
 
 def _is_finished(folder: Path, record: dict[str, Any], processes: Processes) -> bool:
-    info = processes.on_main(lambda: load_info(folder))
+    info = processes.on_first(lambda: load_info(folder))
     if info is not None:
         check_same_run(folder, info, record)
     return info is not None
@@ -162,7 +162,7 @@ def _say(job: Job, problem: str | None, state: State | None) -> None:
 
 
 def _run(job: Job, sums: Sums) -> None:
-    if job.engine.tensorboard and job.processes.main:
+    if job.engine.tensorboard and job.processes.is_first:
         job.board = open_board(job.folder, len(job.history) * job.steps + sums.steps + 1)
     try:
         job.run(sums)

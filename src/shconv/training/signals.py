@@ -1,20 +1,21 @@
-"""Being asked to stop: SIGTERM from a scheduler that needs the machine, SIGINT from the keyboard. Both are only noted;
-the training finishes its step, stores its state and ends. A second SIGINT ends it at once."""
+"""Being asked to stop: SIGTERM from a scheduler that needs the machine, SIGINT from the keyboard. A training only notes
+both, finishes its step, stores its state and ends; a second SIGINT ends it at once. All else ends at once."""
 
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
-PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try the same command again
+from shconv.errors import GOES_ON
 
 
 class Preempted(SystemExit):
-    """Raised where SIGTERM ended a training whose state is stored: the process exits with code 75."""
+    """Raised where SIGTERM ended what is stored: the process exits with code 75."""
 
     def __init__(self) -> None:
-        super().__init__(PREEMPTED)
+        super().__init__(GOES_ON)
 
 
 class StopRequest:
@@ -51,6 +52,23 @@ def stop_requests() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM raises Preempted in here: around what stores its results as they come, and workers that have to end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise Preempted
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def stopped_by(flags: Sequence[float]) -> BaseException | None:

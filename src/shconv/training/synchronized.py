@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from shconv.processes import Processes
+
 
 def synchronized(network: nn.Module, device: torch.device) -> nn.Module:
     """The network with every batch norm in place of its own kind that sums over processes; names and tensors stay."""
@@ -16,6 +18,13 @@ def synchronized(network: nn.Module, device: torch.device) -> nn.Module:
         if type(module) is nn.BatchNorm2d:
             module.__class__ = CPUSyncBatchNorm2d  # the same tensors and settings: only forward is another
     return network
+
+
+def share_buffers(network: nn.Module, processes: Processes) -> None:
+    """The first process's running statistics in all of them: each has those of its own images."""
+    if processes.count > 1:
+        for buffer in network.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 class CPUSyncBatchNorm2d(nn.BatchNorm2d):
