@@ -1,6 +1,7 @@
 """The documents' code runs as it stands, one page's blocks after another, and their links lead somewhere."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,41 @@ def test_some_pages_have_code() -> None:
 def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def number_of(*modules: torch.nn.Module) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def test_the_parameters_of_shcs_relatives_are_those_of_their_layers() -> None:
+    D = C = 256
+    taps, plain = 9, C * D * 9
+    linear, free = torch.nn.Linear, partial(torch.nn.Linear, bias=False)
+    A = max(D // 16, 16)
+    od_conv = number_of(free(D, A), torch.nn.BatchNorm1d(A), linear(A, D), linear(A, C), linear(A, taps))
+    counted = {
+        "SHC": number_of(shconv.SHConv2d(D, C, 3, bias=False)) - plain,
+        "Squeeze-and-excitation": number_of(free(C, C // 16), free(C // 16, C)),
+        "CondConv": 7 * plain + number_of(linear(D, 8)),
+        "Dynamic convolution": 3 * plain + number_of(free(D, D // 4), free(D // 4, 4)),
+        "ODConv": od_conv,
+        "ODConv, n = 4": od_conv + 3 * plain + number_of(linear(A, 4)),
+    }
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## Relatives")[1].split("\n## ")[0]
+    shown = re.findall(r"^\| \W*([\w-]+(?: convolution)?),.*\| ([\d,]+) \|$", readme, re.MULTILINE)
+    assert {name: int(number.replace(",", "")) for name, number in shown} == {
+        name: number for name, number in counted.items() if name != "ODConv, n = 4"
+    }
+    concepts = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
+    assert all(f" {number:,} | " in concepts for number in counted.values())
+
+
+def test_odconvs_spatial_attention_is_a_filter_map_of_the_means_alone() -> None:
+    """Written as in Li, Zhou and Yao (2022), with one kernel and without the batch norm."""
+    D, A = 32, 16
+    layer = shconv.SHConv2d(D, 5, 3, padding=1, bias=False, statistics=("mean",), hidden_features=A).double()
+    x = torch.randn(2, D, 6, 6, dtype=torch.float64)
+    attention = layer.hyper.output(layer.hyper.hidden(x.mean((2, 3))).relu()).sigmoid().view(2, 1, 1, 3, 3)
+    kernels = attention * layer.weight
+    for image, kernel, y in zip(x, kernels, layer(x), strict=True):
+        torch.testing.assert_close(torch.nn.functional.conv2d(image[None], kernel, padding=1)[0], y)

@@ -1,32 +1,53 @@
-"""The examples of attack libraries run, stay in their ball, and follow the route that they are told to follow."""
+"""The examples run: those with attack libraries stay in their ball and follow the route that they are told to follow,
+the worked ones draw their pictures, and what they print of a network holds."""
 
 import re
 import runpy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-EXAMPLES = {
+LIBRARIES = {
     "with_art.py": "art",
     "with_foolbox.py": "foolbox",
     "with_pyautoattack.py": "pyautoattack",
     "with_torchattacks.py": "torchattacks",
 }
+WORKED = {
+    "look_at_filter_maps.py": ("filter-maps.png", "map-shifts.png"),
+    "attack_by_route.py": ("attack-by-route.png", "attack-images.png"),
+    "own_network.py": ("own-network.png",),
+}
 FOLDER = Path(__file__).parents[1] / "examples"
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def main_of(file: str) -> Callable[..., Any]:
+    main: Callable[..., Any] = runpy.run_path(str(FOLDER / file))["main"]
+    return main
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.name for path in FOLDER.glob("*.py")} == set(EXAMPLES)
+    assert {path.name for path in FOLDER.glob("*.py")} == LIBRARIES.keys() | WORKED.keys()
 
 
-@pytest.mark.parametrize(("file", "library"), EXAMPLES.items())
+def test_the_pictures_of_the_worked_examples_are_shown() -> None:
+    page = (DOCS / "examples.md").read_text(encoding="utf-8")
+    for file, pictures in WORKED.items():
+        assert f"python examples/{file}" in page
+        assert all(f"(figures/{picture})" in page and (DOCS / "figures" / picture).is_file() for picture in pictures)
+
+
+@pytest.mark.parametrize(("file", "library"), LIBRARIES.items())
 def test_an_attack_librarys_example_stays_in_its_ball_and_follows_the_route(
     file: str, library: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip(library)
     epsilon = 0.1  # AutoAttack gives back only what it found: wide enough to find something
-    images, found = runpy.run_path(str(FOLDER / file))["main"](n_images=4, steps=2, epsilon=epsilon)
+    images, found = main_of(file)(n_images=4, steps=2, epsilon=epsilon)
     for adversarial in found.values():
         assert adversarial.shape == images.shape
         assert adversarial.min() >= 0
@@ -35,3 +56,57 @@ def test_an_attack_librarys_example_stays_in_its_ball_and_follows_the_route(
     assert not torch.equal(found["both"], found["convolution"])
     printed = re.findall(r"gradient route (\w+): accuracy \d+%", capsys.readouterr().out)
     assert printed == ["both", "convolution"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of two examples the network is the same: trained by the first, loaded by the second."""
+    pytest.importorskip("skimage")  # the demo's photographs
+    return tmp_path_factory.mktemp("runs")
+
+
+def wrote(folder: Path, file: str) -> bool:
+    return all((folder / picture).read_bytes().startswith(b"\x89PNG") for picture in WORKED[file])
+
+
+def test_the_filter_maps_that_are_shown_differ_between_images_and_move_under_attack(runs: Path) -> None:
+    maps, maps_adversarial, shifts = main_of("look_at_filter_maps.py")(runs, epochs=1, width=4, per_class=3)
+    assert len(maps) == 8
+    assert all(M.shape == (21, 3, 3) and M.min() > 0 and M.max() < 1 for M in maps.values())
+    assert all(M.std(0).max() > 0 for M in maps.values())
+    adversarial = shifts["its adversarial image"]
+    moved = [float((maps[layer] - maps_adversarial[layer]).abs().mean()) for layer in maps]
+    assert adversarial == pytest.approx(moved)
+    assert min(adversarial) > 0
+    assert wrote(runs, "look_at_filter_maps.py")
+
+
+def test_an_attack_by_route_breaks_no_more_than_its_worst_case_and_that_falls_with_the_budget(runs: Path) -> None:
+    found, by_weight = main_of("attack_by_route.py")(
+        runs, epochs=1, width=4, n_images=12, steps=2, budgets=(2, 8, 32), weights=(0, 1, 30)
+    )
+    worst = found["worst case"]
+    routes = {words: each for words, each in found.items() if words != "twin, vanilla"}
+    assert all(each.shape == worst.shape == (3, len(worst[0])) for each in routes.values())
+    assert all(not (worst & ~each).any() for each in routes.values())
+    assert (worst[1:] <= worst[:-1]).all()
+    assert worst[-1].float().mean() < 1  # 32/255 breaks some
+    # weight 0 is the convolution route, weight 1 both
+    at_middle = {words: float(each[1].float().mean()) for words, each in routes.items()}
+    assert by_weight[0] == at_middle["convolution route"]
+    assert by_weight[1] == at_middle["both routes"]
+    assert by_weight[30] == at_middle["both, hypernetwork x 30"]
+    assert wrote(runs, "attack_by_route.py")
+
+
+def test_a_network_of_ones_own_computes_the_same_after_conversion_and_storing(runs: Path) -> None:
+    accuracy, difference, from_half = main_of("own_network.py")(
+        runs, "torchvision:squeezenet1_1", epochs=1, tuning_epochs=1, batch_size=1000
+    )
+    assert accuracy["converted"] == pytest.approx(accuracy["vanilla"], abs=2e-3)
+    assert difference["converted"] < 1e-4
+    assert difference["and back, to_vanilla"] == 0
+    assert difference["stored and loaded"] == 0
+    assert len(from_half) == 9
+    assert all(line[0] == 0 < line[-1] for line in from_half.values())
+    assert wrote(runs, "own_network.py")
