@@ -31,9 +31,8 @@ class StopRequest:
     def note(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
         self.signal = signal.Signals(number)
-        if (
-            number == signal.SIGINT
-        ):  # a launcher may send SIGTERM twice, and kills in the end what does not end by itself
+        # Not so for SIGTERM: a launcher may send it twice, and kills in the end what does not end by itself.
+        if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 
 
