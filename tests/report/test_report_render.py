@@ -109,7 +109,7 @@ def test_written_files_are_whole_and_readable_and_leave_no_scraps(run_folder):
     names = {file.stem for file in (folder / "tables").iterdir()}
     assert names == {
         *("table1", "table2", "table3", "table4", "table3_steps"),
-        *("worst_case", "quasi_boundary", "training", "attacks"),
+        *("worst_case", "twins", "quasi_boundary", "training", "attacks"),
     }
     assert not [file for file in folder.rglob("*") if file.name.startswith(".")]
     first = path.read_bytes()
