@@ -60,7 +60,7 @@ class Finetune(DataOptions):
     freeze_batch_norm: bool = True
     """Keep the statistics that the batch norms came with."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """auto: bf16 mixed precision where it is fast, else float32."""
+    """auto: bf16 mixed precision where it is fast, else float32, as for depthwise networks on a CPU."""
     seed: int = 0
     """Of a new head, the hypernetworks' first layers, the order of the images and their augmentation."""
 
