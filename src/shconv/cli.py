@@ -63,7 +63,19 @@ def _run(options: Any) -> None:
     from shconv.training.signals import ended_by_sigterm
 
     with ended_by_sigterm(), naming_dead_workers():
-        options.run()
+        try:
+            options.run()
+        except Exception as error:
+            if interruption := _interruption(error):
+                raise interruption from None
+            raise
+
+
+def _interruption(error: BaseException | None) -> BaseException | None:
+    """The Ctrl-C or SIGTERM that an error came of: where a file was half written, closing it may fail in turn."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+        error = error.__context__
+    return error
 
 
 def _stopped(options: Any) -> str:

@@ -75,6 +75,28 @@ def test_the_exit_code_says_whether_something_has_to_be_set_right(shconv, finish
     assert len(ended.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_stop_in_the_middle_of_an_archive_that_then_cannot_be_closed_is_a_stop(
+    shconv, finished, monkeypatch, number, code
+):
+    class Half:
+        def __enter__(self) -> None: ...
+        def __exit__(self, *error: object) -> None:
+            raise ValueError("Can't close the ZIP file while there is an open writing handle on it")
+
+    def run(self: Evaluate) -> None:
+        with Half():  # what a zip file is in the middle of an entry, as np.savez leaves it
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Evaluate, "run", run)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        ended = shconv("evaluate", finished)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (ended.code, ended.err.strip()) == (code, "shconv: stopped; the same command goes on from here")
+
+
 def test_an_evaluation_ends_at_sigterm_and_goes_on_with_the_rows_that_are_missing(
     shconv, finished, pictures, monkeypatch
 ):
