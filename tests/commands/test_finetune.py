@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from shconv.ops import library
 from shconv.pretrained import ConvertedConfig, from_pretrained
-from shconv.pretrained.finetune import fine_tune, parameter_groups, precision_of, set_training
+from shconv.pretrained.finetune import fine_tune, parameter_groups, set_training
 from shconv.routes import shc_layers
 from shconv.training import Recipe
 from toys import colour_data, colour_networks
@@ -97,25 +96,6 @@ def test_the_hypernetworks_have_their_own_rate_and_a_rate_of_zero_keeps_them():
     fine_tune(network, colour_data().test, recipe, 0.0, torch.device("cpu"))
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, old[name]) == (".hyper." in name), name
-
-
-@pytest.mark.parametrize(
-    ("groups", "precision", "device", "wanted"),
-    [
-        (1, "auto", "cpu", torch.bfloat16),
-        (2, "auto", "cpu", torch.bfloat16),
-        (4, "auto", "cpu", None),
-        (4, "auto", "cuda", torch.bfloat16),
-        (4, "bf16", "cpu", torch.bfloat16),
-    ],
-)
-def test_a_depthwise_network_is_tuned_in_float32_on_a_cpu_unless_told_otherwise(
-    groups, precision, device, wanted, monkeypatch
-):
-    monkeypatch.setattr(library, "has_bfloat16", lambda: True)  # a CPU on which bfloat16 is fast
-    network = nn.Sequential(nn.Conv2d(4, 4, 3, groups=groups), nn.Conv2d(4, 2, 1))
-    recipe = Recipe(1, 7, 0.1, schedule="cosine", augmentation="none", precision=precision)
-    assert precision_of(network, recipe, torch.device(device)) is wanted
 
 
 def test_frozen_batch_norms_keep_their_statistics_but_not_their_scales():

@@ -48,40 +48,36 @@ def kill_at_random_moments(bench: Bench, out: Path) -> str:
 
 def sigterm(bench: Bench, out: Path) -> str:
     """The step ends, the state is stored, exit code 75; the same command ends bit for bit as undisturbed."""
-    with bench.started(out, "--save-minutes", "60") as run:
-        time.sleep(0.5)
-        code = run.kill(signal.SIGTERM)
-    expect(code == 75, f"exit code {code}: {run.text[-300:]}")
-    steps = stored_steps(out)
-    bench.finish(out)
-    bench.expect_same(out)
-    return f"exit code 75 after step {steps}; bit for bit"
+    return _asked_to_stop(bench, out, 0.5, lambda run: run.kill(signal.SIGTERM), 75)
 
 
 def sigterm_to_the_group(bench: Bench, out: Path) -> str:
     """As a scheduler sends it, to workers too: exit code 75, nothing lost; the same command ends bit for bit."""
-    options = ("--workers", "2")
-    with bench.started(out, *options, "--save-minutes", "60") as run:
-        time.sleep(1)
+
+    def to_all(run: Run) -> int:
         os.killpg(run.process.pid, signal.SIGTERM)
-        code = run.end()
-    expect(code == 75, f"exit code {code}: {run.text[-300:]}")
-    steps = stored_steps(out)
-    bench.finish(out, *options)
-    bench.expect_same(out)
-    return f"exit code 75 after step {steps}; bit for bit"
+        return run.end()
+
+    return _asked_to_stop(bench, out, 1, to_all, 75, "--workers", "2")
 
 
 def control_c(bench: Bench, out: Path) -> str:
     """The step ends, the state is stored, exit code 130; the same command ends bit for bit as undisturbed."""
-    with bench.started(out, "--save-minutes", "60") as run:
-        time.sleep(0.5)
-        code = run.kill(signal.SIGINT)
-    expect(code == 130, f"exit code {code}: {run.text[-300:]}")
+    return _asked_to_stop(bench, out, 0.5, lambda run: run.kill(signal.SIGINT), 130)
+
+
+def _asked_to_stop(
+    bench: Bench, out: Path, seconds: float, ask: Callable[[Run], int], wanted: int, *options: str
+) -> str:
+    """A run that is asked to after so many seconds, and given again."""
+    with bench.started(out, *options, "--save-minutes", "60") as run:
+        time.sleep(seconds)
+        code = ask(run)
+    expect(code == wanted, f"exit code {code}: {run.text[-300:]}")
     steps = stored_steps(out)
-    bench.finish(out)
+    bench.finish(out, *options)
     bench.expect_same(out)
-    return f"exit code 130 after step {steps}; bit for bit"
+    return f"exit code {wanted} after step {steps}; bit for bit"
 
 
 def _killed(bench: Bench, out: Path) -> None:

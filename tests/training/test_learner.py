@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 import shconv
 from shconv.errors import InputError
@@ -60,9 +61,33 @@ def test_without_gradient_a_step_shrinks_each_group_by_its_own_decay() -> None:
 def test_precision_follows_the_device_unless_asked_for(tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "has_bfloat16", lambda: tiles)
     auto = torch.bfloat16 if tiles else None
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    cpu, cuda, net = torch.device("cpu"), torch.device("cuda"), nn.Conv2d(4, 4, 3)
     asked: dict[str, Recipe] = {p: replace(RECIPE, precision=p) for p in ("auto", "float32", "bf16", "fp16")}  # type: ignore[arg-type]
-    assert [autocast_dtype(asked[p], cpu) for p in ("auto", "float32", "bf16")] == [auto, None, torch.bfloat16]
-    assert [autocast_dtype(r, cuda) for r in asked.values()] == [torch.bfloat16, None, torch.bfloat16, torch.float16]
+    assert [autocast_dtype(asked[p], cpu, net) for p in ("auto", "float32", "bf16")] == [auto, None, torch.bfloat16]
+    assert [autocast_dtype(r, cuda, net) for r in asked.values()] == [
+        torch.bfloat16,
+        None,
+        torch.bfloat16,
+        torch.float16,
+    ]
     with pytest.raises(InputError, match="fp16 needs a CUDA device, this is cpu"):
-        autocast_dtype(asked["fp16"], cpu)
+        autocast_dtype(asked["fp16"], cpu, net)
+
+
+@pytest.mark.parametrize(
+    ("groups", "precision", "device", "wanted"),
+    [
+        (1, "auto", "cpu", torch.bfloat16),
+        (2, "auto", "cpu", torch.bfloat16),
+        (4, "auto", "cpu", None),
+        (4, "auto", "cuda", torch.bfloat16),
+        (4, "bf16", "cpu", torch.bfloat16),
+    ],
+)
+def test_a_depthwise_network_is_trained_in_float32_on_a_cpu_unless_told_otherwise(
+    groups: int, precision: str, device: str, wanted: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "has_bfloat16", lambda: True)  # a CPU on which bfloat16 is fast
+    network = nn.Sequential(nn.Conv2d(4, 4, 3, groups=groups), nn.Conv2d(4, 2, 1))
+    recipe = replace(RECIPE, precision=precision)  # type: ignore[arg-type]
+    assert autocast_dtype(recipe, torch.device(device), network) is wanted

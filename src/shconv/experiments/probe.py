@@ -140,7 +140,7 @@ class Probe:
         return (time.perf_counter() - start) / (n * rounds), rows / (n * rounds)
 
     def _training_step(self, model: nn.Module, recipe: Recipe, classes: int, size: int) -> Callable[[int, bool], Any]:
-        dtype = autocast_dtype(recipe, self.device)
+        dtype = autocast_dtype(recipe, self.device, model)
         optimizer = torch.optim.SGD(model.parameters(), 1e-6, recipe.momentum)
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         x, y = self._images(recipe.batch_size, size), torch.zeros(recipe.batch_size, dtype=torch.int64)

@@ -47,7 +47,7 @@ def fine_tune(
         raise InputError("fine-tuning takes precision auto, bf16 or float32, not fp16")
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=layout)
-    dtype = precision_of(network, recipe, device)
+    dtype = autocast_dtype(recipe, device, network)
     groups = [group for group in parameter_groups(network, recipe, hyper_learning_rate) if group["params"]]
     steps = _optimizer(groups, recipe, optimizer)
     losses: list[float] = []
@@ -76,14 +76,6 @@ def fine_tune(
     network.eval()
 
 
-def precision_of(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.dtype | None:
-    """autocast_dtype, but for "auto" on a CPU float32 (None) where there are depthwise convolutions: torch's are slower
-    there in bfloat16."""
-    if recipe.precision == "auto" and device.type == "cpu" and any(map(_is_depthwise, network.modules())):
-        return None
-    return autocast_dtype(recipe, device)
-
-
 def parameter_groups(network: nn.Module, recipe: Recipe, hyper_learning_rate: float) -> list[dict[str, object]]:
     """W and the like, then theta; `scale` is the group's share of the schedule's rate."""
     decay = recipe.weight_decay if recipe.hyper_weight_decay is None else recipe.hyper_weight_decay
@@ -106,10 +98,6 @@ def _optimizer(groups: list[dict[str, object]], recipe: Recipe, name: Optimizer)
     if name == "adamw":
         return torch.optim.AdamW(groups, recipe.learning_rate)
     return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=recipe.nesterov)
-
-
-def _is_depthwise(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
 
 
 def _logits(output: object) -> Tensor:

@@ -10,6 +10,7 @@ from shconv.report.cells import between, mean, percent, signed, span
 from shconv.report.intervals import Paired, mean_interval
 from shconv.report.rows import Outcomes, Row, paired
 from shconv.report.run import Run
+from shconv.report.worst_case import WorstCase
 
 
 class Said(NamedTuple):
@@ -53,6 +54,13 @@ class Comparison:
     def points(self) -> float:
         return 100 * (self.second - self.first)
 
+    @property
+    def shown_together(self) -> tuple[float, float] | None:
+        """The interval of several seeds that leaves out zero, where not every seed shows a difference by itself."""
+        if len(self.verdicts) == 1 or self.verdict in ("lower", "higher") or self.interval is None:
+            return None
+        return self.interval if self.interval[0] * self.interval[1] > 0 else None
+
 
 def measured(run: Run, rows: Mapping[int, Row]) -> dict[int, Measured]:
     """By seed; rows without an image are left out."""
@@ -61,6 +69,11 @@ def measured(run: Run, rows: Mapping[int, Row]) -> dict[int, Measured]:
         for seed, row in rows.items()
         if row.accuracy is not None and row.interval is not None
     }
+
+
+def measured_worst(worst: Mapping[int, WorstCase]) -> dict[int, Measured]:
+    """Of `worst_cases`, by seed."""
+    return {seed: Measured.of(case.outcomes) for seed, case in worst.items()}
 
 
 def compare(first: Mapping[int, Measured], second: Mapping[int, Measured]) -> Comparison | None:

@@ -4,7 +4,7 @@ left in the worst case. Sentences for ``reading``."""
 from collections.abc import Iterator
 
 from shconv.report.cells import attacks_text, between, mean, span
-from shconv.report.compare import Comparison, Measured, Said, compare, measured, pct
+from shconv.report.compare import Comparison, Measured, Said, compare, measured, measured_worst, pct
 from shconv.report.paper import is_shc, network_name, twin
 from shconv.report.run import Run
 from shconv.report.tables import OBJECTIVE_NAMES, route_rows
@@ -118,10 +118,7 @@ def _against_twin(run: Run, vanilla: str, shc: str) -> Iterator[Said]:
     parts, gone, evidence, verdicts = [], [], [], set()
     for threat in THREATS:
         theirs, ours = (worst_cases(run, model, threat) for model in (vanilla, shc))
-        against = compare(
-            {seed: Measured.of(worst.outcomes) for seed, worst in theirs.items()},
-            {seed: Measured.of(worst.outcomes) for seed, worst in ours.items()},
-        )
+        against = compare(measured_worst(theirs), measured_worst(ours))
         if against is None:
             continue
         words = {

@@ -61,9 +61,8 @@ def _gradient(run: Run) -> Iterator[Said]:
                 if against is not None:
                     course = f"{name} ({pct(against.second)}, twin {pct(against.first)})"
                     seen.setdefault(against.verdict, []).append(course)
-                    low, high = against.interval or (0.0, 0.0)
-                    if len(against.verdicts) > 1 and against.verdict in ("none", "mixed") and low * high > 0:
-                        together.append(f"{name} ({signed(against.points, 1)} points, {seeds_text((low, high))})")
+                    if ends := against.shown_together:
+                        together.append(f"{name} ({signed(against.points, 1)} points, {seeds_text(ends)})")
                     numbers += [row.n for each in rows for row in each.values()]
             if not seen:
                 continue

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from shconv.report.cells import Grid, GridColumn, percent, signed
-from shconv.report.compare import Comparison, Measured, compare, measured
+from shconv.report.compare import Comparison, compare, measured, measured_worst
 from shconv.report.paper import SIGMAS, network_name
 from shconv.report.run import Run
 from shconv.report.tables import ATTACKS, OBJECTIVE_NAMES
@@ -49,11 +49,7 @@ def _columns(run: Run, vanilla: str, shc: str) -> Iterator[tuple[str, Comparison
         for attack, name in ATTACKS.items():
             yield from found(f"{name}, {OBJECTIVE_NAMES[objective]}", "table2", attack, objective, "both")
     for threat in THREATS:
-        theirs, ours = (
-            {seed: Measured.of(worst.outcomes) for seed, worst in worst_cases(run, model, threat).items()}
-            for model in (vanilla, shc)
-        )
-        if against := compare(theirs, ours):
+        if against := compare(*(measured_worst(worst_cases(run, model, threat)) for model in (vanilla, shc))):
             yield f"worst case, {threat.name}", against
 
 

@@ -30,9 +30,10 @@ class Learner:
     @classmethod
     def build(cls, config: ModelConfig, recipe: Recipe, engine: Engine, processes: Processes) -> Self:
         """Random weights from torch's generator. Raises InputError where the device lacks the recipe's precision."""
-        device, dtype = processes.device, autocast_dtype(recipe, processes.device)
+        device = processes.device
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         network = config.build().to(device).to(memory_format=layout)
+        dtype = autocast_dtype(recipe, device, network)
         if engine.sync_batch_norm and processes.count > 1:
             network = synchronized(network, device)
         groups = parameter_groups(network, recipe)
@@ -97,10 +98,18 @@ def others_and_theta(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
     return others, theta
 
 
-def autocast_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
-    """The recipe's precision on this device; None is float32. Raises InputError for fp16 without CUDA."""
+def autocast_dtype(recipe: Recipe, device: torch.device, network: nn.Module) -> torch.dtype | None:
+    """The recipe's precision on this device; None is float32. Raises InputError for fp16 without CUDA.
+
+    auto: bfloat16 where it is fast, which torch's depthwise convolutions on a CPU are not.
+    """
     if recipe.precision == "fp16" and device.type != "cuda":
         raise InputError(f"precision fp16 needs a CUDA device, this is {device.type}: take bf16, float32 or auto")
-    fast = device.type == "cuda" or (device.type == "cpu" and library.has_bfloat16())  # also SHC's own kernels
+    tiles = device.type == "cpu" and library.has_bfloat16()  # also SHC's own kernels
+    fast = device.type == "cuda" or (tiles and not any(map(_is_depthwise, network.modules())))
     auto = torch.bfloat16 if fast else None
     return {"auto": auto, "float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
