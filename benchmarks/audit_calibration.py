@@ -28,9 +28,9 @@ from scipy.stats import t  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shconv.attacks import PGD, Standard
+from shconv.attacks.ball import Norm
 from shconv.audit import run
-from shconv.audit.attacks import PGD, Standard
-from shconv.audit.attacks.ball import Norm
 from shconv.audit.checks import CHECKS
 from shconv.audit.setting import budget_seconds, usual_eps_l2
 from shconv.audit.subject import AuditedNetwork, Subject, drawing

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 
-from shconv.attacks.locsearch_search import Search
+from shconv.attacks.locsearch.search import Search
 from shconv.cli import run
 from shconv.commands.options import TableOptions
 from shconv.experiments.run_folder import RunFolder

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shconv.attacks import LocSearchAdv
-from shconv.attacks.locsearch_probes import cyclic, pert
+from shconv.attacks.locsearch.probes import cyclic, pert
 from shconv.errors import InputError
 
 

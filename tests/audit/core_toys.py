@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from shconv.attacks import FGSM
 from shconv.attacks.base import BatchAttack, Model
+from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
-from shconv.audit.findings import Check, Finding
-from shconv.audit.setting import Cost
+from shconv.audit.check import Check
+from shconv.audit.findings import Finding
 from toys import CHANNEL, CLASSES, colours
 
 EPS = 0.15

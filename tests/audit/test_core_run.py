@@ -17,10 +17,11 @@ from core_toys import EPS, Brightest, Shift, ToyCheck, attacking, colour_images
 from torch import nn
 
 from shconv import audit
+from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
+from shconv.audit.check import Check
 from shconv.audit.clock import Clock
-from shconv.audit.findings import Check
-from shconv.audit.setting import FULL, Cost
+from shconv.audit.setting import FULL
 from shconv.data.splits import ImageData, MemorySplit
 from shconv.errors import InputError
 from shconv.experiments.run_folder import RunFolder

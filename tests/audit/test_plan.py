@@ -17,10 +17,11 @@ from torch import Tensor
 from shconv import audit
 from shconv.attacks import FGSM, IFGSM, GaussianNoise, LocSearchAdv, RandFGSM
 from shconv.attacks.base import Attack
+from shconv.attacks.cost import Cost
 from shconv.audit.clock import minutes
 from shconv.audit.plan import HEADLINE, Plan, make_plan
 from shconv.audit.probe import Pace, Probe, attack_cost, measure
-from shconv.audit.setting import FULL, Cost, Effort, budget_seconds, radius, usual_eps_l2
+from shconv.audit.setting import FULL, Effort, budget_seconds, radius, usual_eps_l2
 from shconv.audit.subject import Subject
 from shconv.errors import InputError
 

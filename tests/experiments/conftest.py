@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from shconv.experiments.network import Network, Pair
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
-from shconv.experiments.study import Counts, Network, Pair, Study
+from shconv.experiments.study import Counts, Study
 from shconv.routes import shc_layers
 from toys import colour_data, colour_networks
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 import shconv
 from shconv.attacks import GaussianNoise, locsearch_for
 from shconv.experiments import figure2_noise, figure3_traces, figure4_gradients
-from shconv.experiments.study import Counts, Network, Pair, Study
+from shconv.experiments.network import Network, Pair
+from shconv.experiments.study import Counts, Study
 from shconv.metrics import rcd
 from shconv.report import figures
 from shconv.routes import record_filter_maps

@@ -199,7 +199,8 @@ from torch import nn
 from shconv.experiments import table1_gaussian, table2_gradient, table3_locsearch
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
-from shconv.experiments.study import Counts, Network, Pair, Study
+from shconv.experiments.network import Network, Pair
+from shconv.experiments.study import Counts, Study
 from toys import colour_data, colour_networks
 
 class Slow(nn.Module):

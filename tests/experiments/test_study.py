@@ -14,8 +14,9 @@ import shconv
 from shconv.attacks import FGSM, IFGSM, GaussianNoise, RandFGSM
 from shconv.data import ImageData
 from shconv.errors import InputError
+from shconv.experiments.network import Network, routed, routes_of
 from shconv.experiments.outcomes import Outcomes, judge, summary
-from shconv.experiments.study import Counts, Network, routed, routes_of, row_id
+from shconv.experiments.study import Counts, row_id
 from shconv.metrics import rcd, relative_confidence
 from shconv.routes import gradient_route
 from toys import Colours, colour_networks

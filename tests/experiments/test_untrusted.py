@@ -12,8 +12,9 @@ import torch
 
 from shconv import report
 from shconv.errors import InputError
+from shconv.experiments.network import Network, Pair
 from shconv.experiments.run_folder import RunFolder
-from shconv.experiments.study import Counts, Network, Pair, Study
+from shconv.experiments.study import Counts, Study
 from shconv.training import ModelConfig, load_checkpoint, save_checkpoint
 from toys import colour_networks
 

@@ -1,25 +1,38 @@
-"""Attacks of the paper: frozen dataclasses of hyper-parameters, called as attack(model, images, labels)."""
+"""Every attack, the paper's and the stronger ones: frozen dataclasses, called as attack(model, images, labels)."""
 
 from shconv.attacks.base import Attack, AttackResult, BatchAttack
+from shconv.attacks.cost import Cost
 from shconv.attacks.gradient import FGSM, IFGSM, RandFGSM
-from shconv.attacks.locsearch import LocSearchAdv
-from shconv.attacks.locsearch_trace import LocSearchResult, LocSearchTrace
+from shconv.attacks.hard_label import HardLabel
+from shconv.attacks.locsearch import LocSearchAdv, LocSearchResult, LocSearchTrace
 from shconv.attacks.noise import GaussianNoise
+from shconv.attacks.pgd import PGD
 from shconv.attacks.presets import PAPER, VARIANTS, create_attack, list_attacks, locsearch_columns, locsearch_for
+from shconv.attacks.search import SearchAttack
+from shconv.attacks.signs import RandomSigns
+from shconv.attacks.square import Square
+from shconv.attacks.standard import Standard
 
 __all__ = [
     "FGSM",
     "IFGSM",
     "PAPER",
+    "PGD",
     "VARIANTS",
     "Attack",
     "AttackResult",
     "BatchAttack",
+    "Cost",
     "GaussianNoise",
+    "HardLabel",
     "LocSearchAdv",
     "LocSearchResult",
     "LocSearchTrace",
     "RandFGSM",
+    "RandomSigns",
+    "SearchAttack",
+    "Square",
+    "Standard",
     "create_attack",
     "list_attacks",
     "locsearch_columns",

@@ -23,8 +23,9 @@ from shconv.audit.probe import Pace, Probe, attack_cost
 from shconv.audit.setting import FULL, Effort, Setting
 from shconv.audit.subject import Subject, TimeUp, drawing
 from shconv.errors import InputError
+from shconv.experiments.network import routed
 from shconv.experiments.progress import ExperimentProgress
-from shconv.experiments.study import CONFIDENT, routed
+from shconv.experiments.study import CONFIDENT
 from shconv.intervals import wilson
 from shconv.routes import frozen_kernels, gradient_route
 

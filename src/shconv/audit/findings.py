@@ -1,17 +1,12 @@
-"""What a check is and what it finds: a verdict on one way in which robustness can be only apparent."""
+"""What a check finds, a verdict on one way in which robustness can be only apparent; and what one attack did."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-
-from shconv.audit.setting import Cost
-
-if TYPE_CHECKING:
-    from shconv.audit.audit import Audit
 
 Flags = NDArray[np.bool_]
 
@@ -44,18 +39,3 @@ class Outcome:
     )  # the attempted images in their order; None where resumed or above a gigabyte, and not kept
     seconds: float
     complete: bool  # False where the time ran out before every image was attempted
-
-
-class Check(Protocol):
-    """A module of shconv.audit.checks."""
-
-    NUMBER: int
-    NAME: str
-    SOURCE: str
-    ALARM: str
-
-    def applies(self, audit: "Audit") -> str: ...
-
-    def cost(self, audit: "Audit") -> Cost: ...
-
-    def run(self, audit: "Audit") -> Finding: ...

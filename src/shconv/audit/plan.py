@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from shconv.audit.audit import Audit
+from shconv.audit.check import Check
 from shconv.audit.clock import minutes
-from shconv.audit.findings import Check
 from shconv.audit.ledger import check_slug
 from shconv.audit.setting import FULL, Effort
 from shconv.errors import InputError

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shconv.attacks import Attack, GaussianNoise, LocSearchAdv
-from shconv.audit.setting import Cost
+from shconv.attacks.cost import Cost
 from shconv.audit.subject import Subject
 
 _REPEATS = 3

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from shconv.attacks.base import borrowed
 from shconv.attacks.checks import check_count
-from shconv.audit.findings import Check, Finding
+from shconv.audit.check import Check
+from shconv.audit.findings import Finding
 from shconv.audit.preflight import check_images, training_parts
 from shconv.audit.session import MAIN, TWIN, Session, Subjects, report_parts
 from shconv.audit.setting import Effort, Setting, radius, usual_eps_l2

@@ -11,21 +11,23 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from shconv.attacks import PGD
+from shconv.attacks.cost import Cost
 from shconv.audit import probe
-from shconv.audit.attacks import PGD
 from shconv.audit.audit import Audit
+from shconv.audit.check import Check
 from shconv.audit.clock import Clock, minutes
-from shconv.audit.findings import Check, Finding
+from shconv.audit.findings import Finding
 from shconv.audit.ledger import FIRST_LOOK, Ledger
 from shconv.audit.plan import HEADLINE, Plan, Planned, make_plan
 from shconv.audit.preflight import preflight
-from shconv.audit.setting import Cost, Effort, Setting
+from shconv.audit.setting import Effort, Setting
 from shconv.audit.subject import Subject, TimeUp
 from shconv.audit.verdict import judge
 from shconv.errors import InputError
+from shconv.experiments.network import Network
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import Row, RunFolder
-from shconv.experiments.study import Network
 
 MAIN, TWIN = "network", "twin"
 NORMS: dict[str, Literal["linf", "l2"]] = {"linf": "linf", "l2": "l2"}

@@ -4,27 +4,11 @@ from those of an audit without a limit until the estimated time fits."""
 import math
 import re
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from shconv.attacks.checks import check_count, check_number
 from shconv.errors import InputError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
-
-
-class Cost(NamedTuple):
-    """Passes over single images, an upper bound: an image that goes through the network ten times counts ten."""
-
-    forwards: float
-    backwards: float = 0.0
-
-    def __add__(self, other: object) -> "Cost":
-        if not isinstance(other, Cost):
-            return NotImplemented
-        return Cost(self.forwards + other.forwards, self.backwards + other.backwards)
-
-    def times(self, count: float) -> "Cost":
-        return Cost(count * self.forwards, count * self.backwards)
 
 
 @dataclass(frozen=True)

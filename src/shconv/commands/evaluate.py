@@ -12,9 +12,9 @@ from shconv.commands.options import TableOptions
 from shconv.commands.running import TABLES, conclude, describe, load, run_experiments
 from shconv.data import ImageData
 from shconv.errors import InputError
+from shconv.experiments.network import Network, Pair
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
-from shconv.experiments.study import Network, Pair
 from shconv.pretrained import Config, load_network
 from shconv.processes import Processes
 

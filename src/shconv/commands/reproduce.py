@@ -11,9 +11,9 @@ from shconv.commands.options import EngineOptions, TableOptions
 from shconv.commands.running import conclude, describe, load, run_experiments
 from shconv.data import ImageData
 from shconv.errors import InputError
+from shconv.experiments.network import Network, Pair
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
-from shconv.experiments.study import Network, Pair
 from shconv.models import list_models
 from shconv.processes import Processes
 from shconv.training import RECIPES, ModelConfig, Recipe, train, with_epochs

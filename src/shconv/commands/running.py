@@ -25,9 +25,10 @@ from shconv.experiments import (
     table3_locsearch,
     table4_routes,
 )
+from shconv.experiments.network import Pair
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
-from shconv.experiments.study import Counts, Pair, Study
+from shconv.experiments.study import Counts, Study
 from shconv.machine import processor
 from shconv.processes import Processes
 

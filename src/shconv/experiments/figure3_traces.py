@@ -5,8 +5,9 @@ import numpy as np
 import torch
 
 from shconv.attacks import locsearch_columns, locsearch_for
+from shconv.experiments.network import Network, Pair
 from shconv.experiments.run_folder import file_name
-from shconv.experiments.study import Network, Pair, Study
+from shconv.experiments.study import Study
 from shconv.metrics import relative_confidence
 from shconv.routes import record_filter_maps
 

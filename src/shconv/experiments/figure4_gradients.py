@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shconv.experiments.network import routed, routes_of
 from shconv.experiments.run_folder import file_name
-from shconv.experiments.study import Study, routed, routes_of
+from shconv.experiments.study import Study
 
 
 def save(study: Study) -> None:

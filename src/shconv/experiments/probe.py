@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from shconv.attacks import FGSM, Attack, GaussianNoise, LocSearchAdv
 from shconv.data import training_batches
 from shconv.data.splits import MemorySplit
-from shconv.experiments.study import routed
+from shconv.experiments.network import routed
 from shconv.experiments.table3_locsearch import searched_together
 from shconv.training import ModelConfig, Recipe
 from shconv.training.learner import autocast_dtype

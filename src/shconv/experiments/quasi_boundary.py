@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from shconv.attacks import FGSM, RandFGSM
 from shconv.attacks.base import BatchAttack
+from shconv.experiments.network import Network
 from shconv.experiments.outcomes import Outcomes
 from shconv.experiments.partial import Columns
 from shconv.experiments.question import Images, Question
 from shconv.experiments.run_folder import Row
-from shconv.experiments.study import Network, Study, row_id
+from shconv.experiments.study import Study, row_id
 from shconv.routes import frozen_kernels, record_filter_maps
 
 MEASURED = ("image_distance", "map_distance", "agreement")

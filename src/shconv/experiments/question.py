@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shconv.attacks import Attack
+from shconv.experiments.network import Network
 from shconv.experiments.partial import Columns
-
-if TYPE_CHECKING:
-    from shconv.experiments.study import Network
 
 Index = NDArray[np.int64]
 
@@ -23,7 +21,7 @@ Index = NDArray[np.int64]
 class Question:
     """What is asked of the images at `index`; they are always worked on in the same units of `size` images."""
 
-    network: "Network"
+    network: Network
     attack: Attack | None
     index: Index
     size: int

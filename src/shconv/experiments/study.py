@@ -2,7 +2,6 @@
 `attacked` is the one way a network meets an attack: fixed batch shape, a route, a fresh forward pass as the judge.
 `collected` is the one way it meets many images: in units that several processes share and that a stop does not lose."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,17 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shconv.attacks import Attack
 from shconv.data import ImageData, evaluation_batches
+from shconv.experiments.network import Network, Pair, routed
 from shconv.experiments.outcomes import Outcomes, judge, summary
 from shconv.experiments.partial import Columns, Partial
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.question import Images, Index, Measure, Question, padded
 from shconv.experiments.run_folder import Row, RunFolder, file_name
 from shconv.processes import Processes
-from shconv.routes import HypernetworkPaths, gradient_route, shc_layers
 
 PAPER_IMAGES = {"table1": 50_000, "table2": 5_000, "table3": 500, "table4": 5_000, "quasi_boundary": 500}
 CONFIDENT = 0.9  # pair-selected images: both networks right with more than this (section 3.2)
@@ -34,43 +33,6 @@ class Counts:
     table1: int = PAPER_IMAGES["table1"]
     table2: int = PAPER_IMAGES["table2"]
     table3: int = PAPER_IMAGES["table3"]
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """A trained network, in eval mode on the study's device."""
-
-    name: str
-    seed: int
-    model: nn.Module
-
-    @property
-    def is_shc(self) -> bool:
-        return bool(shc_layers(self.model))
-
-    @property
-    def key(self) -> str:
-        return f"{self.name}/seed{self.seed}"
-
-    @property
-    def digest(self) -> str:
-        """Of all weights and buffers: tells a network from another one of its name."""
-        sha = hashlib.sha256()
-        for name, tensor in self.model.state_dict().items():
-            sha.update(name.encode())
-            sha.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
-        return sha.hexdigest()[:16]
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A vanilla network and its SHC twin, trained with one seed; or one network alone."""
-
-    members: tuple[Network, ...]
-
-    @property
-    def key(self) -> str:
-        return "+".join(member.name for member in self.members) + f"-seed{self.members[0].seed}"
 
 
 @dataclass(eq=False)
@@ -290,18 +252,3 @@ def row_id(
     parts = [experiment, network.key, name, getattr(attack, "objective", None), route]
     parts += [f"sigma{sigma:g}" if sigma is not None else None, f"step{step}" if step is not None else None]
     return "/".join(part for part in parts if part is not None)
-
-
-def routes_of(network: Network) -> tuple[str, ...]:
-    """The gradient routes that a network has."""
-    return ("both", "convolution", "hypernetwork") if network.is_shc else ("both",)
-
-
-@contextmanager
-def routed(model: nn.Module, route: str) -> Iterator[nn.Module]:
-    """The model as an attack sees it through a route: one of gradient_route's, or "strict"."""
-    if route == "strict":
-        yield HypernetworkPaths(model).eval()
-    else:
-        with gradient_route(model, route):
-            yield model

@@ -8,8 +8,9 @@ from typing import get_args
 from shconv.attacks import PAPER
 from shconv.attacks.gradient import GradientAttack
 from shconv.attacks.objective import Objective
+from shconv.experiments.network import routes_of
 from shconv.experiments.run_folder import Row
-from shconv.experiments.study import Study, routes_of
+from shconv.experiments.study import Study
 
 ATTACKS = {name: attack for name, attack in PAPER.items() if isinstance(attack, GradientAttack)}
 

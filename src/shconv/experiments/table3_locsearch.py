@@ -7,11 +7,12 @@ from functools import partial
 from shconv.attacks import LocSearchAdv, locsearch_columns, locsearch_for
 from shconv.attacks.base import distances
 from shconv.experiments import quasi_boundary
+from shconv.experiments.network import Network
 from shconv.experiments.outcomes import Outcomes, judge
 from shconv.experiments.partial import Columns
 from shconv.experiments.question import Images, Index, Question, padded
 from shconv.experiments.run_folder import Row
-from shconv.experiments.study import Network, Study, row_id
+from shconv.experiments.study import Study, row_id
 
 
 def searches(image_size: int) -> dict[str, LocSearchAdv]:

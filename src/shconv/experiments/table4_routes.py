@@ -7,8 +7,9 @@ from typing import get_args
 
 from shconv.attacks import RandFGSM
 from shconv.attacks.objective import Objective
+from shconv.experiments.network import routes_of
 from shconv.experiments.run_folder import Row
-from shconv.experiments.study import Study, routes_of
+from shconv.experiments.study import Study
 
 
 def rows(study: Study) -> Iterator[Row]:

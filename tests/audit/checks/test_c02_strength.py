@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from check_toys import EPS, SMALL, Honest, Shc, blind, finding, make_audit, right_on_data_only, saturated, toy_images
 
-from shconv.audit.attacks import PGD
+from shconv.attacks import PGD
 from shconv.audit.checks import c02_strength, headline
 from shconv.audit.findings import Outcome
 

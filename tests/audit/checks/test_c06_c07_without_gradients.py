@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from check_toys import EPS, SMALL, Honest, blind, finding, make_audit, saturated, toy_images
 
-from shconv.audit.attacks import PGD, RandomSigns, Square
+from shconv.attacks import PGD, RandomSigns, Square
 from shconv.audit.checks import c06_gradient_free, c07_random_signs
 from shconv.audit.checks.second_look import MOST, second_look
 

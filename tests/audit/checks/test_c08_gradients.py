@@ -9,7 +9,7 @@ from check_toys import Honest, Masked, Noisy, Shc, blind, finding, make_audit, s
 from torch import nn
 
 from shconv import create_model, gradient_route
-from shconv.audit.attacks.losses import margin
+from shconv.attacks.losses import margin
 from shconv.audit.checks import c08_gradients
 from shconv.audit.checks.c08_gradients import by_route, faults, route_measures
 from shconv.audit.checks.side import gradient

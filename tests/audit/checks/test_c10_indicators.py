@@ -8,7 +8,7 @@ import torch
 from check_toys import EPS, Honest, Noisy, blind, finding, make_audit, saturated, toy_images
 from torch import nn
 
-from shconv.audit.attacks import PGD
+from shconv.attacks import PGD
 from shconv.audit.checks import c10_indicators
 from shconv.audit.checks.c10_indicators import Seen, break_point_angle, faults, rescaled, still_rising, variation
 

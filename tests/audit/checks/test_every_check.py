@@ -11,8 +11,8 @@ from check_toys import SMALL, Honest, Noisy, Shc, blind, finding, make_audit, to
 from torch import nn
 
 from shconv import create_model
+from shconv.audit.check import Check
 from shconv.audit.checks import CHECKS
-from shconv.audit.findings import Check
 
 PARTS = [check for check in CHECKS if isinstance(check, ModuleType)]
 

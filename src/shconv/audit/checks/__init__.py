@@ -1,5 +1,6 @@
 """The twelve checks, each a module: what it does, what raises its alarm, and why that means masking."""
 
+from shconv.audit.check import Check
 from shconv.audit.checks import (
     c01_routes,
     c02_strength,
@@ -15,7 +16,6 @@ from shconv.audit.checks import (
     c11_ablations,
     c12_worst_case,
 )
-from shconv.audit.findings import Check
 
 CHECKS: tuple[Check, ...] = (
     c08_gradients,

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.checks.comparison import compared, counts, left, one_step, pgd, run_one_step, run_pgd, usual_steps
 from shconv.audit.checks.side import cost_of, percent, points
 from shconv.audit.findings import Finding, Outcome
-from shconv.audit.setting import Cost
 from shconv.intervals import wilson
 
 NUMBER = 1

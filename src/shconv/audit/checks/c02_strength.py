@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from shconv.attacks import Attack
-from shconv.audit.attacks.losses import margin
+from shconv.attacks.cost import Cost
+from shconv.attacks.losses import margin
 from shconv.audit.audit import Audit
 from shconv.audit.checks import headline
 from shconv.audit.checks.comparison import (
@@ -33,7 +34,6 @@ from shconv.audit.checks.comparison import (
 from shconv.audit.checks.side import Batch, Numbers, batches, cost_of, gradient, loss_at, made_by, of, percent, points
 from shconv.audit.findings import Finding, Outcome
 from shconv.audit.paired import PairedCounts
-from shconv.audit.setting import Cost
 
 NUMBER = 2
 NAME = "attack strength"

@@ -5,13 +5,12 @@ with and without a random start. On a smooth loss a random start is no great hel
 clean images themselves has been bent away, as training on single steps does, and attacks that start there see masking.
 """
 
-from shconv.attacks import FGSM, Attack, RandFGSM
-from shconv.audit.attacks import PGD
+from shconv.attacks import FGSM, PGD, Attack, RandFGSM
+from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.checks.comparison import counts, left
 from shconv.audit.checks.side import cost_of, of, points
 from shconv.audit.findings import Finding
-from shconv.audit.setting import Cost
 
 NUMBER = 3
 NAME = "random start"

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shconv.audit.attacks import PGD
+from shconv.attacks import PGD
+from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.checks.comparison import usual_steps
 from shconv.audit.checks.side import Batch, batches, cost_of, made_by, of, percent, right
 from shconv.audit.findings import Finding, Flags
 from shconv.audit.paired import PairedCounts
-from shconv.audit.setting import Cost
 from shconv.intervals import wilson
 
 NUMBER = 4

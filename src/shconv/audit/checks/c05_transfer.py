@@ -9,11 +9,11 @@ image that still stands meets them.
 
 from typing import Any
 
+from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.checks.comparison import compared, counts, left, pgd, run_pgd, usual_steps
 from shconv.audit.checks.side import cost_of, of, points
 from shconv.audit.findings import Finding
-from shconv.audit.setting import Cost
 from shconv.audit.subject import Subject
 
 NUMBER = 5

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from shconv.attacks import Attack
+from shconv.attacks import Attack, HardLabel, Square
+from shconv.attacks.cost import Cost
 from shconv.attacks.presets import locsearch_for
-from shconv.audit.attacks import HardLabel, Square
 from shconv.audit.audit import Audit
 from shconv.audit.checks import second_look
 from shconv.audit.checks.side import at_most, cost_of, missing, of
 from shconv.audit.findings import Finding, Outcome
-from shconv.audit.setting import Cost
 
 NUMBER = 6
 NAME = "gradient-free"

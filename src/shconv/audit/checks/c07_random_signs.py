@@ -5,12 +5,12 @@ standing. Random directions are nearly always harmless, so a single one that bre
 break, not even in a second and longer attack, shows that the gradients were not pointing anywhere.
 """
 
-from shconv.audit.attacks import RandomSigns
+from shconv.attacks import RandomSigns
+from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.checks import second_look
 from shconv.audit.checks.side import at_most, cost_of, of
 from shconv.audit.findings import Finding
-from shconv.audit.setting import Cost
 
 NUMBER = 7
 NAME = "random signs"

@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shconv.audit.attacks.losses import margin
+from shconv.attacks.cost import Cost
+from shconv.attacks.losses import margin
 from shconv.audit.audit import Audit
 from shconv.audit.checks.side import batches, cross_entropy, gradient, loss_at, one_function, percent
 from shconv.audit.findings import Finding
-from shconv.audit.setting import Cost
-from shconv.experiments.study import routed
+from shconv.experiments.network import routed
 
 NUMBER = 8
 NAME = "gradients"

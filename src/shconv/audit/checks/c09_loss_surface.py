@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shconv.audit.attacks.losses import margin
+from shconv.attacks.cost import Cost
+from shconv.attacks.losses import margin
 from shconv.audit.audit import Audit
 from shconv.audit.checks.side import batches, cross_entropy, gradient, loss_at, of, one_function
 from shconv.audit.findings import Finding
-from shconv.audit.setting import Cost
 from shconv.intervals import wilson
 
 NUMBER = 9

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shconv.audit.attacks import PGD, RandomSigns
+from shconv.attacks import PGD, RandomSigns
+from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.checks.comparison import pgd, usual_steps
 from shconv.audit.checks.penultimate import Binary, Features
 from shconv.audit.checks.side import Batch, batches, cost_of, made_by, of, right
 from shconv.audit.findings import Finding, Flags
-from shconv.audit.setting import Cost
-from shconv.experiments.study import routed
+from shconv.experiments.network import routed
 
 NUMBER = 10
 NAME = "binarisation test"

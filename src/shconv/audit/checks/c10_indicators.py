@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shconv.audit.attacks import PGD
-from shconv.audit.attacks.losses import margin
+from shconv.attacks import PGD
+from shconv.attacks.cost import Cost
+from shconv.attacks.losses import margin
 from shconv.audit.audit import Audit
 from shconv.audit.checks.comparison import pgd, usual_steps
 from shconv.audit.checks.side import Batch, batches, cost_of, cross_entropy, loss_at, made_by, of, percent, right
 from shconv.audit.findings import Finding, Flags
-from shconv.audit.setting import Cost
 
 NUMBER = 10
 NAME = "indicators of attack failure"

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from shconv.attacks import Attack
+from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.checks.ablated import Means, constant_maps, layer_means, only, shuffled_maps
 from shconv.audit.checks.comparison import one_step, pgd, usual_steps
 from shconv.audit.checks.side import Batch, batches, cost_of, made_by, percent, right
 from shconv.audit.findings import Finding
 from shconv.audit.paired import PairedCounts
-from shconv.audit.setting import Cost
 from shconv.audit.subject import Subject
 from shconv.intervals import wilson
 from shconv.routes import shc_layers

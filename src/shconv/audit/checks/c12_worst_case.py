@@ -3,12 +3,12 @@
 AutoAttack's standard set comes last, on what stands after all the others: it takes longest and so far broke least.
 """
 
-from shconv.audit.attacks import Standard
-from shconv.audit.attacks.ball import Norm
+from shconv.attacks import Standard
+from shconv.attacks.ball import Norm
+from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.checks.side import at_most, cost_of, missing
 from shconv.audit.findings import Finding
-from shconv.audit.setting import Cost
 from shconv.audit.verdict import worst_case_sentences, worst_cases
 
 NUMBER = 12

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from shconv.audit.attacks import PGD
+from shconv.attacks import PGD
 from shconv.audit.audit import Audit
 from shconv.audit.findings import Flags, Outcome
 from shconv.audit.paired import PairedCounts

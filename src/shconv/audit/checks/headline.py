@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shconv.attacks import Attack
-from shconv.audit.attacks import PGD
-from shconv.audit.attacks.ball import Norm
-from shconv.audit.attacks.losses import Loss
+from shconv.attacks import PGD, Attack
+from shconv.attacks.ball import Norm
+from shconv.attacks.cost import Cost
+from shconv.attacks.losses import Loss
 from shconv.audit.audit import Audit
 from shconv.audit.checks.side import cost_of
 from shconv.audit.findings import Outcome
-from shconv.audit.setting import Cost
 
 
 class Planned(NamedTuple):

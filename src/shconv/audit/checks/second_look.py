@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shconv.audit.attacks import PGD
+from shconv.attacks import PGD
+from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.checks.side import cost_of
 from shconv.audit.findings import Flags
-from shconv.audit.setting import Cost
 
 MOST = 8  # images: enough to tell
 LIKELY = 0.1  # of the images that searches try, for a plan: they seldom break what gradients left

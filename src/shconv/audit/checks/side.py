@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shconv.attacks import Attack
+from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.findings import Flags
 from shconv.audit.probe import attack_cost
-from shconv.audit.setting import Cost
 from shconv.audit.subject import Subject, drawing
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (N, K), labels (N,) -> (N,)

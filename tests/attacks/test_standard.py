@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from audit_toys import EPSILON, Linear, RowWise, Toy, accuracy, inner_images
+from attack_toys import EPSILON, Linear, RowWise, Toy, accuracy, inner_images
 from torch import Tensor
 
-from shconv.audit.attacks import PGD, Standard
-from shconv.audit.attacks.ball import Norm
+from shconv.attacks import PGD, Standard
+from shconv.attacks.ball import Norm
 
 pytest.importorskip("pyautoattack")
 GRADIENTS = ("apgd-ce", "apgd-t", "fab-t")

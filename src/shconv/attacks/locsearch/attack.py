@@ -4,23 +4,22 @@ Kasiviswanathan 2016, Algorithm 3, with the changes of the paper)."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import index as as_integer
-from typing import Literal, SupportsIndex
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
 from shconv.attacks.base import Attack, Model, borrowed, distances, generators
-from shconv.attacks.checks import Index, check_choice, check_count, check_flag, check_inputs, check_number
-from shconv.attacks.locsearch_search import Search
-from shconv.attacks.locsearch_trace import LocSearchResult, Recorder, check_trace_steps
+from shconv.attacks.checks import Index, check_inputs
+from shconv.attacks.locsearch.rules import Rules
+from shconv.attacks.locsearch.search import Search
+from shconv.attacks.locsearch.trace import LocSearchResult, Recorder, check_trace_steps
 
-Probe = Literal["perturb", "cyclic"]
-Order = Literal["lowest", "highest", "random"]
 STREAM = 3
 
 
 @dataclass(frozen=True)
-class LocSearchAdv(Attack):
+class LocSearchAdv(Rules, Attack):
     """Every round probes candidate pixels one by one on the current image and changes the t most harmful for good.
 
     Images are recentred to [LB, UB] = [-1/2, 1/2]. A round: (1) PERT sets all channels v of a candidate pixel to
@@ -41,36 +40,6 @@ class LocSearchAdv(Attack):
     Probes of all images share model batches of batch_size rows, always full: an image's result does not depend on its
     neighbours. Queries count its probes and one look at the image after each round, not the look at the clean image.
     """
-
-    pixels_per_step: int = 10  # t
-    steps: int = 150  # R
-    half_width: int = 5  # d
-    r: float = 1.5
-    initial_fraction: float = 0.1
-    probe: Probe = "perturb"
-    order: Order = "lowest"
-    max_probes: int | None = 128
-    exclude_rounds: int = 30
-    p: float = 1.0
-    adapt_p: bool = True
-    stop_on_success: bool = False
-    k: int = 1
-    batch_size: int = 128
-
-    def __post_init__(self) -> None:
-        for name in ("pixels_per_step", "steps", "k", "batch_size"):
-            check_count(name, getattr(self, name), 1)
-        for name in ("half_width", "exclude_rounds"):
-            check_count(name, getattr(self, name), 0)
-        if self.max_probes is not None:
-            check_count("max_probes", self.max_probes, self.pixels_per_step)
-        check_number("r", self.r, 0, 2)  # beyond 2, wrapping once would not bring a value back into the box
-        check_number("initial_fraction", self.initial_fraction, 0, 1)
-        check_number("p", self.p)
-        check_choice("probe", self.probe, Probe)
-        check_choice("order", self.order, Order)
-        check_flag("adapt_p", self.adapt_p)
-        check_flag("stop_on_success", self.stop_on_success)
 
     def run(
         self,

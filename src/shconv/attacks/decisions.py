@@ -18,10 +18,9 @@ from foolbox.models.base import Model as FoolboxModel
 from foolbox.types import Bounds
 from torch import Tensor
 
+from shconv.attacks.ball import Ball, Norm
 from shconv.attacks.base import Model
 from shconv.attacks.checks import check_logits
-from shconv.audit.attacks.ball import Ball, Norm
-from shconv.audit.attacks.hard_label import BLENDS, NOISES, PEPPERS, Kind
 
 CHUNK = 100  # images a forward pass
 
@@ -73,14 +72,14 @@ class EndedError(Exception):
     """The search on this image is over; Decisions.found says how."""
 
 
-def search_image(decisions: Decisions, attack: MinimizationAttack) -> None:
-    """Run `attack` from blended noise, or from salt and pepper where no noise is misclassified."""
+def search_image(decisions: Decisions, attack: MinimizationAttack, noises: int, blends: int, peppers: int) -> None:
+    """Run `attack` from blended noise, or from salt and pepper where no noise is misclassified: so many of each."""
     x = astensor(decisions.ball.x)
     try:
         decisions.wrong(x.raw)
         for start in (
-            LinearSearchBlendedUniformNoiseAttack(directions=NOISES, steps=BLENDS),
-            SaltAndPepperNoiseAttack(steps=PEPPERS),
+            LinearSearchBlendedUniformNoiseAttack(directions=noises, steps=blends),
+            SaltAndPepperNoiseAttack(steps=peppers),
         ):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # foolbox warns where no start was found; the next line asks
@@ -116,6 +115,6 @@ class HopSkipJump(HopSkipJumpAttack):
         return towards
 
 
-def attack_of_foolbox(kind: Kind, norm: Norm, steps: int) -> MinimizationAttack:
+def attack_of_foolbox(kind: str, norm: Norm, steps: int) -> MinimizationAttack:
     """One of the two, with so many steps."""
     return BoundaryAttack(steps=steps) if kind == "boundary" else HopSkipJump(steps=steps, constraint=norm)

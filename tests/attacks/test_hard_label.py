@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from audit_toys import Linear, Toy, inner_images
+from attack_toys import Linear, Toy, inner_images
 from torch import Tensor
 
-from shconv.audit.attacks import HardLabel
-from shconv.audit.attacks.ball import Norm
-from shconv.audit.attacks.hard_label import Kind
-from shconv.audit.attacks.losses import margin
+from shconv.attacks import HardLabel
+from shconv.attacks.ball import Norm
+from shconv.attacks.hard_label import Kind
+from shconv.attacks.losses import margin
 
 pytest.importorskip("foolbox")
 

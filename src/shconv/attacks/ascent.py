@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from shconv.audit.attacks.ball import Ball
+from shconv.attacks.ball import Ball
 
 Slope = Callable[[Tensor], tuple[Tensor, Tensor]]  # x (N, C, H, W) -> the loss (N,) to be raised, its gradient like x
 

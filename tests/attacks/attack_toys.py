@@ -1,4 +1,4 @@
-"""Small networks for the audit's attacks: trained toys, and models whose answer is known or exact."""
+"""Small networks: trained toys, and models whose answer is known or exact."""
 
 from collections.abc import Callable
 

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shconv.attacks.ball import Ball, Norm
 from shconv.attacks.base import Model, generators
 from shconv.attacks.checks import check_choice, check_count, check_number
-from shconv.audit.attacks.ball import Ball, Norm
-from shconv.audit.attacks.base import SearchAttack, Strongest
-from shconv.audit.attacks.losses import margin
-from shconv.audit.setting import Cost
+from shconv.attacks.cost import Cost
+from shconv.attacks.losses import margin
+from shconv.attacks.search import SearchAttack, Strongest
 
 STREAM = 12
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the share p, for 10,000 queries

@@ -6,13 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from audit_toys import EPSILON, Linear, Toy, accuracy, inner_images
+from attack_toys import EPSILON, Linear, Toy, accuracy, inner_images
 from torch import Tensor, nn
 
-from shconv.audit.attacks import PGD
-from shconv.audit.attacks.ascent import check_points
-from shconv.audit.attacks.ball import Ball, Norm
-from shconv.audit.attacks.losses import Loss, margin
+from shconv.attacks import PGD
+from shconv.attacks.ascent import check_points
+from shconv.attacks.ball import Ball, Norm
+from shconv.attacks.losses import Loss, margin
 
 NORMS = pytest.mark.parametrize(("norm", "epsilon", "dual"), [("linf", 0.05, 1), ("l2", 0.25, 2)])
 

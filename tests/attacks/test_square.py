@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from audit_toys import EPSILON, Linear, Toy, accuracy, inner_images
+from attack_toys import EPSILON, Linear, Toy, accuracy, inner_images
 
-from shconv.audit.attacks import PGD, RandomSigns, Square
-from shconv.audit.attacks.ball import Norm
-from shconv.audit.attacks.losses import margin
-from shconv.audit.attacks.square import _bump
+from shconv.attacks import PGD, RandomSigns, Square
+from shconv.attacks.ball import Norm
+from shconv.attacks.losses import margin
+from shconv.attacks.square import _bump
 
 SHAPE = (1, 4, 4)
 

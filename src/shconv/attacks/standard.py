@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from shconv.attacks.ball import Ball, Norm
 from shconv.attacks.base import Model
 from shconv.attacks.checks import check_choice, check_number
-from shconv.audit.attacks.ball import Ball, Norm
-from shconv.audit.attacks.base import SearchAttack, Strongest, own_randomness
-from shconv.audit.setting import Cost
+from shconv.attacks.cost import Cost
+from shconv.attacks.search import SearchAttack, Strongest, own_randomness
 from shconv.errors import InputError
 
 WHOLE_SET = ("apgd-ce", "apgd-t", "fab-t", "square")

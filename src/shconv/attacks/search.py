@@ -1,4 +1,4 @@
-"""What the audit's attacks share: one call, the strongest example of each image, a cost known beforehand."""
+"""What the attacks that search a ball share: one call, the strongest example of each image, a cost known beforehand."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from shconv.attacks.base import Attack, AttackResult, Model, borrowed, distances
 from shconv.attacks.checks import Index, check_inputs, check_logits
-from shconv.audit.attacks.losses import margin
-from shconv.audit.setting import Cost
+from shconv.attacks.cost import Cost
+from shconv.attacks.losses import margin
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shconv.attacks.ball import Ball, Norm
 from shconv.attacks.base import Model
 from shconv.attacks.checks import check_choice, check_count, check_number
-from shconv.audit.attacks.ball import Ball, Norm
-from shconv.audit.attacks.base import SearchAttack, own_randomness
-from shconv.audit.setting import Cost
+from shconv.attacks.cost import Cost
+from shconv.attacks.search import SearchAttack, own_randomness
 from shconv.errors import InputError
 
 STREAM = 14
@@ -60,7 +60,7 @@ class HardLabel(SearchAttack):
 
     def search(self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
         try:
-            from shconv.audit.attacks.decisions import Decisions, attack_of_foolbox, search_image
+            from shconv.attacks.decisions import Decisions, attack_of_foolbox, search_image
         except ImportError as error:
             raise InputError("HardLabel needs foolbox, not installed here: pip install 'shconv[audit]'") from error
         found, queries = x.clone(), torch.zeros_like(y)
@@ -69,7 +69,7 @@ class HardLabel(SearchAttack):
             ball = Ball(x[i : i + 1], self.epsilon, self.norm)
             decisions = Decisions(model, ball, y[i : i + 1], int(self.cost.forwards))
             with own_randomness(x.device, own), torch.no_grad():
-                search_image(decisions, attack_of_foolbox(self.kind, self.norm, self._steps))
+                search_image(decisions, attack_of_foolbox(self.kind, self.norm, self._steps), NOISES, BLENDS, PEPPERS)
             queries[i] = decisions.queries
             if decisions.found is not None:
                 found[i] = decisions.found[0]

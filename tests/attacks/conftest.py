@@ -1,9 +1,9 @@
-"""Trained toys for the audit's attacks, each trained once a run, in about a second."""
+"""Trained toys, each trained once a run, in about a second."""
 
 from collections.abc import Callable
 
 import pytest
-from audit_toys import RowWise, Toy, train_toy
+from attack_toys import RowWise, Toy, train_toy
 
 
 @pytest.fixture(scope="session")

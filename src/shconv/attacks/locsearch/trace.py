@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from shconv.attacks.base import AttackResult
+from shconv.attacks.locsearch.rules import Rules
+from shconv.attacks.locsearch.search import Search
 from shconv.errors import InputError
-
-if TYPE_CHECKING:
-    from shconv.attacks.locsearch import LocSearchAdv
-    from shconv.attacks.locsearch_search import Search
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +40,7 @@ class LocSearchResult(AttackResult):
 class Recorder:
     """Fills a trace step by step."""
 
-    def __init__(self, rules: "LocSearchAdv", search: "Search", steps_kept: Sequence[int]) -> None:
+    def __init__(self, rules: Rules, search: Search, steps_kept: Sequence[int]) -> None:
         n, classes = search.logits.shape
         self.steps_kept = frozenset(steps_kept)
         self.logits = torch.empty(n, rules.steps + 1, classes, dtype=search.logits.dtype)
@@ -54,7 +51,7 @@ class Recorder:
         self.next_p = torch.from_numpy(search.p.copy())
         self._look(0, search)
 
-    def record(self, step: int, search: "Search") -> None:
+    def record(self, step: int, search: Search) -> None:
         """Take down round `step`, counted from 1, which `search` has just finished."""
         image, pixel = (torch.from_numpy(numbers) for numbers in search.selected)
         rank = torch.arange(len(image)) - torch.searchsorted(image, image)
@@ -69,7 +66,7 @@ class Recorder:
         confidences = self.logits.double().softmax(2).gather(2, classes)[:, :, 0]
         return LocSearchTrace(confidences, self.logits, self.pixels, self.p, self.queries, self.images)
 
-    def _look(self, step: int, search: "Search") -> None:
+    def _look(self, step: int, search: Search) -> None:
         self.logits[:, step] = search.logits
         self.queries[:, step] = torch.from_numpy(search.queries)
         if step in self.steps_kept:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shconv.audit.attacks.losses import Loss, attack_loss, likeliest_wrong, margin
+from shconv.attacks.losses import Loss, attack_loss, likeliest_wrong, margin
 from shconv.errors import InputError
 
 Z = torch.tensor([[3.0, 1.0, -1.0, 0.0, 2.0], [0.5, 4.0, 2.5, 1.0, 0.0]], dtype=torch.float64)

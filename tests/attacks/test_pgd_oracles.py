@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from audit_toys import EPSILON, Toy, accuracy
+from attack_toys import EPSILON, Toy, accuracy
 from torch import Tensor, nn
 
+from shconv.attacks import PGD
+from shconv.attacks.ball import Ball, Norm
 from shconv.attacks.base import generators
-from shconv.audit.attacks import PGD
-from shconv.audit.attacks.ball import Ball, Norm
-from shconv.audit.attacks.pgd import STREAM
+from shconv.attacks.pgd import STREAM
 
 SETTINGS = pytest.mark.parametrize(("norm", "epsilon"), [("linf", EPSILON), ("linf", 0.04), ("l2", 0.5), ("l2", 0.35)])
 RELATIVE = 0.1  # foolbox's step size as a share of epsilon

@@ -1,14 +1,14 @@
-"""What every attack of the audit promises: box, ball, determinism, independence of the batch, a model left as found."""
+"""What every attack that searches a ball promises: box, ball, determinism, any batch alike, a model left as found."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
-from audit_toys import RowWise
+from attack_toys import RowWise
 from torch import Tensor, nn
 
-from shconv.audit.attacks import PGD, HardLabel, RandomSigns, SearchAttack, Square, Standard
+from shconv.attacks import PGD, HardLabel, RandomSigns, SearchAttack, Square, Standard
 from shconv.errors import InputError
 
 WHITE_BOX = [

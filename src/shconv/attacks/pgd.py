@@ -1,4 +1,4 @@
-"""Projected gradient descent with restarts, losses and targets: the audit's white-box attack."""
+"""Projected gradient descent with restarts, losses and targets."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from shconv.attacks.ascent import adaptive_ascent, fixed_ascent
+from shconv.attacks.ball import Ball, Norm
 from shconv.attacks.base import Model, generators
 from shconv.attacks.checks import check_choice, check_count, check_flag, check_logits, check_number
-from shconv.audit.attacks.ascent import adaptive_ascent, fixed_ascent
-from shconv.audit.attacks.ball import Ball, Norm
-from shconv.audit.attacks.base import SearchAttack, Strongest
-from shconv.audit.attacks.losses import Loss, attack_loss, likeliest_wrong
-from shconv.audit.setting import Cost
+from shconv.attacks.cost import Cost
+from shconv.attacks.losses import Loss, attack_loss, likeliest_wrong
+from shconv.attacks.search import SearchAttack, Strongest
 from shconv.errors import InputError
 
 STREAM = 11

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shconv.attacks.ball import Ball
 from shconv.attacks.base import Model, generators
 from shconv.attacks.checks import check_count, check_number
-from shconv.audit.attacks.ball import Ball
-from shconv.audit.attacks.base import SearchAttack, Strongest
-from shconv.audit.setting import Cost
+from shconv.attacks.cost import Cost
+from shconv.attacks.search import SearchAttack, Strongest
 
 STREAM = 13
 CHUNK = 64  # draws prepared at once

@@ -1,13 +1,11 @@
 """Which pixels of one image LocSearchAdv may look at in a round: its neighbourhoods, exclusions and random draws."""
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from shconv.attacks.locsearch import LocSearchAdv
+from shconv.attacks.locsearch.rules import Rules
 
 Pixels = NDArray[np.int64]  # y * W + x, one number a pixel
 
@@ -15,7 +13,7 @@ Pixels = NDArray[np.int64]  # y * W + x, one number a pixel
 class PixelPool:
     """The pixels of one image, with what was perturbed in its last rounds. On the CPU, whatever the images' device."""
 
-    def __init__(self, rules: "LocSearchAdv", height: int, width: int, generator: np.random.Generator) -> None:
+    def __init__(self, rules: Rules, height: int, width: int, generator: np.random.Generator) -> None:
         self.rules, self.shape, self.generator = rules, (height, width), generator
         self.recent: deque[Pixels] = deque(maxlen=rules.exclude_rounds)
         self.last: Pixels = np.empty(0, np.int64)

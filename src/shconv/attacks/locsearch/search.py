@@ -1,7 +1,6 @@
 """The state of a LocSearchAdv search over N images at once, and one round of it: probe, select, change, look."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,11 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shconv.attacks.base import Model
-from shconv.attacks.locsearch_pixels import PixelPool, Pixels
-from shconv.attacks.locsearch_probes import cyclic, image_logits, pert, probe_scores
-
-if TYPE_CHECKING:
-    from shconv.attacks.locsearch import LocSearchAdv
+from shconv.attacks.locsearch.pixels import PixelPool, Pixels
+from shconv.attacks.locsearch.probes import cyclic, image_logits, pert, probe_scores
+from shconv.attacks.locsearch.rules import Rules
 
 NONE: Pixels = np.empty(0, np.int64)
 P_BOUNDS = (0.5, 10.0)  # of the adaptive p
@@ -24,7 +21,7 @@ class Search:
     """What changes from round to round. Bookkeeping is numpy on the CPU; x and logits are where the images are."""
 
     def __init__(
-        self, rules: "LocSearchAdv", model: Model, clean: Tensor, y: Tensor, generators: Sequence[np.random.Generator]
+        self, rules: Rules, model: Model, clean: Tensor, y: Tensor, generators: Sequence[np.random.Generator]
     ) -> None:
         n, _, height, width = clean.shape
         self.rules, self.model, self.y = rules, model, y

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from audit_toys import Linear, inner_images
+from attack_toys import Linear, inner_images
 from torch import Tensor
 
-from shconv.audit.attacks import RandomSigns
-from shconv.audit.attacks.losses import margin
+from shconv.attacks import RandomSigns
+from shconv.attacks.losses import margin
 
 SHAPE = (1, 2, 4)  # 256 corners
 

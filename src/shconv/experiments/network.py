@@ -1,0 +1,63 @@
+"""A trained network under its name, its pair, and how an attack sees it through a gradient route."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from shconv.routes import HypernetworkPaths, gradient_route, shc_layers
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network, in eval mode on the study's device."""
+
+    name: str
+    seed: int
+    model: nn.Module
+
+    @property
+    def is_shc(self) -> bool:
+        return bool(shc_layers(self.model))
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}/seed{self.seed}"
+
+    @property
+    def digest(self) -> str:
+        """Of all weights and buffers: tells a network from another one of its name."""
+        sha = hashlib.sha256()
+        for name, tensor in self.model.state_dict().items():
+            sha.update(name.encode())
+            sha.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+        return sha.hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A vanilla network and its SHC twin, trained with one seed; or one network alone."""
+
+    members: tuple[Network, ...]
+
+    @property
+    def key(self) -> str:
+        return "+".join(member.name for member in self.members) + f"-seed{self.members[0].seed}"
+
+
+def routes_of(network: Network) -> tuple[str, ...]:
+    """The gradient routes that a network has."""
+    return ("both", "convolution", "hypernetwork") if network.is_shc else ("both",)
+
+
+@contextmanager
+def routed(model: nn.Module, route: str) -> Iterator[nn.Module]:
+    """The model as an attack sees it through a route: one of gradient_route's, or "strict"."""
+    if route == "strict":
+        yield HypernetworkPaths(model).eval()
+    else:
+        with gradient_route(model, route):
+            yield model
