@@ -12,7 +12,7 @@ from shconv.errors import InputError
 from shconv.ops import filtered_conv2d, hypernetwork
 from shconv.ops.geometry import IntOrPair
 from shconv.ops.statistics import channel_mean_variance
-from shconv.routes import Routes, scale_gradient
+from shconv.routes import Routes, in_force, scale_gradient
 from shconv.variants import Activation, Statistic
 
 
@@ -168,7 +168,7 @@ class SHConv2d(nn.Conv2d):
         return self._filtered(x) if x.dim() == 4 else self._filtered(x[None])[0]
 
     def _filtered(self, x: Tensor) -> Tensor:
-        routes = self.routes
+        routes = in_force(self, x)
         M = self.filter_map(scale_gradient(x, routes.hypernetwork)) if routes.frozen is None else routes.frozen(x)
         if routes.recorder is not None:
             routes.recorder(M.detach())

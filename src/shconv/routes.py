@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from shconv.errors import InputError
+from shconv.reruns import Run, in_backward, runs
 
 ROUTES = ("both", "convolution", "hypernetwork")
 
@@ -25,6 +27,35 @@ class Routes:
     hypernetwork: float = 1.0
     frozen: Callable[[Tensor], Tensor] | None = None  # the layer's input -> M, in the hypernetwork's place
     recorder: Callable[[Tensor], None] | None = None
+    # What the innermost context manager changed, what was there before, and the runs it was entered in.
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    before: Routes | None = dataclasses.field(default=None, compare=False, repr=False)
+    within: tuple[Run, ...] = dataclasses.field(default=(), compare=False, repr=False)
+
+    def changed(self, changes: Mapping[str, Any], within: tuple[Run, ...]) -> Routes:
+        return dataclasses.replace(self, **changes, changes=changes, before=self, within=within)
+
+    def around(self, run: Run) -> Routes:
+        """What was in force when the run began: without the contexts that were entered in it."""
+        return self.before.around(run) if self.before is not None and run in self.within else self
+
+    def inside(self, run: Run, base: Routes) -> Routes:
+        """base, changed by the contexts that were entered in the run."""
+        if self.before is None or run not in self.within:
+            return base
+        return self.before.inside(run, base).changed(self.changes, self.within)
+
+
+def in_force(layer: Any, x: Tensor) -> Routes:
+    """The routes of a layer's pass over x (N, D, H, W); where a forward pass is run again, those it had the first time.
+
+    Raises:
+        InputError: the pass is run again in a way that does not tell which it had.
+    """
+    routes: Routes = layer.routes
+    if torch.compiler.is_dynamo_compiling() or (routes.before is None and not in_backward()):
+        return routes
+    return _held(layer, routes, x)
 
 
 @contextmanager
@@ -35,6 +66,9 @@ def gradient_route(model: nn.Module, route: str, hypernetwork_weight: float = 1.
     "both" is the whole gradient with the hypernetwork route's part multiplied by hypernetwork_weight. All this is about
     the gradient of the layer's input; the hypernetwork's own parameters get theirs as ever.
     Layers without a hypernetwork (1x1 convolutions, shortcuts) pass gradients as ever.
+
+    What torch.utils.checkpoint runs again during backward() has the route of its forward pass, also after the `with`
+    block. Only where a compiled layer stands inside an eager checkpoint must backward() be called inside the block.
 
     Raises:
         InputError: unknown route; a single route on a network without SHC layers.
@@ -167,13 +201,68 @@ class _ScaleGradient(torch.autograd.Function):
 def _changed(changes: dict[Any, dict[str, Any]]) -> Iterator[None]:
     """Replace fields of some layers' Routes; put back what was there, also after an exception."""
     before = {layer: layer.routes for layer in changes}
+    around = runs()
+    within = (*around.first, *([around.again] if around.again else []))
     try:
         for layer, fields in changes.items():
-            layer.routes = dataclasses.replace(layer.routes, **fields)
+            layer.routes = layer.routes.changed(fields, within)
         yield
     finally:
         for layer, routes in before.items():
             layer.routes = routes
+
+
+@dataclasses.dataclass
+class _Note:
+    """What a layer is to do when a run is run again: the routes around the run, and its frozen maps call by call."""
+
+    routes: Routes
+    maps: list[Tensor | None] = dataclasses.field(default_factory=list)
+    task: int = -1  # the backward pass that it was last run again in, and the calls since
+    calls: int = 0
+
+    def again(self) -> Routes:
+        task = torch._C._current_graph_task_id()
+        self.calls = self.calls + 1 if task == self.task else 1
+        self.task = task
+        M = self.maps[(self.calls - 1) % len(self.maps)]
+        frozen = self.routes.frozen if M is None else lambda _: M
+        return dataclasses.replace(self.routes, recorder=None, frozen=frozen)
+
+
+_LED: WeakSet[Any] = WeakSet()  # layers that have run inside a context manager
+
+
+def _held(layer: Any, routes: Routes, x: Tensor) -> Routes:
+    around = runs()
+    if around.unknown and routes.before is None and layer in _LED:
+        raise InputError(
+            "an SHC layer runs again during backward(), and it is not known along which gradient route and with which "
+            "kernels it ran before: torch.utils.checkpoint tells, other ways to run a layer again do not. Call "
+            'backward() inside the `with` block of gradient_route or frozen_kernels; gradient_route(model, "both") '
+            "says that it was neither"
+        )
+    if around.again is not None:
+        note = around.again.notes.get(layer)
+        routes = routes.inside(around.again, Routes() if note is None else note.again())
+    if routes.before is None:
+        return routes
+    _LED.add(layer)
+    return _noted(layer, routes, x, around.first)
+
+
+def _noted(layer: Any, routes: Routes, x: Tensor, first: list[Run]) -> Routes:
+    """The routes, noted in the runs that they are around: each may be run again after their context has ended."""
+    M: Tensor | None = None
+    for run in first:
+        outer = routes.around(run)
+        if outer.before is None:
+            continue
+        held = outer.frozen is not None and outer.frozen is routes.frozen
+        if held and M is None:
+            M = routes.frozen(x)  # type: ignore[misc]
+        run.notes.setdefault(layer, _Note(outer)).maps.append(M if held else None)
+    return routes if M is None else dataclasses.replace(routes, frozen=lambda _: M)
 
 
 class _FrozenMaps:
