@@ -14,7 +14,8 @@ from torch import Tensor
 from shconv import cli
 from shconv.bench import attack, memory, model, op
 from shconv.bench.setting import Setting
-from shconv.ops import FORMULATIONS, grouped
+from shconv.ops import FORMULATIONS
+from shconv.ops.plain import grouped
 
 OP = ["bench", "op", "--rows", "4x3x5", "--rounds", "1"]
 SMALL = ["--networks", "plain10", "--width", "2", "--batch", "4", "--image-size", "16", "--rounds", "1"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shconv.ops import library
+from shconv.ops.cpu import library
 from shconv.ops.statistics import channel_mean_variance
 
 # N, D, H, W

@@ -6,7 +6,7 @@ from torch import nn
 
 import shconv
 from shconv.errors import InputError
-from shconv.ops import library
+from shconv.ops.cpu import library
 from shconv.training import RECIPES, Recipe
 from shconv.training.learner import autocast_dtype, parameter_groups
 

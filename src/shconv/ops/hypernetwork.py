@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shconv.ops import statistics, triton_runtime
+from shconv.ops import statistics
+from shconv.ops.cuda import runtime
 from shconv.ops.geometry import memory_format
 from shconv.ops.modes import autocast_off, transforming
 
@@ -40,17 +41,17 @@ def filter_map(x: Tensor, hidden: nn.Linear, output: nn.Linear, names: Sequence[
 def _triton_serves(x: Tensor, theta: Theta) -> bool:
     """Where it does not the reason is logged, once."""
     if reason := _reason_against(x, *theta):
-        triton_runtime.log_once(f"no fused hypernetwork: {reason}; plain torch serves instead")
+        runtime.log_once(f"no fused hypernetwork: {reason}; plain torch serves instead")
         return False
-    return not (x.is_cuda and triton_runtime.reason_against(x.device.index))
+    return not (x.is_cuda and runtime.reason_against(x.device.index))
 
 
 def _reason_against(x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor) -> str:
     K, T = len(W1), len(W2)
-    if any(each.dtype not in triton_runtime.DTYPES for each in (x, W1, b1, W2, b2)):
+    if any(each.dtype not in runtime.DTYPES for each in (x, W1, b1, W2, b2)):
         return f"x and the hypernetwork must be bfloat16, float16 or float32, got {x.dtype} and {W1.dtype}"
-    if x[:1].numel() >= triton_runtime.COUNTED:
-        return f"an image must have fewer than {triton_runtime.COUNTED} elements, got {x[:1].numel()}"
+    if x[:1].numel() >= runtime.COUNTED:
+        return f"an image must have fewer than {runtime.COUNTED} elements, got {x[:1].numel()}"
     if K > _HIDDEN or (1 << (K - 1).bit_length()) * (1 << (T - 1).bit_length()) > _TILE:
         return f"{K} hidden neurons for {T} taps do not fit one program"
     return ""
@@ -63,7 +64,7 @@ def _forward(
     if not _triton_serves(x, (W1, b1, W2, b2)):
         with autocast_off(x):
             return _plain(x, (W1, b1, W2, b2), order, eps)
-    from shconv.ops import triton_hypernetwork as kernels
+    from shconv.ops.cuda import hypernetwork as kernels
 
     return kernels.forward(_dense(x), W1, b1, W2, b2, order, eps)
 
@@ -83,7 +84,7 @@ def _backward(
     theta = (W1, b1, W2, b2)
     found: Sequence[Tensor | None]
     if _triton_serves(x, theta):
-        from shconv.ops import triton_hypernetwork as kernels
+        from shconv.ops.cuda import hypernetwork as kernels
 
         found = kernels.backward(dM, _dense(x), M, seen, hidden, theta, order, needs_x, needs_theta)
     else:

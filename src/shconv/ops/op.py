@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from shconv.errors import InputError
-from shconv.ops import transforms
-from shconv.ops.formulations import FORMULATIONS
+from shconv.ops import derivatives
+from shconv.ops.choice import FORMULATIONS
 from shconv.ops.geometry import Geometry, IntOrPair, check, check_dimensions, pair, resolve_padding
 from shconv.ops.modes import autocasting
 
@@ -56,7 +56,7 @@ def filtered_conv2d(
     if formulation not in ("auto", *FORMULATIONS):
         raise InputError(f"unknown formulation {formulation!r}, choose from auto, {', '.join(FORMULATIONS)}")
     filter_map = filter_map.to(torch.promote_types(filter_map.dtype, x.dtype))  # dW is summed in its precision
-    Y = transforms.convolve(x, weight, filter_map, stride, padding, dilation, groups, formulation)
+    Y = derivatives.convolve(x, weight, filter_map, stride, padding, dilation, groups, formulation)
     return Y if bias is None else Y + bias[:, None, None]
 
 

@@ -1,12 +1,12 @@
 """The op in torch.library: its kernels, forward and backward, and the shapes and layouts that tracing is told.
-How they are differentiated and vectorised is in transforms."""
+How they are differentiated and vectorised is in derivatives."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from shconv.ops.formulations import Formulation, find
+from shconv.ops.choice import Formulation, find
 from shconv.ops.geometry import Geometry, memory_format
 from shconv.ops.modes import autocast_off, refuse_tangents
 

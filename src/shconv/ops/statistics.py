@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shconv.ops import library, triton_runtime
+from shconv.ops.cpu import statistics as cpu
+from shconv.ops.cuda import runtime
 from shconv.ops.modes import transforming
 
 
@@ -33,16 +34,12 @@ def _forward(x: Tensor) -> tuple[Tensor, Tensor]:
     if x.numel() == 0:
         x = at_least_float32(x)
         return x.new_zeros(x.shape[:2]), x.new_zeros(x.shape[:2])
-    if _triton_serves(x):
-        from shconv.ops import triton_statistics
+    if runtime.statistics_serve(x):
+        from shconv.ops.cuda import statistics as cuda
 
-        return triton_statistics.mean_variance(x)
+        return cuda.mean_variance(x)
     x = _readable(x)
-    if _compiled_serves(x):
-        mean, variance = (x.new_empty(x.shape[:2], dtype=torch.float32) for _ in range(2))
-        _call("shconv_mean_variance", x, mean, variance)
-        return mean, variance
-    return _plain(x)
+    return cpu.mean_variance(x) if cpu.serves(x) else _plain(x)
 
 
 @_forward.register_fake
@@ -53,15 +50,13 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("shconv::channel_mean_variance_backward", mutates_args=())
 def channel_mean_variance_backward(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) -> Tensor:
-    if _triton_serves(x):
-        from shconv.ops import triton_statistics
+    if runtime.statistics_serve(x):
+        from shconv.ops.cuda import statistics as cuda
 
-        return triton_statistics.input_gradient(x, mean, dmean.contiguous(), dvariance.contiguous())
+        return cuda.input_gradient(x, mean, dmean.contiguous(), dvariance.contiguous())
     dtype, x = x.dtype, _readable(x)
-    if _compiled_serves(x):
-        dx = torch.empty_like(x)
-        _call("shconv_mean_variance_backward", x, mean, dmean.contiguous(), dvariance.contiguous(), dx)
-        return dx.to(dtype)
+    if cpu.serves(x):
+        return cpu.input_gradient(x, mean, dmean.contiguous(), dvariance.contiguous()).to(dtype)
     return _plain_backward(at_least_float32(x), mean, dmean, dvariance).to(dtype)
 
 
@@ -96,22 +91,3 @@ _forward.register_autograd(_autograd, setup_context=_setup_context)
 def _readable(x: Tensor) -> Tensor:
     """What the compiled kernels can read of it: float16 becomes float32."""
     return x.float() if x.dtype == torch.float16 else x
-
-
-def _compiled_serves(x: Tensor) -> bool:
-    kind = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
-    return kind and _dense(x) and not isinstance(library.kernels(), str)
-
-
-def _triton_serves(x: Tensor) -> bool:
-    kind = x.is_cuda and x.dtype in triton_runtime.DTYPES and x[0].numel() < triton_runtime.COUNTED
-    return kind and _dense(x) and not triton_runtime.reason_against(x.device.index)
-
-
-def _dense(x: Tensor) -> bool:
-    return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
-
-
-def _call(function: str, x: Tensor, *tensors: Tensor) -> None:
-    N, D, H, W = x.shape
-    library.call(function, (N, D, H * W, int(not x.is_contiguous()), int(x.dtype == torch.bfloat16)), x, *tensors)

@@ -9,7 +9,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from shconv.errors import InputError
-from shconv.ops import library
+from shconv.ops.cpu import library
 from shconv.processes import Processes
 from shconv.training.checkpoint import ModelConfig
 from shconv.training.engine import Engine

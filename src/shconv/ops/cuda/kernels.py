@@ -5,6 +5,9 @@ A tap's product is complete, in float32, before the tap's scale touches it: no o
 here adds atomically, so that a result does not change from run to run.
 """
 
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+# (Triton compiles these bodies: their arguments have no Python types.)
+
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from shconv.ops import triton_runtime, tuning
+from shconv.ops.cuda import runtime, tuning
 
 _fastest: dict[tuple[Any, ...], Any] = {}  # the tiles of every key launched so far
 _SHARED_BYTES = 227 * 1024  # of an sm_90 block
@@ -219,7 +222,7 @@ def launch(kernel: Any, grid: Callable[[dict[str, int]], tuple[int]], **argument
 def precision(dtype: torch.dtype) -> str:
     """How float32 operands are multiplied: as torch's own convolutions are told to, by default on tensor cores. Triton
     cuts them off to TF32's bits where cuDNN rounds them."""
-    return "tf32" if dtype == torch.float32 and triton_runtime.tf32() else "ieee"
+    return "tf32" if dtype == torch.float32 and runtime.tf32() else "ieee"
 
 
 def least(kernel: Any, side: str) -> int:

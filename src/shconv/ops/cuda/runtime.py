@@ -6,6 +6,7 @@ import importlib.util
 import logging
 
 import torch
+from torch import Tensor
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 COUNTED = 2**31 - 2**16  # what the kernels count in 32 bits has to stay below; addresses have 64
@@ -25,14 +26,21 @@ def reason_against(index: int) -> str:
         reason = "triton is not installed"
     else:
         try:
-            from shconv.ops import triton_statistics
+            from shconv.ops.cuda import statistics
 
-            triton_statistics.mean_variance(torch.ones(1, 1, 2, 2, device=torch.device("cuda", index)))
+            statistics.mean_variance(torch.ones(1, 1, 2, 2, device=torch.device("cuda", index)))
         except Exception as error:  # of triton, its driver, a compiler: whatever it is, torch can do without
             reason = f"Triton's kernels do not run: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     if reason:
         log_once(f"cuda:{index}: {reason}; plain torch serves instead")
     return reason
+
+
+def statistics_serve(x: Tensor) -> bool:
+    """Whether the kernels of channel statistics can have x (N, D, H, W)."""
+    dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+    kind = x.is_cuda and x.dtype in DTYPES and x[0].numel() < COUNTED
+    return kind and dense and not reason_against(x.device.index)
 
 
 def tf32() -> bool:

@@ -13,7 +13,7 @@ The output, dX and dM of an image have the same bits whatever else is in the bat
 import torch
 from torch import Tensor
 
-from shconv.ops import library
+from shconv.ops.cpu import library
 from shconv.ops.geometry import Geometry
 
 _THIN = 16  # output channels too few for dM to come cheaply with a contiguous dX

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shconv.ops import amx, filtered_conv2d, library, reference
-from shconv.ops.formulations import choose
+from shconv.ops import filtered_conv2d, reference
+from shconv.ops.choice import choose
+from shconv.ops.cpu import amx, library
 from shconv.ops.geometry import Geometry
 
 pytestmark = pytest.mark.skipif(

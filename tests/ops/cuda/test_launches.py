@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from triton_toys import Run, compiled_for_hopper, interpreting
 
-from shconv.ops import reference, triton_runtime, tuning
-from shconv.ops import triton as formulation
+from shconv.ops import reference
+from shconv.ops.cuda import launches as formulation
+from shconv.ops.cuda import runtime, tuning
 from shconv.ops.geometry import Geometry
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -162,7 +163,8 @@ def _tuning(*arguments: Any) -> tuple[Tensor | None, ...]:
     """The gradients where larger tiles are preferred, after smaller ones were tried on the same memory."""
     import triton
 
-    from shconv.ops import triton_kernels, tuning
+    from shconv.ops.cuda import kernels as triton_kernels
+    from shconv.ops.cuda import tuning
 
     timed = []
 
@@ -219,7 +221,7 @@ def test_what_it_cannot_serve_has_its_reason(monkeypatch):
     assert "groups" in formulation.reasons_against(x, weight[:, :2], geometry._replace(groups=2))[0]
     many = torch.empty(2**27, 1, 5, 5, device="meta")
     assert "pixels" in formulation.reasons_against(many, weight, geometry)[-1]
-    monkeypatch.setattr(triton_runtime, "installed", lambda: False)
+    monkeypatch.setattr(runtime, "installed", lambda: False)
     assert "not installed" in formulation.reasons_against(x, weight, geometry)[0]
 
 
@@ -227,7 +229,7 @@ def test_what_it_cannot_serve_has_its_reason(monkeypatch):
 def kernels() -> ModuleType:
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("interpreted kernels cannot be compiled")
-    from shconv.ops import triton_kernels
+    from shconv.ops.cuda import kernels as triton_kernels
 
     return triton_kernels
 

@@ -16,7 +16,8 @@ from triton_toys import Run, compiled_for_hopper, interpreting
 
 from shconv import SHConv2d, frozen_kernels, gradient_route
 from shconv.layers import Hypernetwork
-from shconv.ops import hypernetwork, triton_runtime
+from shconv.ops import hypernetwork
+from shconv.ops.cuda import runtime
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -44,13 +45,13 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mean_variance(x: Tensor) -> tuple[Tensor, Tensor]:
-    from shconv.ops import triton_statistics
+    from shconv.ops.cuda import statistics as triton_statistics
 
     return triton_statistics.mean_variance(x)
 
 
 def _input_gradient(*arguments: Tensor) -> Tensor:
-    from shconv.ops import triton_statistics
+    from shconv.ops.cuda import statistics as triton_statistics
 
     return triton_statistics.input_gradient(*arguments)
 
@@ -240,7 +241,7 @@ def test_the_op_passes_gradcheck_twice_and_opcheck(order):
 
 
 def test_the_reason_for_plain_torch_is_logged_once(caplog):
-    triton_runtime.log_once.cache_clear()
+    runtime.log_once.cache_clear()
     layer, x = layer_and_images(torch.float64)
     wide = SHConv2d(4, 6, 3, hidden_features=4096)
     with caplog.at_level(logging.WARNING), pytest.MonkeyPatch.context() as patch:
@@ -261,17 +262,17 @@ def test_a_device_triton_cannot_use_is_tried_once_and_says_why(caplog, monkeypat
         tried.append(device.index)
         raise RuntimeError("no C compiler,\n anywhere")
 
-    monkeypatch.setattr(triton_runtime, "installed", lambda: True)
-    monkeypatch.setattr(triton_runtime.torch, "ones", fails)
-    triton_runtime.reason_against.cache_clear()
-    reasons = {triton_runtime.reason_against(3) for _ in range(2)}
-    triton_runtime.reason_against.cache_clear()
+    monkeypatch.setattr(runtime, "installed", lambda: True)
+    monkeypatch.setattr(runtime.torch, "ones", fails)
+    runtime.reason_against.cache_clear()
+    reasons = {runtime.reason_against(3) for _ in range(2)}
+    runtime.reason_against.cache_clear()
     assert reasons == {"Triton's kernels do not run: RuntimeError: no C compiler, anywhere"}
     assert tried == [3]
     assert len(caplog.records) == 1
-    monkeypatch.setattr(triton_runtime, "installed", lambda: False)
-    assert triton_runtime.reason_against(4) == "triton is not installed"
-    triton_runtime.reason_against.cache_clear()
+    monkeypatch.setattr(runtime, "installed", lambda: False)
+    assert runtime.reason_against(4) == "triton is not installed"
+    runtime.reason_against.cache_clear()
 
 
 # compiled for sm_90
@@ -281,7 +282,8 @@ def test_a_device_triton_cannot_use_is_tried_once_and_says_why(caplog, monkeypat
 def kernels() -> tuple[ModuleType, ModuleType]:
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("interpreted kernels cannot be compiled")
-    from shconv.ops import triton_hypernetwork, triton_statistics
+    from shconv.ops.cuda import hypernetwork as triton_hypernetwork
+    from shconv.ops.cuda import statistics as triton_statistics
 
     return triton_statistics, triton_hypernetwork
 

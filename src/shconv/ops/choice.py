@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from shconv.errors import InputError
-from shconv.ops import amx, compiled, grouped, shifted, triton, tuning, unfold
+from shconv.ops import cpu, cuda, plain
+from shconv.ops.cuda import tuning
 from shconv.ops.geometry import Geometry
 
 
@@ -26,17 +27,9 @@ class Formulation(Protocol):
 
 Run = Callable[[Formulation], tuning.Results]
 
-FORMULATIONS: dict[str, Formulation] = {
-    "compiled": compiled,
-    "amx": amx,
-    "grouped": grouped,
-    "unfold": unfold,
-    "shifted": shifted,
-    "triton": triton,
-}
+FORMULATIONS: dict[str, Formulation] = {**cpu.FORMULATIONS, **plain.FORMULATIONS, **cuda.FORMULATIONS}
 
 _MEASURED_ON = ("cuda",)
-_KERNELS = {"cpu": ("amx", "compiled")}  # by type of device: chosen wherever they serve, the first first
 
 
 def find(
@@ -73,19 +66,8 @@ def _fastest(
 
 
 def choose(x: Tensor, weight: Tensor, geometry: Geometry, device: torch.device) -> str:
-    """The name of the formulation expected to be the fastest on the device that can serve the call.
-
-    Kernels of our own wherever they can; without them materialised kernels win while they are small beside the
-    activations. `shconv bench op` shows both.
-    """
-    for name in _KERNELS.get(device.type, ()):
-        if not FORMULATIONS[name].reasons_against(x, weight, geometry):
-            return name
-    # Not measured, but it reads x once where unfold writes it T times, and is on tensor cores.
-    if device.type == "cuda" and x.dtype.itemsize == 2 and not triton.reasons_against(x, weight, geometry):
-        return "triton"
-    height, width = geometry.output_size(x, weight)
-    activations = x[0].numel() + weight.shape[0] * height * width if len(x) else 0
-    if weight.numel() <= 2 * activations:
-        return "grouped"
-    return "unfold" if shifted.reasons_against(x, weight, geometry) else "shifted"
+    """The name of the formulation expected to be the fastest on the device that can serve the call: kernels of our own
+    wherever they can."""
+    room = {"cpu": cpu, "cuda": cuda}.get(device.type)
+    own = None if room is None else room.choose(x, weight, geometry)
+    return own or plain.choose(x, weight, geometry)

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from shconv.ops import triton_statistics as statistics
+from shconv.ops.cuda import statistics
 
 _ELEMENTS = 64 if triton.knobs.runtime.interpret else 16384  # of a tile of the hidden layer's weight
 _OUTER = {"ROWS": 16, "COLUMNS": 16 if triton.knobs.runtime.interpret else 64, "IMAGES": 16}

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from shconv.ops import triton_runtime
+from shconv.ops.cuda import runtime
+from shconv.ops.cuda.runtime import COUNTED, DTYPES
 from shconv.ops.geometry import Geometry, Pair, memory_format
-from shconv.ops.triton_runtime import COUNTED, DTYPES
 
 _PART_TILES = 512  # tiles of 128 x 128 the parts of dW may have together: a few for each multiprocessor
 _MOST_ROWS = 128  # of any tile
@@ -30,9 +30,9 @@ _CHUNKS = 8  # of 64 pixels, the least a part of dW is worth
 def reasons_against(x: Tensor, weight: Tensor, geometry: Geometry) -> list[str]:
     """Why this formulation cannot serve the call; empty where it can."""
     reasons = []
-    if not triton_runtime.installed():
+    if not runtime.installed():
         reasons.append("triton is not installed")
-    elif x.is_cuda and (reason := triton_runtime.reason_against(x.device.index)):
+    elif x.is_cuda and (reason := runtime.reason_against(x.device.index)):
         reasons.append(reason)
     if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         reasons.append(f"x must be on a CUDA device, got {x.device}")
@@ -47,7 +47,7 @@ def reasons_against(x: Tensor, weight: Tensor, geometry: Geometry) -> list[str]:
 
 
 def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
-    from shconv.ops import triton_kernels as kernels
+    from shconv.ops.cuda import kernels
 
     layout, x, weight = memory_format(x), _channels_last(x), _channels_last(weight)
     (height, width), C = geometry.output_size(x, weight), len(weight)
@@ -88,7 +88,7 @@ def _backward_input(
     dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, needs_x: bool, needs_map: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """dX and dM (N, T) together: both want G_t. One launch for each class of pixels."""
-    from shconv.ops import triton_kernels as kernels
+    from shconv.ops.cuda import kernels
 
     (N, D, H, W), T = x.shape, weight[0, 0].numel()
     parts = _blocks(H * W, kernels.least(kernels.backward_input, "ROWS"))
@@ -127,7 +127,7 @@ def _backward_input(
 
 def _backward_weight(dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
     """dW in float32."""
-    from shconv.ops import triton_kernels as kernels
+    from shconv.ops.cuda import kernels
 
     N, (C, D, S_h, S_w) = len(x), weight.shape
     tiles = S_h * S_w * _blocks(C, 128) * _blocks(D, 128)
@@ -177,7 +177,7 @@ def steps(geometry: Geometry) -> Pair:
 
 def _constants(x: Tensor, weight: Tensor, geometry: Geometry) -> dict[str, Any]:
     """What every kernel is told of the geometry."""
-    from shconv.ops import triton_kernels as kernels
+    from shconv.ops.cuda import kernels
 
     constants = {"H": x.shape[2], "W": x.shape[3], "C": weight.shape[0], "D": weight.shape[1]}
     pairs = {

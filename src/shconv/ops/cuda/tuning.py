@@ -20,7 +20,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from shconv.ops import triton_runtime
+from shconv.ops.cuda import runtime
 from shconv.ops.geometry import Geometry, memory_format
 
 Results = Sequence[Tensor | None]
@@ -55,7 +55,7 @@ def key(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, mask: Sequence
     """All that the times depend on; mask: which gradients are asked for, () in the forward direction."""
     tensors = tuple((each.shape, each.dtype) for each in (x, weight, M))
     layouts = memory_format(x), memory_format(weight)
-    precision = triton_runtime.tf32(), torch.backends.cuda.matmul.fp32_precision
+    precision = runtime.tf32(), torch.backends.cuda.matmul.fp32_precision
     return tensors, layouts, geometry, tuple(mask), x.device, precision
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shconv.ops import tuning
+from shconv.ops.cuda import tuning
 from shconv.ops.geometry import Geometry
 
 PLAIN = torch.linspace(-1, 1, 7)

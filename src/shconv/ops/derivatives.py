@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from shconv.ops import grouped, registration
+from shconv.ops import registration
 from shconv.ops.geometry import Geometry
 from shconv.ops.modes import transforming
+from shconv.ops.plain import grouped
 
 Tensors = tuple[Tensor, ...]
 Changes = Sequence[Tensor | None]
