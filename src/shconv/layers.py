@@ -13,6 +13,7 @@ from shconv.ops import filtered_conv2d, hypernetwork
 from shconv.ops.geometry import IntOrPair
 from shconv.ops.statistics import channel_mean_variance
 from shconv.routes import Routes, in_force, scale_gradient
+from shconv.tracing import as_leaf, traced
 from shconv.variants import Activation, Statistic
 
 
@@ -69,9 +70,18 @@ class Hypernetwork(nn.Module):
         taps = kernel_size[0] * kernel_size[1]
         self.hidden = nn.Linear(len(statistics) * in_channels, hidden_features, device=device, dtype=dtype)
         self.output = nn.Linear(hidden_features, map_groups * taps, device=device, dtype=dtype)
+        self._gain = gain
         self.register_buffer("gain", None if gain is None else torch.tensor(float(gain), device=device, dtype=dtype))
 
+    def reset_parameters(self) -> None:
+        """Give the gain the value it was made with, for networks whose tensors were made anew (meta devices, FSDP);
+        the two linear layers have a reset_parameters of their own."""
+        if self.gain is not None and self._gain is not None:
+            self.gain.fill_(self._gain)
+
     def forward(self, x: Tensor) -> Tensor:
+        if traced(x):
+            return as_leaf(self, x)
         if self._is_the_papers and hypernetwork.fused(x):  # what stands below, in one op
             M = hypernetwork.filter_map(x, self.hidden, self.output, self.statistics, self.eps)  # type: ignore[arg-type]
             return self._scaled(M.view(-1, *self.map_size))
@@ -163,6 +173,8 @@ class SHConv2d(nn.Conv2d):
         return M
 
     def forward(self, x: Tensor) -> Tensor:
+        if traced(x):
+            return as_leaf(self, x)
         if x.dim() not in (3, 4) or x.shape[-3] != self.in_channels:
             raise InputError(f"SHConv2d wants (N, {self.in_channels}, H, W), got {tuple(x.shape)}")
         return self._filtered(x) if x.dim() == 4 else self._filtered(x[None])[0]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from shconv.errors import InputError
 from shconv.reruns import Run, in_backward, runs
+from shconv.tracing import as_leaf, traced
 
 ROUTES = ("both", "convolution", "hypernetwork")
 
@@ -96,6 +97,8 @@ class HypernetworkPaths(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
+        if traced(x):
+            return as_leaf(self, x)
         logits: Tensor = self.model(x)
         with gradient_route(self.model, "convolution"):
             without: Tensor = self.model(x)

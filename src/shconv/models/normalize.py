@@ -1,12 +1,15 @@
 """Mean / std normalisation as the network's own first step, so that every attack acts on images in [0, 1].
 Its constants are no part of the state_dict: weights with and without it have the same names."""
 
+import functools
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from shconv.errors import InputError
+from shconv.ops.modes import transforming
+from shconv.tracing import as_leaf, traced
 
 Normalization = None | Literal["imagenet"] | tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -14,18 +17,37 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std by channel: (N, D, H, W) -> (N, D, H, W)."""
+    """(x - mean) / std by channel: (N, D, H, W) -> (N, D, H, W), in x's dtype.
 
-    mean: Tensor
-    std: Tensor
+    The constants are numbers and no buffers: whatever replaces a network's tensors (meta devices, to_empty, deferred
+    initialisation) leaves them be.
+    """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.mean, self.std = tuple(mean), tuple(std)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
+        if traced(x):
+            return as_leaf(self, x)
+        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        return (x - _by_channel(self.mean, dtype, x)) / _by_channel(self.std, dtype, x)
+
+    def extra_repr(self) -> str:
+        return f"mean={self.mean}, std={self.std}"
+
+
+def _by_channel(values: tuple[float, ...], dtype: torch.dtype, x: Tensor) -> Tensor:
+    """The values as (D, 1, 1) beside x; a copy to an accelerator is made once, as each would wait for it."""
+    if x.device.type == "cpu" or type(x) is not Tensor or torch.compiler.is_compiling() or transforming():
+        return torch.tensor(values, dtype=dtype, device=x.device).view(-1, 1, 1)
+    return _kept(values, dtype, x.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # one made in inference mode could not serve a gradient later
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
 
 def make_normalize(normalize: Normalization, in_channels: int) -> nn.Module:

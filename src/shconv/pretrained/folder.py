@@ -187,4 +187,4 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def _constants(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     found = next((each for each in model.modules() if isinstance(each, Normalize)), None)
-    return None if found is None else (tuple(found.mean.flatten().tolist()), tuple(found.std.flatten().tolist()))
+    return None if found is None else (found.mean, found.std)
