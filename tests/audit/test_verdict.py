@@ -36,7 +36,7 @@ def verdict_row(report: audit.Report) -> dict[str, Any]:
 
 def test_no_alarm_is_never_called_robustness() -> None:
     report = run([attacking(2, "step"), attacking(8, "side", headline=False)])
-    assert f"None of the 2 checks that ran raised an alarm. {NO_EVIDENCE}" in report.verdict
+    assert f"None of the 2 checks with an answer raised an alarm. {NO_EVIDENCE}" in report.verdict
     words = report.verdict.lower().replace(NO_EVIDENCE.lower(), "")
     assert "robust" not in words
     assert "upper bound" in words
@@ -45,10 +45,11 @@ def test_no_alarm_is_never_called_robustness() -> None:
 
 def test_every_alarm_stands_with_its_numbers() -> None:
     report = run([attacking(2, "step", alarm=True), attacking(8, "side", alarm=False), attacking(9, "odd", alarm=True)])
-    assert "2 of the 3 checks that ran raised an alarm." in report.verdict
+    assert "2 of the 3 checks with an answer raised an alarm." in report.verdict
     assert "Alarm, check 2, step: step found 7 of 9." in report.verdict
     assert "Alarm, check 9, odd: odd found 7 of 9." in report.verdict
     assert "Alarm, check 8" not in report.verdict
+    assert "No alarm: check 8, side." in report.verdict
     assert NO_EVIDENCE not in report.verdict
     assert "cannot be taken for robustness" in report.verdict
     assert verdict_row(report)["alarms"] == ["step", "odd"]
@@ -104,16 +105,21 @@ def test_the_worst_case_has_wilson_s_interval_over_all_and_over_the_confident() 
 def test_images_that_met_no_attack_are_counted_and_said() -> None:
     check = ToyCheck(2, "part", lambda audit: audit.attack("shift", Shift(EPS), on=audit.sample(40)))
     report = run([check])
-    assert report.worst_case["linf"]["untried"] == 20
-    assert "20 of the images met no attack and count as right." in report.verdict
+    case, left = report.worst_case["linf"], 40 - report.rows[0]["successes"]
+    assert (case["untried"], case["attacked"], case["left"]) == (20, 40, left)
+    assert (case["accuracy"], case["interval"], case["correct"]) == (None, None, None)
+    assert report.worst_case["confident"]["accuracy"] is None
+    assert (
+        f"No worst case within L-infinity 38.2/255: of 60 images right when clean 40 were attacked, and {left} of "
+        "these are still right. The other 20 met no attack." in report.verdict
+    )
 
 
-def test_a_few_images_make_no_worst_case() -> None:
-    check = ToyCheck(2, "part", lambda audit: audit.attack("shift", Shift(EPS), on=audit.sample(10)))
-    report = run([check])
-    broken = report.rows[0]["successes"]
-    said = "Only 10 of 60 images right when clean were attacked within L-infinity 38.2/255"
-    assert f"{said}: {broken} broken. That makes no worst case." in report.verdict
+def test_where_no_attack_was_tried_there_is_no_number() -> None:
+    report = run([ToyCheck(8, "look")])
+    for name in ("linf", "confident"):
+        case = report.worst_case[name]
+        assert (case["accuracy"], case["interval"], case["reason"]) == (None, None, "no attack was tried")
 
 
 def test_a_network_with_nothing_left_is_called_that() -> None:
@@ -151,7 +157,7 @@ def test_the_twin_is_compared_image_by_image() -> None:
 @pytest.mark.parametrize(
     ("network", "twin", "words"),
     [
-        (Brightest(), Brightest(30.0), "these images show no difference"),
+        (Brightest(), Brightest(30.0), "model is not significantly different from its twin"),
         (Brightest(), "weak", "model is above its twin under these attacks"),
         ("weak", Brightest(), "model is below its twin under these attacks"),
     ],
@@ -172,18 +178,56 @@ def test_a_twin_that_was_not_tried_is_not_compared() -> None:
         if audit.subject.name == "model":
             audit.attack("shift", Shift(EPS))
 
-    text = run([ToyCheck(2, "step", step)], twin=Brightest()).verdict
-    assert "No comparison with the twin: no attack was tried on twin." in text
-    assert "its twin under these attacks" not in text
+    report = run([ToyCheck(2, "step", step)], twin=Brightest())
+    assert "No comparison with the twin: no attack was tried on twin." in report.verdict
+    assert "its twin under these attacks" not in report.verdict
+    twin = verdict_row(report)["twin"]
+    assert [twin[key] for key in ("difference", "interval", "p", "accuracy", "twin_accuracy")] == [None] * 5
 
 
 def test_a_twin_that_was_tried_on_a_part_decides_nothing() -> None:
     def step(audit: Audit) -> None:
         audit.attack("shift", Shift(EPS), on=audit.correct if audit.subject.name == "model" else audit.sample(5))
 
-    text = run([ToyCheck(2, "step", step)], twin=Brightest()).verdict
-    assert "some images met no attack, so this decides nothing" in text
-    assert "its twin under these attacks" not in text
+    report = run([ToyCheck(2, "step", step)], twin=Brightest())
+    assert "No comparison with the twin: 60 images of model and 60 images of twin met none" in report.verdict
+    assert "its twin under these attacks" not in report.verdict
+    assert (verdict_row(report)["twin"]["difference"], verdict_row(report)["twin"]["p"]) == (None, None)
+
+
+def test_twins_are_compared_over_the_attacks_that_both_met() -> None:
+    """What only one of them met, here examples made elsewhere and another attack, is a second number."""
+
+    def step(audit: Audit) -> None:
+        audit.attack("weak", Shift(EPS / 2))
+        if audit.subject.name == "model":
+            audit.attack("strong", Shift(EPS), source="elsewhere")
+            audit.attack("other", Shift(EPS))
+
+    report = run([ToyCheck(2, "step", step)], twin=Brightest())
+    twin = verdict_row(report)["twin"]
+    assert (twin["difference"], twin["p"], twin["attacks"], twin["left_out"]) == (0.0, 1.0, 1, ["other"])
+    assert twin["accuracy"] == twin["twin_accuracy"] > report.worst_case["linf"]["accuracy"]
+    assert (twin["all"]["network"]["attacks"], twin["all"]["twin"]["attacks"]) == (3, 1)
+    assert "over the same 1 attack" in report.verdict
+    assert "model is not significantly different from its twin" in report.verdict
+    assert "Left out, as only one of them met it in full: other." in report.verdict
+    shared = report.worst_case["linf"]["shared"]
+    assert (shared["names"], shared["attacks"]) == (["weak", "other"], 2)
+
+
+def test_an_attack_of_one_network_counts_where_the_other_had_nothing_left() -> None:
+    def step(audit: Audit) -> None:
+        audit.attack("all", Shift(EPS if audit.subject.name == "model" else 0.9))
+        if audit.subject.name == "model":
+            audit.attack("more", Shift(2 * EPS))
+
+    report = audit.run(
+        Brightest(), colour_images(60), 0.9, twin=Brightest(), checks=[ToyCheck(2, "s", step)], progress=False
+    )
+    twin = verdict_row(report)["twin"]
+    assert (twin["twin_accuracy"], twin["left_out"], twin["attacks"]) == (0.0, [], 2)
+    assert twin["accuracy"] == report.worst_case["linf"]["accuracy"]
 
 
 def test_seeds_are_summed_up_by_mean_and_spread() -> None:

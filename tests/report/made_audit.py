@@ -116,7 +116,7 @@ def _verdict(run_folder, model, seed, clean, confident, standing, *, twin, maske
         else "None of the checks that ran raised an alarm. That is no evidence of robustness.",
     ]
     against = {"name": "resnet18", "n": len(clean), "accuracy": worst["linf"]["accuracy"], "twin_accuracy": 0.015}
-    against |= {"difference": 0.02, "interval": [-0.006, 0.048], "p": 0.21875}
+    against |= {"difference": 0.02, "interval": [-0.006, 0.048], "p": 0.21875, "attacks": 13}
     run_folder.rows.append({
         "id": f"audit/{model}/seed{seed}/verdict", "experiment": "audit", "kind": "verdict", "n": len(clean),
         "clean": share(clean), "worst_case": worst, "twin": against if twin else None,

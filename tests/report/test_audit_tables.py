@@ -3,8 +3,9 @@
 import csv
 import io
 
+import numpy as np
 import pytest
-from made_audit import HEADLINE, add_audit
+from made_audit import HEADLINE, add_audit, share
 from rich.console import Console
 
 from shconv.report import load_run, print_tables, write
@@ -32,22 +33,24 @@ def test_the_csv_gives_the_verdict_back_unrounded(run_folder):
     records = {record["what"]: record for record in read_csv(results(audits(run_folder)))}
     assert list(records) == [
         *("clean", "worst case, L∞ 8/255", "worst case, L∞ 8/255, confident images", "worst case, L2 0.5"),
-        *("worst case, few pixels", "worst case of the twin ResNet-18", "worst case less the twin's"),
+        *("worst case, few pixels", "worst case, attacks shared with the twin ResNet-18"),
+        *("worst case of the twin ResNet-18", "worst case minus its twin ResNet-18"),
     ]
-    for what, share in (
+    for what, case in (
         ("clean", row["clean"]),
         ("worst case, L∞ 8/255", row["worst_case"]["linf"]),
         ("worst case, L∞ 8/255, confident images", row["worst_case"]["confident"]),
-        ("worst case, few pixels", row["worst_case"]["pixels"]),
     ):
         found = records[what]
         assert [float(found[key]) for key in ("accuracy", "interval_low", "interval_high")] == [
-            share["accuracy"],
-            *share["interval"],
+            case["accuracy"],
+            *case["interval"],
         ]
-        assert (int(found["correct"]), int(found["n"])) == (share["correct"], share["n"])
-    assert records["worst case, few pixels"]["untried"] == "60"
-    difference = records["worst case less the twin's"]
+        assert (int(found["correct"]), int(found["n"])) == (case["correct"], case["n"])
+    pixels = records["worst case, few pixels"]
+    assert [pixels[key] for key in ("accuracy", "interval_low", "correct", "untried")] == ["", "", "", "60"]
+    assert pixels["reason"] == "60 images met no attack"
+    difference = records["worst case minus its twin ResNet-18"]
     ends = [float(difference[f"difference_interval_{end}"]) for end in ("low", "high")]
     assert (float(difference["difference"]), float(difference["p"]), ends) == (0.02, 1 / 3, [-0.006, 0.048])
 
@@ -92,10 +95,56 @@ def test_the_twin_is_compared_in_a_sentence(run_folder):
     add_audit(run_folder, "resnet18", twin=False)
     beside, alone = sections(audits(run_folder))
     assert beside.results.notes[0].replace("\N{NO-BREAK SPACE}", " ") == (
-        "Against its twin ResNet-18 on the same images: +2.0 points (−0.6 to +4.8), p = 0.219; "
-        "the twin's worst case is 1.5 %."
+        "Against its twin ResNet-18 on the same images and over the same 13 attacks: +2.0 points (−0.6 to +4.8), "
+        "p = 0.219; the twin's worst case is 1.5 %."
     )
     assert alone.results.notes == ()
+
+
+@pytest.mark.parametrize("where", ["of the row itself", "of the twin's own row", "said by the audit"])
+def test_without_attacks_on_both_there_is_no_difference_but_a_dash_and_the_reason(run_folder, where):
+    """Nowhere: not in the page, the table, the CSV file or the figure."""
+    add_audit(run_folder)
+    own = verdict_row(run_folder)
+    add_audit(run_folder, "resnet18", twin=False)
+    twin = run_folder.rows[-1]
+    if where == "said by the audit":
+        own["twin"] |= {"reason": "no attack was tried on resnet18", "difference": None, "p": None}
+    else:
+        case = (own if where == "of the row itself" else twin)["worst_case"]["linf"]
+        case |= {"attacks": 0}
+    found = audits(run_folder)
+    reason = {
+        "of the row itself": "of this network no attack was tried",
+        "of the twin's own row": "of ResNet-18 no attack was tried",
+        "said by the audit": "no attack was tried on resnet18",
+    }[where]
+    assert sections(found)[0].results.notes == (f"Against its twin ResNet-18: – ({reason}).",)
+    assert comparison(found).records[0]["twin"] == f"– ({reason})"
+    (record,) = [each for each in read_csv(results(found)) if "twin" in each["what"]]
+    assert record["reason"] == reason
+    assert {record[key] for key in ("accuracy", "difference", "difference_interval_low", "p", "n")} == {""}
+
+
+def test_a_worst_case_of_confident_images_needs_attacks_too(run_folder):
+    add_audit(run_folder)
+    verdict_row(run_folder)["worst_case"]["linf"] |= {"attacks": 0}
+    records = {each["what"]: each for each in read_csv(results(audits(run_folder)))}
+    confident = records["worst case, L∞ 8/255, confident images"]
+    assert (confident["accuracy"], confident["interval_low"], confident["reason"]) == ("", "", "no attack was tried")
+
+
+def test_networks_side_by_side_are_compared_over_the_shared_attacks_first(run_folder):
+    for model in ("resnet18_shc", "resnet18"):
+        add_audit(run_folder, model, twin=False)
+        case = run_folder.rows[-1]["worst_case"]["linf"]
+        case["shared"] = {**share(np.arange(200) < 50), "attacks": 4, "untried": 0}
+    grid = comparison(audits(run_folder))
+    titles = [column.title for column in grid.columns]
+    assert titles.index("L∞ 8/255, shared attacks") + 1 == titles.index("L∞ 8/255")
+    assert {record["linf/shared"] for record in grid.records} == {"25.0 (19.5–31.4)"}
+    shown = [record["what"] for record in sections(audits(run_folder))[0].results.records]
+    assert shown[:3] == ["clean", "worst case, L∞ 8/255, shared attacks", "worst case, L∞ 8/255"]
 
 
 def test_side_by_side_says_how_many_checks_could_tell(run_folder):
@@ -106,7 +155,7 @@ def test_side_by_side_says_how_many_checks_could_tell(run_folder):
     assert masked["alarms"] == "1, 4, 5, 6, 8, 9 (of 9)"
     assert calm["alarms"] == "none (of 8)"
     assert (stopped["clean"], stopped["linf"], stopped["not_run"]) == ("not finished", None, "1, 9, 10, 11, 12")
-    assert masked["pixels"].endswith(", 60 untried")
+    assert masked["pixels"] == "– (60 images met no attack)"
     assert "not thereby robust" in comparison(audits(run_folder)).caption
 
 

@@ -76,8 +76,11 @@ class Audit:
         headline: bool = True,
         keep: bool = False,
     ) -> Outcome:
-        """Attack the images `on` (default: those standing under the threat), batch by batch until the time is up.
+        """Attack the images `on` (default: those standing), batch by batch until the time is up.
 
+        Shared attacks are those that every network can meet, through both routes and on the network itself, that came
+        to every image which the shared ones before them left standing: over these two networks can be compared. They
+        pass over an image that a shared attack broke, all others over one that any attack broke.
         The whole network judges, in a fresh forward pass. A success is misclassified, in the box, and in the ball: of
         the setting for the headline, of the attack's own epsilon else. Only the headline's successes count for the
         worst case. Asked again, or after a stop, the stored result is returned.
@@ -87,7 +90,8 @@ class Audit:
         keep: the adversarial images are stored with the result.
         Raises InputError where label, route, threat and source were another attack before.
         """
-        on = self.standing(threat) if on is None else np.asarray(on, bool)
+        own = headline and route == "both" and source is None
+        on = self.standing(threat, shared=own) if on is None else np.asarray(on, bool)
         parts = (label, *(part for part, usual in ((route, "both"), (threat, "linf")) if part != usual))
         slug = file_slug("-".join((*parts, *(("from", source) if source else ()))))
         asked = question(attack, on, route, threat, source, headline, keep)
@@ -119,15 +123,19 @@ class Audit:
                     self.clock.save()
                 shown(int(on.sum()) - len(todo), int(on.sum()))
         record.complete = not len(todo)
-        about = self._about(label, attack, route, threat, radius, source, headline)
+        shared = own and record.complete and bool(on[self.standing(threat, shared=True)].all())
+        about = self._about(label, attack, route, threat, radius, source, headline) | {"shared": shared}
         row = self.ledger.add_attack(slug, record, {**about, **self._counts(record)})
         self.clock.save()
         self.progress.say(_line(row))
         return self._outcome(record, torch.cat([self.images[:0], *made]) if held else None)
 
-    def standing(self, threat: str = "linf") -> Flags:
-        """(N,): right on the clean image, and not yet broken under the threat by the headline's attacks."""
-        whole: Flags = np.array([label is None for label in self.broken_by(threat)])
+    def standing(self, threat: str = "linf", shared: bool = False) -> Flags:
+        """(N,): right on the clean image, and not yet broken under the threat by the headline's attacks.
+
+        shared: by those of them that every network can meet (see `attack`).
+        """
+        whole: Flags = np.array([label is None for label in self.ledger.broken_by(threat, shared)])
         return self.correct & whole
 
     def broken_by(self, threat: str = "linf") -> list[str | None]:

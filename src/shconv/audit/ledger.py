@@ -67,8 +67,8 @@ class Ledger:
     index: NDArray[np.int64]
     check: str = ""  # under way
     looked: bool = False  # is the first look over
-    _broken: dict[str, list[str | None]] = field(default_factory=dict)
-    _tried: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    _broken: dict[tuple[str, bool], list[str | None]] = field(default_factory=dict)  # by threat, and shared or all
+    _tried: dict[tuple[str, bool], NDArray[np.int64]] = field(default_factory=dict)
     _counted: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -81,13 +81,21 @@ class Ledger:
             if row["checked_by"] in finished:
                 self._count(row, self._read(row))
 
-    def broken_by(self, threat: str) -> list[str | None]:
-        """Of every image, the label of the headline's attack that broke it first, or None."""
-        return self._broken.get(threat, [None] * len(self.index))
+    def broken_by(self, threat: str, shared: bool = False) -> list[str | None]:
+        """Of every image, the label of the headline's attack that broke it first, or None.
 
-    def tried(self, threat: str) -> NDArray[np.int64]:
+        shared: of the attacks that every network can meet (see Audit.attack).
+        """
+        return self._broken.get((threat, shared), [None] * len(self.index))
+
+    def tried(self, threat: str, shared: bool = False) -> NDArray[np.int64]:
         """(N,): how many of the headline's attacks were tried on each image."""
-        return self._tried.get(threat, np.zeros(len(self.index), np.int64))
+        return self._tried.get((threat, shared), np.zeros(len(self.index), np.int64))
+
+    def headline(self, threat: str) -> list[tuple[Row, Record]]:
+        """The attacks that count for the worst case under the threat, with what they did to each image."""
+        rows = (row for row in self.attacks() if row["headline"] and row["threat"] == threat)
+        return [(row, self._read(row)) for row in rows]
 
     def attacks(self) -> list[Row]:
         """The rows of the attacks of this network, in the order in which they were finished."""
@@ -208,12 +216,13 @@ class Ledger:
         self._counted.add(row["id"])
         if not row["headline"]:
             return
-        threat, label = row["threat"], row["attack"]
-        self._tried[threat] = self.tried(threat) + record.attempted
-        broken = self.broken_by(threat)
-        self._broken[threat] = [
-            was if was is not None or not now else label for was, now in zip(broken, record.success, strict=True)
-        ]
+        for shared in (False, True) if row.get("shared") else (False,):
+            key = row["threat"], shared
+            self._tried[key] = self.tried(*key) + record.attempted
+            self._broken[key] = [
+                was if was is not None or not now else row["attack"]
+                for was, now in zip(self.broken_by(*key), record.success, strict=True)
+            ]
 
 
 def question(*parts: object) -> str:

@@ -1,24 +1,20 @@
 """From what was found to words: the worst case with its intervals, the alarms with their numbers, the comparison with
 the twin, what was tried and what was not. No alarm is never called robustness."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
 from typing import Any
 
 from shconv.audit.audit import Audit
-from shconv.audit.findings import Flags
+from shconv.audit.cases import NO_ATTACK, Case, against_twin, count, share, spread, worst_cases
 from shconv.audit.ledger import THREATS
-from shconv.audit.paired import PairedCounts
-from shconv.audit.plan import HEADLINE
 from shconv.audit.setting import Setting
 from shconv.experiments.run_folder import Row
 from shconv.experiments.study import CONFIDENT
-from shconv.intervals import wilson
 
-Case = dict[str, Any]
 SIGNIFICANT = 0.05
+WORST_CASE = 12  # the check that raises no alarm
+FEW = 20  # confident images below which their worst case is said to rest on few
 
 
 @dataclass(frozen=True)
@@ -33,173 +29,133 @@ class Verdict:
         return {**self.numbers, "alarms": list(self.alarms), "text": list(self.text)}
 
 
-def worst_cases(audit: Audit) -> dict[str, Case]:
-    """By threat, what is left when every image met every attack of the headline; and "confident", of L-infinity's."""
-    cases = {threat: _case(audit, threat) for threat in THREATS if threat == "linf" or audit.ledger.tried(threat).any()}
-    return {**cases, "confident": cases["linf"]["confident"]}
-
-
 def judge(
     audit: Audit, findings: Sequence[Row], preflight: Sequence[str], twin: Audit | None, seeds: Sequence[Audit]
 ) -> Verdict:
     """The verdict on a network whose checks have run, from their rows, beside its twin and its other seeds."""
     cases = worst_cases(audit)
-    against = None if twin is None else _against_twin(audit, twin)
-    spread = _spread([audit, *seeds]) if seeds else None
-    raised = [row for row in findings if row["alarm"]]
+    against = None if twin is None else against_twin(audit, twin)
+    over_seeds = spread([audit, *seeds]) if seeds else None
+    n, correct = len(audit.correct), int(audit.correct.sum())
+    clean = share(correct, n)
     text = [
-        _clean(audit),
+        f"{audit.subject.name} on clean images: {_words(clean)}.",
         *worst_case_sentences(audit.setting, cases),
-        *_alarms(findings),
-        *_comparison(audit, twin, against),
-        *_seeds(spread),
+        *check_sentences(findings),
+        *(
+            []
+            if against is None or twin is None
+            else [twin_sentence(audit.subject.name, twin.subject.as_twin, against)]
+        ),
+        *([] if over_seeds is None else [seeds_sentence(over_seeds)]),
         *_tried(audit, findings),
         "A worst case is an upper bound on the accuracy under attack: another attack can only lower it.",
     ]
-    n, correct = len(audit.correct), int(audit.correct.sum())
-    numbers = {"n": n, "clean": _share(correct, n), "worst_case": cases, "twin": against, "seeds": spread}
-    return Verdict(tuple(text), tuple(row["name"] for row in raised), {**numbers, "preflight": list(preflight)})
+    numbers = {"n": n, "clean": clean, "worst_case": cases, "twin": against, "seeds": over_seeds}
+    raised = tuple(row["name"] for row in findings if row["alarm"])
+    return Verdict(tuple(text), raised, {**numbers, "preflight": list(preflight)})
 
 
 def worst_case_sentences(setting: Setting, cases: Mapping[str, Case]) -> list[str]:
-    return [_worst(setting, threat, cases[threat]) for threat in THREATS if threat in cases]
+    return [worst_case_sentence(threat_name(setting, threat), cases[threat]) for threat in THREATS if threat in cases]
 
 
-def _case(audit: Audit, threat: str) -> Case:
-    standing = audit.standing(threat)
-    broken = Counter(
-        label for label, right in zip(audit.broken_by(threat), audit.correct, strict=True) if label and right
-    )
-    return {
-        **_share(int(standing.sum()), len(standing)),
-        "attacks": sum(
-            bool(row["n"]) and row["headline"] and row["threat"] == threat for row in audit.ledger.attacks()
-        ),
-        "broken_by": dict(broken.most_common()),
-        "untried": int(_untried(audit, threat).sum()),
-        "clean": int(audit.correct.sum()),
-        "confident": _share(int((standing & audit.confident).sum()), int(audit.confident.sum())),
-    }
-
-
-def _worst(setting: Setting, threat: str, case: Case) -> str:
-    where = threat_name(setting, threat)
-    if not case["attacks"]:
+def worst_case_sentence(where: str, case: Case) -> str:
+    """A worst case in words; where images met no attack, what happened to those that did, and that it is none."""
+    if case["reason"] == NO_ATTACK:
         return f"Worst case {where}: no attack was tried, so nothing is known."
-    confident, met = case["confident"], case["clean"] - case["untried"]
-    if case["untried"] > met:
-        broken = sum(case["broken_by"].values())
-        few = f"Only {met} of {case['clean']} images right when clean were attacked {where}"
-        return f"{few}: {broken} broken. That makes no worst case."
-    held = (
-        f" Of the {confident['n']} clean ones with confidence above {CONFIDENT:g}: {_words(confident)}."
-        if confident["n"]
-        else ""
-    )
-    untried = f" {case['untried']} of the images met no attack and count as right." if case["untried"] else ""
-    most = ", ".join(f"{label} {count}" for label, count in list(case["broken_by"].items())[:3])
-    first = f" First broken by {most}." if most else ""
-    weak = " Nothing is left." if case["correct"] == 0 else ""
-    return f"Worst case {where} over {_count(case['attacks'], 'attack')}: {_words(case)}.{weak}{held}{untried}{first}"
+    if case["reason"]:
+        return (
+            f"No worst case {where}: of {case['clean']} images right when clean {case['attacked']} were attacked, and "
+            f"{case['left']} of these are still right. The other {case['untried']} met no attack."
+        )
+    shared, confident = case["shared"], case["confident"]
+    said = [f"Worst case {where} over {count(case['attacks'], 'attack')}: {_words(case)}."]
+    if case["correct"] == 0:
+        said.append("Nothing is left.")
+    if not shared["reason"] and shared["attacks"] < case["attacks"]:
+        said.append(
+            f"Of these {count(shared['attacks'], 'attack')} can be run on any network and met every image still "
+            f"standing; they leave {_percent(shared['accuracy'])} right. The others are its own gradient routes, "
+            "attacks made on other networks, and searches on a part of the images."
+        )
+    if confident["n"] and not confident["reason"]:
+        few = f" {confident['n']} images are too few to say much." if confident["n"] < FEW else ""
+        said.append(
+            f"Of the {confident['n']} clean ones with confidence above {CONFIDENT:g}: {_words(confident)}.{few}"
+        )
+    most = ", ".join(f"{label} {broken}" for label, broken in list(case["broken_by"].items())[:3])
+    if most:
+        said.append(f"First broken by {most}.")
+    return " ".join(said)
 
 
-def _clean(audit: Audit) -> str:
-    n, correct = len(audit.correct), int(audit.correct.sum())
-    return f"{audit.subject.name} on clean images: {_words(_share(correct, n))}."
-
-
-def _alarms(findings: Sequence[Row]) -> Iterator[str]:
-    ran = [row for row in findings if not row["not_run"] and row["alarm"] is not None]
-    raised = [row for row in ran if row["alarm"]]
-    if not ran:
-        yield "No check that can raise an alarm has run: this audit tells nothing about masked gradients."
+def check_sentences(findings: Sequence[Row]) -> Iterator[str]:
+    """Every check that ran in one list: those that raised an alarm, raised none, or have no answer."""
+    able = [row for row in findings if not row["not_run"] and row["check"] != WORST_CASE]
+    raised = [row for row in able if row["alarm"]]
+    calm = [row for row in able if row["alarm"] is False]
+    open_ = [row for row in able if row["alarm"] is None]
+    told = len(raised) + len(calm)
+    if not told:
+        yield "No check gave an answer: this audit tells nothing about masked gradients."
     elif not raised:
         yield (
-            f"None of the {_count(len(ran), 'check')} that ran raised an alarm. That is no evidence of robustness: it "
+            f"None of the {count(told, 'check')} with an answer raised an alarm. That is no evidence of robustness: it "
             "says only that these checks did not show the worst case above to be too high."
         )
     else:
-        yield f"{len(raised)} of the {_count(len(ran), 'check')} that ran raised an alarm."
+        yield f"{len(raised)} of the {count(told, 'check')} with an answer raised an alarm."
         yield from (f"Alarm, check {row['check']}, {row['name']}: {row['text']}" for row in raised)
         yield (
             "While an alarm stands, the accuracy under attack of this network, the worst case included, cannot be "
             "taken for robustness."
         )
+    if calm:
+        yield f"No alarm: {'; '.join(_check_name(row) for row in calm)}."
+    if open_:
+        yield f"No answer: {'; '.join(_check_name(row) for row in open_)}."
 
 
-def _comparison(audit: Audit, twin: Audit | None, against: Case | None) -> Iterator[str]:
-    if twin is None or against is None:
-        return
-    pair = (audit, twin)
-    absent = [each.subject.name for each in pair if not each.ledger.tried("linf").any()]
-    if absent:
-        yield f"No comparison with the {twin.subject.as_twin}: no attack was tried on {' and '.join(absent)}."
-        return
+def _check_name(row: Row) -> str:
+    return f"check {row['check']}, {row['name']}"
+
+
+def twin_sentence(name: str, twin: str, against: Case) -> str:
+    """The comparison of two networks' worst cases within L-infinity, or why there is none."""
+    if against["reason"]:
+        return f"No comparison with the {twin}: {against['reason']}."
     low, high = (f"{100 * end:+.1f}" for end in against["interval"])
-    words = "these images show no difference"
-    late = [each.subject.name for each in pair if _left_out(each)]
-    if any(_untried(each).any() for each in pair):
-        words = "some images met no attack, so this decides nothing"
-    elif late:
-        words = f"{' and '.join(late)} missed checks of the worst case for lack of time, so this decides nothing"
-    elif against["p"] < SIGNIFICANT:
-        side = "above" if against["difference"] > 0 else "below"
-        words = f"{audit.subject.name} is {side} its twin under these attacks"
-    cut = [each.subject.name for each in pair if not _whole(each)]
-    yield (
-        f"Beside its {twin.subject.as_twin} on the same {against['n']} images, worst case "
-        f"{threat_name(audit.setting, 'linf')}: {_percent(against['accuracy'])} against "
-        f"{_percent(against['twin_accuracy'])}, a difference of {100 * against['difference']:+.1f} points "
-        f"(95 % interval {low} to {high}; McNemar's exact {_p(against['p'])}): {words}."
-        + (f" Attacks on {' and '.join(cut)} were cut short: the two were not tried equally hard." if cut else "")
+    words = f"{name} is not significantly different from its twin"
+    if against["p"] < SIGNIFICANT:
+        words = f"{name} is {'above' if against['difference'] > 0 else 'below'} its twin under these attacks"
+    others = [
+        f"{whose} {_percent(case['accuracy'])} over {count(case['attacks'], 'attack')}"
+        for whose, case in ((name, against["all"]["network"]), (f"the {twin}", against["all"]["twin"]))
+        if case["accuracy"] is not None and case["attacks"] != against["attacks"]
+    ]
+    more = f" Over all attacks that each of them met, which are not the same: {', '.join(others)}." if others else ""
+    left = f" Left out, as only one of them met it in full: {', '.join(against['left_out'])}."
+    return (
+        f"Beside its {twin} on the same {count(against['n'], 'image')} and over the same "
+        f"{count(against['attacks'], 'attack')}, worst case within L-infinity: {name} "
+        f"{_percent(against['accuracy'])}, its twin {_percent(against['twin_accuracy'])}, difference "
+        f"{100 * against['difference']:+.1f} points (95 % interval {low} to {high}; McNemar's exact "
+        f"{_p(against['p'])}). {words}.{left if against['left_out'] else ''}{more}"
     )
 
 
-def _against_twin(audit: Audit, twin: Audit) -> Case:
-    ours, theirs = audit.standing("linf"), twin.standing("linf")
-    counts = PairedCounts.of(ours, theirs)
-    return {
-        "name": twin.subject.name,
-        "n": counts.n,
-        "accuracy": float(ours.mean()),
-        "twin_accuracy": float(theirs.mean()),
-        "only_network": counts.only_first,
-        "only_twin": counts.only_second,
-        "difference": counts.difference,
-        "interval": list(counts.interval),
-        "p": counts.p,
-        "clean": _difference(audit.correct, twin.correct),
-    }
-
-
-def _difference(first: Flags, second: Flags) -> Case:
-    counts = PairedCounts.of(first, second)
-    return {"difference": counts.difference, "interval": list(counts.interval), "p": counts.p}
-
-
-def _spread(audits: Sequence[Audit]) -> Case:
-    """Over the seeds of training: the worst case of each, their mean and standard deviation."""
-    accuracy = {f"seed{audit.subject.seed}": float(audit.standing("linf").mean()) for audit in audits}
-    clean = [float(audit.correct.mean()) for audit in audits]
-    values = list(accuracy.values())
-    return {
-        "accuracy": accuracy,
-        "mean": mean(values),
-        "sd": stdev(values),
-        "lowest": min(values),
-        "highest": max(values),
-        "clean_mean": mean(clean),
-        "clean_sd": stdev(clean),
-    }
-
-
-def _seeds(spread: Case | None) -> Iterator[str]:
-    if spread is not None:
-        yield (
-            f"Over {len(spread['accuracy'])} seeds of training, worst case within L-infinity: mean "
-            f"{_percent(spread['mean'])}, standard deviation {100 * spread['sd']:.1f} points, "
-            f"{_percent(spread['lowest'])} to {_percent(spread['highest'])}."
-        )
+def seeds_sentence(over: Case) -> str:
+    """Mean and spread over training seeds, of those that have a worst case."""
+    left_out = "; ".join(f"{name}: {why}" for name, why in over["left_out"].items())
+    without = f" Without a worst case: {left_out}." if left_out else ""
+    if over["sd"] is None:
+        return f"No spread over seeds of training: fewer than two have a worst case within L-infinity.{without}"
+    return (
+        f"Over {len(over['accuracy'])} seeds of training, worst case within L-infinity: mean "
+        f"{_percent(over['mean'])}, standard deviation {100 * over['sd']:.1f} points, "
+        f"{_percent(over['lowest'])} to {_percent(over['highest'])}.{without}"
+    )
 
 
 def _tried(audit: Audit, findings: Sequence[Row]) -> Iterator[str]:
@@ -219,10 +175,10 @@ def _tried(audit: Audit, findings: Sequence[Row]) -> Iterator[str]:
         yield f"Not tried: {'; '.join(absent)}."
     outside = sum(row["outside"] for row in rows if row["headline"])
     if outside:
-        yield f"{_count(outside, 'misclassified example')} had left the ball or [0, 1] and did not count."
+        yield f"{count(outside, 'misclassified example')} had left the ball or [0, 1] and did not count."
     nan = sum(row["nan"] for row in rows)
     if nan:
-        yield f"The network returned NaN on {_count(nan, 'attacked image')}, which counts as misclassified."
+        yield f"The network returned NaN on {count(nan, 'attacked image')}, which counts as misclassified."
 
 
 def _label(row: Row) -> str:
@@ -236,22 +192,6 @@ def _attack_words(attack: str, threat: str, source: str, routes: Sequence[str]) 
     return ", ".join(part for part in (attack, threat, through, made) if part)
 
 
-def _untried(audit: Audit, threat: str = "linf") -> Flags:
-    """(N,): right on the clean image, and met no attack of the headline."""
-    never: Flags = audit.ledger.tried(threat) == 0
-    return audit.correct & never
-
-
-def _left_out(audit: Audit) -> bool:
-    """Did a check of the headline not run, or not to its end, for lack of time?"""
-    return any(row["check"] in HEADLINE and row["not_run"].startswith("left ") for row in audit.ledger.findings())
-
-
-def _whole(audit: Audit) -> bool:
-    """Did every attack of the headline come to its end?"""
-    return all(row["complete"] for row in audit.ledger.attacks() if row["headline"])
-
-
 def threat_name(setting: Setting, threat: str) -> str:
     if threat == "pixels":
         return "when few pixels change at will"
@@ -260,15 +200,10 @@ def threat_name(setting: Setting, threat: str) -> str:
     return f"within L-infinity {255 * setting.eps:.3g}/255"
 
 
-def _share(correct: int, n: int) -> Case:
-    interval = list(wilson(correct, n))
-    return {"correct": correct, "n": n, "accuracy": correct / n if n else None, "interval": interval}
-
-
-def _words(share: Case) -> str:
-    low, high = share["interval"]
+def _words(case: Case) -> str:
+    low, high = case["interval"]
     return (
-        f"right on {share['correct']} of {share['n']}, {_percent(share['accuracy'])} "
+        f"right on {case['correct']} of {case['n']}, {_percent(case['accuracy'])} "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
     )
 
@@ -279,7 +214,3 @@ def _percent(share: float) -> str:
 
 def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"

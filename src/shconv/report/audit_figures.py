@@ -79,7 +79,6 @@ def draw_comparison(audits: Sequence[Audit]) -> Drawn:
         for place, key in enumerate([None, *held]):
             shares = [verdict.clean if key is None else verdict.worst_case.get(key) for _, verdict in verdicts]
             known = [(y, each) for y, each in enumerate(shares) if each and each.accuracy is not None]
-            known = [(y, each) for y, each in known if not each.untried]
             if not known:
                 continue
             at = np.array([y + 0.6 * ((place + 0.5) / (1 + len(held)) - 0.5) for y, _ in known])
@@ -95,8 +94,8 @@ def draw_comparison(audits: Sequence[Audit]) -> Drawn:
         axes.set_xlabel("accuracy, %")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     text = (
-        "By network and training seed, with 95 % intervals. Each worst case is an upper bound; one that leaves images "
-        "untried is not drawn."
+        "By network and training seed, with 95 % intervals. Each worst case is an upper bound; where images met no "
+        "attack there is none. Compare networks over the shared attacks, those that any network can meet."
     )
     return Drawn("audit", title, text, buffer.getvalue())
 

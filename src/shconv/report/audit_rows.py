@@ -4,7 +4,7 @@ One Audit for each network and training seed; an audit that was stopped has no v
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from shconv.report.paper import network_name
 from shconv.report.rows import AUDIT, parsed, read_json_lines
 
 ALARM = "alarm"
+CONFIDENT = "confident"  # the images that are right with a high p_y, under the L-infinity threat
+SHARED = "/shared"  # after a threat: over the attacks that any network can meet
 # The twelve checks, for those that left no row
 CHECKS = {
     1: "gradient routes",
@@ -112,7 +114,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Share:
-    """How often the network is right: ``correct`` of ``n`` images, after ``attacks``, which ``untried`` never met."""
+    """How often the network is right: ``correct`` of ``n`` images after ``attacks``, or ``reason``, why none is known.
+
+    ``untried`` images met no attack; of the ``attacked`` ones ``left`` are still right.
+    """
 
     accuracy: float | None
     interval: tuple[float, float] | None
@@ -120,30 +125,49 @@ class Share:
     n: int | None
     attacks: int | None
     untried: int | None
+    reason: str | None = None
 
     @classmethod
     def of(cls, record: Mapping[str, Any], n: int | None) -> "Share":
-        given, attacks = whole(record, "n"), whole(record, "attacks")
-        known = attacks != 0  # a worst case over no attack says nothing
+        given, attacks, untried = whole(record, "n"), whole(record, "attacks"), whole(record, "untried") or None
+        reason = _why_unknown(record)
+        known = not reason
+        attacked, left = whole(record, "attacked"), whole(record, "left")
+        if untried and attacked and left is not None:
+            reason += f"; {left:,} of the {attacked:,} attacked are still right"
         return cls(
             accuracy=share(record, "accuracy") if known else None,
             interval=ends(record, "interval") if known else None,
             correct=whole(record, "correct") if known else None,
             n=n if given is None else given,
             attacks=attacks,
-            untried=whole(record, "untried") or None,
+            untried=untried,
+            reason=reason or None,
         )
+
+
+def _why_unknown(record: Mapping[str, Any]) -> str:
+    """A share after no attack, or one that counts images which met none as right, is no result."""
+    untried = whole(record, "untried")
+    derived = f"{untried:,} image{'' if untried == 1 else 's'} met no attack" if untried else ""
+    derived = "no image" if whole(record, "n") == 0 else derived
+    derived = "no attack was tried" if whole(record, "attacks") == 0 else derived
+    return optional(record, "reason", str) or derived
 
 
 @dataclass(frozen=True)
 class Twin:
-    """The network's worst case less its twin's on the same images, in shares of 1, and McNemar's exact p."""
+    """Two worst cases on the same images and over the same ``attacks``: the network's minus its twin's in shares of 1,
+    McNemar's exact p; or the ``reason`` why there is no comparison."""
 
     name: str
+    network: float | None  # the network's accuracy
     accuracy: float | None  # the twin's
     difference: float | None
     interval: tuple[float, float] | None
     p: float | None
+    attacks: int | None
+    reason: str
 
     @property
     def words(self) -> str:
@@ -151,18 +175,26 @@ class Twin:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Twin":
+        reason = optional(record, "reason", str) or ""
         return cls(
             network_name(optional(record, "name", str) or "twin"),
-            share(record, "twin_accuracy"),
-            number(record, "difference"),
-            ends(record, "interval"),
-            number(record, "p"),
+            None if reason else share(record, "accuracy"),
+            None if reason else share(record, "twin_accuracy"),
+            None if reason else number(record, "difference"),
+            None if reason else ends(record, "interval"),
+            None if reason else number(record, "p"),
+            whole(record, "attacks"),
+            reason,
         )
+
+    def without(self, reason: str) -> "Twin":
+        return Twin(self.name, None, None, None, None, None, None, reason)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``worst_case`` by threat: linf, l2, ..., and ``confident``, over the confident images alone."""
+    """``worst_case`` by threat: linf, l2, ...; after a slash "shared", over the attacks that any network can meet; and
+    ``confident``, over the confident images alone."""
 
     n: int
     clean: Share
@@ -175,17 +207,26 @@ class Verdict:
     def of(cls, record: Mapping[str, Any]) -> "Verdict":
         n = whole(record, "n") or 0
         worst = typed(record, "worst_case", dict)
-        keys = [key for key in ("linf", "confident") if key in worst]
-        cases = {
-            key: Share.of(typed(worst, key, dict), n if key != "confident" else None)
-            for key in dict.fromkeys([*keys, *worst])
-        }
+        linf = typed(worst, "linf", dict) if "linf" in worst else {}
+        inherited = {key: linf[key] for key in ("attacks", "untried", "reason") if key in linf}
+        cases = {}
+        for key in dict.fromkeys([*(key for key in ("linf", CONFIDENT) if key in worst), *worst]):
+            case = typed(worst, key, dict)
+            if key == CONFIDENT:
+                cases[key] = Share.of(case if "attacks" in case else {**inherited, **case}, None)
+                continue
+            if shared := optional(case, "shared", dict):
+                cases[f"{key}{SHARED}"] = Share.of(shared, n)
+            cases[key] = Share.of(case, n)
         twin = optional(record, "twin", dict)
+        against = Twin.of(twin) if twin else None
+        if against and not against.reason and "linf" in cases and cases["linf"].reason:
+            against = against.without(f"of this network {cases['linf'].reason}")
         return cls(
             n=n,
             clean=Share.of(typed(record, "clean", dict), n),
             worst_case=cases,
-            twin=Twin.of(twin) if twin else None,
+            twin=against,
             text=tuple(map(str, optional(record, "text", list) or ())),
             preflight=tuple(map(str, optional(record, "preflight", list) or ())),
         )
@@ -229,7 +270,20 @@ def read_audits(path: Path) -> tuple[tuple[Audit, ...], list[str]]:
     parts: dict[tuple[str, int], list[Tried | Finding | Verdict]] = {}
     for key, part in rows:
         parts.setdefault(key, []).append(part)
-    return tuple(_audit(*key, held) for key, held in parts.items()), notes
+    audits = tuple(_audit(*key, held) for key, held in parts.items())
+    return tuple(_beside(audit, audits) for audit in audits), notes
+
+
+def _beside(audit: Audit, audits: tuple[Audit, ...]) -> Audit:
+    """Without a difference from a twin of which the folder's own rows tell no worst case."""
+    twin = audit.verdict.twin if audit.verdict else None
+    for other in audits:
+        if twin and audit.verdict and not twin.reason and other is not audit and other.name == twin.name:
+            worst = other.verdict.worst_case.get("linf") if other.verdict else None
+            if worst and worst.reason:
+                verdict = replace(audit.verdict, twin=twin.without(f"of {other.name} {worst.reason}"))
+                return replace(audit, verdict=verdict)
+    return audit
 
 
 def _part(record: Mapping[str, Any]) -> tuple[tuple[str, int], Tried | Finding | Verdict]:

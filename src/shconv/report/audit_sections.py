@@ -5,21 +5,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shconv.report.audit_rows import ALARM, Audit, Share, Twin, Verdict
+from shconv.report.audit_rows import ALARM, SHARED, Audit, Share, Twin, Verdict
 from shconv.report.audit_tables import (
     NETWORK,
     ROUTES,
-    THREAT_OF,
     attacks,
     budget_words,
     checks,
     points_span,
     results,
+    threat_of,
 )
 from shconv.report.cells import DASH, NOT_RUN, Grid, GridColumn, count, deviation, mean, percent, signed, span
 from shconv.report.compare import p_text, pct
 
-RESULT_KEYS = ("what", "accuracy", "interval", "correct", "n", "attacks", "untried")
+RESULT_KEYS = ("what", "accuracy", "interval", "correct", "n", "attacks", "untried", "reason")
 CHECK_KEYS = ("check", "name", "result", "text", "source", "seconds")
 ATTACK_KEYS = ("attack", "budget", "route", "source", "n", "successes", "accuracy", "interval", "ran", "seconds")
 
@@ -68,17 +68,28 @@ def _section(audit: Audit, anchor: str) -> Section:
 
 def _results(audit: Audit, verdict: Verdict, anchor: str) -> Grid:
     """Clean and worst case in lines; the comparison with the twin, where there is one, in a sentence."""
-    grid = _narrowed(results([audit]), f"{anchor}-results", "Worst case per image", RESULT_KEYS)
-    records = grid.records[: 1 + len(verdict.worst_case)]
-    twin = verdict.twin
-    if twin is None or twin.difference is None:
-        return replace(grid, records=records)
+    whole = results([audit])
+    shown = ["clean", *verdict.worst_case]  # in the records' order; shared attacks alone say nothing where all are
+    same = {key + SHARED for key, worst in verdict.worst_case.items() if _all_shared(verdict, key, worst)}
+    records = tuple(record for key, record in zip(shown, whole.records, strict=False) if key not in same)
+    grid = _narrowed(replace(whole, records=records), f"{anchor}-results", "Worst case per image", RESULT_KEYS)
+    return grid if verdict.twin is None else replace(grid, notes=(_twin_note(verdict.twin),))
+
+
+def _all_shared(verdict: Verdict, key: str, worst: Share) -> bool:
+    shared = verdict.worst_case.get(key + SHARED)
+    return shared is not None and (shared.attacks, shared.accuracy) in ((worst.attacks, worst.accuracy), (0, None))
+
+
+def _twin_note(twin: Twin) -> str:
+    if twin.difference is None:
+        return f"Against its {twin.words}: {DASH} ({twin.reason or 'not compared'})."
+    over = f" and over the same {twin.attacks} attack{'' if twin.attacks == 1 else 's'}" if twin.attacks else ""
     theirs = "" if twin.accuracy is None else f"; the twin's worst case is {pct(twin.accuracy)}"
     p = "" if twin.p is None else f", {p_text(twin.p)}"
     interval = "" if twin.interval is None else f" ({points_span(twin.interval)})"
     points = f"{signed(100 * twin.difference, 1)} points{interval}"
-    note = f"Against its {twin.words} on the same images: {points}{p}{theirs}."
-    return replace(grid, records=records, notes=(note,))
+    return f"Against its {twin.words} on the same images{over}: {points}{p}{theirs}."
 
 
 def _narrowed(grid: Grid, name: str, title: str, keys: Sequence[str]) -> Grid:
@@ -96,13 +107,15 @@ def comparison(audits: Sequence[Audit]) -> Grid:
         name="audit-comparison",
         title="The audited networks side by side",
         caption="Accuracy in per cent with its 95 % interval: on clean images and, for each budget, in the worst case "
-        "per image, which is an upper bound. Alarms: numbers of the checks that raised one, and how many could tell. A "
-        "network without alarm is not thereby robust.",
+        "per image, which is an upper bound. Networks are comparable over the shared attacks, those that any network "
+        "can meet; the other worst case counts a network's own gradient routes, transfers and searches as well, which "
+        "differ. Alarms: numbers of the checks that raised one, and how many could tell. A network without alarm is "
+        "not thereby robust.",
         columns=(
             *NETWORK,
             GridColumn("clean", "Clean"),
             *(GridColumn(key, shared_budget(audits, key)) for key in held),
-            GridColumn("twin", "Less its twin"),
+            GridColumn("twin", "Minus its twin"),
             GridColumn("alarms", "Alarms"),
             GridColumn("not_run", "Not run"),
             GridColumn("n", "Images", count),
@@ -135,8 +148,12 @@ def _over_seeds(audits: Sequence[Audit], held: Sequence[str]) -> Iterator[str]:
             shares = {"clean": [audit.verdict.clean for audit in same if audit.verdict]}
             for key in held:
                 known = [_worst_cases(audit).get(key) for audit in same]
-                shares[shared_budget(same, key)] = [each for each in known if each and not each.untried]
-            parts = [f"{words} {_mean_text(each)}" for words, each in shares.items() if len(each) > 1]
+                shares[shared_budget(same, key)] = [each for each in known if each and each.accuracy is not None]
+            parts = [
+                f"{words} {_mean_text(each)}" + ("" if len(each) == len(same) else f" ({len(each)} of the seeds)")
+                for words, each in shares.items()
+                if len(each) > 1
+            ]
             yield f"{same[0].name}, mean ± standard deviation over {len(same)} training seeds: {'; '.join(parts)}."
 
 
@@ -150,7 +167,7 @@ def _mean_text(shares: Sequence[Share]) -> str:
 
 def shared_budget(audits: Sequence[Audit], key: str) -> str:
     """A worst case's budget, with the radius where all audits share it."""
-    radii = {audit.epsilon(THREAT_OF.get(key, key)) for audit in audits if key in _worst_cases(audit)}
+    radii = {audit.epsilon(threat_of(key)) for audit in audits if key in _worst_cases(audit)}
     return budget_words(key, radii.pop() if len(radii) == 1 else None)
 
 
@@ -158,18 +175,16 @@ def _worst_cases(audit: Audit) -> Mapping[str, Share]:
     return audit.verdict.worst_case if audit.verdict else {}
 
 
-def _difference_text(twin: Twin) -> str | None:
-    """In points, with its interval."""
+def _difference_text(twin: Twin) -> str:
+    """In points, with its interval; a dash and the reason where there is none."""
     if twin.difference is None:
-        return None
+        return f"{DASH} ({twin.reason or 'not compared'})"
     return signed(100 * twin.difference, 1) + (f" ({points_span(twin.interval)})" if twin.interval else "")
 
 
 def _with_interval(share: Share) -> str | None:
     if share.accuracy is None:
-        return None
-    if share.untried:  # an interval would say too much
-        return f"{percent(share.accuracy, 1)}, {count(share.untried)} untried"
+        return f"{DASH} ({share.reason})" if share.reason else None
     return percent(share.accuracy, 1) + (f" ({span(share.interval)})" if share.interval else "")
 
 

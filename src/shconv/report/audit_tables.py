@@ -5,13 +5,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from shconv.report.audit_rows import Audit, Finding, Tried
+from shconv.report.audit_rows import CONFIDENT, SHARED, Audit, Finding, Tried
 from shconv.report.cells import Grid, GridColumn, count, percent, signed, span
 from shconv.report.paper import network_name
 
 THREATS = {"linf": "L∞", "l2": "L2", "pixels": "few pixels"}
-CONFIDENT = "confident"  # the images that are right with p_y > 0.9, under the L-infinity threat
-THREAT_OF = {CONFIDENT: "linf"}  # for a worst case that is not named after its threat
 ROUTES = {
     "both": "both routes",
     "convolution": "convolution route",
@@ -33,9 +31,11 @@ def results(audits: Sequence[Audit]) -> Grid:
         name="audit",
         title="Audit: worst case per image",
         caption="An image counts as right only where no attack of the threat breaks it. This is an upper bound: a "
-        "stronger attack can only lower it. Confident: the images that the network gets right with a probability above "
-        "0.9 before any attack. Images that met no attack, for lack of time, count as right. The "
-        "difference from the twin is over the same images (p: McNemar's exact test).",
+        "stronger attack can only lower it. Shared attacks: those that any network can meet, through both routes and "
+        "on the network itself, each on every image that the others left standing. Confident: the images that the "
+        "network gets right with a high probability before any attack (above 0.9 unless said otherwise). Where images "
+        "met no attack there is no worst case. The difference is network minus twin, over the same images and the "
+        "same attacks (p: McNemar's exact test).",
         columns=(
             *NETWORK,
             GridColumn("what", ""),
@@ -49,6 +49,7 @@ def results(audits: Sequence[Audit]) -> Grid:
             GridColumn("difference", "Difference, points", lambda value: signed(100 * value)),
             GridColumn("difference_interval", "95 %", points_span),
             GridColumn("p", "p", lambda value: f"{value:.3g}"),
+            GridColumn("reason", "Why there is no number"),
         ),
         records=tuple(record for audit in audits for record in _result_records(audit)),
     )
@@ -57,18 +58,25 @@ def results(audits: Sequence[Audit]) -> Grid:
 def _result_records(audit: Audit) -> Iterator[dict[str, Any]]:
     if audit.verdict is None:
         return
-    empty = ("epsilon", "accuracy", "interval", "correct", "n", "attacks", "untried")
+    empty = ("epsilon", "accuracy", "interval", "correct", "n", "attacks", "untried", "reason")
     compared = ("difference", "difference_interval", "p")
     about = {"network": audit.name, "seed": audit.seed, **dict.fromkeys((*empty, *compared))}
     yield {**about, "what": "clean", **vars(audit.verdict.clean)}
     for key, worst in audit.verdict.worst_case.items():
-        epsilon = audit.epsilon(THREAT_OF.get(key, key))
+        epsilon = audit.epsilon(threat_of(key))
         yield {**about, "what": f"worst case, {budget_words(key, epsilon)}", "epsilon": epsilon, **vars(worst)}
     twin = audit.verdict.twin
-    if twin is not None:
-        yield {**about, "what": f"worst case of the {twin.words}", "n": audit.verdict.n, "accuracy": twin.accuracy}
-        difference = {"difference": twin.difference, "difference_interval": twin.interval, "p": twin.p}
-        yield {**about, "what": "worst case less the twin's", "n": audit.verdict.n, **difference}
+    if twin is None:
+        return
+    about |= {"n": audit.verdict.n, "epsilon": audit.epsilon("linf"), "attacks": twin.attacks}
+    if twin.difference is None:
+        yield {**about, "what": f"minus its {twin.words}", "n": None, "attacks": None, "reason": twin.reason or None}
+        return
+    if twin.attacks:
+        yield {**about, "what": f"worst case, attacks shared with the {twin.words}", "accuracy": twin.network}
+    yield {**about, "what": f"worst case of the {twin.words}", "accuracy": twin.accuracy}
+    difference = {"difference": twin.difference, "difference_interval": twin.interval, "p": twin.p}
+    yield {**about, "what": f"worst case minus its {twin.words}", **difference}
 
 
 def checks(audits: Sequence[Audit]) -> Grid:
@@ -157,10 +165,17 @@ def _attack_record(audit: Audit, tried: Tried) -> dict[str, Any]:
     }
 
 
+def threat_of(key: str) -> str:
+    """The threat of a worst case."""
+    return "linf" if key == CONFIDENT else key.removesuffix(SHARED)
+
+
 def budget_words(key: str, epsilon: float | None) -> str:
     """A threat with its radius, as in L∞ 8/255."""
-    words = THREATS.get(THREAT_OF.get(key, key), key) + ("" if epsilon is None else f" {radius_text(epsilon)}")
-    return f"{words}, confident images" if key == CONFIDENT else words
+    threat = threat_of(key)
+    words = THREATS.get(threat, threat) + ("" if epsilon is None else f" {radius_text(epsilon)}")
+    more = ", confident images" if key == CONFIDENT else ", shared attacks" if key.endswith(SHARED) else ""
+    return words + more
 
 
 def radius_text(epsilon: float) -> str:

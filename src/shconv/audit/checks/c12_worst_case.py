@@ -7,9 +7,10 @@ from shconv.attacks import Standard
 from shconv.attacks.ball import Norm
 from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
+from shconv.audit.cases import worst_cases
 from shconv.audit.checks.side import at_most, cost_of, missing
 from shconv.audit.findings import Finding
-from shconv.audit.verdict import worst_case_sentences, worst_cases
+from shconv.audit.verdict import worst_case_sentences
 
 NUMBER = 12
 NAME = "worst case"
@@ -24,14 +25,14 @@ def applies(audit: Audit) -> str:
 def cost(audit: Audit) -> Cost:
     total = Cost(0)
     for threat in _threats():
-        images = min(int(audit.standing(threat).sum()), audit.effort.standard_images)
+        images = min(int(audit.standing(threat, shared=True).sum()), audit.effort.standard_images)
         total += cost_of(Standard(audit.setting.radius(threat), threat), images)
     return total
 
 
 def run(audit: Audit) -> Finding:
     for threat in _threats():
-        on = at_most(audit, audit.standing(threat), audit.effort.standard_images, "AutoAttack", threat)
+        on = at_most(audit, audit.standing(threat, shared=True), audit.effort.standard_images, "AutoAttack", threat)
         if on.any():
             audit.attack("AutoAttack", Standard(audit.setting.radius(threat), threat), on=on, threat=threat)
     cases = worst_cases(audit)

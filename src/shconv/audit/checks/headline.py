@@ -42,7 +42,7 @@ def cost(audit: Audit) -> Cost:
 def run(audit: Audit) -> dict[str, Outcome]:
     outcomes = {}
     for each in planned(audit):
-        if not audit.standing(each.threat).any():
+        if not audit.standing(each.threat, shared=each.route == "both").any():
             continue
         outcome = audit.attack(each.label, each.attack, route=each.route, threat=each.threat)
         outcomes[f"{each.label}, {each.threat}, {each.route}"] = outcome
