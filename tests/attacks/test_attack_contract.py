@@ -243,7 +243,9 @@ def test_bad_model_output_is_refused(attack: Attack, case: str) -> None:
 BAD_PARAMETERS = [
     (FGSM, {"epsilon": -0.1}),
     (FGSM, {"epsilon": float("nan")}),
-    (FGSM, {"epsilon": "0.1"}),
+    (FGSM, {"epsilon": "much"}),
+    (FGSM, {"epsilon": "8/0"}),
+    (FGSM, {"epsilon": True}),
     (FGSM, {"objective": "targeted"}),
     (FGSM, {"sign": "plus"}),
     (FGSM, {"clip": "no"}),

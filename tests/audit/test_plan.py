@@ -21,7 +21,7 @@ from shconv.attacks.cost import Cost
 from shconv.audit.clock import minutes
 from shconv.audit.plan import HEADLINE, Plan, make_plan
 from shconv.audit.probe import Pace, Probe, attack_cost, measure
-from shconv.audit.setting import FULL, Effort, budget_seconds, radius, usual_eps_l2
+from shconv.audit.setting import FULL, Effort, budget_seconds, usual_eps_l2
 from shconv.audit.subject import Subject
 from shconv.errors import InputError
 
@@ -57,13 +57,6 @@ def test_budgets_are_times(budget: str, seconds: float) -> None:
 def test_other_budgets_are_refused(budget: Any) -> None:
     with pytest.raises(InputError, match="budget: got"):
         budget_seconds(budget)
-
-
-@pytest.mark.parametrize(
-    ("given", "value"), [("8/255", 8 / 255), ("0.03", 0.03), (0.03, 0.03), (1, 1.0), ("1/4", 0.25)]
-)
-def test_radii_are_numbers_or_fractions(given: Any, value: float) -> None:
-    assert radius(given) == value
 
 
 def test_the_l2_radius_grows_with_eps_and_the_root_of_the_values() -> None:

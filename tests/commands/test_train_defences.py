@@ -10,16 +10,19 @@ from shconv.commands.config_file import from_toml, plain
 from shconv.commands.train import Train
 
 REFUSED = {
-    "unknown fraction": (["pgd", "--defence-eps", "8/0"], "defence_eps is '8/0'; wanted: a number or a fraction, su"),
-    "no number": (["pgd", "--defence-eps", "big"], "defence_eps is 'big'; wanted: a number or a fraction, such as"),
-    "in levels": (["fgsm-rs", "--defence-eps", "8"], "defence: eps is 8; wanted: a number above 0 and below 1, such"),
-    "all of it": (["pgd", "--defence-eps", "255/255"], "defence: eps is 1; wanted: a number above 0 and below 1"),
+    "unknown fraction": (["pgd", "--defence-eps", "8/0"], "got '8/0'; want a number, such as 0.03 or 8/255"),
+    "no number": (["pgd", "--defence-eps", "big"], "got 'big'; want a number, such as 0.03 or 8/255"),
+    "in levels": (
+        ["fgsm-rs", "--defence-eps", "8"],
+        "eps: got 8; want at most 1, as images lie in [0, 1] (8/255",
+    ),
+    "nothing": (["pgd", "--defence-eps", "0/255"], "eps: got 0.0; want a number > 0"),
     "no sources": (["ensemble"], "give at least one as its source"),
     "no such source": (["ensemble", "--defence-sources", "nowhere"], "no checkpoint in nowhere"),
     "another defence's setting": (["fgsm-rs", "--defence-steps", "3"], "defence fgsm-rs has no steps; it has eps, st"),
     "a setting of none": (["none", "--defence-eps", "8/255"], "defence none has no eps"),
     "no steps": (["pgd", "--defence-steps", "0"], "steps is 0; wanted: an integer of at least 1"),
-    "no noise": (["stability", "--defence-sigma", "0"], "sigma is 0; wanted: a finite number above 0"),
+    "no noise": (["stability", "--defence-sigma", "0"], "sigma: got 0.0; want a number > 0"),
 }
 
 
@@ -65,7 +68,7 @@ def test_an_ensembles_sources_are_finished_checkpoints_of_the_same_classes(shcon
 
 def test_a_file_can_hold_the_defence_and_its_settings(tmp_path):
     for options in (
-        Train(defence="ensemble", defence_eps="4/255", defence_sources=("a", "b")),
+        Train(defence="ensemble", defence_eps=4 / 255, defence_sources=("a", "b")),
         Train(defence="pgd", defence_eps=0.02, defence_steps=3, defence_step_size=0.5),
         Train(defence="stability", defence_alpha=2.0, defence_sigma=0.2),
     ):

@@ -3,7 +3,6 @@ Every failure is an InputError that says what was given and what is wanted."""
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from operator import index as as_integer
 from typing import SupportsIndex, get_args
 
@@ -53,14 +52,6 @@ def check_logits_shape(logits: Tensor, n: int) -> Tensor:
     if logits.shape[1] < 2:
         raise InputError("model: returned one logit an image; want at least 2 classes")
     return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-
-
-def check_number(name: str, value: object, low: float = 0.0, high: float = math.inf) -> None:
-    """Raise InputError unless `value` is a finite real number in [low, high]."""
-    number = float(value) if not isinstance(value, bool) and isinstance(value, Real) else math.nan
-    if not math.isfinite(number) or not low <= number <= high:
-        bounds = f">= {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
-        raise InputError(f"{name}: got {value!r}; want a number {bounds}")
 
 
 def check_count(name: str, value: object, low: int) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shconv import numbers
 from shconv.attacks.base import BatchAttack, Model, generators
-from shconv.attacks.checks import check_choice, check_count, check_flag, check_number
+from shconv.attacks.checks import check_choice, check_count, check_flag
 from shconv.attacks.objective import Objective, Sign, class_gradient, direction, least_likely_class
+from shconv.numbers import read_budgets
 
 STREAM = 2
 
@@ -50,7 +52,7 @@ class FGSM(GradientAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("epsilon", self.epsilon)
+        read_budgets(self, "epsilon")
 
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int
@@ -74,8 +76,7 @@ class IFGSM(GradientAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("epsilon", self.epsilon)
-        check_number("step_size", self.step_size)
+        read_budgets(self, "epsilon", "step_size")
         check_count("steps", self.steps, 1)
 
     @classmethod
@@ -84,7 +85,7 @@ class IFGSM(GradientAttack):
 
         A fraction of a step is dropped (theirs is a whole e), unless the edge at epsilon would then be out of reach.
         """
-        check_number("epsilon", epsilon)
+        epsilon = numbers.budget("epsilon", epsilon)
         e = round(255 * epsilon, 9)
         steps = max(math.floor(min(e + 4, 1.25 * e)), math.ceil(e), 1)
         return cls(epsilon, 1 / 255, steps, objective=objective)
@@ -94,7 +95,7 @@ class IFGSM(GradientAttack):
         cls, epsilon: float = 0.02, steps: int = 5, *, objective: Objective = "least_likely"
     ) -> Self:
         """step_size epsilon / steps, so that the last step just reaches epsilon."""
-        check_number("epsilon", epsilon)
+        epsilon = numbers.budget("epsilon", epsilon)
         check_count("steps", steps, 1)
         return cls(epsilon, epsilon / steps, steps, objective=objective)
 
@@ -122,14 +123,13 @@ class RandFGSM(GradientAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("epsilon", self.epsilon)
-        check_number("alpha", self.alpha)
+        read_budgets(self, "epsilon", "alpha")
 
     @classmethod
     def total(cls, budget: float = 8 / 256, *, objective: Objective = "least_likely") -> Self:
         """epsilon = alpha = budget / 2: the text's "at most 8/256" taken for both steps together."""
-        check_number("budget", budget)
-        return cls(budget / 2, budget / 2, objective=objective)
+        half = numbers.budget("budget", budget) / 2
+        return cls(half, half, objective=objective)
 
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from shconv.attacks.ball import Ball, Norm
 from shconv.attacks.base import Model
-from shconv.attacks.checks import check_choice, check_count, check_number
+from shconv.attacks.checks import check_choice, check_count
 from shconv.attacks.cost import Cost
 from shconv.attacks.search import SearchAttack, own_randomness
 from shconv.errors import InputError
+from shconv.numbers import read_budgets
 
 STREAM = 14
 Kind = Literal["boundary", "hop_skip_jump"]
@@ -40,8 +41,8 @@ class HardLabel(SearchAttack):
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, Kind)
-        check_number("epsilon", self.epsilon)
         check_choice("norm", self.norm, Norm)
+        read_budgets(self, "epsilon", norm=self.norm)
         if self.steps is not None:
             check_count("steps", self.steps, 1)
 

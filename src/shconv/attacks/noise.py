@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from shconv.attacks.base import BatchAttack, Model, generators
-from shconv.attacks.checks import check_choice, check_flag, check_number
+from shconv.attacks.checks import check_choice, check_flag
+from shconv.numbers import budget, read_budgets
 
 Truncation = Literal["clip", "resample"]
 STREAM = 1
@@ -31,17 +32,15 @@ class GaussianNoise(BatchAttack):
     clip: bool = True
 
     def __post_init__(self) -> None:
-        check_number("sigma", self.sigma)
-        if self.epsilon is not None:
-            check_number("epsilon", self.epsilon)
+        read_budgets(self, "sigma", "epsilon")
         check_choice("truncation", self.truncation, Truncation)
         check_flag("clip", self.clip)
 
     @classmethod
     def two_sigma(cls, sigma: float) -> Self:
-        """Noise truncated at two standard deviations."""
-        check_number("sigma", sigma)
-        return cls(sigma, epsilon=2 * sigma)
+        """Noise truncated at two standard deviations, and at 1, beyond which a pixel has nowhere to go."""
+        sigma = budget("sigma", sigma)
+        return cls(sigma, epsilon=min(1.0, 2 * sigma))
 
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int

@@ -9,11 +9,12 @@ from torch import Tensor
 from shconv.attacks.ascent import adaptive_ascent, fixed_ascent
 from shconv.attacks.ball import Ball, Norm
 from shconv.attacks.base import Model, generators
-from shconv.attacks.checks import check_choice, check_count, check_flag, check_logits, check_number
+from shconv.attacks.checks import check_choice, check_count, check_flag, check_logits
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import Loss, attack_loss, likeliest_wrong
 from shconv.attacks.search import SearchAttack, Strongest
 from shconv.errors import InputError
+from shconv.numbers import read_budgets
 
 STREAM = 11
 
@@ -44,15 +45,13 @@ class PGD(SearchAttack):
     until_broken: bool = False
 
     def __post_init__(self) -> None:
-        check_number("epsilon", self.epsilon)
         check_choice("norm", self.norm, Norm)
+        read_budgets(self, "epsilon", "step_size", norm=self.norm)
         check_count("steps", self.steps, 1)
         check_count("restarts", self.restarts, 1)
         check_choice("loss", self.loss, Loss)
         check_count("targets", self.targets, 0)
         check_flag("random_start", self.random_start)
-        if self.step_size is not None:
-            check_number("step_size", self.step_size)
         check_count("samples", self.samples, 1)
         check_flag("until_broken", self.until_broken)
         if self.restarts > 1 and not self.random_start:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from shconv.attacks.ball import Ball
 from shconv.attacks.base import Model, generators
-from shconv.attacks.checks import check_count, check_number
+from shconv.attacks.checks import check_count
 from shconv.attacks.cost import Cost
 from shconv.attacks.search import SearchAttack, Strongest
+from shconv.numbers import read_budgets
 
 STREAM = 13
 CHUNK = 64  # draws prepared at once
@@ -29,7 +30,7 @@ class RandomSigns(SearchAttack):
     draws: int = 10_000
 
     def __post_init__(self) -> None:
-        check_number("epsilon", self.epsilon)
+        read_budgets(self, "epsilon")
         check_count("draws", self.draws, 1)
 
     @property

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from shconv.attacks.ball import Ball, Norm
 from shconv.attacks.base import Model, generators
-from shconv.attacks.checks import check_choice, check_count, check_number
+from shconv.attacks.checks import check_choice, check_count
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin
 from shconv.attacks.search import SearchAttack, Strongest
+from shconv.numbers import read_budgets, read_numbers
 
 STREAM = 12
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the share p, for 10,000 queries
@@ -36,10 +37,10 @@ class Square(SearchAttack):
     share: float = 0.8
 
     def __post_init__(self) -> None:
-        check_number("epsilon", self.epsilon)
         check_choice("norm", self.norm, Norm)
+        read_budgets(self, "epsilon", norm=self.norm)
         check_count("queries", self.queries, 1)
-        check_number("share", self.share, 0.0, 1.0)
+        read_numbers(self, "share", high=1)
 
     @property
     def cost(self) -> Cost:

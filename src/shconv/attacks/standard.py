@@ -14,10 +14,11 @@ from torch.overrides import TorchFunctionMode
 
 from shconv.attacks.ball import Ball, Norm
 from shconv.attacks.base import Model
-from shconv.attacks.checks import check_choice, check_number
+from shconv.attacks.checks import check_choice
 from shconv.attacks.cost import Cost
 from shconv.attacks.search import SearchAttack, Strongest, own_randomness
 from shconv.errors import InputError
+from shconv.numbers import read_budgets
 
 WHOLE_SET = ("apgd-ce", "apgd-t", "fab-t", "square")
 STEPS, TARGETS, QUERIES = 100, 9, 5000  # AutoAttack's own
@@ -39,8 +40,8 @@ class Standard(SearchAttack):
     attacks: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_number("epsilon", self.epsilon)
         check_choice("norm", self.norm, Norm)
+        read_budgets(self, "epsilon", norm=self.norm)
         if self.attacks is not None and not (self.attacks and set(self.attacks) <= set(CLASSES_NEEDED)):
             raise InputError(f"attacks: got {self.attacks!r}; want some of {', '.join(CLASSES_NEEDED)}")
 

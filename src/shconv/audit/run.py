@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from shconv import numbers
 from shconv.attacks.base import borrowed
 from shconv.attacks.checks import check_count
 from shconv.audit.check import Check
 from shconv.audit.findings import Finding
 from shconv.audit.preflight import check_images, training_parts
 from shconv.audit.session import MAIN, TWIN, Session, Subjects, report_parts
-from shconv.audit.setting import Effort, Setting, radius, usual_eps_l2
+from shconv.audit.setting import Effort, Setting, usual_eps_l2
 from shconv.audit.subject import Subject
 from shconv.data import ImageData, ImageSplit, evaluation_batches
 from shconv.errors import InputError
@@ -92,8 +93,9 @@ def run(
     x, y, index = _images(data, images, seed)
     device = next((each.device for each in model.parameters()), torch.device("cpu"))
     x, y, index = (each.to(device) for each in (x, y, index))
-    l2 = usual_eps_l2(radius(eps), x[0].numel()) if eps_l2 is None else radius(eps_l2, "eps_l2")
-    setting = Setting(radius(eps), l2, seed, batch_size, budget)
+    linf = numbers.budget("eps", eps, above=True)
+    l2 = usual_eps_l2(linf, x[0].numel()) if eps_l2 is None else numbers.budget("eps_l2", eps_l2, "l2", above=True)
+    setting = Setting(linf, l2, seed, batch_size, budget)
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()) if folder is None else folder)
         held = stack.enter_context(RunFolder.opened(place))

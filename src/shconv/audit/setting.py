@@ -5,8 +5,9 @@ import math
 import re
 from dataclasses import dataclass, field, replace
 
-from shconv.attacks.checks import check_count, check_number
+from shconv.attacks.checks import check_count
 from shconv.errors import InputError
+from shconv.numbers import read_budgets
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -25,12 +26,8 @@ class Setting:
     budget: str = "5m"
 
     def __post_init__(self) -> None:
-        for name in ("eps", "eps_l2"):
-            check_number(name, getattr(self, name), low=0.0)
-            if getattr(self, name) == 0:
-                raise InputError(f"{name}: got 0; want a radius above 0")
-        if self.eps > 1:
-            raise InputError(f"eps: got {self.eps:g}; want at most 1, as images lie in [0, 1] (8/255, not 8)")
+        read_budgets(self, "eps", above=True)
+        read_budgets(self, "eps_l2", norm="l2", above=True)
         check_count("seed", self.seed, 0)
         check_count("batch_size", self.batch_size, 1)
         budget_seconds(self.budget)
@@ -141,15 +138,6 @@ def budget_seconds(budget: str) -> float:
     if match is None or not float(match[1]):
         raise InputError(f"budget: got {budget!r}; want a time such as 90s, 5m or 1h, or full")
     return float(match[1]) * _UNITS[match[2]]
-
-
-def radius(value: str | float, name: str = "eps") -> float:
-    """A radius given as a number or as a fraction in text: "8/255" -> 0.0314. Raises InputError for anything else."""
-    top, slash, bottom = value.partition("/") if isinstance(value, str) else (value, "", "1")
-    try:
-        return float(top) / float(bottom if slash else 1)
-    except (TypeError, ValueError, ZeroDivisionError):
-        raise InputError(f"{name}: got {value!r}; want a number such as 0.03 or a fraction such as 8/255") from None
 
 
 def usual_eps_l2(eps: float, values: int) -> float:

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import tyro
 from torch import nn
 
-from shconv import report
+from shconv import numbers, report
 from shconv.audit.run import run
-from shconv.audit.setting import budget_seconds, radius
+from shconv.audit.setting import budget_seconds
 from shconv.commands.config_file import plain
 from shconv.commands.evaluate import check_fits, seed_of
 from shconv.commands.options import DataOptions, best_device
@@ -56,9 +56,9 @@ class AuditCommand(DataOptions):
     def check(self) -> None:
         super().check()
         budget_seconds(self.budget)
-        radius(self.eps)
+        numbers.budget("eps", self.eps, above=True)
         if self.eps_l2 is not None:
-            radius(self.eps_l2, "eps_l2")
+            numbers.budget("eps_l2", self.eps_l2, "l2", above=True)
         for name in ("images", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -1,7 +1,6 @@
 """shconv train: one network on one data set, by a recipe, plainly or with a defence."""
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -55,9 +54,9 @@ class Train(DataOptions, EngineOptions):
     """Train in the channels-last layout, which is faster."""
     defence: Literal["none", "fgsm-rs", "pgd", "ensemble", "stability"] = "none"
     """Random-start FGSM, PGD or ensemble adversarial training, or stability training."""
-    defence_eps: float | str | None = None
+    defence_eps: float | None = None
     """fgsm-rs, pgd, ensemble: the L-infinity budget, as 0.03 or 8/255, by default 8/255."""
-    defence_step_size: float | str | None = None
+    defence_step_size: float | None = None
     """fgsm-rs, pgd: of a step, in units of eps; by default 1.25 and 0.25."""
     defence_steps: int | None = None
     """pgd: steps an example, by default 7."""
@@ -109,21 +108,11 @@ class Train(DataOptions, EngineOptions):
 
     def _defence(self) -> Defence:
         asked = {
-            "eps": _number("defence_eps", self.defence_eps),
-            "step_size": _number("defence_step_size", self.defence_step_size),
+            "eps": self.defence_eps,
+            "step_size": self.defence_step_size,
             "steps": self.defence_steps,
             "sources": self.defence_sources or None,
             "alpha": self.defence_alpha,
             "sigma": self.defence_sigma,
         }
         return create_defence(self.defence, **{name: value for name, value in asked.items() if value is not None})
-
-
-def _number(name: str, value: float | str | None) -> float | None:
-    """A number, or a text such as 8/255. Raises InputError for any other text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return float(Fraction(value))
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{name} is {value!r}; wanted: a number or a fraction, such as 8/255") from error

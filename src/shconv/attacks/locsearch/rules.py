@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from shconv.attacks.checks import check_choice, check_count, check_flag, check_number
+from shconv.attacks.checks import check_choice, check_count, check_flag
+from shconv.numbers import read_numbers
 
 Probe = Literal["perturb", "cyclic"]
 Order = Literal["lowest", "highest", "random"]
@@ -35,9 +36,9 @@ class Rules:
             check_count(name, getattr(self, name), 0)
         if self.max_probes is not None:
             check_count("max_probes", self.max_probes, self.pixels_per_step)
-        check_number("r", self.r, 0, 2)  # beyond 2, wrapping once would not bring a value back into the box
-        check_number("initial_fraction", self.initial_fraction, 0, 1)
-        check_number("p", self.p)
+        read_numbers(self, "r", high=2)  # beyond 2, wrapping once would not bring a value back into the box
+        read_numbers(self, "initial_fraction", high=1)
+        read_numbers(self, "p")  # no budget: the probe may leave the box
         check_choice("probe", self.probe, Probe)
         check_choice("order", self.order, Order)
         check_flag("adapt_p", self.adapt_p)

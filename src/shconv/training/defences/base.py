@@ -155,12 +155,3 @@ def ascend(model: nn.Module, x: Tensor, y: Tensor, step: Step, *, eps: float, st
 def _layout(x: Tensor) -> torch.memory_format:
     channels_last = x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def check_between(name: str, value: float, most: float) -> None:
-    """Raises InputError unless 0 < value < most."""
-    if not 0 < value < most:
-        wanted = "a finite number above 0" if most == float("inf") else f"a number above 0 and below {most:g}"
-        raise InputError(
-            f"defence: {name} is {value:g}; wanted: {wanted}" + (", such as 8/255" if name == "eps" else "")
-        )

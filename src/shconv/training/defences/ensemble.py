@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from shconv.errors import InputError
+from shconv.numbers import read_budgets
 from shconv.training.checkpoint import ModelConfig, load_checkpoint
-from shconv.training.defences.base import Defence, Step, Trained, ascent, check_between, crafting
+from shconv.training.defences.base import Defence, Step, Trained, ascent, crafting
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class Ensemble(Defence):
     eps: float = 8 / 255
 
     def __post_init__(self) -> None:
-        check_between("eps", self.eps, 1)
+        read_budgets(self, "eps", above=True)
         if not self.sources:
             raise InputError("defence ensemble takes gradients from trained networks: give at least one as its source")
 

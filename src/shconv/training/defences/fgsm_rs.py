@@ -2,12 +2,12 @@
 
 It can collapse from one epoch to the next (catastrophic overfitting), which only several steps show: see watch.py."""
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from shconv.training.defences.base import Defence, Step, Trained, ascend, check_between
+from shconv.numbers import read_budgets, read_numbers
+from shconv.training.defences.base import Defence, Step, Trained, ascend
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class FGSMRS(Defence):
     step_size: float = 1.25
 
     def __post_init__(self) -> None:
-        check_between("eps", self.eps, 1)
-        check_between("step_size", self.step_size, math.inf)
+        read_budgets(self, "eps", above=True)
+        read_numbers(self, "step_size", above=True)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Trained:
         attacked = ascend(model, x, y, step, eps=self.eps, step_size=self.step_size, steps=1)

@@ -1,12 +1,12 @@
 """Projected gradient descent: Madry et al. 2018. The strongest of the defences here, and the slowest."""
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from shconv.errors import InputError
-from shconv.training.defences.base import Defence, Step, Trained, ascend, check_between
+from shconv.numbers import read_budgets, read_numbers
+from shconv.training.defences.base import Defence, Step, Trained, ascend
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class PGD(Defence):
     steps: int = 7
 
     def __post_init__(self) -> None:
-        check_between("eps", self.eps, 1)
-        check_between("step_size", self.step_size, math.inf)
+        read_budgets(self, "eps", above=True)
+        read_numbers(self, "step_size", above=True)
         if self.steps < 1:
             raise InputError(f"defence: steps is {self.steps}; wanted: an integer of at least 1")
 

@@ -1,14 +1,14 @@
 """Stability training: Zheng et al. 2016. The outputs for an image and for a noisy copy of it are drawn together.
 No adversary takes part."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shconv.training.defences.base import Defence, Step, Trained, check_between
+from shconv.numbers import read_budgets, read_numbers
+from shconv.training.defences.base import Defence, Step, Trained
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Stability(Defence):
     sigma: float = 0.1
 
     def __post_init__(self) -> None:
-        check_between("alpha", self.alpha, math.inf)
-        check_between("sigma", self.sigma, math.inf)
+        read_numbers(self, "alpha", above=True)
+        read_budgets(self, "sigma", above=True)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Trained:
         noise = step.normal(x, self.sigma)

@@ -1,0 +1,55 @@
+"""Numbers as people give them, 0.03 or "8/255", and the one rule for how far a pixel may be moved: images lie in
+[0, 1], so that a budget or a step above 1 was meant in grey levels."""
+
+import math
+from numbers import Real
+
+from shconv.errors import InputError
+
+
+def number(name: str, value: object, low: float = 0.0, high: float = math.inf, *, above: bool = False) -> float:
+    """A finite number in [low, high], with `above` in (low, high]; a text such as "0.03" or "8/255" is read.
+
+    Anything but text comes back as it is. Raises InputError for whatever else `name` was given.
+    """
+    read = _from_text(value) if isinstance(value, str) else value
+    at = float(read) if isinstance(read, Real) and not isinstance(read, bool) else math.nan
+    if not math.isfinite(at) or not low <= at <= high or (above and at == low):
+        bounds = f"{'>' if above else '>='} {low:g}" if high == math.inf else f"{'>' if above else 'from'} {low:g}"
+        bounds += "" if high == math.inf else f" {'and at most' if above else 'to'} {high:g}"
+        raise InputError(f"{name}: got {value!r}; want a number {bounds}, such as 0.03 or 8/255")
+    return read  # type: ignore[return-value]
+
+
+def budget(name: str, value: object, norm: str = "linf", *, above: bool = False) -> float:
+    """How far pixels may be moved, read as `number` reads it: at most 1, but for an L2 length, which adds up pixels.
+
+    Raises InputError where it is above that, negative (with `above`: 0) or no number.
+    """
+    read = number(name, value, above=above)
+    if norm != "l2" and read > 1:
+        levels = f"{read:g}" if read <= 255 and read == int(read) else "8"
+        raise InputError(f"{name}: got {read:g}; want at most 1, as images lie in [0, 1] ({levels}/255, not {levels})")
+    return read
+
+
+def read_numbers(owner: object, *names: str, low: float = 0.0, high: float = math.inf, above: bool = False) -> None:
+    """Read fields of a frozen dataclass in place, as `number` does."""
+    for name in names:
+        object.__setattr__(owner, name, number(name, getattr(owner, name), low, high, above=above))
+
+
+def read_budgets(owner: object, *names: str, norm: str = "linf", above: bool = False) -> None:
+    """The same as `budget` does; a field that is None has no bound and stays so."""
+    for name in names:
+        if getattr(owner, name) is not None:
+            object.__setattr__(owner, name, budget(name, getattr(owner, name), norm, above=above))
+
+
+def _from_text(text: str) -> float:
+    """NaN for what is no number and no fraction of two."""
+    top, slash, bottom = text.partition("/")
+    try:
+        return float(top) / float(bottom if slash else 1)
+    except (ValueError, ZeroDivisionError):
+        return math.nan
