@@ -4,18 +4,20 @@ Ctrl-C (130), SIGTERM and the loss of another process (75) leave a run that the 
 import errno
 import os
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Any
 
-import tyro
-
+import shconv
 from shconv.commands.config_file import from_toml
-from shconv.errors import GOES_ON, InputError
+from shconv.commands.parser import parse
+from shconv.errors import GOES_ON, InputError, near
 
-_ABOUT = """Statistical Hyper-Convolution: reproduce the paper, train, attack, and report.
-
-`shconv reproduce --preset paper` takes the paper's own setting, and any command takes --config FILE.toml, which holds
-its options by name; every run folder's config.toml is such a file. Options on the command line go before both."""
+_ABOUT = """Statistical Hyper-Convolution: reproduce the paper, train, attack, and report."""
+_SOURCES = """`shconv COMMAND --help` lists a command's options. `shconv reproduce --preset paper` takes the paper's own
+setting, and any command takes --config FILE.toml, which holds its options by name; every run folder's config.toml is
+such a file. Options on the command line go before both."""
+_CONFIG = "A TOML file with options by name, such as a run folder's config.toml; options given here go before it."
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -93,7 +95,7 @@ def _parse(arguments: list[str]) -> Any:
     from shconv.commands.reproduce import PRESETS, Reproduce
     from shconv.commands.train import Train
 
-    kinds = {
+    kinds: dict[str, type[Any]] = {
         "reproduce": Reproduce,
         "train": Train,
         "evaluate": Evaluate,
@@ -106,23 +108,33 @@ def _parse(arguments: list[str]) -> Any:
     }
     arguments, preset = _taken(arguments, "--preset")
     arguments, config = _taken(arguments, "--config")
-    name = next((argument for argument in arguments if argument in kinds), None)
-    defaults: dict[str, Any] = {"reproduce": PRESETS["demo"], "plan": Plan(), "train": Train()}
+    name, *arguments = arguments or [""]
+    if name in ("-h", "--help", "-V", "--version"):
+        print(f"shconv {shconv.__version__}" if "v" in name.lower() else _overview(kinds))
+        raise SystemExit(0)
+    if name not in kinds:
+        said = f"there is no command {name}" if name and not name.startswith("-") else "a command comes first"
+        raise InputError(f"{said}; {near(name, list(kinds), listed=True)}")
+    base: Any = {"reproduce": PRESETS["demo"], "plan": Plan(), "train": Train()}.get(name)
     if preset is not None:
-        if name not in ("reproduce", "plan") or preset not in PRESETS:
-            raise InputError(f"--preset {preset}: wanted `shconv reproduce --preset` and one of {', '.join(PRESETS)}")
-        defaults[name] = PRESETS[preset] if name == "reproduce" else Plan(**vars(PRESETS[preset]))
+        if name not in ("reproduce", "plan"):
+            raise InputError(f"--preset {preset}: {name} has none; wanted `shconv reproduce --preset`")
+        if preset not in PRESETS:
+            raise InputError(f"--preset {preset}: {near(preset, list(PRESETS), listed=True)}")
+        base = PRESETS[preset] if name == "reproduce" else Plan(**vars(PRESETS[preset]))
     if config is not None:
-        if name is None:
-            raise InputError("--config wants a sub-command")
         command = "reproduce" if name == "plan" else name  # it plans what a run folder's config.toml asks for
-        defaults[name] = from_toml(kinds[name], command, Path(config), defaults.get(name))
-    choices = [
-        Annotated[kind, tyro.conf.subcommand(each, **({"default": defaults[each]} if each in defaults else {}))]
-        for each, kind in kinds.items()
-    ]
-    union: Any = Union[tuple(choices)]  # noqa: UP007 (built at run time)
-    return tyro.cli(union, prog="shconv", args=arguments, description=_ABOUT, config=(tyro.conf.OmitArgPrefixes,))
+        base = from_toml(kinds[name], command, Path(config), base)
+    extra = {"--config": _CONFIG} if fields(kinds[name]) else {}
+    if name in ("reproduce", "plan"):
+        extra = {"--preset": f"All options at once: {' or '.join(PRESETS)}.", **extra}
+    return parse(kinds[name], name, arguments, base, extra)
+
+
+def _overview(kinds: dict[str, type[Any]]) -> str:
+    """The commands, a line each."""
+    lines = [f"  {name:<11}{str(kind.__doc__).splitlines()[0]}" for name, kind in kinds.items()]
+    return "\n".join(["usage: shconv COMMAND [OPTIONS]", "", _ABOUT, "", *lines, "", _SOURCES])
 
 
 def _taken(arguments: list[str], flag: str) -> tuple[list[str], str | None]:

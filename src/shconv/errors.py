@@ -1,8 +1,24 @@
 """The one exception for bad input: the command line prints its message in a line and exits with code 2. And the exit
 code where nothing has to be set right: another process is gone, say, or a scheduler wanted the machine."""
 
+import difflib
+from collections.abc import Sequence
+
 GOES_ON = 75  # EX_TEMPFAIL of sysexits.h: try the same command again
 
 
 class InputError(ValueError):
     """What was given cannot be used. The message says what was given and what is wanted."""
+
+
+def near(given: str, known: Sequence[str], *, otherwise: str = "", listed: bool = False) -> str:
+    """The hint for a name that is not among those known: "did you mean X?", else `otherwise`, by default all of them.
+
+    listed: all of them behind the near ones too.
+    """
+    bare = {name.lstrip("-"): name for name in known}
+    closest = [bare[name] for name in difflib.get_close_matches(given.lstrip("-"), list(bare), n=2, cutoff=0.65)]
+    all_known = f"choose from {', '.join(known)}"
+    if not closest:
+        return otherwise or all_known
+    return f"did you mean {' or '.join(closest)}?" + (f" {all_known}" if listed else "")

@@ -13,7 +13,7 @@ def number(name: str, value: object, low: float = 0.0, high: float = math.inf, *
     Anything but text comes back as it is. Raises InputError for whatever else `name` was given.
     """
     read = _from_text(value) if isinstance(value, str) else value
-    at = float(read) if isinstance(read, Real) and not isinstance(read, bool) else math.nan
+    at = float(read) if type(read) is not bool and isinstance(read, Real) else math.nan
     if not math.isfinite(at) or not low <= at <= high or (above and at == low):
         bounds = f"{'>' if above else '>='} {low:g}" if high == math.inf else f"{'>' if above else 'from'} {low:g}"
         bounds += "" if high == math.inf else f" {'and at most' if above else 'to'} {high:g}"

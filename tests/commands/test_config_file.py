@@ -1,11 +1,10 @@
 """Options from a TOML file: what is stored comes back, and what does not fit is named before anything runs."""
 
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
 import tomli_w
-import tyro
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,7 +57,7 @@ def test_what_the_file_leaves_out_is_the_bases(tmp_path):
 def test_an_argument_that_must_be_given_can_be_left_to_the_command_line(tmp_path):
     options = from_toml(Evaluate, "evaluate", stored(tmp_path, {"tables": [2]}), None)
     assert options.tables == (2,)
-    assert options.checkpoint is tyro.MISSING
+    assert options.checkpoint is MISSING
     assert from_toml(Report, "report", stored(tmp_path, {"run_folder": "x"}), None) == Report(Path("x"))
 
 
@@ -120,3 +119,11 @@ def test_the_command_line_goes_before_the_file(shconv, tmp_path, pictures):
     assert not Path("from-file").exists()
     path = stored(tmp_path, {"width": 0})
     assert "width must be at least 1, got 0" in shconv("train", "--config", path).message
+
+
+def test_a_number_may_be_a_fraction_in_text(tmp_path):
+    path = stored(tmp_path, {"defence_eps": "8/255", "learning_rate": "1/8", "weight_decay": 0.5})
+    options = from_toml(Train, "train", path, Train())
+    assert (options.defence_eps, options.learning_rate, options.weight_decay) == (8 / 255, 0.125, 0.5)
+    with pytest.raises(InputError, match="defence_eps = '8/0'; wanted a number"):
+        from_toml(Train, "train", stored(tmp_path, {"defence_eps": "8/0"}), Train())

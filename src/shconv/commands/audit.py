@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from torch import nn
 
 from shconv import numbers, report
@@ -13,6 +12,7 @@ from shconv.audit.setting import budget_seconds
 from shconv.commands.config_file import plain
 from shconv.commands.evaluate import check_fits, seed_of
 from shconv.commands.options import DataOptions, best_device
+from shconv.commands.parser import POSITIONAL
 from shconv.commands.running import describe
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
@@ -27,10 +27,9 @@ class AuditCommand(DataOptions):
 
     Twelve checks, cheap ones first, within the time given; the worst case of every image over all attacks, with its
     95 % interval; beside a twin, which is attacked likewise. No alarm is no evidence of robustness.
-    --config FILE.toml: options by name, such as a run folder's config.toml.
     """
 
-    checkpoint: Annotated[Path, tyro.conf.Positional]
+    checkpoint: Annotated[Path, POSITIONAL]
     """A checkpoint folder, or its model.safetensors."""
     twin: Path | None = None
     """A checkpoint to compare with image by image: the vanilla network of an SHC one, or one without the defence."""

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-import tyro
 from rich.console import Console
 
 from shconv.bench import attack, model, op
 from shconv.bench.measurement import Measurement, machine, table, write_csv
 from shconv.bench.setting import SIZES, Setting
+from shconv.commands.parser import POSITIONAL
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.ops import FORMULATIONS
@@ -35,7 +35,7 @@ class Bench:
     is wrong by more than rounding gets no speed, and the exit code is 1.
     """
 
-    what: Annotated[Literal["op", "model", "attack"], tyro.conf.Positional]
+    what: Annotated[Literal["op", "model", "attack"], POSITIONAL]
     """op: every formulation. model: training step, inference, memory. attack: FGSM, LocSearchAdv."""
     rows: tuple[str, ...] = ()
     """op: shapes NxDxH (stride 1) or NxDxH/2 (stride 2), or how some of the table's begin; by default all of it."""

@@ -1,14 +1,15 @@
 """Options from a TOML file and back: what --config reads, what a run folder keeps."""
 
+import math
 import tomllib
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import tyro
-
 from shconv.errors import InputError
+from shconv.numbers import number
 
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text", Path: "a path"}
 
@@ -31,10 +32,9 @@ def from_toml(kind: type[Any], command: str, path: Path, base: Any | None) -> An
     for name, value in stored.items():
         if not _fits(value, types[name]):
             raise InputError(f"--config {path}: {name} = {value!r}; wanted {_words(types[name])}")
-        is_path = isinstance(value, str) and Path in (types[name], *get_args(types[name]))
-        values[name] = Path(value) if is_path else tuple(value) if isinstance(value, list) else value
+        values[name] = tuple(value) if isinstance(value, list) else _converted(value, types[name])
     required = {field.name for field in fields(kind) if field.default is MISSING}
-    return kind(**{name: tyro.MISSING for name in required if name not in values}, **values)
+    return kind(**{name: MISSING for name in required if name not in values}, **values)
 
 
 def plain(options: Any) -> dict[str, Any]:
@@ -63,7 +63,20 @@ def _fits(value: Any, kind: Any) -> bool:
         return any(_fits(value, each) for each in inner)
     if get_origin(kind) is tuple:
         return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+    if kind is float and isinstance(value, str):  # "8/255"
+        with suppress(InputError):
+            return math.isfinite(number("", value, low=-math.inf))
     return type(value) in {float: (float, int), Path: (str,)}.get(kind, (kind,))
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    """A TOML value that fits, as the options hold it: a text may be a path, or a number such as 8/255."""
+    kinds = (kind, *get_args(kind))
+    if isinstance(value, str) and Path in kinds:
+        return Path(value)
+    if isinstance(value, str) and float in kinds and str not in kinds:
+        return number("", value, low=-math.inf)
+    return value
 
 
 def _words(kind: Any) -> str:

@@ -5,10 +5,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
 from shconv.commands.config_file import plain
 from shconv.commands.options import TableOptions
+from shconv.commands.parser import POSITIONAL
 from shconv.commands.running import TABLES, conclude, describe, load, run_experiments
 from shconv.data import ImageData
 from shconv.errors import InputError
@@ -26,10 +25,9 @@ class Evaluate(TableOptions):
     With a twin the images of Tables 2 to 4 are those that both classify correctly with confidence above 0.9, as in the
     paper; without one, those that the network alone does. Several processes share the images and give the rows of one:
     torchrun --nproc-per-node 2 -m shconv evaluate ...
-    --config FILE.toml: options by name, such as a run folder's config.toml.
     """
 
-    checkpoint: Annotated[Path, tyro.conf.Positional]
+    checkpoint: Annotated[Path, POSITIONAL]
     """A checkpoint folder, or its model.safetensors."""
     twin: Path | None = None
     """The checkpoint of the vanilla twin (or of the SHC network, where the first is the vanilla one)."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from shconv.commands.options import DataOptions, best_device
+from shconv.commands.parser import Shown
 from shconv.conversion import conversion_report
 from shconv.data import ImageData, evaluation_batches
 from shconv.errors import InputError
@@ -30,12 +30,12 @@ class Finetune(DataOptions):
     """Convert a pretrained network, so that it computes what it did, and fine-tune it on your images.
 
     Prints the accuracy on the test images before the conversion, after it and after the fine-tuning.
-    --config FILE.toml: options by name from a file, in which --from is called source and --out folder.
+    A --config file calls --from source and --out folder.
     """
 
-    source: Annotated[str, tyro.conf.arg(name="from")]
+    source: Annotated[str, Shown("from")]
     """timm:NAME or torchvision:NAME with that library's weights, or a file of weights, safetensors or torch's."""
-    folder: Annotated[Path | None, tyro.conf.arg(name="out")] = None
+    folder: Annotated[Path | None, Shown("out")] = None
     """Folder of the result, empty or new; by default runs/finetune/ and the network's name."""
     arch: str | None = None
     """The network of a file of weights: timm:NAME or torchvision:NAME."""

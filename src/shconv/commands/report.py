@@ -4,17 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 
 from shconv import report
+from shconv.commands.parser import POSITIONAL
 
 
 @dataclass(frozen=True)
 class Report:
     """Print the tables of a run folder and write its tables, figures and page anew."""
 
-    run_folder: Annotated[Path, tyro.conf.Positional]
+    run_folder: Annotated[Path, POSITIONAL]
     """What reproduce or evaluate wrote."""
 
     def run(self) -> None:

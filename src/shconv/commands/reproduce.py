@@ -27,7 +27,6 @@ class Reproduce(TableOptions, EngineOptions):
 
     By default on the embedded demo data (photograph patches), slim networks, in minutes on two CPU cores.
     --preset paper: ImageNet, six networks at full width, all counts of the paper.
-    --config FILE.toml: options by name, such as a run folder's config.toml.
     """
 
     models: tuple[str, ...] = ("plain10", "resnet18")

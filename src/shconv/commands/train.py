@@ -17,10 +17,7 @@ from shconv.training import Defence, ModelConfig, Recipe, create_defence, train
 
 @dataclass(frozen=True, kw_only=True)
 class Train(DataOptions, EngineOptions):
-    """Train one network; the folder holds its checkpoint, and the same command goes on where it stopped.
-
-    --config FILE.toml: options by name from a file.
-    """
+    """Train one network; the folder holds its checkpoint, and the same command goes on where it stopped."""
 
     model: str = "plain10_shc"
     """A name of `shconv info`."""
