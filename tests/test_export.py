@@ -3,10 +3,12 @@ of images."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 import shconv
 from shconv.export import plain_program, to_onnx
@@ -104,3 +106,40 @@ def test_an_onnx_file_of_a_network_gives_its_logits(name: str, tmp_path: Path) -
 def test_an_example_that_is_no_batch_of_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(shconv.InputError, match=r"images \(N, D, H, W\)"):
         to_onnx(Layers(), tmp_path / "layers.onnx", torch.rand(4, 9, 10))
+
+
+class Wrapper(nn.Module):
+    """A user's own, whose forward does not say what it takes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.inner = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs)
+
+
+def replaced(model: nn.Module) -> nn.Module:
+    """What accelerate and others do to a network: a forward on the instance."""
+    forward = model.forward
+    model.forward = lambda *args, **kwargs: forward(*args, **kwargs)
+    return model
+
+
+WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "DataParallel": nn.DataParallel,
+    "torch.compile": lambda model: torch.compile(model, backend="eager"),
+    "AveragedModel": AveragedModel,
+    "one of the user's": Wrapper,
+    "a forward of its own": replaced,
+    "several": lambda model: nn.DataParallel(torch.compile(Wrapper(AveragedModel(model)), backend="eager")),
+    "inside": lambda model: nn.Sequential(nn.DataParallel(model), nn.Identity()),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=list(WRAPPERS))
+def test_a_wrapped_network_is_exported(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    model = shconv.SHConv2d(4, 6, 3)
+    program = plain_program(wrap(model), torch.rand(1, 4, 6, 5))
+    assert not [node for node in program.graph.nodes if "shconv" in str(node.target)]
+    check(program.module(), model, (4, 6, 5), (1, 3))

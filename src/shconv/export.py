@@ -1,7 +1,7 @@
 """An SHC network as an ONNX file: the ops of shconv written in plain convolution, slices and means, for any number of
 images. torch.export and torch.compile take the networks as they are and need nothing from here."""
 
-import copy
+import inspect
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from itertools import product
@@ -11,7 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from shconv.copying import copied
 from shconv.errors import InputError
 from shconv.ops.geometry import Geometry
 from shconv.ops.statistics import at_least_float32
@@ -21,13 +23,14 @@ def to_onnx(model: nn.Module, path: str | Path, example: Tensor, **options: Any)
     """Write the network, in eval mode, to an ONNX file with input "images" and output "logits".
 
     Args:
-        model: from images (N, D, H, W) to one tensor; a copy of it on the CPU is exported, so it stays what it is.
+        model: from images (N, D, H, W) to one tensor, wrapped or not (DataParallel, torch.compile, AveragedModel, or
+            one of yours); a copy of it on the CPU is exported, so it stays what it is.
         path: the file; beyond 2 GB of weights they are stored beside it (torch.onnx.export's external_data=True).
         example: images (N, D, H, W). The file takes any number of images of their size and dtype.
         options: torch.onnx.export's, such as opset_version and dynamic_shapes (the batch alone unless given).
 
     Raises:
-        InputError: example is not a batch of images, or onnx or onnxscript is missing.
+        InputError: example is not a batch of images, onnx or onnxscript is missing, or the network cannot be copied.
     """
     if example.dim() != 4 or example.numel() == 0:
         raise InputError(f"example must be images (N, D, H, W), at least one, got {tuple(example.shape)}")
@@ -43,7 +46,11 @@ def plain_program(model: nn.Module, example: Tensor, dynamic_shapes: Any = None)
 
     What other back ends that know ATen only can start from. Arguments as in to_onnx.
     """
-    network = copy.deepcopy(model).cpu().eval()
+    network = (
+        _of_one_tensor(copied(_unwrapped(model), "to_onnx works on a copy: leave that out of the network before"))
+        .cpu()
+        .eval()
+    )
     images = example.detach().cpu()
     pair = torch.cat([images, images])[:2]  # of a batch of one torch.export would make a constant
     shapes = ({0: torch.export.Dim("N")},) if dynamic_shapes is None else dynamic_shapes
@@ -51,6 +58,37 @@ def plain_program(model: nn.Module, example: Tensor, dynamic_shapes: Any = None)
         program = torch.export.export(network, (pair,), dynamic_shapes=shapes)
         plain: torch.export.ExportedProgram = program.run_decompositions(_plain_forms())
     return plain
+
+
+class _OfOneTensor(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Any:
+        return self.network(images)
+
+
+def _of_one_tensor(network: nn.Module) -> nn.Module:
+    """With a forward whose first argument is the images: torch.export takes shapes argument by argument, and wrappers
+    often have *args."""
+    parameters = list(inspect.signature(network.forward).parameters.values())
+    named = parameters and parameters[0].kind in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    )
+    return network if named else _OfOneTensor(network)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Without the wrappers of torch that say where or how a network runs, and not what it computes."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):  # torch.compile's
+            model = inner
+        else:
+            return model
 
 
 def _plain_forms() -> dict[Any, Callable[..., Any]]:

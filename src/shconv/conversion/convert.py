@@ -1,6 +1,5 @@
 """Any network -> its SHC counterpart: the chosen convolutions become SHC layers, everything else stays as it is."""
 
-import copy
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -10,6 +9,7 @@ from shconv.conversion.check import Check, refuse_a_difference
 from shconv.conversion.layers import reason_against, to_layer
 from shconv.conversion.start import start_at_identity
 from shconv.conversion.where import Where, is_3x3, pick
+from shconv.copying import copied
 from shconv.errors import InputError
 from shconv.layers import SHConv2d
 
@@ -47,7 +47,8 @@ def to_shc(
 
     Raises:
         InputError: nothing was picked; something picked cannot be converted (a scripted, lazy or quantised module, a
-            class with a forward of its own), with its name and the reason; the check failed.
+            class with a forward of its own), with its name and the reason; the check failed; the network cannot be
+            copied, which inplace=True does not need.
     """
     if start not in ("identity", "random"):
         raise InputError(f'start must be "identity" or "random", got {start!r}')
@@ -61,7 +62,7 @@ def to_shc(
         to_shc(model, where, start, check=check, **options)
     before = Check.of(model, check) if check is not None and not inplace else None
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copied(model, "inplace=True converts the network itself")
     picked = {module: name for module, name in pick(model, where).items() if not isinstance(module, SHConv2d)}
     if not picked:
         raise InputError(f"where= picked no module of {type(model).__name__}: nothing to convert")

@@ -1,6 +1,5 @@
 """Back to a vanilla network, and vanilla weights into an SHC network."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar, cast
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from shconv.conversion.convert import Start, swap
 from shconv.conversion.layers import to_convolution
 from shconv.conversion.start import resting_level, start_at_identity
+from shconv.copying import copied
 from shconv.errors import InputError
 from shconv.layers import SHConv2d
 from shconv.routes import eval_mode
@@ -41,7 +41,7 @@ def to_vanilla(model: ModelT, images: Tensor | None = None, inplace: bool = Fals
         raise InputError("a layer by itself cannot be replaced in place; leave out inplace and take what is returned")
     maps = _mean_maps(model, layers, images) if images is not None else _resting_maps(layers)
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copied(model, "inplace=True converts the network itself")
         layers = {name: cast(SHConv2d, model.get_submodule(name)) for name in layers}
     _check_foldable(model, layers, maps)
     folded: set[Tensor] = set()
