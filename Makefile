@@ -3,14 +3,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Threads that wait without spinning: on a machine that others use too, spinning ones can be ten times slower.
 export OMP_WAIT_POLICY ?= passive
+# Tests and their many processes start sooner where Python may keep what it compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: reproduce test lint docs clean
+# The tests: a worker a core, each with a stretch of them, so that what a file's tests share is mostly made once.
+PYTEST := -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+
+.PHONY: reproduce test test-gpu lint docs clean
 
 reproduce: .venv/.demo
 	$(BIN)/shconv reproduce $(ARGS)
 
 test: .venv/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
+
+# Kernels are compiled by all workers at a time.
+test-gpu: .venv/.dev
+	$(BIN)/python $(PYTEST) -m gpu $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check src tests

@@ -1,9 +1,16 @@
-"""What every test shares: one torch thread, seeded random numbers, the same hypothesis examples in every run."""
+"""What every test shares: one torch thread, seeded random numbers, the same hypothesis examples in every run; and that
+a test marked quiet has the machine to itself, where several workers run tests."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS has no other way to give the same bits each time
 torch.set_num_threads(1)
 settings.register_profile("deterministic", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("deterministic")
@@ -12,3 +19,24 @@ settings.load_profile("deterministic")
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@contextmanager
+def share_of_the_machine(folder: Path, whole: bool) -> Iterator[None]:
+    """Tests share a lock, a quiet one has it alone; who waits for it holds a gate that no other passes."""
+    import fcntl
+
+    with (folder / "gate").open("w") as gate, (folder / "machine").open("w") as machine:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(machine, fcntl.LOCK_EX if whole else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    workers = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
+    with share_of_the_machine(workers, item.get_closest_marker("quiet") is not None):
+        return (yield)

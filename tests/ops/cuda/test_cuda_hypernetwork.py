@@ -1,5 +1,5 @@
-"""Channel statistics and the hypernetwork on a GPU: their Triton kernels, interpreted, against torch in float64; the op
-that holds them in a layer; and the kernels compiled for an sm_90 that nobody has here."""
+"""Channel statistics and the hypernetwork on a GPU: their Triton kernels, interpreted and with a CUDA device on it too,
+against torch in float64; the op that holds them in a layer; and the kernels compiled for an sm_90 nobody has here."""
 
 import copy
 import importlib.util
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from triton_toys import Run, compiled_for_hopper, interpreting
+from triton_toys import Run, compiled_for_hopper, places
 
 from shconv import SHConv2d, frozen_kernels, gradient_route
 from shconv.layers import Hypernetwork
@@ -29,10 +29,10 @@ dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=[
 SHAPES = [(1, 1, 1, 1), (2, 9, 1, 3), (3, 3, 7, 5), (2, 10, 13, 12)]
 
 
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    with interpreting() as process:
-        yield process
+@pytest.fixture(scope="module", params=places("interpreter", "cuda-float32"))
+def run(request: pytest.FixtureRequest) -> Iterator[Run]:
+    with request.param() as place:
+        yield place
 
 
 def images(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format, mean: float = 0.5) -> Tensor:
@@ -171,6 +171,7 @@ def test_no_images_give_no_maps_and_no_gradient(run):
 
 
 def layer_and_images(dtype: torch.dtype) -> tuple[SHConv2d, Tensor]:
+    torch.manual_seed(0)
     layer = SHConv2d(4, 6, 3, padding=1, dtype=torch.float64)
     nn.init.normal_(layer.hyper.output.weight)
     return layer.to(dtype), torch.randn(2, 4, 5, 6, dtype=torch.float64).to(dtype)
@@ -181,16 +182,14 @@ def gradient_of(layer: Any, x: Tensor) -> Tensor:
     return torch.autograd.grad(layer(leaf).square().sum(), leaf)[0]
 
 
-def _fused(dtype: torch.dtype, compiled: bool = False) -> dict[str, Tensor]:
-    """A layer's output and the gradient of its input by route, its maps fused on the CPU."""
+def _fused(layer: SHConv2d, x: Tensor, compiled: bool = False) -> dict[str, Tensor]:
+    """The layer's output and the gradient of its input by route, its maps fused wherever x is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hypernetwork, "_FUSED_ON", ("cpu",))
-        return results(dtype, compiled)
+        patch.setattr(hypernetwork, "_FUSED_ON", (x.device.type,))
+        return results(layer, x, compiled)
 
 
-def results(dtype: torch.dtype, compiled: bool = False) -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    layer, x = layer_and_images(dtype)
+def results(layer: SHConv2d, x: Tensor, compiled: bool = False) -> dict[str, Tensor]:
     called: Any = torch.compile(layer, fullgraph=True, backend="aot_eager") if compiled else layer
     found = {"Y": called(x).detach(), "dX": gradient_of(called, x)}
     layer.zero_grad()
@@ -211,7 +210,8 @@ def results(dtype: torch.dtype, compiled: bool = False) -> dict[str, Tensor]:
 @needs_triton
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_a_layer_computes_the_same_by_every_route_with_its_map_from_the_kernels(compiled, run):
-    got, wanted = run(_fused, torch.float32, compiled), results(torch.float64)
+    layer, x = layer_and_images(torch.float32)
+    got, wanted = run(_fused, layer, x, compiled), results(copy.deepcopy(layer).double(), x.double())
     assert len(got) == (8 if compiled else 13)
     for name, ours in got.items():
         torch.testing.assert_close(ours.double(), wanted[name], rtol=1e-4, atol=1e-5 * float(wanted[name].abs().max()))
@@ -219,7 +219,7 @@ def test_a_layer_computes_the_same_by_every_route_with_its_map_from_the_kernels(
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_what_the_kernels_cannot_serve_the_op_computes_in_plain_torch(compiled):
-    got, wanted = _fused(torch.float64, compiled), results(torch.float64, compiled)
+    got, wanted = (function(*layer_and_images(torch.float64), compiled) for function in (_fused, results))
     for name, ours in got.items():
         torch.testing.assert_close(ours, wanted[name], rtol=1e-10, atol=1e-10)
 

@@ -1,33 +1,93 @@
-"""What tests of Triton kernels share: a process that interprets them, where every uninitialised tensor is NaN, and the
-compiler for an sm_90 that nobody has here. Triton decides when it is imported whether a process interprets."""
+"""What tests of Triton kernels share: where they run (interpreted in a process, or on a device, at a stated precision;
+uninitialised tensors are NaN in either), and the compiler for an sm_90 that nobody has here."""
 
+import copy
 import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
+from torch import Tensor, nn
 
-Run = Callable[..., Any]
+NO_DEVICE = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Calls a function of CPU tensors and modules where kernels can run, and gives its results on the CPU."""
+
+    call: Callable[..., Any]
+    tf32: bool = False  # whether float32 operands are rounded for the tensor cores
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self.call(function, *arguments)
 
 
 def _interpret() -> None:
     os.environ["TRITON_INTERPRET"] = "1"
+    # numpy's product of float32 rounds a row by its place in the matrix, on some processors; a device's does not.
+    product = np.matmul
+    np.matmul = lambda a, b, dtype: product(a.astype(float), b.astype(float)).astype(dtype)  # type: ignore[assignment]
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     assert torch.empty(1).isnan(), "uninitialised memory should be NaN here"
 
 
 @contextmanager
-def interpreting() -> Iterator[Run]:
-    """Yields what calls a function there."""
+def _interpreting() -> Iterator[Run]:
+    """In a process of its own: Triton decides when it is imported whether a process interprets."""
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=_interpret) as process:
-        yield lambda function, *arguments: process.submit(function, *arguments).result()
+        yield Run(lambda function, *arguments: process.submit(function, *arguments).result())
+
+
+def _moved(value: Any, device: str) -> Any:
+    """Tensors and modules within it on the device; nothing that is given changes."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, nn.Module):
+        return copy.deepcopy(value).to(device)
+    if isinstance(value, dict):
+        return {name: _moved(each, device) for name, each in value.items()}
+    return tuple(_moved(each, device) for each in value) if type(value) in (tuple, list) else value
+
+
+@contextmanager
+def _on_cuda(precision: str) -> Iterator[Run]:
+    """On a device; float32 convolutions in the precision "ieee" or "tf32", which is torch's switch for them."""
+    convolutions, before = torch.backends.cudnn.conv, torch.backends.cudnn.conv.fp32_precision
+
+    def call(function: Callable[..., Any], *arguments: Any) -> Any:
+        convolutions.fp32_precision = precision
+        torch.use_deterministic_algorithms(True)
+        try:
+            return _moved(function(*_moved(arguments, "cuda")), "cpu")
+        finally:
+            torch.use_deterministic_algorithms(False)
+            convolutions.fp32_precision = before
+
+    yield Run(call, precision == "tf32")
+
+
+PLACES: dict[str, Callable[[], AbstractContextManager[Run]]] = {
+    "interpreter": _interpreting,
+    "cuda-float32": lambda: _on_cuda("ieee"),
+    "cuda-tf32": lambda: _on_cuda("tf32"),
+}
+
+
+def places(*names: str) -> list[Any]:
+    """For a fixture's params, whose values enter as `with request.param() as run`."""
+    gpu = [pytest.mark.gpu, NO_DEVICE]
+    return [pytest.param(PLACES[name], id=name, marks=gpu if name.startswith("cuda") else []) for name in names]
 
 
 def compiled_for_hopper(
