@@ -7,19 +7,20 @@ export OMP_WAIT_POLICY ?= passive
 unexport PYTHONDONTWRITEBYTECODE
 
 # The tests: a worker a core, each with a stretch of them, so that what a file's tests share is mostly made once.
-PYTEST := -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+# WITH=python3 runs them by an interpreter that has all of [dev] already, such as that of a machine without a network.
+PYTEST := $(if $(WITH),PYTHONPATH=src $(WITH),$(BIN)/python) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 .PHONY: reproduce test test-gpu lint docs clean
 
 reproduce: .venv/.demo
 	$(BIN)/shconv reproduce $(ARGS)
 
-test: .venv/.dev
-	$(BIN)/python $(PYTEST) $(ARGS)
+test: $(if $(WITH),,.venv/.dev)
+	$(PYTEST) $(ARGS)
 
-# Kernels are compiled by all workers at a time.
-test-gpu: .venv/.dev
-	$(BIN)/python $(PYTEST) -m gpu $(ARGS)
+# Those that need a CUDA device; all workers compile kernels at a time.
+test-gpu: $(if $(WITH),,.venv/.dev)
+	$(PYTEST) -m gpu $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check src tests
