@@ -74,9 +74,11 @@ def test_small_square_images_are_kept_in_memory_at_their_own_size(tmp_path: Path
 
 
 @pytest.mark.parametrize("sizes", [[(65, 65)], [(40, 30)], [(20, 20), (21, 21)]])
-def test_other_images_are_256_in_test_and_read_when_asked_for(tmp_path: Path, sizes: list[tuple[int, int]]) -> None:
+def test_other_images_are_224_or_the_papers_256_in_test_and_read_when_asked_for(
+    tmp_path: Path, sizes: list[tuple[int, int]]
+) -> None:
     write(tmp_path, {f"{part}/a/{i}.png": size for part in ("train", "test") for i, size in enumerate(sizes)})
-    for preset, test_size in (("paper", 256), ("imagenet", 224)):
+    for preset, test_size in (("paper", 256), ("imagenet", 224), ("auto", 224)):
         data = load_data(f"folder:{tmp_path}", test_preset=preset)
         assert isinstance(data.train, FileSplit)
         assert isinstance(data.test, FileSplit)
@@ -87,7 +89,7 @@ def test_other_images_are_256_in_test_and_read_when_asked_for(tmp_path: Path, si
 
 def test_a_given_image_size_holds_for_training_and_test(tmp_path: Path) -> None:
     write(tmp_path, {"train/a/0.png": (100, 80), "test/a/0.png": (100, 80)})
-    data = load_data(f"folder:{tmp_path}", image_size=48)
+    data = load_data(f"folder:{tmp_path}", image_size=48, test_preset="paper")
     assert isinstance(data.train, FileSplit)
     assert (data.image_size, data.train.train_size) == (48, 48)
     image = Image.open(tmp_path / "test/a/0.png").resize((56, 56), Image.Resampling.BILINEAR)  # 1.168 x 48
@@ -142,7 +144,7 @@ def test_of_many_large_files_a_broken_one_is_named_when_it_is_asked_for(
     (root / "test/bee/1.png").write_bytes(whole[: len(whole) // 2])
     monkeypatch.setattr(files, "VERIFY_LIMIT", 5)
     data = load_data(f"folder:{root}")
-    assert data.test[3][0].shape == (3, 256, 256)
+    assert data.test[3][0].shape == (3, 224, 224)
     with pytest.raises(InputError, match=r"bee/1\.png"):
         data.test[4]
     assert load_data(f"folder:{root}", on_corrupt="skip").skipped == 1

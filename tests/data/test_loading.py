@@ -154,11 +154,11 @@ def test_indices_may_be_any_sequence_and_none_give_no_batch() -> None:
     assert list(evaluation_batches(split, [], 8)) == []
 
 
-def test_files_train_at_224_and_are_tested_at_256_by_default(tmp_path: Path) -> None:
+def test_files_train_at_224_and_are_tested_at_256_by_the_papers_preset(tmp_path: Path) -> None:
     for part in ("train", "test"):
         (tmp_path / part / "a").mkdir(parents=True)
         Image.new("RGB", (100, 90)).save(tmp_path / part / "a/0.png")
-    data = load_data(f"folder:{tmp_path}")
+    data = load_data(f"folder:{tmp_path}", test_preset="paper")
     assert data.train is not None
     for augmentation in AUGMENTATIONS:
         (batch,) = training_batches(data.train, augmentation, batch_size=2, seed=0, epoch=0)

@@ -20,7 +20,7 @@ from shconv.audit.preflight import check_images, training_parts
 from shconv.audit.session import MAIN, TWIN, Session, Subjects, report_parts
 from shconv.audit.setting import Effort, Setting, usual_eps_l2
 from shconv.audit.subject import Subject
-from shconv.data import ImageData, ImageSplit, evaluation_batches
+from shconv.data import ImageData, ImageSplit, Preparation, evaluation_batches
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import Row, RunFolder
@@ -93,6 +93,7 @@ def run(
     x, y, index = _images(data, images, seed)
     device = next((each.device for each in model.parameters()), torch.device("cpu"))
     x, y, index = (each.to(device) for each in (x, y, index))
+    _say_preparations(networks, data, ExperimentProgress(progress))
     linf = numbers.budget("eps", eps, above=True)
     l2 = usual_eps_l2(linf, x[0].numel()) if eps_l2 is None else numbers.budget("eps_l2", eps_l2, "l2", above=True)
     setting = Setting(linf, l2, seed, batch_size, budget)
@@ -131,6 +132,16 @@ def _check_networks(networks: Mapping[str, tuple[str, int, nn.Module]]) -> None:
             raise InputError(f"{role}: got the name {name!r}; want one without a slash")
         if not role.startswith("source ") and held.setdefault((name, number), role) != role:
             raise InputError(f"{held[name, number]} and {role} are both {name}, seed {number}; want different names")
+
+
+def _say_preparations(
+    networks: Mapping[str, tuple[str, int, nn.Module]], data: Images, progress: ExperimentProgress
+) -> None:
+    """A line for each network of from_pretrained that was trained for images prepared in another way."""
+    for name, _, network in networks.values() if isinstance(data, ImageData) else ():
+        known = getattr(network, "preparation", None)
+        if isinstance(known, Preparation) and (warning := known.unlike(data.preparation, name)):
+            progress.say(warning)
 
 
 def _check_classes(subjects: Subjects, data: Images) -> None:

@@ -13,6 +13,7 @@ from shconv.commands.config_file import plain
 from shconv.commands.evaluate import check_fits, seed_of
 from shconv.commands.options import DataOptions, best_device
 from shconv.commands.parser import POSITIONAL
+from shconv.commands.prepared import prepared_as
 from shconv.commands.running import describe
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
@@ -73,7 +74,8 @@ class AuditCommand(DataOptions):
         progress = ExperimentProgress()
         given = [self.checkpoint, *([] if self.twin is None else [self.twin]), *self.seeds, *self.sources]
         networks = [_Network.load(Path(path)) for path in given]
-        data = self.load(progress, want_train=False)
+        preparation = prepared_as(self, [(network.path, network.info) for network in networks], progress.say)
+        data = self.load(progress, want_train=False, preparation=preparation)
         for network in networks:
             check_fits(network.path, network.config, network.info, data)
             network.model.to(best_device())

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from shconv.commands.config_file import plain
 from shconv.commands.options import TableOptions
 from shconv.commands.parser import POSITIONAL
+from shconv.commands.prepared import prepared_as
 from shconv.commands.running import TABLES, conclude, describe, load, run_experiments
 from shconv.data import ImageData
 from shconv.errors import InputError
@@ -51,7 +52,10 @@ class Evaluate(TableOptions):
         progress = ExperimentProgress(processes.is_first)
         paths = [path for path in (self.checkpoint, self.twin) if path is not None]
         checkpoints = [load_network(path) for path in paths]
-        data = load(self, processes, progress, want_train=False)
+        preparation = prepared_as(
+            self, [(path, info) for path, (_, _, info) in zip(paths, checkpoints, strict=True)], progress.say
+        )
+        data = load(self, processes, progress, want_train=False, preparation=preparation)
         for path, (_, config, info) in zip(paths, checkpoints, strict=True):
             check_fits(path, config, info, data)
         networks = [

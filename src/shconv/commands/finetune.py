@@ -144,7 +144,7 @@ class Finetune(DataOptions):
     def _facts(self, data: ImageData, correct: dict[str, int], difference: float) -> dict[str, Any]:
         n = len(data.test)
         counts = {"train_images": len(data.train or ()), "test_images": n}
-        about = {"name": data.name, "classes": data.classes, "image_size": data.image_size, **counts}
+        about = {"name": data.name, "classes": data.classes, **data.preparation.stored(), **counts}
         rates = {"hyper_learning_rate": self.hyper_learning_rate, "optimizer": self.optimizer}
         tuned = {**asdict(self._recipe()), **rates, "freeze_batch_norm": self.freeze_batch_norm}
         return {

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from shconv.data import ImageData, load_data
+from shconv.data import ImageData, Preparation, load_data
 from shconv.data.parquet import MEMORY
 from shconv.data.splits import FileSplit
 from shconv.data.workers import automatic_workers
@@ -24,12 +24,15 @@ class DataOptions:
     """demo, cifar10, cifar10:PATH, folder:PATH (train/ and test/ or val/, a folder for each class) or imagenet:PATH
     (class folders, Parquet files or WebDataset tars)."""
     image_size: int | None = None
-    """Side of the images as tested; by default that of small square images, else the paper's 256."""
+    """Side of the images; by default what a checkpoint was trained for, else that of small square images, else the test
+    preset's."""
     on_corrupt: Literal["error", "skip"] = "error"
     """What to do about a file that is no image: stop and name it, or leave it out and count it; that reads all files
     at the start."""
-    test_preset: Literal["paper", "imagenet"] = "paper"
-    """Test preprocessing: the paper's distorting 299 -> 256, or the usual 256 -> 224; scaled to other sizes."""
+    test_preset: Literal["auto", "paper", "imagenet"] = "auto"
+    """How images of another size are prepared. paper: all sides to 299, which distorts, and the middle 256. imagenet,
+    as is usual: the shorter side to 256, and the middle 224. Scaled to other sizes. auto: what a checkpoint was
+    trained for, else imagenet for folder:PATH and paper for the others."""
     workers: int | None = None
     """Processes that read images, for each one that computes. By default one less than the cores it has, 1 to 8; none
     for images in memory or fewer than 2,000."""
@@ -52,14 +55,18 @@ class DataOptions:
         splits = (data.train, data.test)
         return automatic_workers(max((len(split) for split in splits if isinstance(split, FileSplit)), default=0))
 
-    def load(self, progress: ExperimentProgress, want_train: bool) -> ImageData:
-        """Read the images; says how many files were left out. Raises InputError where they cannot be used."""
+    def load(self, progress: ExperimentProgress, want_train: bool, preparation: Preparation | None = None) -> ImageData:
+        """Read the images; says how many files were left out. Raises InputError where they cannot be used.
+
+        preparation: what is known of it beside these options, which win.
+        """
         with progress.count(f"reading {self.data}") as count:
             data = load_data(
                 self.data,
                 image_size=self.image_size,
                 on_corrupt=self.on_corrupt,
                 test_preset=self.test_preset,
+                preparation=preparation,
                 download=self.download,
                 want_train=want_train,
                 parquet_memory=self.parquet_memory or MEMORY,
@@ -121,8 +128,8 @@ class TableOptions(DataOptions):
         if self.attack_seed < 0:
             raise InputError(f"attack_seed must be at least 0, got {self.attack_seed}")
 
-    def load(self, progress: ExperimentProgress, want_train: bool) -> ImageData:
-        data = super().load(progress, want_train)
+    def load(self, progress: ExperimentProgress, want_train: bool, preparation: Preparation | None = None) -> ImageData:
+        data = super().load(progress, want_train, preparation)
         if len(data.classes) < 3:
             raise InputError(f"{data.name} has {len(data.classes)} classes; relative confidence needs at least 3")
         return data

@@ -7,7 +7,8 @@ import torch
 
 from shconv.commands.options import best_device
 from shconv.commands.reproduce import Reproduce, recipe_for
-from shconv.data.files import SMALL_SIDE, TEST_SIZE, TRAIN_SIZE
+from shconv.data.files import SMALL_SIDE
+from shconv.data.preparation import TEST_SIZE, TRAIN_SIZE
 from shconv.data.workers import automatic_workers
 from shconv.errors import InputError
 from shconv.experiments.probe import NetworkCost, Probe
@@ -72,11 +73,12 @@ class Plan(Reproduce):
         kind = self.data.partition(":")[0]
         if kind in KNOWN:
             train, test, classes, side = KNOWN[kind]
-            sizes = (side or TRAIN_SIZE, side or TEST_SIZE)
+            tested = TRAIN_SIZE if self.test_preset == "imagenet" else TEST_SIZE
+            sizes = (side or TRAIN_SIZE, side or tested)
         else:
             data = self.load(ExperimentProgress(), want_train=True)
             train, test, classes = len(data.train or ()), len(data.test), len(data.classes)
-            sizes = (getattr(data.train, "train_size", data.image_size), data.image_size)
+            sizes = (data.train_size, data.image_size)
         if self.image_size is not None:
             sizes = self.image_size, self.image_size
         return Facts(train, test, classes, *sizes)

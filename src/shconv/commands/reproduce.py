@@ -8,6 +8,7 @@ import torch
 
 from shconv.commands.config_file import plain
 from shconv.commands.options import EngineOptions, TableOptions
+from shconv.commands.prepared import prepared_in
 from shconv.commands.running import conclude, describe, load, run_experiments
 from shconv.data import ImageData
 from shconv.errors import InputError
@@ -63,7 +64,7 @@ class Reproduce(TableOptions, EngineOptions):
         self.check()
         processes = Processes.found(patient=True)
         progress = ExperimentProgress(processes.is_first)
-        data = load(self, processes, progress, want_train=True)
+        data = load(self, processes, progress, want_train=True, preparation=prepared_in(self.folder))
         with RunFolder.opened(self.folder, processes) as folder:
             describe(folder, {"command": "reproduce", **plain(self)}, data, processes)
             pairs = list(self._trained_pairs(folder, data, processes.device))
@@ -104,6 +105,7 @@ PRESETS: dict[str, Reproduce] = {
     "paper": replace(
         _DEMO,
         data="imagenet:data/imagenet",
+        test_preset="paper",
         models=VANILLA,
         width=64,
         recipe="paper",

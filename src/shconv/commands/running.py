@@ -14,7 +14,7 @@ from rich.console import Console
 
 from shconv import report
 from shconv.commands.options import DataOptions, TableOptions
-from shconv.data import ImageData
+from shconv.data import ImageData, Preparation
 from shconv.experiments import (
     figure2_noise,
     figure3_traces,
@@ -51,22 +51,29 @@ CARRIED_OUT = (
     "keep_every",
     "tensorboard",
 )
-FREE = (*ADDS, *CARRIED_OUT)
+PREPARED = ("image_size", "test_preset")  # data.json has what they came to
+FREE = (*ADDS, *CARRIED_OUT, *PREPARED)
 
 
-def load(options: DataOptions, processes: Processes, progress: ExperimentProgress, want_train: bool) -> ImageData:
+def load(
+    options: DataOptions,
+    processes: Processes,
+    progress: ExperimentProgress,
+    want_train: bool,
+    preparation: Preparation | None = None,
+) -> ImageData:
     """The images. With --download the processes take turns: the first of them, or of a node, finds none and fetches."""
     with processes.in_turn() if options.download else nullcontext():
-        return options.load(progress, want_train)
+        return options.load(progress, want_train, preparation)
 
 
 def describe(folder: RunFolder, options: dict[str, object], data: ImageData, processes: Processes) -> None:
     """Store what was asked for, on what data, with which versions and machine."""
     folder.settle(options, FREE)
     train_images = 0 if data.train is None else len(data.train)
-    about = {"name": data.name, "classes": data.classes, "image_size": data.image_size, "note": data.note}
+    about = {"name": data.name, "classes": data.classes, "note": data.note, **data.preparation.stored()}
     counts = {"train_images": train_images, "test_images": len(data.test), "skipped": data.skipped}
-    folder.settle_json("data.json", {**about, **counts})
+    folder.settle_json("data.json", {**about, **counts}, grows=True)  # by what earlier versions did not store
     names = ("shconv", "torch", "torchvision", "numpy", "accelerate", "safetensors", "scikit-image")
     folder.save_json(
         "environment.json",

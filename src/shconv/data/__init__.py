@@ -2,6 +2,7 @@
 
 from shconv.data.datasets import load_data
 from shconv.data.loading import evaluation_batches, training_batches
+from shconv.data.preparation import Preparation
 from shconv.data.splits import Batch, ImageData, ImageSplit
 
-__all__ = ["Batch", "ImageData", "ImageSplit", "evaluation_batches", "load_data", "training_batches"]
+__all__ = ["Batch", "ImageData", "ImageSplit", "Preparation", "evaluation_batches", "load_data", "training_batches"]

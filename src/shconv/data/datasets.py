@@ -3,15 +3,17 @@
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 
 from shconv.data import demo
 from shconv.data.cifar10 import CLASSES, load_cifar10
-from shconv.data.files import OnCorrupt, Preset, Progress, load_folder
+from shconv.data.files import OnCorrupt, Progress, load_folder
 from shconv.data.parquet import MEMORY
+from shconv.data.preparation import Preparation, Preset
 from shconv.data.splits import ImageData, ImageSplit, MemorySplit
-from shconv.data.transforms import TEST_PRESETS, evaluation_image, to_image, to_tensor
+from shconv.data.transforms import evaluation_image, to_image, to_tensor
 from shconv.errors import InputError
 
 FORMS = {"demo": "demo", "cifar10": "cifar10[:PATH]", "folder": "folder:PATH", "imagenet": "imagenet:PATH"}
@@ -22,7 +24,8 @@ def load_data(
     *,
     image_size: int | None = None,
     on_corrupt: OnCorrupt = "error",
-    test_preset: Preset = "paper",
+    test_preset: Preset | Literal["auto"] = "auto",
+    preparation: Preparation | None = None,
     download: bool = False,
     want_train: bool = True,
     parquet_memory: float = MEMORY,
@@ -33,9 +36,11 @@ def load_data(
     spec: "demo" (patches of scikit-image's photographs), "cifar10" (a copy in ./data) or "cifar10:PATH",
     "folder:PATH" (train/ and test/ or val/, one folder a class), "imagenet:PATH" (class folders, Parquet or tar files).
     image_size: side of the images in training and test. Default: the images' own where all are equally large squares of
-    at most 64 pixels, else 224 in training and 256 in test (section 3.2).
-    test_preset: for images of another size "paper" resizes to round(1.168 s) square and crops the centre s;
-    "imagenet" resizes the shorter side to round(s 256 / 224) instead, with s = 224 by default.
+    at most 64 pixels, else 224 in training and 256 (paper) or 224 (imagenet) in test.
+    test_preset: for images of another size "paper" resizes to round(1.168 s) square, which distorts them, and crops the
+    centre s (section 3.2); "imagenet" resizes the shorter side to round(s 256 / 224) instead, as is usual. "auto":
+    imagenet for folder:PATH, else paper.
+    preparation: that of a network, as its checkpoint has it, for what the two leave open.
     on_corrupt: "error" raises InputError naming a file that cannot be decoded, "skip" leaves it out and counts it.
     download: lets cifar10 be downloaded where it is missing; nothing else ever is.
     want_train: False leaves the training images alone, which need not be there then.
@@ -52,17 +57,22 @@ def load_data(
         raise InputError(f"on_corrupt={on_corrupt!r}; wanted 'error' or 'skip'")
     if not 0 < parquet_memory < float("inf"):
         raise InputError(f"parquet_memory={parquet_memory}; wanted GB, above 0")
-    if test_preset not in TEST_PRESETS:
-        raise InputError(f"test_preset={test_preset!r}; wanted one of {', '.join(TEST_PRESETS)}")
+    if test_preset not in ("auto", *get_args(Preset)):
+        raise InputError(f"test_preset={test_preset!r}; wanted one of auto, {', '.join(get_args(Preset))}")
+    known = preparation or Preparation()
+    preset = (
+        known.test_preset or ("imagenet" if kind == "folder" else "paper") if test_preset == "auto" else test_preset
+    )
 
     if kind in ("folder", "imagenet"):
         return load_folder(
             spec,
             path,
             imagenet=kind == "imagenet",
-            image_size=image_size,
+            image_size=image_size or known.image_size,
+            train_size=image_size or known.train_size,
             on_corrupt=on_corrupt,
-            test_preset=test_preset,
+            test_preset=preset,
             want_train=want_train,
             parquet_memory=parquet_memory,
             progress=progress,
@@ -74,15 +84,16 @@ def load_data(
     else:
         train, test = load_cifar10(path, download=download, want_train=want_train)
         classes, note = CLASSES, ""
-    size = image_size or test.images.shape[-1]
+    size = image_size or known.image_size or test.images.shape[-1]
     return ImageData(
         name=spec,
         classes=classes,
-        train=_resized(train, size, test_preset) if train is not None and want_train else None,
-        test=_resized(test, size, test_preset),
+        train=_resized(train, size, preset) if train is not None and want_train else None,
+        test=_resized(test, size, preset),
         image_size=size,
         note=note,
         skipped=0,
+        test_preset=preset,
     )
 
 

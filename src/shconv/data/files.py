@@ -15,12 +15,12 @@ from PIL import Image
 from shconv.data.decode import decode_error, dimensions, to_rgb
 from shconv.data.imagenet import list_imagenet
 from shconv.data.listing import Listing, check_same_classes, list_split
+from shconv.data.preparation import TEST_SIZE, TRAIN_SIZE, Preset
 from shconv.data.splits import FileSplit, ImageData, MemorySplit
 from shconv.data.transforms import evaluation_image
 from shconv.errors import InputError
 
 OnCorrupt = Literal["error", "skip"]
-Preset = Literal["paper", "imagenet"]
 Progress = Callable[[int, int], None]  # (files done, files in all)
 S = TypeVar("S")
 T = TypeVar("T")
@@ -30,7 +30,6 @@ MEMORY_LIMIT = 2 * 10**9  # bytes of decoded pixels
 SAMPLE = 50  # files of each split whose headers tell how large the images are
 VERIFY_LIMIT = 2000  # files that are read at access: so few are checked beforehand all the same, in some seconds
 BLOCK = 256  # files handed to the threads at a time, so that the first broken one ends the work
-TRAIN_SIZE, TEST_SIZE = 224, 256  # section 3.2
 
 
 def load_folder(
@@ -39,6 +38,7 @@ def load_folder(
     *,
     imagenet: bool,
     image_size: int | None,
+    train_size: int | None,
     on_corrupt: OnCorrupt,
     test_preset: Preset,
     want_train: bool,
@@ -58,7 +58,9 @@ def load_folder(
     listings = [test, train] if train is not None else [test]
 
     sides = _sample_sides(listings, on_corrupt)
-    test_size, train_size = _sizes(sides, image_size, test_preset)
+    own_size, own_train = _sizes(sides, test_preset)
+    test_size = image_size or own_size
+    train_side = train_size or image_size or own_train
     total = sum(len(listing) for listing in listings)
     small = max(sides, default=0) <= SMALL_SIDE and test_size <= SMALL_SIDE
     in_memory = small and total * 3 * test_size**2 <= MEMORY_LIMIT
@@ -71,7 +73,7 @@ def load_folder(
         else:
             verify = on_corrupt == "skip" or total <= VERIFY_LIMIT
             kept = _verified(listing, on_corrupt, count) if verify else listing
-            splits.append(FileSplit(kept.files, torch.from_numpy(kept.labels), test_size, train_size, test_preset))
+            splits.append(FileSplit(kept.files, torch.from_numpy(kept.labels), test_size, train_side, test_preset))
     return ImageData(
         name=name,
         classes=test.classes,
@@ -80,6 +82,7 @@ def load_folder(
         image_size=test_size,
         note=note,
         skipped=total - sum(len(split) for split in splits),
+        test_preset=test_preset,
     )
 
 
@@ -112,10 +115,8 @@ def _encoded(listing: Listing, i: int) -> tuple[bytes, Path]:
     return listing.files.read(i), listing.files.folder / listing.files.names[i]
 
 
-def _sizes(sides: list[int], image_size: int | None, preset: Preset) -> tuple[int, int]:
-    """Side of the images in (test, training)."""
-    if image_size is not None:
-        return image_size, image_size
+def _sizes(sides: list[int], preset: Preset) -> tuple[int, int]:
+    """Side of the images in (test, training) where nobody says it."""
     if len(set(sides)) == 1 and sides[0] <= SMALL_SIDE:
         return sides[0], sides[0]
     return TEST_SIZE if preset == "paper" else TRAIN_SIZE, TRAIN_SIZE

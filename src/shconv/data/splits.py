@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from shconv.data.decode import to_pixels, to_rgb
+from shconv.data.preparation import Preparation, Preset
 from shconv.data.sources import ImageFiles
 from shconv.data.transforms import evaluation_image, to_tensor
 
@@ -44,9 +45,20 @@ class ImageData:
     classes: tuple[str, ...]
     train: ImageSplit | None
     test: ImageSplit
-    image_size: int  # side of the test images; with the paper's defaults (256 in test) training is at 224
+    image_size: int  # side of the test images
     note: str  # one sentence to print wherever the data is named; may be empty
     skipped: int  # files left out by on_corrupt="skip"
+    test_preset: Preset = "paper"  # how images of another size are prepared
+
+    @property
+    def train_size(self) -> int:
+        """Side of the training images: with the paper's preset 224, where tests are at 256."""
+        return self.train.train_size if isinstance(self.train, FileSplit) else self.image_size
+
+    @property
+    def preparation(self) -> Preparation:
+        """How the images are prepared, for whoever wants others prepared likewise."""
+        return Preparation(self.image_size, self.train_size, self.test_preset)
 
     @property
     def open_groups(self) -> int | None:

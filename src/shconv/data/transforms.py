@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 AUGMENTATIONS = ("none", "crop_flip", "resized_crop", "he2016")
-TEST_PRESETS = ("paper", "imagenet")
 
 PAD = 4
 # The principal components of ImageNet's RGB values in [0, 1] (Krizhevsky et al. 2012), one in each column.

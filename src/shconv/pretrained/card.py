@@ -73,8 +73,11 @@ def _data(info: Mapping[str, Any]) -> str:
     lines = ["## Training data and accuracy", ""]
     if data:
         counts = ", ".join(f"{data[key]:,} {key.replace('_', ' ')}" for key in _counted(data))
-        lines.append(f"- Data: {_plain(data.get('name'))}, {len(data.get('classes') or ())} classes; {counts}")
-        lines.append(f"- Image size as tested: {_plain(data.get('image_size'))}")
+        lines.append(
+            f"- Data: {_plain(data.get('name', 'not said'))}, {len(data.get('classes') or ())} classes; {counts}"
+        )
+        preset = f", test preset {_plain(data['test_preset'])}" if data.get("test_preset") else ""
+        lines.append(f"- Image size as tested: {_plain(data.get('image_size', 'not said'))}{preset}")
     else:
         lines.append("- Data: not said")
     if recipe:

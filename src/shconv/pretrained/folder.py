@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from shconv.data.preparation import Preparation
 from shconv.errors import InputError
 from shconv.files import replace_file
 from shconv.models import list_models
@@ -56,7 +57,7 @@ def save_pretrained(
     if _shapes(config.build()) != _shapes(model):
         raise InputError(f"this {type(model).__name__} is not the network that its configuration builds: {config}")
     key = CONVERTED if isinstance(config, ConvertedConfig) else "model"
-    info = json.loads(json.dumps({"library_name": "shconv", key: asdict(config), **(facts or {})}))
+    info = json.loads(json.dumps({"library_name": "shconv", key: asdict(config), **_with_preparation(facts, model)}))
     text = model_card(config.name, model, info, rows) if card is None else card
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / CARD, text.encode())
@@ -66,6 +67,8 @@ def save_pretrained(
 
 def from_pretrained(folder_or_repo_id: str | Path, *, revision: str | None = None) -> nn.Module:
     """The network of a folder, or of a Hugging Face repository, in eval mode on the CPU.
+
+    Its attribute `preparation` says how images were prepared for it: load_data(..., preparation=model.preparation).
 
     Args:
         folder_or_repo_id: a folder that save_pretrained or shconv train wrote; else "owner/name", which needs the
@@ -80,10 +83,11 @@ def from_pretrained(folder_or_repo_id: str | Path, *, revision: str | None = Non
         folder = _from_hub(str(folder_or_repo_id), revision)
     try:
         model, config = _loaded(folder)
+        preparation = Preparation.of(load_info(folder) or {}, folder / CONFIG)
     except (RuntimeError, RecursionError, OverflowError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise InputError(f"{folder} holds no network that can be built ({reason})") from error
-    vars(model)["pretrained_config"] = config  # so that save_pretrained need not be told
+    vars(model).update(pretrained_config=config, preparation=preparation)  # so that save_pretrained need not be told
     return model
 
 
@@ -119,6 +123,13 @@ def config_of(model: nn.Module) -> Config:
                     if _shapes(config.build()) == shapes:
                         return config
     raise InputError(f"how this {type(model).__name__} was built is not known; give config=")
+
+
+def _with_preparation(facts: Mapping[str, Any] | None, model: nn.Module) -> dict[str, Any]:
+    """The facts, with what the network knows of its images where they are silent on it."""
+    known, told = getattr(model, "preparation", None), dict(facts or {})
+    data = known.stored() if isinstance(known, Preparation) else {}
+    return {**told, "data": {**data, **(told.get("data") or {})}} if data else told
 
 
 def _loaded(folder: Path) -> tuple[nn.Module, Config]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shconv.data import ImageData
 
 MODEL, CONFIG = "model.safetensors", "config.json"
+LATER = ("train_size", "test_preset")  # fields of the data that earlier versions did not store
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def run_record(
 ) -> dict[str, Any]:
     """All that decides the outcome of a training, as plain JSON values: what two runs that share a folder agree in."""
     images = {"train_images": len(data.train) if data.train is not None else 0, "test_images": len(data.test)}
-    about = {"name": data.name, "classes": data.classes, "image_size": data.image_size, **images}
+    about = {"name": data.name, "classes": data.classes, **data.preparation.stored(), **images}
     about["open_groups"] = data.open_groups  # decides the order of images from Parquet
     record = {"model": asdict(config), "data": about, "recipe": asdict(recipe), "seed": seed, "defence": defence}
     plain: dict[str, Any] = json.loads(json.dumps(record))
@@ -57,13 +58,20 @@ def run_record(
 
 def check_same_run(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises InputError naming the first field in which the stored training differs from the wanted one."""
-    difference = first_difference({key: stored.get(key) for key in wanted}, wanted)
+    difference = first_difference({key: stored.get(key) for key in wanted}, _comparable(wanted, stored))
     if difference is not None:
         field, there, here = difference
         raise InputError(
             f"{folder} holds a training with {field} = {_short(there)}, asked for is {_short(here)}; "
             "take another folder, or the same setting"
         )
+
+
+def _comparable(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what earlier versions did not store."""
+    held = stored.get("data") or {}
+    data = {name: value for name, value in wanted["data"].items() if name not in LATER or name in held}
+    return {**wanted, "data": data}
 
 
 def first_difference(there: Any, here: Any, field: str = "") -> tuple[str, Any, Any] | None:
