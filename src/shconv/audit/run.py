@@ -138,7 +138,9 @@ def _say_preparations(
     networks: Mapping[str, tuple[str, int, nn.Module]], data: Images, progress: ExperimentProgress
 ) -> None:
     """A line for each network of from_pretrained that was trained for images prepared in another way."""
-    for name, _, network in networks.values() if isinstance(data, ImageData) else ():
+    if not isinstance(data, ImageData):
+        return
+    for name, _, network in networks.values():
         known = getattr(network, "preparation", None)
         if isinstance(known, Preparation) and (warning := known.unlike(data.preparation, name)):
             progress.say(warning)
