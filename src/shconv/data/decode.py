@@ -1,30 +1,43 @@
 """Any encoded image to 8-bit RGB, upright. What is broken or no image is an InputError that names it.
 Pillow decodes; plain JPEGs can go through torchvision's libjpeg, which gives the same pixels without a detour."""
 
+from collections.abc import Callable
 from io import BytesIO
+from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+from shconv.data.metadata import stored_orientation, without_metadata
 from shconv.errors import InputError
+
+T = TypeVar("T")
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+INTEGERS = ("PNG", "PPM", "TIFF", "JPEG2000")  # formats whose 16-bit pixels go from 0 to the brightest
+BITS, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 262, 274, 339  # tags of TIFF files
+WHITE_IS_ZERO, SIGNED = 0, 2  # their values
+REFUSED = {"F": "floating-point pixels; wanted 8 or 16 bits", "LAB": "LAB colours; wanted grey, RGB or CMYK"}
 
 
 def to_rgb(data: bytes, name: object) -> Image.Image:
     """Decode to 8-bit RGB.
 
-    The EXIF orientation is applied; grey, palette and CMYK are converted; 16-bit grey v becomes round(v / 257);
-    alpha is dropped (what lies under transparent pixels shows, as in torchvision's ImageFolder); of several frames
-    the first is taken. Raises InputError with `name` if it cannot be decoded whole.
+    The EXIF orientation is applied, all other metadata ignored; grey, palette and CMYK are converted; 16-bit grey v
+    becomes round(v / 257); alpha is dropped (what lies under transparent pixels shows, as in torchvision's
+    ImageFolder); of several frames the first is taken. Raises InputError with `name` if it cannot be decoded whole.
     """
-    try:
-        with Image.open(BytesIO(data)) as image:
-            return _converted(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's readers raise nearly any exception on a broken file
-        raise _unreadable(name, error) from error
+    return _read(data, name, _converted)
 
 
 def to_pixels(data: bytes, name: object) -> Tensor:
@@ -35,7 +48,7 @@ def to_pixels(data: bytes, name: object) -> Tensor:
     """
     try:
         with Image.open(BytesIO(data)) as image:  # reads the header
-            if image.format == "JPEG" and image.mode in ("L", "RGB") and _is_upright(image):
+            if image.format == "JPEG" and image.mode in ("L", "RGB") and _orientation(image, data) == 1:
                 return _jpeg(data)
     except Exception:
         pass  # Pillow decides below whether it can be read, and says why not
@@ -45,41 +58,87 @@ def to_pixels(data: bytes, name: object) -> Tensor:
 
 def dimensions(data: bytes, name: object) -> tuple[int, int]:
     """(width, height) from the header alone. Raises InputError if it is not an image's."""
-    try:
-        with Image.open(BytesIO(data)) as image:
-            return image.size
-    except Exception as error:
-        raise _unreadable(name, error) from error
+    return _read(data, name, lambda image, data: image.size)
 
 
 def decode_error(data: bytes, name: object) -> InputError | None:
     """The error `to_rgb` would raise, or None. A JPEG is decoded at 1/8 of its size, which still reads all of it."""
     try:
-        with Image.open(BytesIO(data)) as image:
-            if image.format == "JPEG":
-                image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
-            _converted(image)
-    except MemoryError:
-        raise
-    except Exception as error:
-        return _unreadable(name, error)
+        _read(data, name, _converted_small)
+    except InputError as error:
+        return error
     return None
 
 
-def _converted(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit grey is "I;16..." or, from some readers, "I"
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; wanted 8 or 16 bits")
+def _read(data: bytes, name: object, read: Callable[[Image.Image, bytes], T]) -> T:
+    """read(image, data) of the file; where that fails, of the file without its metadata."""
+    try:
+        try:
+            with Image.open(BytesIO(data)) as image:
+                return read(image, data)
+        except (Image.DecompressionBombError, MemoryError):
+            raise
+        except Exception:  # Pillow's readers raise nearly any exception on a broken file
+            plain = without_metadata(data)
+            if plain is None:
+                raise
+            with Image.open(BytesIO(plain)) as image:
+                return read(image, data)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _unreadable(name, error) from error
+
+
+def _converted(image: Image.Image, data: bytes) -> Image.Image:
+    turn = TURNS.get(_orientation(image, data))
+    image.load()
+    if image.mode.startswith("I"):
+        image = _from_integers(image)
+    if image.mode in REFUSED:
+        raise ValueError(REFUSED[image.mode])
+    if SIGNED in _tag(image, SAMPLE_FORMAT):
+        raise ValueError("signed pixels; wanted unsigned ones")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    return image if turn is None else image.transpose(turn)
 
 
-def _is_upright(image: Image.Image) -> bool:
-    return image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)
+def _converted_small(image: Image.Image, data: bytes) -> Image.Image:
+    if image.format == "JPEG":
+        image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
+    return _converted(image, data)
+
+
+def _from_integers(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits, "I;16..." or, from some readers, "I"."""
+    bits = _tag(image, BITS) or (16,)
+    if image.format not in INTEGERS or max(bits) > 16 or SIGNED in _tag(image, SAMPLE_FORMAT):
+        raise ValueError("integer pixels of which nothing says how bright they are; wanted 8 or 16 bits, unsigned")
+    top = 2 ** bits[0] - 1
+    grey = np.asarray(image).astype(np.int64)
+    if WHITE_IS_ZERO in _tag(image, PHOTOMETRIC):
+        grey = top - grey
+    return Image.fromarray(((2 * 255 * grey + top) // (2 * top)).astype(np.uint8))
+
+
+def _orientation(image: Image.Image, data: bytes) -> int:
+    if image.format == "TIFF" and _tag(image, ORIENTATION):
+        return 1  # Pillow turns it when it loads it
+    stored = stored_orientation(data)
+    if stored is None:  # there may be some in XMP or in a text chunk
+        try:
+            stored = image.getexif().get(ExifTags.Base.Orientation)
+        except Exception:  # metadata that cannot be read is none
+            stored = None
+    return 1 if stored is None else stored
+
+
+def _tag(image: Image.Image, tag: int) -> tuple[int, ...]:
+    """The values of a TIFF file's tag; () where there is none, and for other formats."""
+    value = getattr(image, "tag_v2", {}).get(tag, ())
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _jpeg(data: bytes) -> Tensor:

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from shconv.data.hidden import is_hidden
 from shconv.data.sources import FolderFiles, ImageFiles, Names
 from shconv.errors import InputError
-
-SYSTEM_FILES = {"Thumbs.db", "desktop.ini"}  # hidden where they come from, though no dot says so
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +40,8 @@ class Listing:
 def list_split(root: Path, choices: tuple[str, ...]) -> Listing:
     """The files of the first of `choices` that is a folder below root: one folder a class, files at any depth in it.
 
-    Hidden files and folders are passed over. Raises InputError if there is no such folder, no class or an empty one.
+    Hidden files and folders, and those that systems leave behind, are passed over.
+    Raises InputError if there is no such folder, no class or an empty one.
     """
     folder = next((root / choice for choice in choices if (root / choice).is_dir()), None)
     if folder is None:
@@ -76,12 +76,12 @@ def check_same_classes(train: Listing, test: Listing) -> None:
 
 def visible_folders(folder: Path) -> list[str]:
     """The names of the folders in it, sorted."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
 
 
 def visible_files(folder: Path) -> list[str]:
     """The names of the files in it, sorted."""
-    return sorted(entry.name for entry in os.scandir(folder) if _is_visible(entry) and entry.is_file())
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and not is_hidden(entry.name))
 
 
 def some(names: Collection[object]) -> str:
@@ -98,16 +98,12 @@ def _files_below(folder: Path, name: str, above: Sequence[str] = ()) -> Iterator
         raise InputError(f"{folder / name}: this link leads back to a folder that it is in")
     for entry in os.scandir(folder / name):
         below = f"{name}/{entry.name}"
-        if not _is_visible(entry):
+        if is_hidden(entry.name):
             continue
         if entry.is_dir():
             yield from _files_below(folder, below, (*above, here))
         else:
             yield below, entry.stat().st_size if entry.is_file() else 0
-
-
-def _is_visible(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(".") and entry.name not in SYSTEM_FILES
 
 
 def _known_suffix(name: str) -> bool:

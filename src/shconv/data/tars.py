@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shconv.data.hidden import any_hidden
 from shconv.data.sources import Names, SingleFiles, cannot_read, read_part
 from shconv.data.tar_index import TarIndex, indexed
 from shconv.errors import InputError
@@ -72,7 +73,7 @@ def _samples(path: Path) -> list[tuple[str, str, tarfile.TarInfo]]:
             for member in tar:
                 folder, _, name = member.name.rpartition("/")
                 stem, _, kind = name.partition(".")
-                if member.isreg() and stem:  # no folders, no hidden files
+                if member.isreg() and not any_hidden(part for part in member.name.split("/") if part.strip(".")):
                     samples.append((f"{folder}/{stem}", kind.lower(), member))
                 end = member.offset_data + member.size
         whole = -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE + tarfile.BLOCKSIZE  # an empty block ends a tar

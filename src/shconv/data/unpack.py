@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from shconv.data.hidden import any_hidden
 from shconv.data.parquet import index_parquet
 from shconv.errors import InputError
 
@@ -17,7 +18,8 @@ USAGE = "usage: python -m shconv.data.unpack SOURCE TARGET, the folder of the Pa
 def unpack(source: Path, target: Path) -> Iterator[Path]:
     """Writes a tar for each Parquet file below source, with the images byte for byte and their labels; gives the tar's
     path when it is whole. Raises InputError where a file is no Parquet file of images, or there is none."""
-    shards = sorted(path.relative_to(source).as_posix() for path in source.rglob("*.parquet"))
+    found = [path.relative_to(source) for path in source.rglob("*.parquet")]
+    shards = sorted(path.as_posix() for path in found if not any_hidden(path.parts))
     if not shards:
         raise InputError(f"{source} holds no Parquet files; wanted some such as train-00000-of-00294.parquet")
     target.mkdir(parents=True, exist_ok=True)
