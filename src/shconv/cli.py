@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _run(options: Any) -> None:
-    from shconv.data.loading import naming_dead_workers
+    from shconv.data.batches import naming_dead_workers
     from shconv.training.signals import ended_by_sigterm
 
     with ended_by_sigterm(), naming_dead_workers():

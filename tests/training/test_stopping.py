@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from shconv.data import Batch, ImageData
-from shconv.data.loading import Batches
+from shconv.data import Batch, ImageData, loading
+from shconv.data.batches import Batches
 from shconv.errors import InputError
 from shconv.files import locked
 from shconv.training import Engine, ModelConfig, Preempted, Recipe, TrainingResult, job, load_checkpoint, train
@@ -88,6 +88,39 @@ def test_a_signal_lets_the_step_end_and_the_same_command_goes_on_after_it(
         continued = train(config, data, recipe, tmp_path / "stopped", progress=False)
     assert taken == list(range(at + 1, 3 * STEPS))
     assert outcome(continued) == outcome(whole)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(("reader", "wanted"), [("_TrainingImages", range(3)), ("_TestedImages", (STEPS,))])
+def test_a_signal_ends_the_wait_for_a_worker_that_hangs(
+    tmp_path: Path,
+    data: ImageData,
+    config: ModelConfig,
+    recipe: Recipe,
+    whole: TrainingResult,
+    number: signal.Signals,
+    reader: str,
+    wanted: Sequence[int],
+) -> None:
+    kind = getattr(loading, reader)
+    original = kind.__call__
+    read: list[int] = []  # of the worker
+
+    def hanging(self: Any, index: list[int]) -> Tensor:
+        if len(read) == 2:
+            os.kill(os.getppid(), number)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        read.append(len(index))
+        return original(self, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "__call__", hanging)
+        with pytest.raises(SIGNALS[number]):
+            train(config, data, recipe, tmp_path / "stopped", workers=1, progress=False)
+    epoch, steps = position(tmp_path / "stopped")
+    assert epoch == 0
+    assert steps in wanted
+    assert outcome(train(config, data, recipe, tmp_path / "stopped", progress=False)) == outcome(whole)
 
 
 def test_a_signal_while_the_test_images_are_counted_repeats_the_counting_alone(

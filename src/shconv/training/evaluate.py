@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from shconv.data import ImageSplit, evaluation_batches
+from shconv.data.batches import never
 
 
 def correct_in(
@@ -16,7 +17,8 @@ def correct_in(
     *,
     workers: int = 0,
     share: tuple[int, int] = (0, 1),
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
+    stop_waiting: Callable[[], bool] = never,
 ) -> int | None:
     """How many images of `split` the network gets right, in its own precision. Leaves it in eval mode.
 
@@ -30,7 +32,7 @@ def correct_in(
     starts = range(rank * batch_size, len(split), count * batch_size)
     own = [i for start in starts for i in range(start, min(start + batch_size, len(split)))]
     pinned = torch.device(device).type == "cuda"
-    batches = evaluation_batches(split, own, batch_size, workers=workers, pinned=pinned)
+    batches = evaluation_batches(split, own, batch_size, workers=workers, pinned=pinned, stop=stop_waiting)
     correct = 0
     with torch.no_grad():
         for _ in range(rounds):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shconv.data import ImageData, ImageSplit, training_batches
+from shconv.data.batches import StoppedWaiting
 from shconv.files import replace_file
 from shconv.processes import Processes
 from shconv.training.board import EVERY, Board, NoBoard, add_row
@@ -28,6 +29,8 @@ from shconv.training.state import save_state
 from shconv.training.synchronized import share_buffers
 
 LOG, BEST = "log.jsonl", "best"
+GRACE = 5.0  # seconds to wait on for a batch when asked to stop, as the others, asked at once, come to the next look
+STOPPED = "stopped, the state is stored: the same command goes on from here"
 LOOK_EVERY = 20  # steps between two looks at the losses where the device computes on its own: each look waits for it
 
 Row = dict[str, Any]  # one epoch, one line of log.jsonl
@@ -90,6 +93,7 @@ class Job:
             skip=sums.steps,
             share=(processes.rank, processes.count),
             pinned=learner.device.type == "cuda",
+            stop=self._waited_enough,
         )
         epoch = Epoch(
             number,
@@ -110,10 +114,10 @@ class Job:
             while sums.steps < epoch.steps:
                 try:
                     batch = next(stream)
-                except Exception:
+                except Exception as error:
                     if processes.count == 1:
                         epoch.read(unread, sums, [], self.folder)
-                    self._store_alone(number, sums)
+                    self._store_alone(number, sums, error)
                     raise
                 unread.append(epoch.step(batch, sums))
                 if self._is_look(sums.steps, epoch.steps):
@@ -158,19 +162,20 @@ class Job:
                 workers=self.workers,
                 share=(processes.rank, processes.count),
                 stop=stop,
+                stop_waiting=self._waited_enough,
             )
-        except Exception:
-            self._store_alone(number, sums)
+        except Exception as error:
+            self._store_alone(number, sums, error)
             raise
         if correct is None:
             self._store(number, sums)
             self._stop_if_asked(told)
         return int(processes.sum([correct or 0])[0])
 
-    def _stop_if_asked(self, told: Sequence[float]) -> None:
+    def _stop_if_asked(self, told: Sequence[float], said: str = STOPPED) -> None:
         stopped = stopped_by(told)
         if stopped is not None:
-            self.shown.say("stopped, the state is stored: the same command goes on from here")
+            self.shown.say(said)
             raise stopped
 
     def _due_by_time(self) -> bool:
@@ -193,11 +198,19 @@ class Job:
         self.processes.on_first(store)
         self.stored_at = time.perf_counter()
 
-    def _store_alone(self, epoch: int, sums: Sums) -> None:
-        """Where an image could not be read or a worker died: between two steps, so everything is whole. Among several
-        processes the others know nothing of it; they go back to the last state."""
+    def _store_alone(self, epoch: int, sums: Sums, error: Exception) -> None:
+        """Where an image could not be read, a worker died, or a batch did not come before a stop: between two steps, so
+        everything is whole. Among several processes the others know nothing of it; they go back to the last state."""
         if self.processes.count == 1:
             self._store(epoch, sums)
+        if isinstance(error, StoppedWaiting):
+            where = "here" if self.processes.count == 1 else "the last stored state"
+            said = f"stopped while waiting for images: the same command goes on from {where}"
+            self._stop_if_asked(self.request.flags(), said)
+
+    def _waited_enough(self) -> bool:
+        """Whether to stop rather than wait on for a batch."""
+        return self.request.waited(GRACE if self.processes.count > 1 else 0)
 
     def _keep(self, row: Row) -> None:
         """Checkpoints that stay: the best so far, and one in so many epochs; before the state that says so."""

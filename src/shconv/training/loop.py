@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from shconv.data import ImageData, ImageSplit
-from shconv.data.loading import naming_dead_workers
+from shconv.data.batches import naming_dead_workers
 from shconv.errors import InputError
 from shconv.processes import Processes
 from shconv.training.board import check_tensorboard, open_board

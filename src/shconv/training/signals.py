@@ -3,6 +3,7 @@ both, finishes its step, stores its state and ends; a second SIGINT ends it at o
 
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -23,13 +24,20 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.since = 0.0
 
     def flags(self) -> list[float]:
         """(SIGTERM came, SIGINT came), to be summed over processes."""
         return [float(self.signal == signal.SIGTERM), float(self.signal == signal.SIGINT)]
 
+    def waited(self, seconds: float) -> bool:
+        """Whether one has come, so many seconds ago or more."""
+        return self.signal is not None and time.monotonic() - self.since >= seconds
+
     def note(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
+        if self.signal is None:
+            self.since = time.monotonic()
         self.signal = signal.Signals(number)
         # Not so for SIGTERM: a launcher may send it twice, and kills in the end what does not end by itself.
         if number == signal.SIGINT:

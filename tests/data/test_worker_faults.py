@@ -1,0 +1,167 @@
+"""Workers that die, hang or cannot hand over what they read: a line says so, nobody waits for ever, none is left."""
+
+import errno
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from shconv.data import evaluation_batches
+from shconv.data.batches import StoppedWaiting
+
+
+class Trouble:
+    """Reading image 5 in a worker meets it."""
+
+    labels = torch.arange(12)
+    names = tuple("abcdefghijkl")
+
+    def __init__(self, trouble: Callable[[], object]) -> None:
+        self.trouble = trouble
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 5 and get_worker_info() is not None:
+            self.trouble()
+        return torch.full((3, 9, 9), index, dtype=torch.uint8), index
+
+
+def hang() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def raiser(error: Exception) -> Callable[[], object]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+@pytest.fixture(autouse=True)
+def no_worker_is_left() -> Iterator[None]:
+    yield
+    assert multiprocessing.active_children() == []
+
+
+LACKS = {
+    "memory is too small": [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    ],
+    "shm .* is too small": [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)"),
+    ],
+    "ulimit -n": [OSError(errno.EMFILE, "Too many open files"), RuntimeError("received: Too many open files (24)")],
+}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("said", "error"), [(said, error) for said, errors in LACKS.items() for error in errors])
+def test_what_a_worker_lacks_is_one_line_with_the_remedy(said: str, error: Exception, workers: int) -> None:
+    with pytest.raises(ChildProcessError, match=rf"{said}.*--workers 0.*the same command goes on") as caught:
+        list(evaluation_batches(Trouble(raiser(error)), range(12), 3, workers=workers))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_error_of_a_worker_is_passed_on_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(evaluation_batches(Trouble(lambda: 1 // 0), range(12), 3, workers=2))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_batch_that_never_comes_is_waited_for_only_until_asked_to_stop(workers: int) -> None:
+    asked: list[float] = []
+
+    def stop() -> bool:
+        asked.append(time.monotonic())
+        return len(asked) == 2
+
+    with pytest.raises(StoppedWaiting):
+        list(evaluation_batches(Trouble(hang), range(12), 3, workers=workers, stop=stop))
+    assert len(asked) == 2
+
+
+def test_a_reason_to_stop_takes_nothing_from_one_whose_batches_come() -> None:
+    got = list(evaluation_batches(Trouble(int), range(12), 3, workers=1, stop=lambda: True))
+    assert torch.cat([batch.index for batch in got]).tolist() == list(range(12))
+
+
+def test_an_error_from_a_signal_ends_the_wait_for_a_worker_that_hangs() -> None:
+    def handler(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(75)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGUSR1))
+    try:
+        timer.start()
+        with pytest.raises(SystemExit):
+            list(evaluation_batches(Trouble(hang), range(12), 3, workers=2))
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+SMALL = """
+import sys, torch
+from shconv.data import evaluation_batches, training_batches
+from shconv.data.splits import MemorySplit
+split = MemorySplit(torch.zeros(64, 3, 64, 64, dtype=torch.uint8), torch.zeros(64).long(), ["0"] * 64)
+def said(batches):
+    try:
+        print(sum(1 for _ in batches))
+    except ChildProcessError as error:
+        print(error.strerror)
+for workers in (0, 1, 2):
+    said(evaluation_batches(split, range(64), 32, workers=workers))
+    for augmentation in ("crop_flip", "resized_crop"):
+        said(training_batches(split, augmentation, batch_size=32, seed=0, epoch=0, workers=workers))
+said(evaluation_batches(split, range(64), 1, workers=1))
+open("/dev/shm/full", "wb").write(bytes(int(sys.argv[1]) - 8192))
+try:
+    open("/dev/shm/fuller", "wb").write(bytes(8192))
+except OSError:
+    pass
+said(evaluation_batches(split, range(64), 32, workers=1))
+"""
+
+
+def may_mount() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    mount = ["unshare", "-m", "mount", "-t", "tmpfs", "-o", "size=64k", "none", "/dev/shm"]
+    return subprocess.run(mount, capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not may_mount(), reason="this user may mount no small /dev/shm")
+def test_a_shared_memory_that_is_too_small_is_said_with_its_size() -> None:
+    size = 2**18  # bytes; a batch of 32 takes 393,216
+    shell = f'mount -t tmpfs -o size={size} none /dev/shm && exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", shell, "sh", sys.executable, "-c", SMALL, str(size)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    lines = done.stdout.splitlines()
+    handed, started = (
+        "a worker that read images could not hand them over",
+        "workers to read images could not be started",
+    )
+    assert lines[:3] == ["2"] * 3, done.stderr
+    assert lines[9] == "64"  # small batches fit
+    for line, what in zip([*lines[3:9], lines[10]], [handed] * 6 + [started], strict=True):
+        assert line.startswith(f"{what}: /dev/shm (0.25 MB, ")
+        assert "--workers 0" in line
+    assert len(lines) == 11
+    assert done.stderr == ""
