@@ -2,6 +2,7 @@
 Ctrl-C (130), SIGTERM and the loss of another process (75) leave a run that the same command resumes."""
 
 import errno
+import io
 import os
 import sys
 from dataclasses import fields
@@ -28,6 +29,9 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Parse, run, and turn what goes wrong into a message; the exit code."""
     options = None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, and a terminal's alphabet small
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = _parse(arguments)
         _run(options)

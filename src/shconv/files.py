@@ -3,6 +3,7 @@ file that was there before."""
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,22 @@ def cache_folder() -> Path:
 
 def replace_json(path: Path, value: Any) -> None:
     """replace_file with `value` as JSON."""
-    replace_file(path, (json.dumps(value, indent=1) + "\n").encode())
+    replace_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """replace_file with text that may hold names which are not UTF-8: such a byte is written as \\udcNN."""
+    replace_file(path, escaped(text).encode())
+
+
+def escaped(text: str) -> str:
+    """Text that can be encoded: Python's stand-ins for bytes in names that are not UTF-8 as \\udcNN."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def unescaped(text: str) -> str:
+    """The inverse of `escaped`, for the bytes of names."""
+    return re.sub(r"\\(udc[89a-f][0-9a-f])", lambda found: chr(int(found[1][1:], 16)), text)
 
 
 @contextmanager

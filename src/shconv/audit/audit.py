@@ -160,7 +160,7 @@ class Audit:
 
     def generator(self, *words: object) -> np.random.Generator:
         """Random numbers that depend on the audit's seed and the words alone."""
-        entropy = [self.setting.seed, *(zlib.crc32(str(word).encode()) for word in words)]
+        entropy = [self.setting.seed, *(zlib.crc32(str(word).encode("utf-8", "backslashreplace")) for word in words)]
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
     def _chunk(

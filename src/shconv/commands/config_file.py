@@ -1,7 +1,6 @@
 """Options from a TOML file and back: what --config reads, what a run folder keeps."""
 
 import math
-import tomllib
 from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from shconv.errors import InputError
 from shconv.numbers import number
+from shconv.toml import read_toml
 
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text", Path: "a path"}
 
@@ -47,7 +47,7 @@ def plain(options: Any) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except OSError as error:
         raise InputError(f"--config {path} cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -104,6 +104,8 @@ class Finetune(DataOptions):
                 settings |= {"optimizer": self.optimizer, "workers": self.readers(data)}
                 settings["on_epoch"] = lambda epoch, loss: progress.say(f"epoch {epoch}: loss {loss:.4f}")
                 fine_tune(model, data.train, self._recipe(), self.hyper_learning_rate, device, **settings)
+                facts = self._facts(data, correct, difference)  # the weights first: the rest may fail
+                save_pretrained(model, self._out, config=config, facts=facts | {"test_accuracy": None})
                 correct["after the fine-tuning"] = self._correct(model, data, device)
         facts = self._facts(data, correct, difference)
         save_pretrained(model.cpu(), self._out, config=config, facts=facts)

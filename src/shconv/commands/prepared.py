@@ -2,7 +2,6 @@
 What is taken against a checkpoint's word is said, in a line each."""
 
 import json
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from shconv.commands.options import DataOptions
 from shconv.data import Preparation
+from shconv.toml import read_toml
 
 
 def prepared_as(
@@ -38,7 +38,7 @@ def prepared_in(folder: Path) -> Preparation:
     """As an earlier run in the folder had it: nothing known where there was none, or where its files are damaged."""
     try:
         about = json.loads((folder / "data.json").read_bytes())
-        options = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+        options = read_toml(folder / "config.toml")
         return Preparation.of({"data": {"test_preset": options.get("test_preset"), **about}}, folder)
     except (OSError, ValueError, TypeError):  # who opens the folder says what is wrong with it
         return Preparation()

@@ -4,7 +4,6 @@ One run at a time; what is there already is not computed again, so the same comm
 import io
 import json
 import os
-import tomllib
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 from numpy.typing import NDArray
 
 from shconv.errors import InputError
-from shconv.files import named, replace_file, replace_json
+from shconv.files import named, replace_file, replace_json, replace_text
 from shconv.processes import Processes
+from shconv.toml import read_toml, to_toml
 from shconv.training.checkpoint import first_difference
 
 Row = dict[str, Any]
@@ -51,12 +50,12 @@ class RunFolder:
         path = self.path / "config.toml"
         plain = _plain({key: value for key, value in options.items() if value is not None})
         try:
-            stored = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else plain
+            stored = read_toml(path) if path.exists() else plain
         except ValueError as error:
             raise InputError(f"{path} is damaged ({error}); take another --out") from error
         self._check_same(stored, plain, {*stored, *plain} - {*free})
         if self.writes:
-            replace_file(path, tomli_w.dumps(plain).encode())
+            replace_text(path, to_toml(plain))
 
     def settle_json(self, name: str, facts: Mapping[str, Any], *, grows: bool = False) -> None:
         """Store facts that the rows rest on; those of an earlier command must agree. grows: new ones may join them.

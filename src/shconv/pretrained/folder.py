@@ -8,14 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
 from shconv.data.preparation import Preparation
 from shconv.errors import InputError
-from shconv.files import replace_file
+from shconv.files import replace_text
 from shconv.models import list_models
 from shconv.models.normalize import Normalize
 from shconv.models.plain import Plain10
@@ -23,6 +21,7 @@ from shconv.models.resnet import ResNet
 from shconv.pretrained.card import model_card
 from shconv.pretrained.converted import ConvertedConfig
 from shconv.training.checkpoint import CONFIG, MODEL, ModelConfig, load_checkpoint, load_info, save_checkpoint
+from shconv.training.tensors import read_tensors
 
 CARD = "README.md"
 CONVERTED = "converted"  # config.json's key beside "model", for networks that create_model does not build
@@ -58,10 +57,8 @@ def save_pretrained(
         raise InputError(f"this {type(model).__name__} is not the network that its configuration builds: {config}")
     key = CONVERTED if isinstance(config, ConvertedConfig) else "model"
     info = json.loads(json.dumps({"library_name": "shconv", key: asdict(config), **_with_preparation(facts, model)}))
-    text = model_card(config.name, model, info, rows) if card is None else card
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / CARD, text.encode())
-    save_checkpoint(folder, model, info)
+    save_checkpoint(folder, model, info)  # first: whatever becomes of the card, the weights are there
+    replace_text(folder / CARD, model_card(config.name, model, info, rows) if card is None else card)
     return folder
 
 
@@ -149,8 +146,8 @@ def _loaded(folder: Path) -> tuple[nn.Module, Config]:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / CONFIG} describes no network ({error})") from error
     try:
-        safetensors.torch.load_model(model, folder / MODEL)
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        model.load_state_dict(read_tensors(folder / MODEL))
+    except (OSError, RuntimeError, InputError) as error:
         reason = " ".join(str(error).split())[:240]
         raise InputError(f"{folder / MODEL} does not hold the network that {CONFIG} says ({reason})") from error
     return model.eval(), converted

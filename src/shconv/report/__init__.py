@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from shconv.files import replace_file
+from shconv.files import replace_file, replace_text
 from shconv.report.audit_sections import comparison, sections
 from shconv.report.audit_tables import audit_tables
 from shconv.report.cells import Grid, Table
@@ -56,7 +56,7 @@ def write(run_folder: Path | str) -> Path:
     content["report.html"] = page
     for name, text in content.items():
         (run.folder / name).parent.mkdir(exist_ok=True)
-        replace_file(run.folder / name, text.encode() if isinstance(text, str) else text)
+        replace_text(run.folder / name, text) if isinstance(text, str) else replace_file(run.folder / name, text)
     return run.folder / "report.html"
 
 

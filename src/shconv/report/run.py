@@ -3,7 +3,6 @@ Read only; what is missing or left out is said in ``notes``."""
 
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from shconv.errors import InputError
 from shconv.report.audit_rows import Audit, read_audits
 from shconv.report.paper import NETWORKS, is_shc, twin
 from shconv.report.rows import Outcomes, Row, by_seed, read_json_lines, read_outcomes, read_rows
+from shconv.toml import read_toml
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -249,6 +249,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}.") from None

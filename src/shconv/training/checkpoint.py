@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from shconv.files import replace_file, replace_json
 from shconv.models.normalize import Normalization
 from shconv.training.recipe import Recipe
 from shconv.training.state import STATE
+from shconv.training.tensors import read_tensors
 
 if TYPE_CHECKING:
     from shconv.data import ImageData
@@ -119,7 +119,7 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelConfig, dict[str,
         why = "its training is not finished" if (folder / STATE).exists() else f"there is no {CONFIG}"
         raise InputError(f"no checkpoint in {folder}: {why}")
     model, config = _build(folder / CONFIG, info)
-    tensors = _read_tensors(file)
+    tensors = {_bare(name): tensor for name, tensor in read_tensors(file).items()}
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
@@ -158,18 +158,6 @@ def _build(path: Path, info: dict[str, Any]) -> tuple[nn.Module, ModelConfig]:
             return config.build(), config
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} describes no network ({_first_line(error)})") from error
-
-
-def _read_tensors(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise InputError(f"there is no file {file}")
-    try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            tensors = {_bare(name): opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-            tied = opened.metadata() or {}
-    except safetensors.SafetensorError as error:
-        raise InputError(f"{file} is damaged ({_first_line(error)})") from error
-    return tensors | {_bare(name): tensors[_bare(kept)] for name, kept in tied.items() if _bare(kept) in tensors}
 
 
 def _bare(name: str) -> str:
