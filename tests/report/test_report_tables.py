@@ -5,11 +5,19 @@ import pytest
 from shconv.intervals import wilson
 from shconv.report import load_run
 from shconv.report import paper as published
-from shconv.report.cells import NOT_RUN, accuracy_text, difference_text, images_text, ours_text, paper_text
+from shconv.report.cells import (
+    NOT_RUN,
+    accuracy_text,
+    attacks_text,
+    difference_text,
+    images_text,
+    ours_text,
+    paper_text,
+)
 from shconv.report.extra_steps import extra_steps, published_extra_steps, steps_to_reach
 from shconv.report.intervals import Paired
 from shconv.report.summaries import attacks, quasi_boundary, training
-from shconv.report.tables import search_rows, table1, table2, table3, table4
+from shconv.report.tables import OWN_ROUTES, WORST_CASE, search_rows, table1, table2, table3, table4
 from shconv.report.twins import twins
 
 
@@ -46,7 +54,11 @@ def test_every_cell_of_the_paper_is_there_and_says_not_run(run_folder):
     ):
         cells = [cell for line in table.lines for cell in line.cells]
         assert sum(cell.paper is not None for cell in cells) == expected
-        assert {accuracy_text(cell) for cell in cells} == {NOT_RUN}
+        own = {place for place, column in enumerate(table.columns) if column.group == OWN_ROUTES}
+        for line in table.lines:  # a vanilla network has no route of its own
+            blank = own if not line.model.endswith("_shc") else set()
+            texts = [accuracy_text(each) for each in line.cells]
+            assert texts == ["–" if place in blank else NOT_RUN for place in range(len(texts))]
 
 
 def test_the_papers_numbers_stand_where_the_paper_has_them():
@@ -65,7 +77,11 @@ def test_table2_takes_the_gradient_of_both_routes_and_the_paper_stands_by_least_
     least, untargeted = (cell(table, "resnet18_shc", "FGSM", label) for label in ("least-likely", "untargeted"))
     assert (paper_text(least), ours_text(least)) == ("44.34 / 7.53", "40.00 / 7.00")
     assert (paper_text(untargeted), ours_text(untargeted)) == ("–", "30.00 / 8.00")
-    assert [column.group for column in table.columns[-3:]] == ["worst case"] * 3
+    assert [column.group for column in table.columns[-6:]] == [WORST_CASE] * 3 + [OWN_ROUTES] * 3
+    same, own = (cell(table, "resnet18_shc", group, "L∞ 0.02") for group in (WORST_CASE, OWN_ROUTES))
+    assert (ours_text(same), attacks_text(same)) == ("30.00", "2 of 4")
+    assert (ours_text(own), attacks_text(own)) == ("2.00", "3 of 12")
+    assert ours_text(cell(table, "resnet18", OWN_ROUTES, "L∞ 0.02")) == "–"
 
 
 def test_several_seeds_are_a_mean_a_standard_deviation_and_the_hull_of_their_intervals(run_folder):

@@ -6,7 +6,7 @@ from shconv.intervals import wilson
 from shconv.report import load_run
 from shconv.report.cells import attacks_text
 from shconv.report.summaries import worst_case
-from shconv.report.worst_case import THREATS, worst_case_cell, worst_cases
+from shconv.report.worst_case import THREATS, over_same_attacks, worst_case_cell, worst_cases
 
 SMALL, MIDDLE, LARGE = THREATS
 
@@ -40,18 +40,35 @@ def test_all_routes_of_an_shc_network_count_and_the_table_mean_only_both(run_fol
     run_folder.gradient("plain10_shc", "fgsm", "least_likely", [1, 1, 1, 1])
     run_folder.gradient("plain10_shc", "fgsm", "least_likely", [0, 0, 1, 1], route="convolution")
     run_folder.gradient("plain10_shc", "fgsm", "least_likely", [1, 1, 1, 0], route="hypernetwork")
-    worst = worst_cases(load_run(run_folder.save()), "plain10_shc", SMALL)[0]
+    run = load_run(run_folder.save())
+    worst = worst_cases(run, "plain10_shc", SMALL, own=True)[0]
     assert worst.score.accuracy == 0.25
     assert worst.table_mean == 1.0
     assert worst.strongest.route == "convolution"
     assert worst.score.attacks_wanted == 12
+    first = worst_cases(run, "plain10_shc", SMALL)[0]
+    assert (first.score.accuracy, first.score.attacks, first.score.attacks_wanted) == (1.0, 1, 4)
+    assert worst_case_cell(run, "plain10", SMALL, own=True).none == "–"
+
+
+def test_a_pair_s_worst_cases_are_over_the_attacks_of_both(run_folder):
+    run_folder.gradient("plain10", "fgsm", "least_likely", [1, 1, 0, 1])
+    run_folder.gradient("plain10", "rand_fgsm", "untargeted", [0, 0, 0, 0])
+    run_folder.gradient("plain10_shc", "fgsm", "least_likely", [1, 0, 1, 1])
+    run_folder.gradient("plain10_shc", "ifgsm", "least_likely", [0, 0, 0, 0])
+    run_folder.gradient("plain10_shc", "fgsm", "least_likely", [0, 0, 0, 0], route="convolution")
+    run = load_run(run_folder.save())
+    for threat in (SMALL, LARGE):
+        theirs, ours = over_same_attacks(run, "plain10", "plain10_shc", threat)
+        assert theirs[0].outcomes.correct.tolist() == [True, True, False, True]
+        assert ours[0].outcomes.correct.tolist() == [True, False, True, True]
 
 
 def test_a_route_that_only_table4_ran_counts_too(run_folder):
     run_folder.gradient("plain10_shc", "rand_fgsm", "least_likely", [1, 1])
     run_folder.gradient("plain10_shc", "rand_fgsm", "least_likely", [0, 0], experiment="table4")
     run_folder.gradient("plain10_shc", "rand_fgsm", "least_likely", [0, 1], experiment="table4", route="convolution")
-    worst = worst_cases(load_run(run_folder.save()), "plain10_shc", MIDDLE)[0]
+    worst = worst_cases(load_run(run_folder.save()), "plain10_shc", MIDDLE, own=True)[0]
     assert worst.outcomes.correct.tolist() == [False, True]
 
 

@@ -43,6 +43,7 @@ class Cell:
 
     paper: Published | None = None
     scores: tuple[Score, ...] = ()
+    none: str = NOT_RUN  # what it says where there is no score
 
     @property
     def accuracy(self) -> float | None:
@@ -187,7 +188,7 @@ def paper_text(cell: Cell) -> str:
 
 def accuracy_text(cell: Cell) -> str:
     if not cell.scores:
-        return NOT_RUN
+        return cell.none
     return NO_IMAGES if cell.accuracy is None else percent(cell.accuracy)
 
 

@@ -3,12 +3,12 @@ left in the worst case. Sentences for ``reading``."""
 
 from collections.abc import Iterator
 
-from shconv.report.cells import attacks_text, between, mean, span
+from shconv.report.cells import Cell, attacks_text, between, mean, span
 from shconv.report.compare import Comparison, Measured, Said, compare, measured, measured_worst, pct
 from shconv.report.paper import is_shc, network_name, twin
 from shconv.report.run import Run
 from shconv.report.tables import OBJECTIVE_NAMES, route_rows
-from shconv.report.worst_case import OBJECTIVES, THREATS, worst_case_cell, worst_cases
+from shconv.report.worst_case import OBJECTIVES, THREATS, over_same_attacks, worst_case_cell, worst_cases
 
 HARMLESS = 0.95  # accuracy above which an attack has hardly touched the network
 TOO_WEAK = "The attack hardly touches the network, so it cannot tell. "
@@ -63,7 +63,7 @@ def _masked(seen: Comparison, before: Comparison | None, after: Comparison | Non
         )
     if after.verdict == "mixed":
         return f"at least {points}. Whether what is left is above the twin's {level} differs between the seeds."
-    left = "below" if after.verdict == "lower" else "not to be told from"
+    left = "below" if after.verdict == "lower" else "not significantly different from"
     if before.verdict == "higher":
         return f"the white-box robustness is gradient masking. What is left is {left} the twin's {level}."
     return f"the gradient is masked. Even before, the network was not shown to be above its twin's {level}."
@@ -108,35 +108,75 @@ def _against_mean(run: Run, model: str) -> Iterator[Said]:
             continue
         beside = "" if table_mean is None else f", Table 2's mean {pct(table_mean)}"
         parts.append(f"{pct(cell.accuracy)} within {threat.name}{beside}")
-        images = between([score.n for score in cell.scores])
-        evidence.append(f"{threat.name}: {images} images, {attacks_text(cell)} attacks, 95 % {span(cell.interval)}")
+        evidence.append(f"{threat.name}: {_evidence(cell)}")
     if parts:
-        yield Said(f"Worst case of {network_name(model)}: {'; '.join(parts)}.", evidence="; ".join(evidence))
+        route = ", gradient of both routes" if is_shc(model) else ""
+        yield Said(f"Worst case of {network_name(model)}{route}: {'; '.join(parts)}.", evidence="; ".join(evidence))
+    if is_shc(model):
+        yield from _own_routes(run, model)
+
+
+def _own_routes(run: Run, model: str) -> Iterator[Said]:
+    """What an SHC network's own routes add to its worst case over both."""
+    parts, evidence, masked = [], [], False
+    for threat in THREATS:
+        seen = compare(*(measured_worst(worst_cases(run, model, threat, own)) for own in (False, True)))
+        cell = worst_case_cell(run, model, threat, own=True)
+        if seen is None or attacks_text(cell) == attacks_text(worst_case_cell(run, model, threat)):
+            continue
+        words = "significantly below" if seen.verdict == "lower" else "not significantly different from"
+        words = "in some of the seeds significantly below" if seen.verdict == "mixed" else words
+        parts.append(f"{pct(seen.second)} within {threat.name}, {words} the {pct(seen.first)} through both routes")
+        evidence.append(f"{threat.name}: {_evidence(cell)}")
+        masked |= "lower" in seen.verdicts
+    if parts:
+        ending = " Where it is below, what stood through both routes was masked there." if masked else ""
+        yield Said(
+            f"Through all its routes, which its twin has not, the worst case of {network_name(model)} is "
+            f"{'; '.join(parts)}.{ending}",
+            masked,
+            "; ".join(evidence),
+        )
+
+
+def _evidence(cell: Cell) -> str:
+    images = between([score.n for score in cell.scores])
+    assert cell.interval is not None
+    return f"{images} images, {attacks_text(cell)} attacks, 95 % {span(cell.interval)}"
 
 
 def _against_twin(run: Run, vanilla: str, shc: str) -> Iterator[Said]:
     parts, gone, evidence, verdicts = [], [], [], set()
     for threat in THREATS:
-        theirs, ours = (worst_cases(run, model, threat) for model in (vanilla, shc))
+        theirs, ours = over_same_attacks(run, vanilla, shc, threat)
         against = compare(measured_worst(theirs), measured_worst(ours))
         if against is None:
             continue
         words = {
             "higher": "above the twin's",
             "lower": "below the twin's",
-            "none": "not to be told from the twin's",
+            "none": "not significantly different from the twin's",
             "mixed": "on which the seeds disagree, beside the twin's",
         }
         parts.append(f"{threat.name}, {pct(against.second)}, {words[against.verdict]} {pct(against.first)}")
-        evidence.append(f"{threat.name}: {against.evidence}")
+        attacks = between([len(worst.used) for worst in theirs.values()])
+        evidence.append(f"{threat.name}: the same {attacks} attacks, {against.evidence}")
         verdicts.add(against.verdict)
-        means = [mean(worst.table_mean for worst in each.values()) or 0.0 for each in (theirs, ours)]
-        if means[1] > means[0] and against.verdict in ("none", "lower"):
+        means = [mean(worst.table_mean for worst in each.values()) for each in (theirs, ours)]
+        if (
+            means[0] is not None
+            and means[1] is not None
+            and means[1] > means[0]
+            and against.verdict in ("none", "lower")
+        ):
             gone.append(f"{threat.name} ({pct(means[1])} beside the twin's {pct(means[0])})")
     if parts:
-        text = f"Worst case of {network_name(shc)} within {'; within '.join(parts)}."
+        text = f"Worst case of {network_name(shc)} over the attacks that its twin met too,"
+        text += f" within {'; within '.join(parts)}."
         if gone:
-            text += f" What Table 2's means show in favour of SHC is gone in the worst case: {'; '.join(gone)}."
+            text += (
+                f" What the means of these attacks show in favour of SHC is gone in the worst case: {'; '.join(gone)}."
+            )
         if "higher" in verdicts:
             text += " What is above the twin's is so under these attacks alone: a worst case is an upper bound."
         yield Said(text, bool(gone) or "lower" in verdicts, "; ".join(evidence))

@@ -34,7 +34,7 @@ from shconv.report.cells import (
 from shconv.report.paper import network_name
 from shconv.report.reading import Statement
 from shconv.report.run import Run
-from shconv.report.tables import WORST_CASE
+from shconv.report.tables import OWN_ROUTES, WORST_CASE
 
 CLASSES_SHOWN = 20
 
@@ -127,7 +127,9 @@ def _classes(table: Table) -> list[str]:
     """A column's look: does it begin a group, is it a worst case."""
     groups = [None, *(column.group for column in table.columns)]
     return [
-        " ".join(word for word, holds in (("start", after != before), ("worst", after == WORST_CASE)) if holds)
+        " ".join(
+            word for word, holds in (("start", after != before), ("worst", after in (WORST_CASE, OWN_ROUTES))) if holds
+        )
         for before, after in pairwise(groups)
     ]
 

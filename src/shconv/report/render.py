@@ -87,7 +87,7 @@ def _csv_records(table: Table, data: str) -> Iterator[dict[str, Any]]:
                     "rcd_difference": own.rcd_difference,
                 }
             if not cell.scores:
-                yield {**about, "status": "not run"}
+                yield {**about, "status": NOT_RUN if cell.none == NOT_RUN else "does not apply"}
 
 
 def _ends_apart(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _terminal_rows(table: Table, line: Line) -> Iterator[list[str]]:
     shared, ran = shared_images(line), any(cell.scores for cell in line.cells)
     yield [", ".join(part for part in (line.name, line.variant, shared) if part), *[""] * 5]
     for column, cell in zip(table.columns, line.cells, strict=True):
-        if ran or cell.paper is not None:
+        if (ran and cell.none == NOT_RUN) or cell.scores or cell.paper is not None:
             attacks = attacks_text(cell)
             title = f"  {column.title}" + (f" ({attacks} attacks)" if attacks else "")
             interval = DASH if cell.interval is None else span(cell.interval)

@@ -1,4 +1,4 @@
-"""SHC less its vanilla twin, in points: every column of Tables 1 and 2 and the worst case, each with its interval."""
+"""SHC minus its vanilla twin, in points: every column of Tables 1 and 2 and the worst case, each with its interval."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,17 +8,18 @@ from shconv.report.compare import Comparison, compare, measured, measured_worst
 from shconv.report.paper import SIGMAS, network_name
 from shconv.report.run import Run
 from shconv.report.tables import ATTACKS, OBJECTIVE_NAMES
-from shconv.report.worst_case import OBJECTIVES, THREATS, worst_cases
+from shconv.report.worst_case import OBJECTIVES, THREATS, over_same_attacks
 
 
 def twins(run: Run) -> Grid:
     """A record for each pair and column that both networks have."""
     return Grid(
         name="twins",
-        title="SHC less its twin",
-        caption="Accuracy of each SHC network less that of its vanilla twin, in points. The interval is of the mean "
+        title="SHC minus its twin",
+        caption="Accuracy of each SHC network minus that of its vanilla twin, in points. The interval is of the mean "
         "over the seeds, from their scatter (Student's t); of one seed, from the images that both were asked about. "
-        "Of twenty such intervals one leaves out zero by chance. Attacks follow the gradient of both routes.",
+        "Of twenty such intervals one leaves out zero by chance. Attacks follow the gradient of both routes; worst "
+        "cases are over the same attacks.",
         columns=(
             GridColumn("network", "Network"),
             GridColumn("column", "Column"),
@@ -49,7 +50,7 @@ def _columns(run: Run, vanilla: str, shc: str) -> Iterator[tuple[str, Comparison
         for attack, name in ATTACKS.items():
             yield from found(f"{name}, {OBJECTIVE_NAMES[objective]}", "table2", attack, objective, "both")
     for threat in THREATS:
-        if against := compare(*(measured_worst(worst_cases(run, model, threat)) for model in (vanilla, shc))):
+        if against := compare(*map(measured_worst, over_same_attacks(run, vanilla, shc, threat))):
             yield f"worst case, {threat.name}", against
 
 
