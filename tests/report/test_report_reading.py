@@ -84,7 +84,7 @@ def test_seeds_that_disagree_are_said_to(run_folder):
     routes(run_folder, both=28, convolution=28, twin=2, seed=1)
     texts, alarms = said(run_folder, "Gradient routes")
     assert "the seeds disagree" in texts[0]
-    assert "lower in 1, no difference seen in 1 of 2 seeds" in texts[0]
+    assert "lower in 1, not significantly different in 1 of 2 seeds" in texts[0]
     assert "difference −12.5 points, 95 % over seeds −100.0 to +100.0" in texts[0]  # two seeds tell next to nothing
     assert alarms == [True]
 
@@ -108,7 +108,7 @@ def test_the_verdict_is_image_by_image_where_outcomes_are_there(run_folder):
     for model, right in (("resnet18", 60), ("resnet18_shc", 50)):
         run_folder.add("table1", model, "clean", (right, 100), outcomes=False)
     texts, alarms = said(run_folder, "Clean")
-    assert "these images show no difference" in texts[0]
+    assert "the two are not significantly different" in texts[0]
     assert "unpaired" in texts[0]
     assert alarms == [False]
 
@@ -134,7 +134,7 @@ def test_table2_is_said_by_objective_and_attack(run_folder):
     assert "Untargeted objective" in texts[0]
     assert "right more often under FGSM (60.0 %, twin 20.0 %)" in texts[0]
     assert "right less often under RAND+FGSM (5.0 %, twin 20.0 %)" in texts[0]
-    assert "no difference seen under I-FGSM" in texts[0]
+    assert "not significantly different under I-FGSM" in texts[0]
     assert alarms == [True]
 
 
@@ -144,7 +144,7 @@ def test_what_no_seed_shows_by_itself_the_seeds_may_show_together(run_folder, ou
         run_folder.gradient("resnet18", "fgsm", "untargeted", (20, 100), seed=seed)
         run_folder.gradient("resnet18_shc", "fgsm", "untargeted", (right, 100), seed=seed)
     texts, _ = said(run_folder, "Gradient attacks")
-    assert "no difference seen under FGSM (" in texts[0]
+    assert "not significantly different under FGSM (" in texts[0]
     assert ("The seeds together show a difference under FGSM (+4.0 points, 95 % over seeds" in texts[0]) == found
 
 
@@ -218,7 +218,7 @@ def test_fewer_steps_and_never_are_said_as_such(run_folder):
     ("default", "cyclic", "control", "words", "alarms"),
     [
         (0.5, 0.0, 0.9, ("understates the attack", "better pixels than chance"), [True, False]),
-        (0.5, 0.5, 0.5, ("cannot be told apart", "cannot be told from chance"), [False, True]),
+        (0.5, 0.5, 0.5, ("are not significantly different", "not significantly different from chance"), [False, True]),
         (0.5, 0.9, 0.1, ("the stronger of the two", "weaker than chance"), [False, True]),
     ],
 )

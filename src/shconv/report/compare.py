@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from shconv.report.cells import between, mean, percent, signed, span
 from shconv.report.intervals import Paired, mean_interval
-from shconv.report.rows import Outcomes, Row, paired
+from shconv.report.rows import Outcomes, Row, on_shared_images, paired
 from shconv.report.run import Run
 from shconv.report.worst_case import WorstCase
 
@@ -81,7 +81,7 @@ def compare(first: Mapping[int, Measured], second: Mapping[int, Measured]) -> Co
     seeds = [seed for seed in first if seed in second]
     if not seeds:
         return None
-    pairs = [(first[seed], second[seed], _paired(first[seed], second[seed])) for seed in seeds]
+    pairs = [_pair(first[seed], second[seed]) for seed in seeds]
     verdicts = tuple(_verdict(a, b, by_image) for a, b, by_image in pairs)
     a, b = mean(a.accuracy for a, _, _ in pairs), mean(b.accuracy for _, b, _ in pairs)
     assert a is not None
@@ -100,8 +100,16 @@ def compare(first: Mapping[int, Measured], second: Mapping[int, Measured]) -> Co
 _Pair = tuple[Measured, Measured, Paired | None]
 
 
-def _paired(a: Measured, b: Measured) -> Paired | None:
-    return None if a.outcomes is None or b.outcomes is None else paired(a.outcomes, b.outcomes)
+def _pair(a: Measured, b: Measured) -> _Pair:
+    """Where outcomes are there, both on the images that they share: accuracies, verdict and evidence are of these."""
+    if a.outcomes is None or b.outcomes is None:
+        return a, b, None
+    by_image = paired(a.outcomes, b.outcomes)
+    if by_image is None:
+        return a, b, None
+    index, correct = on_shared_images([a.outcomes, b.outcomes])
+    first, second = (Measured.of(Outcomes(index, each)) for each in correct)
+    return first, second, by_image
 
 
 def _verdict(a: Measured, b: Measured, by_image: Paired | None) -> str:
@@ -117,8 +125,8 @@ def _images(pairs: list[_Pair]) -> str:
 
 
 def _tally(verdicts: tuple[str, ...]) -> str:
-    """How the seeds divide, as in: lower in 2, no difference seen in 1 of 3 seeds."""
-    words = {"lower": "lower", "higher": "higher", "none": "no difference seen"}
+    """How the seeds divide, as in: lower in 2, not significantly different in 1 of 3 seeds."""
+    words = {"lower": "lower", "higher": "higher", "none": "not significantly different"}
     counts = Counter(verdicts)
     parts = [f"{words[verdict]} in {counts[verdict]}" for verdict in words if counts[verdict]]
     return f"{', '.join(parts)} of {len(verdicts)} seeds"
@@ -129,9 +137,8 @@ def _evidence(a: Measured, b: Measured, by_image: Paired | None) -> str:
     if by_image is None:
         return f"{text}, unpaired"
     low, high = by_image.interval
-    share = "" if by_image.n == a.n == b.n else f" on {by_image.n} shared images"
     difference = f"{signed(100 * by_image.difference, 1)} points, {signed(100 * low, 1)} to {signed(100 * high, 1)}"
-    return f"{text}; paired difference{share} {difference}; {p_text(by_image.p)}"
+    return f"{text}; paired difference {difference}; {p_text(by_image.p)}"
 
 
 def better(against: Comparison) -> str:
@@ -139,7 +146,7 @@ def better(against: Comparison) -> str:
     return {
         "higher": "the SHC network is the better one",
         "lower": "the SHC network is the worse one",
-        "none": "these images show no difference",
+        "none": "the two are not significantly different",
         "mixed": "the seeds disagree",
     }[against.verdict]
 

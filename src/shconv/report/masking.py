@@ -42,7 +42,7 @@ def _blocked(run: Run, model: str, objective: str, both: dict[int, Measured]) ->
         return Said(f"Blocking the hypernetwork route raises {course}: {ending}", False, seen.evidence)
     if seen.verdict == "none":
         weak = TOO_WEAK if seen.first >= HARMLESS else ""
-        ending = f"these images show no difference. {weak}{NO_ALARM}"
+        ending = f"the two are not significantly different. {weak}{NO_ALARM}"
         return Said(f"Blocking the hypernetwork route takes {course}: {ending}", False, seen.evidence)
     alarm = "lower" in seen.verdicts
     ending = "in the seeds where it is lower the gradient is masked." if alarm else NO_ALARM
@@ -121,8 +121,8 @@ def _own_routes(run: Run, model: str) -> Iterator[Said]:
     parts, evidence, masked = [], [], False
     for threat in THREATS:
         seen = compare(*(measured_worst(worst_cases(run, model, threat, own)) for own in (False, True)))
-        cell = worst_case_cell(run, model, threat, own=True)
-        if seen is None or attacks_text(cell) == attacks_text(worst_case_cell(run, model, threat)):
+        cell, both = worst_case_cell(run, model, threat, own=True), worst_case_cell(run, model, threat)
+        if seen is None or [score.attacks for score in cell.scores] == [score.attacks for score in both.scores]:
             continue
         words = "significantly below" if seen.verdict == "lower" else "not significantly different from"
         words = "in some of the seeds significantly below" if seen.verdict == "mixed" else words

@@ -69,7 +69,7 @@ def _gradient(run: Run) -> Iterator[Said]:
             words = {
                 "higher": "right more often under",
                 "lower": "right less often under",
-                "none": "no difference seen under",
+                "none": "not significantly different under",
                 "mixed": "the seeds disagree under",
             }
             found = "; ".join(f"{words[verdict]} {', '.join(seen[verdict])}" for verdict in words if verdict in seen)
@@ -163,7 +163,8 @@ def _distances(run: Run) -> Iterator[Said]:
                 True,
             )
         else:
-            yield Said(f"I-FGSM moved pixels by {short(furthest)}, the whole of its epsilon of {epsilon:g}.")
+            beyond = "beyond" if furthest > 1.001 * epsilon else "the whole of"
+            yield Said(f"I-FGSM moved pixels by {short(furthest)}, {beyond} its epsilon of {epsilon:g}.")
 
 
 def _boundary(run: Run) -> Iterator[Said]:

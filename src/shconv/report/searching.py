@@ -57,7 +57,7 @@ def _cyclic(run: Run, model: str) -> Iterator[Said]:
         endings = {
             "lower": "the default search understates the attack",
             "higher": "the default search is the stronger of the two here",
-            "none": "the two cannot be told apart on these images",
+            "none": "the two are not significantly different",
             "mixed": "the seeds disagree on which is stronger",
         }
         yield Said(
@@ -74,7 +74,7 @@ def _random(run: Run, model: str) -> Iterator[Said]:
         endings = {
             "lower": "it does find better pixels than chance",
             "higher": "it is weaker than chance, and its accuracy says nothing about robustness",
-            "none": "it cannot be told from chance, and its accuracy says little about robustness",
+            "none": "it is not significantly different from chance, and its accuracy says little about robustness",
             "mixed": "whether it is better than chance differs between the seeds",
         }
         yield Said(

@@ -7,6 +7,7 @@ locally the best direction there is, so a route that leaves fewer images right s
 is left standing against it is masked, not robust.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,33 +43,37 @@ def run(audit: Audit) -> Finding:
     single = {route: run_one_step(audit, route) for route in _routes(audit)}
     many = {route: run_pgd(audit, steps, route=route) for route in _routes(audit)}
     tables = {"one step": _table(single), f"PGD-{steps}": _table(many)}
+    n = max((row["n"] for table in tables.values() for row in table.values()), default=0)
+    if not n:
+        return Finding(NUMBER, NAME, None, "No attack came to an image through two routes.", {"images": 0}, SOURCE)
+    lower = [(attack, route) for attack, table in tables.items() for route, row in table.items() if row["below"]]
+    names = [f"{attack}, {route}" for attack, route in lower]
+    numbers = {"images": n, "below_both": names, **tables}
+    return Finding(NUMBER, NAME, bool(lower), text(tables), numbers, SOURCE, _arrays(many), figure="routes")
+
+
+def text(tables: Mapping[str, Table]) -> str:
+    """Whether a route leaves fewer right than both, the worst such route, and what each leaves of the images it met."""
     lower = [(attack, *entry) for attack, table in tables.items() for entry in table.items() if entry[1]["below"]]
-    said = "No route leaves fewer images right than the full gradient, beyond chance."
+    said = "No route leaves significantly fewer images right than both routes together."
     if lower:
         attack, route, most = max(lower, key=lambda entry: float(entry[2]["difference"]))
         said = (
             f"The full gradient misleads: {attack} leaves {percent(most['accuracy'])} right through route {route} and "
-            f"{percent(tables[attack]['both']['accuracy'])} through both ({points(most['interval'])})."
+            f"{percent(most['both'])} of the same {most['n']} images through both ({points(most['interval'])})."
         )
+    sizes = {row["n"] for table in tables.values() for row in table.values()}
     shown = ". ".join(
-        f"{attack}: " + ", ".join(f"{route} {percent(row['accuracy'])}" for route, row in table.items())
+        f"{attack}: "
+        + ", ".join(
+            f"{route} {percent(row['accuracy'])}" + (f" of {row['n']}" if len(sizes) > 1 else "")
+            for route, row in table.items()
+        )
         for attack, table in tables.items()
         if table
     )
-    n = max((row["n"] for table in tables.values() for row in table.values()), default=0)
-    if not n:
-        return Finding(NUMBER, NAME, None, "No attack came to an image through two routes.", {"images": 0}, SOURCE)
-    names = [f"{attack}, {route}" for attack, route, _ in lower]
-    return Finding(
-        NUMBER,
-        NAME,
-        bool(lower),
-        f"{said} Right by route, of {n} images that are right when clean. {shown}.",
-        {"images": n, "below_both": names, **tables},
-        SOURCE,
-        _arrays(many),
-        figure="routes",
-    )
+    images = f"{max(sizes)} images" if len(sizes) == 1 else "the images that each met"
+    return f"{said} Right by route, of {images} that are right when clean. {shown}."
 
 
 def _routes(audit: Audit) -> list[str]:
@@ -86,6 +91,7 @@ def _table(outcomes: dict[str, Outcome]) -> Table:
         table[route] = {
             "n": paired.n,
             "accuracy": left(paired)[1] / paired.n,
+            "both": left(paired)[0] / paired.n,
             "difference": paired.difference,
             "interval": paired.interval,
             "below": paired.interval[0] > 0,

@@ -9,6 +9,7 @@ accuracy is no bound worth quoting. The check then runs the white-box attacks of
 still stands.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,8 @@ from shconv.audit.checks.comparison import (
     run_pgd,
     usual_steps,
 )
-from shconv.audit.checks.side import Batch, Numbers, batches, cost_of, gradient, loss_at, made_by, of, percent, points
+from shconv.audit.checks.side import Batch, Numbers, batches, cost_of, gradient, loss_at, made_by, of, points
+from shconv.audit.checks.words import strength
 from shconv.audit.findings import Finding, Outcome
 from shconv.audit.paired import PairedCounts
 
@@ -73,18 +75,50 @@ class Strength:
     def unsettled(self) -> bool:
         return self.doubled.interval[0] > 0
 
+    @property
+    def alarm(self) -> bool | None:
+        """None where no image met both attacks of a pair."""
+        if self.weak or self.saturated or self.unsettled:
+            return True
+        return False if self.once.n and self.losses.n and self.doubled.n else None
+
     def text(self) -> str:
-        (one, many), (entropy, margins), (usual, last) = left(self.once), left(self.losses), self.steps
-        gain = f"{percent(-self.doubled.difference)} ({points((-self.doubled.interval[1], -self.doubled.interval[0]))})"
-        return (
-            f"One step is {'at least as strong as' if self.weak else 'weaker than'} many: it leaves "
-            f"{of(one, self.once.n)} right, PGD-{last} {of(many, self.once.n)}; of the images that it or PGD-{usual} "
-            f"leaves right, and whose loss is not linear along it, it or noise raises the margin as high on "
-            f"{of(self.as_strong, self.told)}. Cross-entropy {'saturates' if self.saturated else 'does not saturate'}: "
-            f"on it PGD-{usual} leaves {of(entropy, self.losses.n)} right, on the margin {of(margins, self.losses.n)}. "
-            f"{'PGD has not converged: doubling' if self.unsettled else 'Doubling'} the steps to {last} changes the "
-            f"accuracy by {gain}."
+        return " ".join([*self._once(), *self._losses(), *self._doubled()])
+
+    def _once(self) -> Iterator[str]:
+        last, (one, many) = self.steps[1], left(self.once)
+        if not self.once.n:
+            yield f"No image met both one step and PGD-{last}."
+            return
+        yield (
+            f"One step leaves {of(one, self.once.n)} right and is {strength(one, many)} PGD-{last}, which leaves "
+            f"{of(many, self.once.n)}."
         )
+        if self.told:
+            yield (
+                f"On {of(self.as_strong, self.told)} images that it or PGD-{self.steps[0]} leaves right, and whose "
+                "loss is not linear along it, one step or noise raises the margin as high."
+            )
+        if self.weak:
+            yield "So one step, or noise, does as well as many: gradients away from the clean image are of no use."
+
+    def _losses(self) -> Iterator[str]:
+        if self.losses.n:
+            entropy, margins = left(self.losses)
+            yield (
+                f"PGD-{self.steps[0]} leaves {of(entropy, self.losses.n)} right on cross-entropy and "
+                f"{of(margins, self.losses.n)} on the margin"
+                + (": cross-entropy saturates." if self.saturated else ".")
+            )
+
+    def _doubled(self) -> Iterator[str]:
+        if self.doubled.n:
+            low, high = self.doubled.interval
+            yield (
+                f"Doubling the steps to {self.steps[1]} changes the accuracy by "
+                f"{100 * -self.doubled.difference:+.1f} points ({points((-high, -low))})"
+                + (": PGD has not converged." if self.unsettled else ".")
+            )
 
     def numbers(self) -> Numbers:
         return {
@@ -116,7 +150,7 @@ def cost(audit: Audit) -> Cost:
 def run(audit: Audit) -> Finding:
     once, usual, most = run_one_step(audit), usual_steps(audit), audit.effort.steps[-1]
     ladder = {steps: run_pgd(audit, steps) for steps in _ladder(audit)}
-    strength = Strength(
+    found = Strength(
         (usual, most),
         counts(once, ladder[most]),
         counts(ladder[usual], run_margin(audit, usual)),
@@ -125,10 +159,11 @@ def run(audit: Audit) -> Finding:
     )
     attacks = headline.run(audit)
     rungs = {"one step": once, **{f"PGD-{steps}": outcome for steps, outcome in ladder.items()}}
-    accuracy = {name: float((~each.success[each.attempted]).mean()) for name, each in rungs.items() if each.complete}
-    numbers = {**strength.numbers(), "accuracy": accuracy, "headline": headline.summary(attacks)}
-    alarm = strength.weak or strength.saturated or strength.unsettled
-    return Finding(NUMBER, NAME, alarm, strength.text(), numbers, SOURCE)
+    accuracy = {
+        name: float((~each.success[each.attempted]).mean()) for name, each in rungs.items() if each.attempted.any()
+    }
+    numbers = {**found.numbers(), "accuracy": accuracy, "headline": headline.summary(attacks)}
+    return Finding(NUMBER, NAME, found.alarm, found.text(), numbers, SOURCE)
 
 
 def _ladder(audit: Audit) -> list[int]:

@@ -57,6 +57,15 @@ class Curve(NamedTuple):
             found.append(f"at 1, {of(everything, n)} stay right")
         return found
 
+    def text(self) -> str:
+        faults, rises = self.faults(), bool((np.diff(self.accuracy) > 0).any())
+        verdict = (
+            "The curve rises nowhere significantly, and ends as it must" if rises else "The curve falls as it must"
+        )
+        verdict = f"The attack fails where none can: {'; '.join(faults)}" if faults else verdict
+        shown = ", ".join(f"{at:.3g}: {percent(share)}" for at, share in zip(self.radii, self.accuracy, strict=True))
+        return f"{verdict}. Right of {self.standing.shape[1]} images by L-infinity radius, {shown}."
+
 
 def applies(audit: Audit) -> str:
     return ""
@@ -75,15 +84,13 @@ def run(audit: Audit) -> Finding:
     parts = [[_left(audit, radius, batch) for radius in curve_radii] for batch in batches(audit, on)]
     curve = Curve(curve_radii, np.concatenate(parts, axis=1), audit.subject.classes)
     faults, n = curve.faults(), curve.standing.shape[1]
-    verdict = f"The attack fails where none can: {'; '.join(faults)}" if faults else "The curve falls as it must"
-    shown = ", ".join(f"{at:.3g}: {percent(share)}" for at, share in zip(curve_radii, curve.accuracy, strict=True))
     numbers: dict[str, Any] = {"images": n, "epsilon": curve_radii, "accuracy": curve.accuracy.tolist()}
     chance = 1 / audit.subject.classes
     return Finding(
         NUMBER,
         NAME,
         bool(faults),
-        f"{verdict}. Right of {n} images by L-infinity radius, {shown}.",
+        curve.text(),
         {**numbers, "chance": chance, "faults": faults},
         SOURCE,
         {"epsilon": np.array(curve_radii), "accuracy": curve.accuracy, "chance": np.array(chance)},

@@ -7,6 +7,7 @@ than a second run, the network's gradient hides directions that break it: it is 
 image that still stands meets them.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from shconv.attacks.cost import Cost
@@ -14,6 +15,7 @@ from shconv.audit.audit import Audit
 from shconv.audit.checks.comparison import compared, counts, left, pgd, run_pgd, usual_steps
 from shconv.audit.checks.side import cost_of, of, points
 from shconv.audit.findings import Finding
+from shconv.audit.paired import PairedCounts
 from shconv.audit.subject import Subject
 
 NUMBER = 5
@@ -38,47 +40,65 @@ def run(audit: Audit) -> Finding:
     if not white.attempted.any():
         return Finding(NUMBER, NAME, None, "The white box came to no image.", {"images": 0}, SOURCE)
     numbers: dict[str, Any] = {"images": int(white.attempted.sum())}
-    alarms, said = [], []
+    pairs: dict[str, tuple[PairedCounts, PairedCounts]] = {}
     for name, other in _others(audit).items():
         moved = audit.attack(
             f"PGD-{steps} transferred", pgd(audit, steps), on=compared(audit), model=other, source=name
         )
-        direct, added = counts(white, moved), counts(twice, white, moved)
-        if not added.n:
-            said.append(f"{name}: not tried")
-            continue
-        beats, adds = direct.interval[0] > 0, added.interval[0] > 0
-        own, theirs = left(direct)
-        if beats or adds:
-            alarms.append(name)
+        pairs[name] = counts(white, moved), counts(twice, white, moved)
+        if _beats(pairs[name][0]) or _beats(pairs[name][1]):
             audit.attack(f"PGD-{steps} transferred to the rest", pgd(audit, steps), model=other, source=name)
-        said.append(
-            f"{name}: {of(theirs, direct.n)} right, {direct.only_first} broken by it alone; the white box and it "
-            f"leave {of(left(added)[1], added.n)} right, two white-box runs {of(left(added)[0], added.n)} "
-            f"({points((-added.interval[1], -added.interval[0]))})"
-        )
-        numbers[name] = {
-            "n": direct.n,
-            "white_box": own / max(direct.n, 1),
-            "transferred": theirs / max(direct.n, 1),
-            "only_transfer": direct.only_first,
-            "difference": direct.difference,
-            "interval": direct.interval,
-            "added": added.difference,
-            "added_interval": added.interval,
-            "beats": beats,
-            "adds": adds,
-        }
-    verdict = f"Transferred examples beat the white box ({', '.join(alarms)})" if alarms else "None beats the white box"
-    whole = of(int((white.attempted & ~white.success).sum()), int(white.attempted.sum()))
-    return Finding(
-        NUMBER,
-        NAME,
-        bool(alarms),
-        f"{verdict}, PGD-{steps}, which leaves {whole} right. {'; '.join(said)}.",
-        numbers,
-        SOURCE,
-    )
+    numbers |= {name: _row(*each) for name, each in pairs.items() if each[0].n and each[1].n}
+    told = [row["beats"] or row["adds"] for name, row in numbers.items() if name != "images"]
+    whole = int((white.attempted & ~white.success).sum()), int(white.attempted.sum())
+    return Finding(NUMBER, NAME, any(told) if told else None, text(steps, whole, pairs), numbers, SOURCE)
+
+
+def _beats(paired: PairedCounts) -> bool:
+    return paired.interval[0] > 0
+
+
+def _row(direct: PairedCounts, added: PairedCounts) -> dict[str, Any]:
+    own, theirs = left(direct)
+    return {
+        "n": direct.n,
+        "white_box": own / direct.n,
+        "transferred": theirs / direct.n,
+        "only_transfer": direct.only_first,
+        "difference": direct.difference,
+        "interval": direct.interval,
+        "added": added.difference,
+        "added_interval": added.interval,
+        "beats": _beats(direct),
+        "adds": _beats(added),
+    }
+
+
+def text(steps: int, whole: tuple[int, int], pairs: Mapping[str, tuple[PairedCounts, PairedCounts]]) -> str:
+    """By source: the white box and the transferred examples alone, then two white boxes and one of each.
+
+    whole: images that the white box leaves right, and that it met.
+    """
+    met = {name: each for name, each in pairs.items() if each[0].n and each[1].n}
+    beats = [name for name, (direct, _) in met.items() if _beats(direct)]
+    adds = [name for name, (_, added) in met.items() if _beats(added) and name not in beats]
+    verdict = [f"Transferred examples break more than the white box ({', '.join(beats)})"] if beats else []
+    verdict += [f"Transferred examples add more to the white box than a second run ({', '.join(adds)})"] if adds else []
+    if not verdict:
+        verdict = [
+            "No transferred examples break significantly more than the white box"
+            if met
+            else "No transferred example was tried"
+        ]
+    said = [
+        f"{name}: {of(left(direct)[1], direct.n)} right, where the white box leaves {left(direct)[0]}, and "
+        f"{direct.only_first} broken by it alone; the white box and it leave {of(left(added)[1], added.n)} right, two "
+        f"white-box runs {of(left(added)[0], added.n)} ({points((-added.interval[1], -added.interval[0]))})"
+        if name in met
+        else f"{name}: not tried"
+        for name, (direct, added) in pairs.items()
+    ]
+    return f"{'. '.join(verdict)}. The white box, PGD-{steps}, leaves {of(*whole)} right. {'; '.join(said)}."
 
 
 def _others(audit: Audit) -> dict[str, Subject]:

@@ -16,6 +16,7 @@ from shconv.attacks.presets import locsearch_for
 from shconv.audit.audit import Audit
 from shconv.audit.checks import second_look
 from shconv.audit.checks.side import at_most, cost_of, missing, of
+from shconv.audit.checks.words import answer, searched
 from shconv.audit.findings import Finding, Outcome
 
 NUMBER = 6
@@ -37,36 +38,34 @@ def cost(audit: Audit) -> Cost:
 
 def run(audit: Audit) -> Finding:
     numbers: dict[str, Any] = {}
-    said, hidden = [], 0
+    said, looks = [], []
+    stood = int(audit.standing("linf").sum())
     for name, attack, images in _searches(audit):
         on = at_most(audit, audit.standing("linf"), images, name)
         if not on.any():
             continue
         outcome = audit.attack(name, attack, on=on)
         look = second_look.second_look(audit, outcome.success, name)
-        hidden += look.hidden
+        looks.append(look)
         numbers[name] = {**_numbers(outcome), "looked_again": look.seen, "hidden_from_gradients": look.hidden}
-        broken = f"breaks {of(int(outcome.success.sum()), int(outcome.attempted.sum()))} left standing"
-        said.append(f"{name} {broken}" + (f"; {look.text()}" if outcome.success.any() else ""))
+        said.append(f"{name}: {of(int(outcome.success.sum()), int(outcome.attempted.sum()))} broken")
+    tried, broken = (sum(row[key] for row in numbers.values()) for key in ("n", "successes"))
+    seen, hidden = sum(look.seen for look in looks), sum(look.hidden for look in looks)
     pixels = audit.attack(
         "LocSearchAdv cyclic", _pixels(audit), on=audit.sample(audit.effort.pixel_images), threat="pixels"
     )
     numbers["LocSearchAdv cyclic"] = _numbers(pixels)
     changed = of(int(pixels.success.sum()), int(pixels.attempted.sum()))
-    said.append(
-        f"LocSearchAdv cyclic, by changing 2.3 % of the pixels at will, breaks {changed} of all that were right"
-    )
+    if pixels.attempted.any():
+        said.append(f"LocSearchAdv cyclic, by changing 2.3 % of the pixels at will: {changed} of all right ones broken")
     if why := missing("foolbox"):
         said.append(f"no attack from decisions: {why}")
-    tried = sum(row["n"] for name, row in numbers.items() if name != "LocSearchAdv cyclic")
-    verdict = (
-        "Searches without gradients break images that gradients do not"
-        if hidden
-        else "Searches without gradients break nothing that gradients do not"
-        if tried
-        else "Gradients left no image standing for searches without them"
-    )
-    return Finding(NUMBER, NAME, hidden > 0, f"{verdict}. {'; '.join(said)}.", numbers, SOURCE)
+    text = ". ".join([searched("searches without gradients", stood, tried, broken, seen, hidden), *_joined(said)])
+    return Finding(NUMBER, NAME, answer(hidden, broken, seen, stood, tried), f"{text}.", numbers, SOURCE)
+
+
+def _joined(said: list[str]) -> list[str]:
+    return ["; ".join(said)] if said else []
 
 
 def _searches(audit: Audit) -> list[tuple[str, Attack, int]]:
@@ -90,5 +89,5 @@ def _pixels(audit: Audit) -> Attack:
 
 def _numbers(outcome: Outcome) -> dict[str, Any]:
     tried = outcome.attempted
-    queries = float(np.mean(outcome.queries[tried])) if tried.any() else 0.0
+    queries = float(np.mean(outcome.queries[tried])) if tried.any() else None
     return {"n": int(tried.sum()), "successes": int(outcome.success.sum()), "queries": queries}

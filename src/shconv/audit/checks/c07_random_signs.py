@@ -9,7 +9,8 @@ from shconv.attacks import RandomSigns
 from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.checks import second_look
-from shconv.audit.checks.side import at_most, cost_of, of
+from shconv.audit.checks.side import at_most, cost_of
+from shconv.audit.checks.words import answer, searched
 from shconv.audit.findings import Finding
 
 NUMBER = 7
@@ -29,20 +30,18 @@ def cost(audit: Audit) -> Cost:
 
 def run(audit: Audit) -> Finding:
     on = at_most(audit, audit.standing("linf"), audit.effort.sign_images, NAME)
-    if not on.any():
-        return Finding(NUMBER, NAME, False, "Gradients left no image standing on which to try them.", {}, SOURCE)
+    stood = int(on.sum())
+    names = f"{audit.effort.sign_draws:,} random sign patterns"
+    if not stood:
+        return Finding(NUMBER, NAME, False, f"{searched(names, 0, 0, 0, 0, 0)}.", {}, SOURCE)
     outcome = audit.attack(NAME, _signs(audit), on=on)
-    if not outcome.attempted.any():
-        return Finding(NUMBER, NAME, None, "No image met a random sign pattern.", {"images": 0}, SOURCE)
-    look = second_look.second_look(audit, outcome.success, NAME)
     tried, broken = (int(each.sum()) for each in (outcome.attempted, outcome.success))
-    text = f"{audit.effort.sign_draws} random sign patterns break {of(broken, tried)} that gradients left standing"
-    again = f"; {look.text()}" if broken else ""
+    look = second_look.second_look(audit, outcome.success, NAME)
     return Finding(
         NUMBER,
         NAME,
-        look.hidden > 0,
-        f"{text}{again}.",
+        answer(look.hidden, broken, look.seen, stood, tried),
+        f"{searched(names, stood, tried, broken, look.seen, look.hidden)}.",
         {
             "images": tried,
             "draws": audit.effort.sign_draws,

@@ -77,7 +77,7 @@ def run(audit: Audit) -> Finding:
             f"route's (the hypernetwork route alone {medians['hypernetwork']:.2f}), and the whole shares "
             f"{percent(medians['agreement'])} of its signs with the convolution route"
         )
-    verdict = f"Gradients mislead: {'; '.join(alarms)}" if alarms else "Gradients tell the slope"
+    verdict = f"Gradients mislead: {'; '.join(alarms)}" if alarms else "Gradients raise no alarm"
     text = f"{verdict}. On {numbers['images']} images: {said}."
     return Finding(NUMBER, NAME, bool(alarms), text, numbers, SOURCE, _maps(audit), figure="gradients")
 
@@ -87,7 +87,7 @@ def faults(found: Mapping[str, NDArray[np.float64]]) -> Iterator[str]:
     if np.median(found["difference"]) > WRONG:
         yield "they disagree with finite differences"
     if found["wholly_zero"].mean() >= VANISHED or found["zeros"].mean() >= MOSTLY_ZERO:
-        yield "they are exactly zero"
+        yield "too many are exactly zero"
     if "agreement" in found and np.median(found["through_maps"]) > LARGE and np.median(found["agreement"]) < AGREEING:
         yield "most of them passes through filter maps and turns the convolution's signs"
 

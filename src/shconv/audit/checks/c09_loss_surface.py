@@ -52,11 +52,6 @@ def run(audit: Audit) -> Finding:
     n, steeper = len(along), int((across > along + 1e-6 * np.abs(across)).sum())
     alarm = wilson(steeper, n)[0] > 0.5
     axis = f"the sign of the {audit.twin.as_twin}'s gradient" if audit.twin else "random signs, the better way round"
-    verdict = (
-        "The own gradient does not point where the loss rises"
-        if alarm
-        else "The loss rises most along the own gradient"
-    )
     numbers = {
         "images": n,
         "axis": "twin" if audit.twin else "random",
@@ -65,11 +60,20 @@ def run(audit: Audit) -> Finding:
         "own_rise": float(np.median(along)),
         "other_rise": float(np.median(across)),
     }
-    text = (
-        f"{verdict}: on {of(steeper, n)} images the margin rises higher along {axis} than along its own "
-        f"(median rise {numbers['other_rise']:.2f} against {numbers['own_rise']:.2f} within {audit.setting.eps:.3g})."
-    )
-    return Finding(NUMBER, NAME, alarm, text, numbers, SOURCE, arrays, figure="surface")
+    medians = f"{numbers['other_rise']:.2f} against {numbers['own_rise']:.2f} within {audit.setting.eps:.3g}"
+    said = f"{text(steeper, n, axis)} (median rise {medians})."
+    return Finding(NUMBER, NAME, alarm, said, numbers, SOURCE, arrays, figure="surface")
+
+
+def text(steeper: int, n: int, axis: str) -> str:
+    """On how many of n images the margin rises higher along the other axis, and what the interval says of that."""
+    low, high = wilson(steeper, n)
+    verdict = "These images do not tell along which axis the loss rises higher"
+    if low > 0.5:
+        verdict = f"On most images the loss rises higher along {axis} than along the own gradient"
+    elif high < 0.5:
+        verdict = f"On most images the loss rises no higher along {axis} than along the own gradient"
+    return f"{verdict}: higher on {of(steeper, n)} images"
 
 
 def rise(model: nn.Module, x: Tensor, y: Tensor, axis: Tensor, reach: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -35,6 +35,8 @@ INNER = 0.95  # of the radius: inner points lie within
 CLOSE = 0.95  # of the way from the inner points to the boundary point lies the decision boundary
 RESTARTS = 3  # at least
 DRAWS = 200  # random signs, the control
+MISSES = "PGD misses more than 5 % of the examples that exist"
+FINDS = "PGD finds at least 95 % of the examples that exist"
 
 
 class Readout(NamedTuple):
@@ -80,9 +82,7 @@ def _finding(audit: Audit, features: Features, points: int, found: dict[str, Fla
     steps, restarts = _attack(audit).steps, _attack(audit).restarts
     hits = {name: int(flags[separated].sum()) for name, flags in found.items()}
     alarm = None if not n else hits["both"] / n < PASS
-    verdict = {None: "No read-out could be fitted", True: "PGD misses examples that exist", False: "PGD finds them"}[
-        alarm
-    ]
+    verdict = {None: "No read-out could be fitted", True: MISSES, False: FINDS}[alarm]
     text = (
         f"{verdict}: PGD-{steps}x{restarts} succeeds on {of(hits['both'], n)} binarised networks, {DRAWS} random "
         f"signs on {of(hits['control'], n)} ({points} inner points, {features.size} features"

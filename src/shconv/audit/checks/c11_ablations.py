@@ -8,7 +8,7 @@ many parameters, if one is given. Maps that see only the mean or only the standa
 over the images) are shown beside them. Clean accuracy is stated: a network that the ablation ruins proves nothing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -75,11 +75,8 @@ def run(audit: Audit) -> Finding:
         if name not in (WHOLE, TWIN, *SHARED) and row[attack]["same"]
     ]
     ruined = [name for name, row in rows.items() if row["clean"] < RUINED]
-    verdict = (
-        f"The gain stays without statistics ({'; '.join(same)})"
-        if same
-        else "Without statistics nothing is kept that the network had gained"
-    )
+    gains = [attack for place, attack in enumerate(_attacks(audit), start=1) if _gains(flags, place)]
+    verdict = text(gains, same, over="its twin" if TWIN in flags else "nothing")
     shown = "; ".join(
         f"{name}: clean {percent(row['clean'])}, "
         + ", ".join(f"{attack} {percent(row[attack]['accuracy'])}" for attack in _attacks(audit))
@@ -87,8 +84,19 @@ def run(audit: Audit) -> Finding:
     )
     n = flags[WHOLE].shape[1]
     note = f" Ruined by the ablation, so that they prove nothing: {', '.join(ruined)}." if ruined else ""
-    text = f"{verdict}. Right of {n} images that the whole network gets right when clean. {shown}.{note}"
-    return Finding(NUMBER, NAME, bool(same), text, {"images": n, "same": same, "ruined": ruined, **rows}, SOURCE)
+    said = f"{verdict}. Right of {n} images that the whole network gets right when clean. {shown}.{note}"
+    numbers = {"images": n, "gains": gains, "same": same, "ruined": ruined, **rows}
+    return Finding(NUMBER, NAME, bool(same), said, numbers, SOURCE)
+
+
+def text(gains: Sequence[str], same: Sequence[str], over: str) -> str:
+    """gains: attacks under which the whole network is significantly above its twin or nothing; same: of the ablations
+    without statistics those that keep it."""
+    if same:
+        return f"The gain stays without statistics ({'; '.join(same)})"
+    if not gains:
+        return f"Under no attack does the network keep significantly more images right than {over}: no gain to explain"
+    return f"No ablation without statistics keeps the gain over {over} under {' and '.join(gains)}"
 
 
 def _attacks(audit: Audit) -> dict[str, Attack]:

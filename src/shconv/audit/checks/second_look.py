@@ -19,9 +19,6 @@ class Look(NamedTuple):
     seen: int  # images that met every attack, or fell to one
     hidden: int  # of them, those that none breaks
 
-    def text(self) -> str:
-        return f"of {self.seen} of them looked at again a longer white-box attack misses {self.hidden}"
-
 
 def second_look(audit: Audit, broken: Flags, by: str) -> Look:
     """Does a long white-box attack break the broken images (N,), of which the first MOST are looked at?"""
