@@ -234,6 +234,7 @@ def test_worst_case(left: int, broken: int, untried: int, wrong: int, attacks: i
     clean = left + broken + untried
     n = clean + wrong + 1
     why = NO_ATTACK if not tried else f"{untried} images met no attack" if untried else ""
+    spread = {"classes": 2, "of_classes": 10, "largest": clean // 3}
     known = share(left, n) if not why else dict.fromkeys(("correct", "accuracy", "interval"))
     case = {
         "n": n,
@@ -245,13 +246,16 @@ def test_worst_case(left: int, broken: int, untried: int, wrong: int, attacks: i
         "left": left,
         "attacks": attacks,
         "broken_by": {"PGD": broken} if broken else {},
-        "confident": {**share(left // 2, clean // 2), "reason": why},
+        "confident": {**share(left // 2, clean // 2), "reason": why, "min_confidence": 0.5, **spread},
         "shared": {**share(left + broken // 2, n), "attacks": max(attacks - 1, 1), "reason": why},
     }
     text = worst_case_sentence("within L2 0.5", case)
     assert (f"right on {left} of {n}" in text) == (not why)
     assert ("Nothing is left" in text) == (not why and left == 0)
     assert ("%" in text) == (not why)
+    if "One class carries" in text:
+        assert clean // 3 > (clean // 2) / 2
+    assert ("too few to say much" in text) == (not why and 0 < clean // 2 < 20)
     if tried and untried:
         assert f"of {clean} images right when clean {left + broken} were attacked, and {left} of these" in text
     if "they leave" in text:

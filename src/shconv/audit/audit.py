@@ -39,7 +39,7 @@ class Audit:
     """One network under audit.
 
     images (N, C, H, W) float32 in [0, 1] on the network's device, labels and index int64 (N,): classes, and places in
-    the data set. `correct` (N,): clean and right; `confident`: and with p_y > 0.9. Threats are "linf", "l2" and
+    the data set. `correct` (N,): clean and right; `confident`: and with p_y > min_confidence. Threats are "linf", "l2" and
     "pixels" (any change of few pixels).
     """
 
@@ -61,7 +61,7 @@ class Audit:
     def __post_init__(self) -> None:
         judged = self.subject.judge(self.images, self.labels)
         self.correct: Flags = judged.right
-        self.confident: Flags = judged.right & (judged.p_y > CONFIDENT)
+        self.confident: Flags = judged.right & (judged.p_y > self.setting.min_confidence)
 
     def attack(
         self,

@@ -35,10 +35,17 @@ def _case(audit: Audit, threat: str) -> Case:
     sharing = audit.ledger.tried(threat, shared=True) > 0
     return {
         **_over(audit, standing, met, whole, about),
-        "confident": _over(audit, standing, met, audit.confident, {"attacks": len(rows)}),
+        "confident": _over(audit, standing, met, audit.confident, {"attacks": len(rows)}) | _classes(audit),
         "shared": _over(audit, audit.standing(threat, shared=True), sharing, whole, {"attacks": len(shared)})
         | {"names": shared},
     }
+
+
+def _classes(audit: Audit) -> Case:
+    """How the confident images spread over the classes, and what confident means."""
+    of_each = np.bincount(audit.labels.cpu().numpy()[audit.confident], minlength=1)
+    classes = {"classes": int((of_each > 0).sum()), "of_classes": audit.subject.classes, "largest": int(of_each.max())}
+    return {"min_confidence": audit.setting.min_confidence, **classes}
 
 
 def _over(audit: Audit, standing: Flags, met: Flags, images: Flags, about: Case) -> Case:

@@ -10,7 +10,6 @@ from shconv.audit.cases import NO_ATTACK, Case, against_twin, count, share, spre
 from shconv.audit.ledger import THREATS
 from shconv.audit.setting import Setting
 from shconv.experiments.run_folder import Row
-from shconv.experiments.study import CONFIDENT
 
 SIGNIFICANT = 0.05
 WORST_CASE = 12  # the check that raises no alarm
@@ -80,10 +79,15 @@ def worst_case_sentence(where: str, case: Case) -> str:
             "attacks made on other networks, and searches on a part of the images."
         )
     if confident["n"] and not confident["reason"]:
-        few = f" {confident['n']} images are too few to say much." if confident["n"] < FEW else ""
         said.append(
-            f"Of the {confident['n']} clean ones with confidence above {CONFIDENT:g}: {_words(confident)}.{few}"
+            f"Of the {confident['n']} clean ones with confidence above {confident['min_confidence']:g}: "
+            f"{_words(confident)}. They are of {confident['classes']} of the {confident['of_classes']} classes, "
+            f"{confident['largest']} of one."
         )
+        if confident["largest"] > confident["n"] / 2 and confident["of_classes"] > 2:
+            said.append("One class carries this number: it says nothing about the others.")
+        if confident["n"] < FEW:
+            said.append(f"{count(confident['n'], 'image')} {'is' if confident['n'] == 1 else 'are'} too few to say much.")
     most = ", ".join(f"{label} {broken}" for label, broken in list(case["broken_by"].items())[:3])
     if most:
         said.append(f"First broken by {most}.")

@@ -25,6 +25,8 @@ GRADIENT_ATTACKS: dict[str, BatchAttack] = {"fgsm": FGSM(), "rand_fgsm": RandFGS
 def rows(study: Study) -> Iterator[Row]:
     for pair in study.pairs:
         index = study.selected(pair, study.counts.table3)
+        if not len(index):
+            continue
         for network in (member for member in pair.members if member.is_shc):
             for name, attack in GRADIENT_ATTACKS.items():
                 question = Question(network, attack, index, study.batch_size, also="quasi_boundary")

@@ -3,13 +3,14 @@
 `collected` is the one way it meets many images: in units that several processes share and that a stop does not lose."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shconv.attacks import Attack
@@ -23,7 +24,7 @@ from shconv.experiments.run_folder import Row, RunFolder, file_name
 from shconv.processes import Processes
 
 PAPER_IMAGES = {"table1": 50_000, "table2": 5_000, "table3": 500, "table4": 5_000, "quasi_boundary": 500}
-CONFIDENT = 0.9  # pair-selected images: both networks right with more than this (section 3.2)
+CONFIDENT = 0.9  # pair-selected images: all of a pair right with more than this, unless asked otherwise (section 3.2)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Counts:
     table1: int = PAPER_IMAGES["table1"]
     table2: int = PAPER_IMAGES["table2"]
     table3: int = PAPER_IMAGES["table3"]
+    min_confidence: float = CONFIDENT  # of the images that Tables 2 to 4 select
 
 
 @dataclass(eq=False)
@@ -166,15 +168,40 @@ class Study:
         return self._clean[id]
 
     def selected(self, pair: Pair, wanted: int) -> Index:
-        """The first `wanted` images of a seeded shuffle that all of the pair get right with confidence above 0.9."""
-        clean = [self.clean(member) for member in pair.members]
-        confident = np.logical_and.reduce([each.correct & (each.p_y > CONFIDENT) for each in clean])
+        """The first `wanted` images of a seeded shuffle that all of the pair get right with more than min_confidence.
+
+        Stored with how they spread over the classes: a few images, or one class, say nothing about a data set.
+        """
+        clean, least = [self.clean(member) for member in pair.members], self.counts.min_confidence
+        confident = np.logical_and.reduce([each.correct & (each.p_y > least) for each in clean])
         shuffled = np.random.default_rng(self.seed).permutation(len(confident))
         index: Index = clean[0].index[shuffled[confident[shuffled]]][:wanted]
         about = {"pair": [member.name for member in pair.members], "seed": pair.members[0].seed}
         found = {"wanted": wanted, "found": len(index), "index": index.tolist()}
-        self.folder.save_json(f"selection/{file_name(pair.key)}-{wanted}.json", about | found)
+        labels = self.data.test.labels[torch.from_numpy(index)].tolist()
+        chosen = {
+            "min_confidence": least,
+            "highest_confidence": max((float(p) for p in self._shared_confidence(clean)), default=0.0),
+            "candidates": len(confident),
+            "classes": {self.data.classes[label]: labels.count(label) for label in sorted(set(labels))},
+        }
+        path = f"selection/{file_name(pair.key)}-{wanted}.json"
+        if not len(index) and not [*(self.folder.path / "selection").glob(f"{file_name(pair.key)}-*.json")]:
+            names = " and ".join(member.name for member in pair.members)
+            self.progress.say(
+                f"{names}, seed {pair.members[0].seed}: no image is classified correctly with confidence above "
+                f"{least:g} (the highest is {chosen['highest_confidence']:.2f}), so Tables 2 to 4 have no images; "
+                "--min-confidence lowers the limit"
+            )
+        self.folder.save_json(path, about | found | chosen)
         return index
+
+    @staticmethod
+    def _shared_confidence(clean: Sequence[Outcomes]) -> NDArray[np.float64]:
+        """Of the images that all get right, the confidence of the less confident network."""
+        right = np.logical_and.reduce([each.correct for each in clean])
+        lowest: NDArray[np.float64] = np.minimum.reduce([each.p_y for each in clean])[right]
+        return lowest
 
     def row(
         self,

@@ -18,6 +18,8 @@ ATTACKS = {name: attack for name, attack in PAPER.items() if isinstance(attack, 
 def rows(study: Study) -> Iterator[Row]:
     for pair in study.pairs:
         index = study.selected(pair, study.counts.table2)
+        if not len(index):
+            continue
         for network in pair.members:
             for name, attack in ATTACKS.items():
                 for objective in get_args(Objective):

@@ -32,6 +32,8 @@ def searched_together(attack: LocSearchAdv) -> int:
 def rows(study: Study) -> Iterator[Row]:
     for pair in study.pairs:
         index = study.selected(pair, study.counts.table3)
+        if not len(index):
+            continue
         for network in pair.members:
             for name, attack in searches(study.data.image_size).items():
                 yield from _rows_of_search(study, network, name, attack, index)

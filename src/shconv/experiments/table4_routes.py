@@ -15,6 +15,8 @@ from shconv.experiments.study import Study
 def rows(study: Study) -> Iterator[Row]:
     for pair in study.pairs:
         index = study.selected(pair, study.counts.table2)
+        if not len(index):
+            continue
         for network in pair.members:
             for objective in get_args(Objective):
                 for route in (*routes_of(network), *(("strict",) if network.is_shc else ())):

@@ -111,7 +111,7 @@ def _against_mean(run: Run, model: str) -> Iterator[Said]:
         evidence.append(f"{threat.name}: {_evidence(cell)}")
     if parts:
         route = ", gradient of both routes" if is_shc(model) else ""
-        yield Said(f"Worst case of {network_name(model)}{route}: {'; '.join(parts)}.", evidence="; ".join(evidence))
+        yield Said(f"Worst case of {network_name(model)}{route}, on the selected images: {'; '.join(parts)}.", evidence="; ".join(evidence))
     if is_shc(model):
         yield from _own_routes(run, model)
 
@@ -171,7 +171,7 @@ def _against_twin(run: Run, vanilla: str, shc: str) -> Iterator[Said]:
         ):
             gone.append(f"{threat.name} ({pct(means[1])} beside the twin's {pct(means[0])})")
     if parts:
-        text = f"Worst case of {network_name(shc)} over the attacks that its twin met too,"
+        text = f"Worst case of {network_name(shc)} over the attacks that its twin met too, on the selected images,"
         text += f" within {'; within '.join(parts)}."
         if gone:
             text += (

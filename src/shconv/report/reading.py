@@ -10,6 +10,7 @@ from shconv.report.masking import read_routes, read_worst_cases
 from shconv.report.paper import NETWORKS, SIGMAS, is_shc, network_name
 from shconv.report.rows import Row
 from shconv.report.run import Run
+from shconv.report.selections import read_selections
 from shconv.report.searching import read_controls, read_search
 from shconv.report.summaries import ATTACK_NAMES, behind_twin
 from shconv.report.tables import ATTACKS, OBJECTIVE_NAMES, SEARCHES, route_rows, search_rows
@@ -43,6 +44,7 @@ def read(run: Run) -> tuple[Statement, ...]:
         "RCD against accuracy": _rcd,
         "Distances reached": _distances,
         "Quasi decision boundary": _boundary,
+        "Which images Tables 2 to 4 are about": read_selections,
         "How much the images can tell": _images,
         "Training": _training,
     }

@@ -87,7 +87,7 @@ def _csv_records(table: Table, data: str) -> Iterator[dict[str, Any]]:
                     "rcd_difference": own.rcd_difference,
                 }
             if not cell.scores:
-                yield {**about, "status": NOT_RUN if cell.none == NOT_RUN else "does not apply"}
+                yield {**about, "status": "does not apply" if cell.none == DASH else cell.none}
 
 
 def _ends_apart(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,7 +185,11 @@ def print_table(table: Table | Grid, console: Console) -> None:
 def _terminal_rows(table: Table, line: Line) -> Iterator[list[str]]:
     """The network's name, then a row for each cell; of a network that was not run, for each that the paper has."""
     shared, ran = shared_images(line), any(cell.scores for cell in line.cells)
+    empty = all(accuracy_text(cell) in (NO_IMAGES, DASH) for cell in line.cells)
+    shared = NO_IMAGES if empty else shared
     yield [", ".join(part for part in (line.name, line.variant, shared) if part), *[""] * 5]
+    if empty:
+        return
     for column, cell in zip(table.columns, line.cells, strict=True):
         if (ran and cell.none == NOT_RUN) or cell.scores or cell.paper is not None:
             attacks = attacks_text(cell)

@@ -4,7 +4,7 @@ Read only; what is missing or left out is said in ``notes``."""
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,15 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class Selection:
-    """Images that both networks of a pair classify correctly with confidence above 0.9."""
+    """Images that both networks of a pair classify correctly with confidence above ``min_confidence``."""
 
     pair: tuple[str, ...]
     seed: int
     wanted: int
     found: int
+    min_confidence: float = 0.9
+    highest: float | None = None  # confidence of any image that both get right
+    classes: Mapping[str, int] = field(default_factory=dict)  # images of each; empty where it was not stored
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,16 @@ def _read_selections(folder: Path) -> Iterator[Selection]:
     for path in sorted(folder.glob("*.json")):
         record = _read_json(path)
         try:
-            yield Selection(tuple(record["pair"]), int(record["seed"]), int(record["wanted"]), int(record["found"]))
+            highest = record.get("highest_confidence")
+            yield Selection(
+                tuple(record["pair"]),
+                int(record["seed"]),
+                int(record["wanted"]),
+                int(record["found"]),
+                float(record.get("min_confidence", 0.9)),
+                None if highest is None else float(highest),
+                {str(name): int(images) for name, images in dict(record.get("classes") or {}).items()},
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f'{path} is damaged: it wants "pair", "seed", "wanted" and "found" ({error!r}).') from None
 

@@ -11,6 +11,7 @@ from shconv.report.extra_steps import extra_steps
 from shconv.report.paper import is_shc, network_name, twin
 from shconv.report.rows import Row
 from shconv.report.run import Run
+from shconv.report.selections import read_selections
 from shconv.report.tables import ATTACKS, OBJECTIVE_NAMES, SEARCHES
 from shconv.report.twins import twins
 from shconv.report.worst_case import THREATS, worst_cases
@@ -35,8 +36,9 @@ def worst_case(run: Run) -> Grid:
     ]
     return Grid(
         name="worst_case",
-        title="Worst case per image",
-        caption="An image counts as right only where no attack of the budget fools the network, over both objectives. "
+        title="Worst case per image, on the selected images",
+        caption="The images are those of Table 2, selected, and no sample of the data set. One "
+        "counts as right only where no attack of the budget fools the network, over both objectives. "
         "Networks are comparable over the attacks through both routes; an SHC network's own routes add attacks that "
         "its twin cannot meet. The mean is over Table 2's columns of that budget. The worst case is an upper bound: a "
         "stronger attack can only lower it.",
@@ -73,6 +75,7 @@ def worst_case(run: Run) -> Grid:
             }
             for words, worst in found
         ),
+        notes=tuple(said.text for said in read_selections(run) if said.alarm),
     )
 
 

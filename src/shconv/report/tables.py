@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from shconv.report import paper
-from shconv.report.cells import Cell, Column, Line, Score, Table
+from shconv.report.cells import NO_IMAGES, Cell, Column, Line, Score, Table
 from shconv.report.paper import NETWORKS, Published, is_shc, network_name, twin
 from shconv.report.rows import Row, by_seed
 from shconv.report.run import Run
+from shconv.report.selections import clean_images, read_selections, selected
 from shconv.report.worst_case import OBJECTIVES, THREATS, worst_case_cell
 
 ATTACKS = {"fgsm": "FGSM", "fgsm_heavy": "FGSM-Heavy", "ifgsm": "I-FGSM", "rand_fgsm": "RAND+FGSM"}
@@ -36,7 +37,6 @@ SEEDS = (
     "Of several seeds: the mean, ± the standard deviation over the seeds, and a 95 % interval from the lowest to the "
     "highest end of the seeds' own; 3 × 200 images are 200 for each of three seeds. The CSV file has each seed."
 )
-SELECTED = "Images that both networks of a pair classify correctly with confidence above 0.9."
 
 
 def paper_tables(run: Run) -> tuple[Table, ...]:
@@ -65,8 +65,8 @@ def table1(run: Run) -> Table:
     return Table(
         name="table1",
         title="Table 1. Gaussian noise",
-        caption="Accuracy in per cent / mean RCD on the whole test split. Noise is clipped to ±0.1 by default: the "
-        "paper gives no bound, and its numbers are impossible without one.",
+        caption=f"Accuracy in per cent / mean RCD {clean_images(run)}. Noise is clipped to ±0.1 by default: the paper "
+        "gives no bound, and its numbers are impossible without one.",
         columns=(Column("clean", ""), *(Column("Gaussian", f"σ {sigma:g}") for sigma in sigmas)),
         lines=_lines(run, "table1", lambda model: tuple(cells(model))),
     )
@@ -88,7 +88,7 @@ def table2(run: Run) -> Table:
     return Table(
         name="table2",
         title="Table 2. Gradient attacks, and the worst case",
-        caption=f"Accuracy in per cent / mean RCD. {SELECTED} The attack takes the gradient through both routes. "
+        caption=f"Accuracy in per cent / mean RCD. {selected(run)} The attack takes the gradient through both routes. "
         f"{OBJECTIVE_NOTE} The last columns are the worst case per image: it counts as right only where no attack of "
         "that budget fools the network. The first three are over the same attacks for every network, both objectives "
         "through both routes; the last three add an SHC network's own gradient routes, which its twin has not.",
@@ -96,7 +96,7 @@ def table2(run: Run) -> Table:
             *(Column(name, OBJECTIVE_NAMES[objective]) for name in ATTACKS.values() for objective in OBJECTIVES),
             *(Column(group, threat.name) for group in (WORST_CASE, OWN_ROUTES) for threat in THREATS),
         ),
-        lines=_lines(run, "table2", lambda model: tuple(cells(model))),
+        lines=_emptied(run, _lines(run, "table2", lambda model: tuple(cells(model)))),
         notes=tuple(_selection_notes(run, 5000)),
     )
 
@@ -117,11 +117,11 @@ def table3(run: Run) -> Table:
     return Table(
         name="table3",
         title="Table 3. LocSearchAdv",
-        caption=f"Accuracy in per cent / mean RCD after each fifth of the search. {SELECTED} The default scores a "
+        caption=f"Accuracy in per cent / mean RCD after each fifth of the search. {selected(run)} The default scores a "
         "pixel by a fixed probe, as the paper's source does; the cyclic probe scores it by the step that will really "
         "be taken; the control perturbs random pixels. A weak searcher flatters a defence.",
         columns=tuple(Column(*_step_column(run, fifth)) for fifth in range(1, 6)),
-        lines=tuple(lines),
+        lines=_emptied(run, lines),
         notes=tuple(_selection_notes(run, 500)),
     )
 
@@ -140,11 +140,11 @@ def table4(run: Run) -> Table:
         name="table4",
         title="Table 4. RAND+FGSM by gradient route",
         caption=f"Accuracy in per cent / mean RCD of the whole network on examples made with a part of its gradient. "
-        f"{SELECTED} SHC-T: hypernetwork route only. SHC-W: convolution route only, the filter maps held constant. "
+        f"{selected(run)} SHC-T: hypernetwork route only. SHC-W: convolution route only, the filter maps held constant. "
         "Strict: only paths through at least one filter map. Where SHC-W is below SHC, the hypernetwork route masks "
         "the gradient.",
         columns=tuple(Column("RAND+FGSM", OBJECTIVE_NAMES[objective]) for objective in OBJECTIVES),
-        lines=tuple(lines),
+        lines=_emptied(run, lines),
         notes=tuple(_selection_notes(run, 5000)),
     )
 
@@ -206,9 +206,26 @@ def _step_column(run: Run, fifth: int) -> tuple[str, str]:
     return f"step {' or '.join(sorted(steps)) or f'{fifth}/5'}", f"paper: {published}"
 
 
+def _emptied(run: Run, lines: Iterable[Line]) -> tuple[Line, ...]:
+    """The lines, where no image was selected for a network with cells that say so."""
+    found: dict[str, int] = {}
+    for each in run.selections:
+        for model in each.pair:
+            found[model] = max(each.found, found.get(model, 0))
+    return tuple(
+        replace(line, cells=tuple(each if each.scores else replace(each, none=NO_IMAGES) for each in line.cells))
+        if found.get(line.model) == 0
+        else line
+        for line in lines
+    )
+
+
 def _selection_notes(run: Run, enough: int) -> Iterator[str]:
-    found = dict.fromkeys((each.pair, each.seed, each.found) for each in run.selections if each.found < each.wanted)
-    for pair, seed, images in found:
+    found = dict.fromkeys(
+        (each.pair, each.seed, each.found, each.min_confidence) for each in run.selections if each.found < each.wanted
+    )
+    for pair, seed, images, least in found:
         if images < enough:
             names = " and ".join(network_name(model) for model in pair)
-            yield f"{names}, seed {seed}: {images:,} images have confidence above 0.9; the paper's are {enough:,}."
+            yield f"{names}, seed {seed}: {images:,} images have confidence above {least:g}; the paper's are {enough:,}."
+    yield from (said.text for said in read_selections(run) if said.alarm)
