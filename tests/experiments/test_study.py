@@ -255,7 +255,17 @@ def test_selected_are_the_first_of_a_seeded_shuffle_that_both_know_with_confiden
     stored = json.loads((study.folder.path / f"selection/plain10+plain10_shc-seed0-{wanted}.json").read_text())
     assert index.tolist() == order[:wanted]
     expected = {"pair": ["plain10", "plain10_shc"], "seed": 0, "wanted": wanted}
+    labels = [study.data.classes[label] for label in study.data.test.labels[index].tolist()]
+    spread = {name: labels.count(name) for name in study.data.classes if name in labels}
+    highest = stored.pop("highest_confidence")
+    assert 0.9 < highest <= 1
+    expected |= {"min_confidence": 0.9, "candidates": 21, "classes": spread}
     assert stored == expected | {"found": len(index), "index": index.tolist()}
+
+
+def test_a_lower_limit_selects_more_images(make_study):
+    few, more = (make_study(colour_networks(scale=0.4), counts=Counts(min_confidence=least)) for least in (0.9, 0.34))
+    assert len(few.selected(few.pairs[0], 21)) < len(more.selected(more.pairs[0], 21))
 
 
 def test_a_smaller_selection_is_the_beginning_of_a_larger_one(make_study):

@@ -25,7 +25,6 @@ from shconv.audit.subject import Subject, TimeUp, drawing
 from shconv.errors import InputError
 from shconv.experiments.network import routed
 from shconv.experiments.progress import ExperimentProgress
-from shconv.experiments.study import CONFIDENT
 from shconv.intervals import wilson
 from shconv.routes import frozen_kernels, gradient_route
 
@@ -39,8 +38,8 @@ class Audit:
     """One network under audit.
 
     images (N, C, H, W) float32 in [0, 1] on the network's device, labels and index int64 (N,): classes, and places in
-    the data set. `correct` (N,): clean and right; `confident`: and with p_y > min_confidence. Threats are "linf", "l2" and
-    "pixels" (any change of few pixels).
+    the data set. `correct` (N,): clean and right; `confident`: and with p_y > min_confidence. Threats are "linf", "l2"
+    and "pixels" (any change of few pixels).
     """
 
     subject: Subject

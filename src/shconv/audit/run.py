@@ -24,6 +24,7 @@ from shconv.data import ImageData, ImageSplit, Preparation, evaluation_batches
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import Row, RunFolder
+from shconv.experiments.study import CONFIDENT
 
 Images = tuple[Tensor, Tensor] | ImageData | ImageSplit
 
@@ -56,6 +57,7 @@ def run(
     images: int | None = None,
     folder: Path | str | None = None,
     seed: int = 0,
+    min_confidence: float = CONFIDENT,
     batch_size: int = 100,
     name: str = "model",
     twin_name: str = "twin",
@@ -72,6 +74,7 @@ def run(
     data: (images, labels int64 (N,)), or a data set of shconv.data, of which the test images are taken.
     images: so many of them, drawn with `seed`; None takes all.
     eps: a number or "8/255". eps_l2: by default 0.5 where eps is 8/255 and images are 3 x 32 x 32, scaled from there.
+    min_confidence: the worst case is also given for the images that the network gets right with more than this.
     sources: further networks, for transfer. seeds: the same network from other seeds of training, by seed;
     training_seed and twin_seed are the network's own and its twin's, for the rows.
     budget: "90s", "5m", "1h" or "full", for all networks together.
@@ -96,7 +99,7 @@ def run(
     _say_preparations(networks, data, ExperimentProgress(progress))
     linf = numbers.budget("eps", eps, above=True)
     l2 = usual_eps_l2(linf, x[0].numel()) if eps_l2 is None else numbers.budget("eps_l2", eps_l2, "l2", above=True)
-    setting = Setting(linf, l2, seed, batch_size, budget)
+    setting = Setting(linf, l2, seed, batch_size, budget, min_confidence)
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()) if folder is None else folder)
         held = stack.enter_context(RunFolder.opened(place))

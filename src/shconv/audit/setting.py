@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from shconv.attacks.checks import check_count
 from shconv.errors import InputError
+from shconv.experiments.study import CONFIDENT
 from shconv.numbers import read_budgets
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -24,10 +25,13 @@ class Setting:
     seed: int = 0
     batch_size: int = 100
     budget: str = "5m"
+    min_confidence: float = CONFIDENT  # of the images whose worst case is given apart
 
     def __post_init__(self) -> None:
         read_budgets(self, "eps", above=True)
         read_budgets(self, "eps_l2", norm="l2", above=True)
+        if not 0 <= self.min_confidence < 1:
+            raise InputError(f"min_confidence: got {self.min_confidence:g}; want a number from 0 to below 1")
         check_count("seed", self.seed, 0)
         check_count("batch_size", self.batch_size, 1)
         budget_seconds(self.budget)

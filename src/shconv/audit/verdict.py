@@ -87,7 +87,9 @@ def worst_case_sentence(where: str, case: Case) -> str:
         if confident["largest"] > confident["n"] / 2 and confident["of_classes"] > 2:
             said.append("One class carries this number: it says nothing about the others.")
         if confident["n"] < FEW:
-            said.append(f"{count(confident['n'], 'image')} {'is' if confident['n'] == 1 else 'are'} too few to say much.")
+            said.append(
+                f"{count(confident['n'], 'image')} {'is' if confident['n'] == 1 else 'are'} too few to say much."
+            )
     most = ", ".join(f"{label} {broken}" for label, broken in list(case["broken_by"].items())[:3])
     if most:
         said.append(f"First broken by {most}.")

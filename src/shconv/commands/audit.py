@@ -11,7 +11,7 @@ from shconv.audit.run import run
 from shconv.audit.setting import budget_seconds
 from shconv.commands.config_file import plain
 from shconv.commands.evaluate import check_fits, seed_of
-from shconv.commands.options import DataOptions, best_device
+from shconv.commands.options import DataOptions, best_device, check_confidence
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.prepared import prepared_as
 from shconv.commands.running import describe
@@ -48,6 +48,9 @@ class AuditCommand(DataOptions):
     """Time for all: such as 90s, 5m, 1h, or full for no limit. It decides how much each check may spend."""
     batch_size: int = 100
     """The most images in a batch."""
+    min_confidence: float = 0.9
+    """The worst case is also given for the images classified correctly with more than this probability. Lower it for
+    calibrated and adversarially trained networks."""
     attack_seed: int = 0
     """Of the attacks' randomness and of the choice of images."""
     out: Path | None = None
@@ -62,6 +65,7 @@ class AuditCommand(DataOptions):
         for name in ("images", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_confidence(self.min_confidence)
         if self.attack_seed < 0:
             raise InputError(f"attack_seed must be at least 0, got {self.attack_seed}")
 
@@ -97,6 +101,7 @@ class AuditCommand(DataOptions):
             images=self.images,
             folder=self.folder,
             seed=self.attack_seed,
+            min_confidence=self.min_confidence,
             batch_size=self.batch_size,
             name=first.config.name,
             twin_name="twin" if twin is None else _apart(twin, first),

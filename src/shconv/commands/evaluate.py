@@ -23,8 +23,9 @@ from shconv.processes import Processes
 class Evaluate(TableOptions):
     """Attack a trained network, best beside its twin, and write the tables, figures and page.
 
-    With a twin the images of Tables 2 to 4 are those that both classify correctly with confidence above 0.9, as in the
-    paper; without one, those that the network alone does. Several processes share the images and give the rows of one:
+    With a twin the images of Tables 2 to 4 are those that both classify correctly with confidence above
+    --min-confidence (0.9 in the paper); without one, those that the network alone does. Several processes share the
+    images and give the rows of one:
     torchrun --nproc-per-node 2 -m shconv evaluate ...
     """
 

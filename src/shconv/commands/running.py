@@ -103,7 +103,8 @@ def run_experiments(
 ) -> None:
     """Every table asked for and its figure, the quasi decision boundary with Table 3; rows appended as they come."""
     wanted = (options.table1_images, options.table2_images, options.table3_images)
-    counts = Counts() if options.full else Counts(*wanted)
+    least = options.min_confidence
+    counts = Counts(min_confidence=least) if options.full else Counts(*wanted, min_confidence=least)
     study = Study(
         folder,
         data,

@@ -111,7 +111,10 @@ def _against_mean(run: Run, model: str) -> Iterator[Said]:
         evidence.append(f"{threat.name}: {_evidence(cell)}")
     if parts:
         route = ", gradient of both routes" if is_shc(model) else ""
-        yield Said(f"Worst case of {network_name(model)}{route}, on the selected images: {'; '.join(parts)}.", evidence="; ".join(evidence))
+        yield Said(
+            f"Worst case of {network_name(model)}{route}, on the selected images: {'; '.join(parts)}.",
+            evidence="; ".join(evidence),
+        )
     if is_shc(model):
         yield from _own_routes(run, model)
 

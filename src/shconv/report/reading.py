@@ -10,8 +10,8 @@ from shconv.report.masking import read_routes, read_worst_cases
 from shconv.report.paper import NETWORKS, SIGMAS, is_shc, network_name
 from shconv.report.rows import Row
 from shconv.report.run import Run
-from shconv.report.selections import read_selections
 from shconv.report.searching import read_controls, read_search
+from shconv.report.selections import read_selections
 from shconv.report.summaries import ATTACK_NAMES, behind_twin
 from shconv.report.tables import ATTACKS, OBJECTIVE_NAMES, SEARCHES, route_rows, search_rows
 from shconv.report.worst_case import OBJECTIVES

@@ -206,7 +206,7 @@ def _fitted(titles: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> 
     """
     used = [place for place in range(len(titles)) if any(row[place] not in ("", DASH) for row in rows)]
     cells = {place: [row[place] for row in rows if place or any(row[1:])] for place in used}
-    longest = {place: max(map(len, (*cells[place], *titles[place].split()))) for place in used}
+    longest = {place: max(map(len, (*cells[place], *titles[place].split())), default=0) for place in used}
     widths = {place: longest[place] if place and longest[place] <= 22 else None for place in used}
     if sum(2 + (width or 12) for width in widths.values()) > room:
         return Text("\n".join(_in_words(titles, row) for row in rows))

@@ -1,6 +1,6 @@
 """Which images Tables 2 to 4 are about, in sentences: how many, how they spread over the classes, what that can say."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from shconv.report.cells import count
 from shconv.report.compare import Said, pct
@@ -12,12 +12,13 @@ FEW = 50  # images: an accuracy over fewer is known to ten points at best
 MOSTLY = 0.5  # of the images in one class
 
 
-def read_selections(run: Run) -> Iterator[Said]:
-    """One sentence for each selection of a pair; one that stands on few images or on one class speaks against it."""
+def read_selections(run: Run, counts: Container[int] | None = None) -> Iterator[Said]:
+    """One sentence for each selection of a pair, or for those of so many images; one that stands on few images or on
+    one class speaks against its numbers."""
     seen = set()
     for each in run.selections:
         said = selection_sentence(each, len(run.data.classes))
-        if said.text not in seen:
+        if said.text not in seen and (counts is None or each.found in counts):
             seen.add(said.text)
             yield said
 

@@ -75,7 +75,7 @@ def worst_case(run: Run) -> Grid:
             }
             for words, worst in found
         ),
-        notes=tuple(said.text for said in read_selections(run) if said.alarm),
+        notes=tuple(said.text for said in read_selections(run, {worst.score.n for _, worst in found}) if said.alarm),
     )
 
 

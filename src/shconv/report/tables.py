@@ -97,7 +97,7 @@ def table2(run: Run) -> Table:
             *(Column(group, threat.name) for group in (WORST_CASE, OWN_ROUTES) for threat in THREATS),
         ),
         lines=_emptied(run, _lines(run, "table2", lambda model: tuple(cells(model)))),
-        notes=tuple(_selection_notes(run, 5000)),
+        notes=tuple(_selection_notes(run, "table2", 5000)),
     )
 
 
@@ -122,7 +122,7 @@ def table3(run: Run) -> Table:
         "be taken; the control perturbs random pixels. A weak searcher flatters a defence.",
         columns=tuple(Column(*_step_column(run, fifth)) for fifth in range(1, 6)),
         lines=_emptied(run, lines),
-        notes=tuple(_selection_notes(run, 500)),
+        notes=tuple(_selection_notes(run, "table3", 500)),
     )
 
 
@@ -139,13 +139,13 @@ def table4(run: Run) -> Table:
     return Table(
         name="table4",
         title="Table 4. RAND+FGSM by gradient route",
-        caption=f"Accuracy in per cent / mean RCD of the whole network on examples made with a part of its gradient. "
-        f"{selected(run)} SHC-T: hypernetwork route only. SHC-W: convolution route only, the filter maps held constant. "
+        caption="Accuracy in per cent / mean RCD of the whole network on examples made with a part of its gradient. "
+        f"{selected(run)} SHC-T: hypernetwork route only. SHC-W: convolution route only, filter maps held constant. "
         "Strict: only paths through at least one filter map. Where SHC-W is below SHC, the hypernetwork route masks "
         "the gradient.",
         columns=tuple(Column("RAND+FGSM", OBJECTIVE_NAMES[objective]) for objective in OBJECTIVES),
         lines=_emptied(run, lines),
-        notes=tuple(_selection_notes(run, 5000)),
+        notes=tuple(_selection_notes(run, "table4", 5000)),
     )
 
 
@@ -220,12 +220,13 @@ def _emptied(run: Run, lines: Iterable[Line]) -> tuple[Line, ...]:
     )
 
 
-def _selection_notes(run: Run, enough: int) -> Iterator[str]:
+def _selection_notes(run: Run, experiment: str, enough: int) -> Iterator[str]:
     found = dict.fromkeys(
         (each.pair, each.seed, each.found, each.min_confidence) for each in run.selections if each.found < each.wanted
     )
     for pair, seed, images, least in found:
         if images < enough:
             names = " and ".join(network_name(model) for model in pair)
-            yield f"{names}, seed {seed}: {images:,} images have confidence above {least:g}; the paper's are {enough:,}."
-    yield from (said.text for said in read_selections(run) if said.alarm)
+            yield f"{names}, seed {seed}: {images:,} images have confidence > {least:g}; the paper's are {enough:,}."
+    counts = {row.n for row in run.rows if row.experiment == experiment and row.n}
+    yield from (said.text for said in read_selections(run, counts) if said.alarm)
