@@ -137,6 +137,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no time": (["net", "--budget", "now"], "budget: got 'now'"),
     "no images": (["net", "--images", "0"], "images must be at least 1, got 0"),
     "few images": (["net", "--images", "5"], "images: got 5; want at least 10"),
+    "sure of all": (["net", "--min-confidence", "1"], "min_confidence must be at least 0 and below 1, got 1"),
     "no batch": (["net", "--batch-size", "0"], "batch_size must be at least 1"),
     "negative seed": (["net", "--attack-seed", "-1"], "attack_seed must be at least 0"),
     "other classes": (["other"], "other has 4 classes, folder:.* has 3"),

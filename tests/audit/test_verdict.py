@@ -115,6 +115,16 @@ def test_images_that_met_no_attack_are_counted_and_said() -> None:
     )
 
 
+def test_the_limit_of_confidence_is_the_one_asked_for() -> None:
+    cases = {}
+    for least in (0.5, 0.99):
+        report = run([attacking(2, "step")], min_confidence=least)
+        cases[least] = report.worst_case["confident"]
+        assert f"with confidence above {least:g}: right on" in report.verdict
+        assert f"They are of 3 of the 3 classes, {cases[least]['largest']} of one." in report.verdict
+    assert cases[0.99]["n"] < cases[0.5]["n"]
+
+
 def test_where_no_attack_was_tried_there_is_no_number() -> None:
     report = run([ToyCheck(8, "look")])
     for name in ("linf", "confident"):

@@ -110,6 +110,7 @@ REFUSED = {
     "preset of another command": (["train", "--preset", "paper"], "wanted `shconv reproduce --preset`"),
     "paper without ImageNet": (["reproduce", "--preset", "paper"], "^shconv: data/imagenet is not there"),
     "no images": (["reproduce", "--table1-images", "0"], "table1_images must be at least 1, got 0"),
+    "sure of all": (["reproduce", "--min-confidence", "1"], "min_confidence must be at least 0 and below 1, got 1"),
     "no batch": (["reproduce", "--batch-size", "0"], "batch_size must be at least 1, got 0"),
     "negative seed": (["reproduce", "--seeds", "0", "-1"], r"seeds must be .* got \[0, -1\]"),
     "same seed twice": (["reproduce", "--seeds", "1", "1"], "seeds must be different"),

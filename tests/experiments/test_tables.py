@@ -173,16 +173,12 @@ def test_a_missing_step_alone_is_added(study, make_study):
     assert len(path.read_text().splitlines()) == len({row["id"] for row in first}) + 2  # and the clean ones
 
 
-def test_networks_without_a_confident_image_give_rows_without_numbers(make_study):
-    study = make_study(colour_networks(scale=0.1), counts=COUNTS)
-    rows = [row for table in TABLES[1:] for row in table.rows(study)]
-    assert {row["n"] for row in rows} == {0}
-    assert (
-        {row["accuracy"] for row in rows}
-        == {row["rcd_mean"] for row in rows}
-        == {row["linf"] for row in rows}
-        == {None}
-    )
+def test_networks_without_a_confident_image_are_one_sentence_and_no_rows(make_study, monkeypatch):
+    study, said = make_study(colour_networks(scale=0.1), counts=COUNTS), []
+    monkeypatch.setattr(study.progress, "say", said.append)
+    assert [row for table in TABLES[1:] for row in table.rows(study)] == []
+    (sentence,) = (line for line in said if "no image is classified correctly with confidence above 0.9" in line)
+    assert "--min-confidence lowers the limit" in sentence
     for figure in (figure2_noise, figure3_traces, figure4_gradients):
         figure.save(study)
     assert not (study.folder.path / "arrays").exists()
