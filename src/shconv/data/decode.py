@@ -10,7 +10,7 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from shconv.data.metadata import stored_orientation, without_metadata
+from shconv.data.metadata import check_png, stored_orientation, without_metadata
 from shconv.errors import InputError
 
 T = TypeVar("T")
@@ -93,6 +93,8 @@ def _read(data: bytes, name: object, read: Callable[[Image.Image, bytes], T]) ->
 def _converted(image: Image.Image, data: bytes) -> Image.Image:
     turn = TURNS.get(_orientation(image, data))
     image.load()
+    if image.format == "PNG":
+        check_png(data)
     if image.mode.startswith("I"):
         image = _from_integers(image)
     if image.mode in REFUSED:

@@ -2,6 +2,7 @@
 broken, a file is read without it."""
 
 import struct
+import zlib
 from collections.abc import Iterator
 
 JPEG, PNG, RIFF, WEBP = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF", b"WEBP"
@@ -10,7 +11,8 @@ EXIF = b"Exif\0\0"
 ORIENTATION = 0x0112
 INTEGERS = {1: "B", 3: "H", 4: "I"}  # types of a tag's value
 
-JPEG_METADATA = {*range(0xE1, 0xEE), 0xEF, 0xFE}  # APPn and comments; JFIF and Adobe say what the channels are
+JPEG_APPLICATIONS, JPEG_COMMENT = range(0xE0, 0xF0), 0xFE
+JPEG_COLOURS = {0xE0: 18, 0xEE: 16}  # JFIF and Adobe, which say what the channels are, and their length when whole
 PNG_PIXELS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}  # not tRNS, as alpha is dropped
 WEBP_METADATA, ANNOUNCED = {b"ICCP", b"EXIF", b"XMP "}, 0x20 | 0x08 | 0x04  # the latter in the header VP8X
 TIFF_PIXELS = {
@@ -37,7 +39,7 @@ def without_metadata(data: bytes) -> bytes | None:
     """The same file with nothing left but what its pixels need; None where the format is not known here."""
     try:
         if data.startswith(JPEG):
-            return JPEG + b"".join(segment for mark, segment in _jpeg(data) if mark not in JPEG_METADATA)
+            return JPEG + b"".join(segment for mark, segment in _jpeg(data) if not _is_beside(mark, segment))
         if data.startswith(PNG):
             return PNG + b"".join(chunk for kind, chunk in _png(data) if kind in PNG_PIXELS)
         if data.startswith(RIFF) and data[8:12] == WEBP:
@@ -49,6 +51,13 @@ def without_metadata(data: bytes) -> bytes | None:
     except (struct.error, LookupError):
         pass
     return None
+
+
+def check_png(data: bytes) -> None:
+    """Raises ValueError where the checksum of what a PNG's pixels need is wrong; Pillow does not look at it."""
+    for kind, chunk in _png(data):
+        if kind in PNG_PIXELS and zlib.crc32(chunk[4:-4]).to_bytes(4, "big") != chunk[-4:]:
+            raise ValueError(f"damaged or cut short: the checksum of its {kind.decode()} is wrong")
 
 
 def _exif(data: bytes) -> bytes:
@@ -77,6 +86,13 @@ def _jpeg(data: bytes) -> Iterator[tuple[int, bytes]]:
         size = len(data) if data[at] != 0xFF or mark == 0xDA else 2 + struct.unpack_from(">H", data, at + 2)[0]
         yield mark, data[at : at + size]
         at += size
+
+
+def _is_beside(mark: int, segment: bytes) -> bool:
+    """The pixels of a JPEG."""
+    if mark in JPEG_COLOURS:
+        return len(segment) < JPEG_COLOURS[mark]
+    return mark in JPEG_APPLICATIONS or mark == JPEG_COMMENT
 
 
 def _png(data: bytes) -> Iterator[tuple[bytes, bytes]]:
