@@ -1,10 +1,14 @@
 """The counts of a plan: what the experiments themselves do, counted while they do it."""
 
+from collections import Counter
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from shconv.attacks import FGSM, IFGSM, PAPER, GaussianNoise, RandFGSM
+from shconv.experiments import probe as probe_module
 from shconv.experiments import quasi_boundary, table1_gaussian, table2_gradient, table3_locsearch, table4_routes
 from shconv.experiments.probe import NetworkCost, Probe, SharedCost, _kept, passes
 from shconv.experiments.study import Counts
@@ -112,20 +116,63 @@ def test_augmentation_goes_on_beside_training_where_there_are_workers():
 def test_a_probe_measures_every_part_and_counts_the_searches_rows():
     probe = Probe(torch.device("cpu"), 0.01, 1)
     config = ModelConfig("plain10_shc", 3, stem="small", width=2)
-    cost = probe.network(config, RECIPES["short"], 16, 16, 4, ("both", "strict"))
-    assert min(cost.train, cost.forward, *cost.gradient.values()) > 0
+    least, cost = probe.network(config, RECIPES["short"], 16, 16, 4, ("both", "strict"))
+    assert 0 < least.train <= cost.train
+    assert 0 < least.forward <= cost.forward
+    assert all(0 < least.gradient[route] <= usual for route, usual in cost.gradient.items())
     assert set(cost.gradient) == {"both", "strict"}
     assert cost.weights == sum(each.nbytes for each in config.build().state_dict().values())
     pixels = 4 * 2 * 16 * 16  # bytes of the first convolution's two channels
     assert cost.attack_image > pixels
-    shared = probe.shared(RECIPES["short"], 16, 16, table3_locsearch.searches(16))
-    assert shared.augment > 0
-    assert shared.noise > 0
+    least_shared, shared = probe.shared(RECIPES["short"], 16, 16, table3_locsearch.searches(16))
+    assert 0 < least_shared.augment <= shared.augment
+    assert 0 < least_shared.noise <= shared.noise
+    assert all(0 < least_shared.search_round[order][0] <= usual for order, (usual, _) in shared.search_round.items())
     # A look at 128 images a round; and for eight images that, and at most 121 probes each in batches of 128.
     steps = table3_locsearch.searches(16)["locsearch"].steps
     assert shared.search_round["random"][1] == (steps + 1) / steps
     assert 2 * 16 <= shared.search_round["lowest"][1] <= (8 * 128 + 128) / 8 * (steps + 1) / steps
     assert probe.smaller
+
+
+class Clock:
+    """Work that takes as long as it says, on a clock that only it moves: a probe sees what a machine would show."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, took: Callable[[int, int], float]) -> None:
+        self.now, self.took, self.calls = 0.0, took, Counter[int]()
+        for name in ("monotonic", "perf_counter"):
+            monkeypatch.setattr(probe_module.time, name, lambda: self.now)
+
+    def __call__(self, images: int) -> None:
+        self.calls[images] += 1
+        self.now += self.took(images, self.calls[images])
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, took: Callable[[int, int], float], seconds: float) -> tuple[float, float]:
+    clock = Clock(monkeypatch, took)
+    probe = Probe(torch.device("cpu"), seconds, 1)
+    probe.share = seconds
+    return probe.seconds(clock, 64)
+
+
+def test_the_first_run_of_each_size_does_not_count(monkeypatch):
+    found = measured(monkeypatch, lambda n, call: 0.001 * n + (5.0 if call == 1 else 0.0), 60.0)
+    assert found == pytest.approx((0.001, 0.001))
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.5, 1.0])
+def test_a_batch_that_stands_for_a_larger_one_gives_a_range_with_its_cost_inside(monkeypatch, seconds):
+    low, high = measured(monkeypatch, lambda n, call: 0.1 + 0.01 * n, seconds)
+    really = 0.01 + 0.1 / 64
+    assert low == pytest.approx(really) or (low > really and high == pytest.approx(4 * low))
+    assert high > really
+
+
+def test_a_run_that_others_disturbed_widens_the_range_and_does_not_move_it(monkeypatch):
+    low, high = measured(monkeypatch, lambda n, call: 0.001 * n * (40 if n == 64 and call == 3 else 1), 60.0)
+    assert (low, high) == pytest.approx((0.001, 0.001))
+    low, high = measured(monkeypatch, lambda n, call: 0.001 * n * (1 + call % 3), 60.0)
+    assert (low, high) == pytest.approx((0.001, 0.002))
 
 
 def test_what_autograd_keeps_grows_with_the_images_and_not_with_the_weights():

@@ -1,5 +1,6 @@
 """shconv plan: how long a reproduction would take, and what memory and disk, from a minute's measurement."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.study import Counts
 from shconv.experiments.table3_locsearch import searches
 from shconv.experiments.workload import ROUTES, Facts, Stage, Workload
-from shconv.machine import processor
+from shconv.machine import Others, processor
 from shconv.training import ModelConfig
 
 KNOWN = {  # training images, test images, classes, side; so that a plan needs no copy of the data
@@ -31,6 +32,7 @@ class Plan(Reproduce):
     """Estimate time, memory and disk of each stage of `shconv reproduce` with the same options, without running it.
 
     Measures one image's cost on this machine, on random pixels, and multiplies by the counts that the options fix.
+    Times are ranges, from the fastest to the usual of repeated runs; how busy other programs kept the machine is said.
     --preset paper: ImageNet, six networks, all counts of the paper; needs no copy of the data.
     """
 
@@ -50,9 +52,9 @@ class Plan(Reproduce):
         self.check()
         facts, device, recipe = self._facts(), best_device(), recipe_for(self.recipe, self.epochs)
         names = [name for vanilla in self.models for name in (vanilla, f"{vanilla}_shc")]
-        probe = Probe(device, self.probe_seconds, len(names))
+        probe, others = Probe(device, self.probe_seconds, len(names)), Others()
         progress = ExperimentProgress()
-        costs: dict[str, NetworkCost] = {}
+        costs: dict[str, tuple[NetworkCost, NetworkCost]] = {}
         with progress.task("measuring", len(names) + 1) as advance:
             for name in names:
                 config = self._config(name, facts)
@@ -62,12 +64,18 @@ class Plan(Reproduce):
                 advance()
             shared = probe.shared(recipe, facts.train_size, facts.test_size, searches(facts.test_size))
             advance()
+        busy = others.cores()
         wanted = Counts() if self.full else Counts(self.table1_images, self.table2_images, self.table3_images)
         on_disk = facts.train_images if facts.train_size > SMALL_SIDE else 0
         workers = automatic_workers(on_disk, self.gpus) if self.workers is None else self.workers
-        load = Workload(facts, recipe, wanted, len(self.seeds), self.batch_size, workers, costs, shared)
-        stages = [*load.training(self.gpus, self.accumulation), *load.tables()]
-        print("\n".join([*_table(stages, self.gpus), "", *self._notes(device, probe.smaller)]))
+        rest = len(self.seeds), self.batch_size, workers
+        stages = []
+        for end in (0, 1):
+            ends = {name: both[end] for name, both in costs.items()}
+            load = Workload(facts, recipe, wanted, *rest, ends, shared[end])
+            stages.append([*load.training(self.gpus, self.accumulation), *load.tables()])
+        table = _table(list(zip(*stages, strict=True)), self.gpus)
+        print("\n".join([*table, "", *self._notes(device, probe.smaller, busy)]))
 
     def _facts(self) -> Facts:
         kind = self.data.partition(":")[0]
@@ -87,14 +95,19 @@ class Plan(Reproduce):
         small = facts.test_size <= 64 if self.stem == "auto" else self.stem == "small"
         return ModelConfig(name, facts.classes, stem="small" if small else "imagenet", width=self.width)
 
-    def _notes(self, device: torch.device, smaller: set[int]) -> Iterator[str]:
+    def _notes(self, device: torch.device, smaller: set[int], busy: float | None) -> Iterator[str]:
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
         threads = "" if device.type == "cuda" else f", threads: {torch.get_num_threads()}"
         yield f"Measured on: {where} ({device.type}{threads}), torch {torch.__version__}."
+        yield "Ranges: from the fastest of repeated runs, which other programs disturbed least, to the usual one."
+        if busy is not None:
+            much = busy >= 0.25
+            advice = ": on a quiet machine it takes less, and a plan made there is closer" if much else ""
+            yield f"Meanwhile other programs kept {busy:.1f} of {os.cpu_count()} cores busy{advice}."
         if smaller:
             yield (
-                f"There was no time for some full batches: batches of {min(smaller)} and more stand for them, which "
-                "on a GPU makes times too long; --probe-seconds gives more time."
+                f"There was no time for some full batches: batches of {min(smaller)} and more stand for them. The "
+                "upper ends are then too high, most of all on a GPU; --probe-seconds gives more time."
             )
         yield (
             "Assumed: devices share whole batches (searches: eight images) and lose no time to each other; as "
@@ -106,27 +119,37 @@ class Plan(Reproduce):
         )
 
 
-def _table(stages: Sequence[Stage], gpus: int) -> Iterator[str]:
-    """Markdown, a line a stage and one for the sum."""
+def _table(stages: Sequence[tuple[Stage, Stage]], gpus: int) -> Iterator[str]:
+    """Markdown, a line a stage, at least and usually, and one for the sum."""
     yield _line([cell.format(gpus=gpus) for cell in HEAD])
     yield _line(["---", "---", "---:", "---:", "---:", "---:"])
-    for stage in stages:
-        times = _time(stage.seconds), _time(stage.seconds_on(gpus))
-        yield _line([stage.name, stage.work, *times, _bytes(stage.memory), _bytes(stage.disk)])
-    sums = _time(sum(each.seconds for each in stages)), _time(sum(each.seconds_on(gpus) for each in stages))
-    most, disk = max(each.memory for each in stages), sum(each.disk for each in stages)
-    yield _line(["all", "", *sums, _bytes(most), _bytes(disk)])
+    for least, usual in stages:
+        one, many = (least.seconds, usual.seconds), (least.seconds_on(gpus), usual.seconds_on(gpus))
+        yield _line([usual.name, usual.work, _range(*one), _range(*many), _bytes(usual.memory), _bytes(usual.disk)])
+    alone = [sum(stage.seconds for stage in end) for end in zip(*stages, strict=True)]
+    shared = [sum(stage.seconds_on(gpus) for stage in end) for end in zip(*stages, strict=True)]
+    most, disk = max(usual.memory for _, usual in stages), sum(usual.disk for _, usual in stages)
+    yield _line(["all", "", _range(*alone), _range(*shared), _bytes(most), _bytes(disk)])
 
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _time(seconds: float) -> str:
+def _range(low: float, high: float) -> str:
+    """One time where the two read the same."""
+    (least, unit), (most, larger) = _time(low), _time(high)
+    if unit != larger:
+        return f"{least} {unit} to {most} {larger}"
+    return f"{most} {unit}" if least == most else f"{least} to {most} {unit}"
+
+
+def _time(seconds: float) -> tuple[str, str]:
+    """A number and its unit."""
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
-            return f"{seconds / length:,.1f} {unit}"
-    return f"{seconds:.1f} s"
+            return f"{seconds / length:,.1f}", unit
+    return f"{seconds:.1f}", "s"
 
 
 def _bytes(number: float) -> str:

@@ -2,10 +2,10 @@
 A plan multiplies these by the known counts."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from shconv.training import ModelConfig, Recipe
 from shconv.training.learner import autocast_dtype
 
 Work = Callable[[int], object]  # of so many images
+_GAIN = 4  # how much cheaper than measured an image of a larger batch is believed to be, at most
 
 
 @dataclass(frozen=True)
@@ -47,27 +48,68 @@ class SharedCost:
     search_round: dict[str, tuple[float, float]]  # by order: seconds beside the network, forward passes
 
 
+class Span(NamedTuple):
+    """Seconds: of the fastest of repeated runs, and of the median one."""
+
+    fastest: float
+    usual: float
+
+
+class _Size(NamedTuple):
+    images: int
+    seconds: float
+
+
+def _expected(sizes: Sequence[_Size], images: int) -> float:
+    """Seconds of a larger batch: along the line through the last two sizes; in proportion, where there is one."""
+    if len(sizes) == 1:
+        return sizes[0].seconds * images / sizes[0].images
+    before, last = sizes[-2:]
+    each = max(0.0, last.seconds - before.seconds) / (last.images - before.images)
+    return last.seconds + each * (images - last.images)
+
+
 class Probe:
     """Measures on random images within `seconds`, or somewhat more where a single image takes that long."""
 
     def __init__(self, device: torch.device, seconds: float, networks: int) -> None:
         self.device = device
         self.share = seconds / (5 * networks + 4)  # an SHC network has six works, a vanilla one three
+        self.left = 0.0  # what works that were done sooner did not use
         self.smaller: set[int] = set()  # batches that were measured in place of larger ones
 
-    def seconds(self, work: Work, wanted: int, least: int = 1) -> float:
-        """Of one image in a batch of `wanted`, or as large a one as there is time for; tried once before it counts."""
-        batch = min(least, wanted)
-        self._took(work, batch)  # kernels are built and chosen
-        while batch < wanted and 8 * self._took(work, batch) < self.share:
-            batch = min(4 * batch, wanted)
-            self._took(work, batch)
+    def seconds(self, work: Work, wanted: int, least: int = 1) -> Span:
+        """Of one image in a batch of `wanted`, or as large a one as there is time for.
+
+        Each size runs once before it counts: kernels are built and chosen, memory is found. Where the batch is smaller,
+        the lower end is on the line through two sizes: a part of what a batch costs may not be its images'.
+        """
+        start, share = time.monotonic(), self.share + self.left
+        sizes = [self._warm(work, min(least, wanted))]
+        while (batch := sizes[-1].images) < wanted:
+            larger = min(4 * batch, wanted)
+            # Sizes get twice the share if they must: a full batch measured once tells more than a small one often.
+            if time.monotonic() - start + 3 * _expected(sizes, larger) > 2 * share:
+                if len(sizes) > 1 or sizes[0].seconds > share:
+                    break
+                larger = min(2 * batch, wanted)  # one size does not tell the batch's cost from the image's
+            sizes.append(self._warm(work, larger))
+        took = [sizes[-1].seconds]
+        while len(took) < 3 or (len(took) < 12 and time.monotonic() - start < share):
+            took.append(self._took(work, batch))
+            if time.monotonic() - start > 3 * share:
+                break
+        self.left = max(0.0, share - (time.monotonic() - start))
+        low, high = min(took) / batch, median(took) / batch
         if batch < wanted:
             self.smaller.add(batch)
-        took = [self._took(work, batch)]
-        while len(took) < 5 and sum(took) < self.share / 2:
-            took.append(self._took(work, batch))
-        return median(took) / batch
+            straight = _expected([*sizes[:-1], _Size(batch, min(took))], wanted) / wanted
+            low = min(low, max(straight, low / _GAIN))
+        return Span(low, high)
+
+    def _warm(self, work: Work, images: int) -> _Size:
+        self._took(work, images)
+        return _Size(images, self._took(work, images))
 
     def _took(self, work: Work, images: int) -> float:
         self._finish()
@@ -84,7 +126,8 @@ class Probe:
         test_size: int,
         batch_size: int,
         routes: tuple[str, ...],
-    ) -> NetworkCost:
+    ) -> tuple[NetworkCost, NetworkCost]:
+        """What a network costs at least, and usually."""
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         model = config.build().to(self.device).to(memory_format=layout)
         weights = sum(each.nbytes for each in (*model.parameters(), *model.buffers()))
@@ -105,9 +148,18 @@ class Probe:
             route: self.seconds(lambda n, route=route: attacked(n, route), batch_size)  # type: ignore[misc]
             for route in routes
         }
-        return NetworkCost(train, forward, gradient, weights, train_image, _kept(lambda: attacked(1, "both")))
+        attack_image = _kept(lambda: attacked(1, "both"))
 
-    def shared(self, recipe: Recipe, train_size: int, test_size: int, searches: dict[str, LocSearchAdv]) -> SharedCost:
+        def cost(end: int) -> NetworkCost:
+            by_route = {route: span[end] for route, span in gradient.items()}
+            return NetworkCost(train[end], forward[end], by_route, weights, train_image, attack_image)
+
+        return cost(0), cost(1)
+
+    def shared(
+        self, recipe: Recipe, train_size: int, test_size: int, searches: dict[str, LocSearchAdv]
+    ) -> tuple[SharedCost, SharedCost]:
+        """What is no network's, at least and usually."""
         split = MemorySplit(torch.randint(0, 256, (64, 3, train_size, train_size), dtype=torch.uint8), _labels(64), [])
 
         def augment(n: int) -> None:
@@ -116,12 +168,18 @@ class Probe:
 
         x = self._images(32, test_size)
         noise = self.seconds(lambda n: GaussianNoise(0.1)(nn.Identity(), x[:n], _labels(n)), 32)
-        rounds: dict[str, tuple[float, float]] = {}
-        for attack in searches.values():
-            rounds[attack.order] = self._search_round(attack, test_size)
-        return SharedCost(self.seconds(augment, 64), noise, rounds)
+        rounds = {attack.order: self._search_round(attack, test_size) for attack in searches.values()}
+        augmented = self.seconds(augment, 64)
 
-    def _search_round(self, attack: LocSearchAdv, side: int) -> tuple[float, float]:
+        def cost(end: int) -> SharedCost:
+            by_order: dict[str, tuple[float, float]] = {
+                order: (span[end], rows) for order, (span, rows) in rounds.items()
+            }
+            return SharedCost(augmented[end], noise[end], by_order)
+
+        return cost(0), cost(1)
+
+    def _search_round(self, attack: LocSearchAdv, side: int) -> tuple[Span, float]:
         """Of one image in one round: seconds beside the network, and rows of the batches that the network is given."""
         rounds = attack.steps if side <= 64 else 2
         few = LocSearchAdv(**{**vars(attack), "steps": rounds})
@@ -133,11 +191,12 @@ class Probe:
             rows += len(x)
             return x.flatten(1) @ weight
 
-        images = self._images(n, side)
-        start = time.perf_counter()
-        few(stub, images, _labels(n).to(self.device))
-        self._finish()
-        return (time.perf_counter() - start) / (n * rounds), rows / (n * rounds)
+        images, labels = self._images(n, side), _labels(n).to(self.device)
+        LocSearchAdv(**{**vars(attack), "steps": 1})(stub, images, labels)  # to warm up
+        rows = 0
+        took = [self._took(lambda n: few(stub, images[:n], labels[:n]), n) for _ in range(2 if side <= 64 else 1)]
+        each = n * rounds * len(took)
+        return Span(min(took) / (n * rounds), sum(took) / each), rows / each
 
     def _training_step(self, model: nn.Module, recipe: Recipe, classes: int, size: int) -> Callable[[int, bool], Any]:
         dtype = autocast_dtype(recipe, self.device, model)
