@@ -20,7 +20,8 @@ from shconv.models.normalize import Normalization
 from shconv.pretrained import ConvertedConfig, save_pretrained
 from shconv.pretrained.converted import LIBRARIES, create_vanilla, library_and_name
 from shconv.pretrained.finetune import fine_tune
-from shconv.pretrained.weights import for_classes, imagenet_rows, network_with, read_state
+from shconv.pretrained.state_file import read_weights
+from shconv.pretrained.weights import for_classes, imagenet_rows, network_with
 from shconv.processes import Processes
 from shconv.training import Recipe, correct_in
 
@@ -118,17 +119,20 @@ class Finetune(DataOptions):
     def _vanilla(self, data: ImageData, images: Tensor, progress: ExperimentProgress) -> nn.Module:
         """The pretrained network for the data's classes."""
         if self._from_library:
-            network = create_vanilla(self.source, pretrained=True)
+            network, has_head = create_vanilla(self.source, pretrained=True), True
         else:
-            network, by_order = network_with(self._arch, read_state(Path(self.source)))
-            if by_order:
-                progress.say("the names in the file are others: its weights were put in by their order and shapes")
+            filled = network_with(self._arch, read_weights(Path(self.source)))
+            network, has_head = filled.network, filled.has_head
+            if filled.said:
+                progress.say(filled.said)
         with torch.no_grad():
             outputs = network.eval()(images[:1]).shape[1]
-        rows = imagenet_rows(data.classes, outputs)
+        rows = imagenet_rows(data.classes, outputs) if has_head else None
         if rows == list(range(outputs)) or (rows is None and outputs == len(data.classes)):
             return network
         kept = "keeps its rows of those" if rows is not None else "is new, with random weights"
+        if not has_head:
+            return for_classes(self._arch, network, len(data.classes), None)
         progress.say(f"{outputs} outputs, {data.name} has {len(data.classes)} classes: the head {kept}")
         return for_classes(self._arch, network, len(data.classes), rows)
 
