@@ -2,6 +2,7 @@
 is, and how they meet. The first holds the folder's lock, speaks, and writes what they have in common."""
 
 import errno
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from shconv.files import locked
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=12)  # with a process that is alive and at work; one that ends is noticed at once
+
+SHORT = 0.05  # seconds until a signal is heard
 
 # What gloo says of a peer that is not there any more; NCCL has an error type for it.
 LOST = ("closed by peer", "reset by peer", "broken pipe", "connection refused", "timed out")
@@ -63,7 +66,7 @@ class Processes:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         with self._meeting():
-            dist.all_reduce(total, group=self.group)
+            self._await(dist.all_reduce(total, group=self.group, async_op=True))
         return total.tolist()
 
     def gather(self, value: T) -> list[T]:
@@ -72,6 +75,7 @@ class Processes:
         if self.count > 1:
             gathered = [None] * self.count
             with self._meeting():
+                self._meet()
                 dist.all_gather_object(gathered, value, group=self.group)
         return gathered
 
@@ -90,6 +94,7 @@ class Processes:
             except Exception as error:
                 outcome[1] = error
         with self._meeting():
+            self._meet()
             dist.broadcast_object_list(outcome, src=0, group=self.group)
         if outcome[1] is not None:
             raise outcome[1]
@@ -123,6 +128,17 @@ class Processes:
             if self.count == 1 or not lost:
                 raise
             raise self._lost(error) from error
+
+    def _meet(self) -> None:
+        """Until every process is here: what they do next takes no time."""
+        self._await(dist.all_reduce(torch.zeros(1, device=self.device), group=self.group, async_op=True))
+
+    def _await(self, work: Any) -> None:
+        """Python hears no signal while torch waits, so it waits in small steps, each a tenth of the time so far."""
+        started = time.perf_counter()
+        while not work.is_completed():
+            time.sleep(min(SHORT, (time.perf_counter() - started) / 10))
+        work.wait()
 
     @contextmanager
     def _meeting(self) -> Iterator[None]:

@@ -2,7 +2,10 @@
 
 import errno
 import os
+import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,8 @@ def met(out: Path) -> dict[str, Any]:
         told[f"{name} first"] = processes.on_first(lambda rank=rank: f"process {rank}")
         told[f"{name} failed"] = failure(processes)
         told[f"{name} lock"] = lock(processes, out / name)
+        ways = (lambda p=processes: p.sum([1]), processes.wait, lambda p=processes: p.on_first(int))
+        told[f"{name} heard"] = [heard(processes, meet, out / f"{name} {way}") for way, meet in enumerate(ways)]
     with found[1].in_turn():
         began = time.monotonic()
         time.sleep(0.05)
@@ -49,6 +54,21 @@ def failure(processes: Processes) -> int | None:
     except OSError as error:
         return error.errno
     return None
+
+
+def heard(processes: Processes, meet: Callable[[], object], sign: Path) -> bool:
+    """Whether the first process hears a signal while it waits for the others, who come when it has."""
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: sign.touch())
+    if processes.is_first:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    else:
+        late = time.monotonic() + 20
+        while not sign.exists() and time.monotonic() < late:
+            time.sleep(0.01)
+    was = processes.is_first or sign.exists()
+    meet()
+    signal.signal(signal.SIGUSR1, before)
+    return was
 
 
 def lock(processes: Processes, folder: Path) -> list[bool]:
@@ -124,6 +144,11 @@ def left_behind(out: Path) -> dict[str, Any]:
     except ConnectionAbortedError as error:
         told["torch's own"] = error.strerror
     return told
+
+
+@pytest.mark.parametrize("name", ["own", "patient"])
+def test_a_signal_is_heard_while_others_are_waited_for(three: list[dict[str, Any]], name: str) -> None:
+    assert [told[f"{name} heard"] for told in three] == [[True] * 3] * COUNT
 
 
 def test_a_process_that_is_gone_is_named_wherever_it_is_missed(tmp_path: Path) -> None:
