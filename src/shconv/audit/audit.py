@@ -105,7 +105,8 @@ class Audit:
         record, made = self.ledger.begun(slug, asked), []
         held = not record.attempted.any() and int(on.sum()) * self.images[0].numel() <= _HELD
         todo, pace = np.flatnonzero(on & ~record.attempted), Pace(self.probe, attack_cost(attack))
-        title = f"{label} ({minutes(self.remaining())} left)" if math.isfinite(self.until) else label
+        title = f"{self.subject.key}, {label}"
+        title += f" ({minutes(self.remaining())} left)" if math.isfinite(self.until) else ""
         with self.progress.count(title) as shown:
             while len(todo) and (size := int(min(pace.fitting(self.remaining()), self.setting.batch_size))):
                 try:
@@ -126,7 +127,7 @@ class Audit:
         about = self._about(label, attack, route, threat, radius, source, headline) | {"shared": shared}
         row = self.ledger.add_attack(slug, record, {**about, **self._counts(record)})
         self.clock.save()
-        self.progress.say(_line(row))
+        self.progress.say(f"  {self.subject.key}, {_line(row)}")
         return self._outcome(record, torch.cat([self.images[:0], *made]) if held else None)
 
     def standing(self, threat: str = "linf", shared: bool = False) -> Flags:
@@ -248,4 +249,4 @@ def _line(row: Mapping[str, Any]) -> str:
     cut = "" if row["complete"] else ", cut short by the budget"
     outside = f", {row['outside']} more left the ball and do not count" if row["outside"] else ""
     name = ", ".join([*parts, *([f"made on {row['source']}"] if row["source"] else [])])
-    return f"  {name}: breaks {row['successes']} of {row['n']}{outside}  {row['seconds']:.1f} s{cut}"
+    return f"{name}: breaks {row['successes']} of {row['n']}{outside}  {row['seconds']:.1f} s{cut}"

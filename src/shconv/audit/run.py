@@ -16,6 +16,7 @@ from shconv.attacks.base import borrowed
 from shconv.attacks.checks import check_count
 from shconv.audit.check import Check
 from shconv.audit.findings import Finding
+from shconv.audit.notebook import as_html
 from shconv.audit.preflight import check_images, training_parts
 from shconv.audit.session import MAIN, TWIN, Session, Subjects, report_parts
 from shconv.audit.setting import Effort, Setting, usual_eps_l2
@@ -42,6 +43,10 @@ class Report:
     def print(self) -> None:
         """The verdict on standard output."""
         print(self.verdict)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: worst cases, verdict and checks as tables."""
+        return as_html(self.worst_case, self.verdict, self.findings)
 
 
 def run(

@@ -131,7 +131,8 @@ class Session:
         audit.ledger.add_finding(finding)
         audit.clock.save()
         alarm = {True: "ALARM. ", False: "no alarm. ", None: ""}[finding.alarm]
-        self.progress.say(f"  {alarm}{finding.text or f'check {check.NUMBER}, {check.NAME}: {finding.not_run}'}")
+        text = finding.text or f"check {check.NUMBER}, {check.NAME}: {finding.not_run}"
+        self.progress.say(f"  {audit.subject.key}: {alarm}{text}")
 
     def _judge(self, audit: Audit, said: Sequence[str], beside: Mapping[str, Audit]) -> None:
         if audit.ledger.verdict_id in self.folder.rows:
