@@ -20,12 +20,12 @@ from accelerate.state import AcceleratorState
 
 from shconv.attacks.locsearch.search import Search
 from shconv.cli import run
-from shconv.commands.options import TableOptions
 from shconv.experiments.run_folder import RunFolder
 from shconv.training.progress import TrainingProgress
 from toys import colour_folder
 
-OPTIONS = ["--models", "plain10", "--width", "4", "--epochs", "40", "--table3-images", "2", "--batch-size", "8"]
+OPTIONS = ["--models", "plain10", "--width", "4", "--epochs", "40", "--batch-size", "8"]
+OPTIONS += ["--table2-images", "8", "--table3-images", "2"]
 HEARING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # as a background job does not
 SECONDS = {"seconds", "images_per_second"}
 
@@ -221,7 +221,7 @@ def test_another_seed_joins_the_rows_that_are_there(pictures, whole, tmp_path):
     weights = [(out / "models" / f"plain10-seed{seed}" / "model.safetensors").read_bytes() for seed in (0, 1)]
     assert weights[0] == (whole / "models" / "plain10-seed0" / "model.safetensors").read_bytes() != weights[1]
     assert {path.name for path in (out / "selection").iterdir()} == {
-        f"plain10+plain10_shc-seed{seed}-{wanted}.json" for seed in (0, 1) for wanted in (2, TableOptions.table2_images)
+        f"plain10+plain10_shc-seed{seed}-{wanted}.json" for seed in (0, 1) for wanted in (2, 8)
     }
 
 

@@ -3,12 +3,16 @@ the worked ones draw their pictures, and what they print of a network holds."""
 
 import re
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+import shconv
+from shconv.data.splits import MemorySplit
 
 LIBRARIES = {
     "with_art.py": "art",
@@ -58,11 +62,21 @@ def test_an_attack_librarys_example_stays_in_its_ball_and_follows_the_route(
     assert printed == ["both", "convolution"]
 
 
+def part_of_the_demo(patch: pytest.MonkeyPatch, train: int | None, test: int) -> None:
+    """The examples find so many of its images."""
+    pytest.importorskip("skimage")  # its photographs
+    demo = shconv.data.load_data("demo")
+    parts = ((demo.train, train), (demo.test, test))
+    fewer = [MemorySplit(each.images[:n], each.labels[:n], each.names[:n]) for each, n in parts]
+    patch.setattr(shconv.data, "load_data", lambda name: replace(demo, train=fewer[0], test=fewer[1]))
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Of two examples the network is the same: trained by the first, loaded by the second."""
-    pytest.importorskip("skimage")  # the demo's photographs
-    return tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        part_of_the_demo(patch, None, 140)
+        yield tmp_path_factory.mktemp("runs")
 
 
 def wrote(folder: Path, file: str) -> bool:
@@ -99,9 +113,12 @@ def test_an_attack_by_route_breaks_no_more_than_its_worst_case_and_that_falls_wi
     assert wrote(runs, "attack_by_route.py")
 
 
-def test_a_network_of_ones_own_computes_the_same_after_conversion_and_storing(runs: Path) -> None:
+def test_a_network_of_ones_own_computes_the_same_after_conversion_and_storing(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part_of_the_demo(monkeypatch, 280, 140)
     accuracy, difference, from_half = main_of("own_network.py")(
-        runs, "torchvision:squeezenet1_1", epochs=1, tuning_epochs=1, batch_size=1000
+        runs, "torchvision:squeezenet1_1", epochs=1, tuning_epochs=1, batch_size=140
     )
     assert accuracy["converted"] == pytest.approx(accuracy["vanilla"], abs=2e-3)
     assert difference["converted"] < 1e-4

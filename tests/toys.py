@@ -1,7 +1,9 @@
 """Small stand-ins that several rooms of the tests share: images whose brightest channel is their class, on disk and in
 memory, and hand-made networks that see it: a vanilla one and its SHC twin with maps that depend on the image."""
 
+import multiprocessing
 from collections.abc import Sequence
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,13 @@ from shconv.routes import shc_layers
 
 CLASSES = ("blue", "green", "red")
 CHANNEL = {"red": 0, "green": 1, "blue": 2}
+
+
+def processes() -> ForkServerContext:
+    """Starts processes that have torch and shconv loaded, which takes each seconds where it starts from nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", "shconv.experiments.study", "shconv.training"])
+    return context
 
 
 def colours(labels: Sequence[int], seed: int = 0, side: int = 8, least: int = 0) -> Tensor:

@@ -13,7 +13,8 @@ from shconv.cli import run
 from toys import colour_folder
 
 # Networks of four channels that know their three classes after a second of training.
-MINIATURE = ["--models", "plain10", "--width", "4", "--epochs", "40", "--table3-images", "2", "--batch-size", "8"]
+MINIATURE = ["--models", "plain10", "--width", "4", "--epochs", "40", "--batch-size", "8"]
+MINIATURE += ["--table2-images", "8", "--table3-images", "2"]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Checkpoints given to evaluate, and a run folder given to report: the numbers are those of the run that made them."""
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 from PIL import Image
 
 from shconv import report
+from shconv.cli import run
 from shconv.commands.running import conclude
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.files import locked
-from toys import colour_folder
+from toys import colour_folder, processes
 
-SAME = ["--table3-images", 2, "--batch-size", 8]
+SAME = ["--table2-images", 8, "--table3-images", 2, "--batch-size", 8]
 NAMES = ("plain10", "plain10_shc")
 
 
@@ -154,14 +158,32 @@ def test_two_processes_give_exactly_the_rows_of_one(finished, pictures, tmp_path
     assert not (tmp_path / "run" / "partial").exists()
 
 
+def evaluated(place: dict[str, str], arguments: list[str], said: Path) -> None:
+    """One of several processes, as torchrun would start it."""
+    os.environ.update(place, ACCELERATE_USE_CPU="1")
+    torch.set_num_threads(1)
+    with said.open("w") as file, contextlib.redirect_stderr(file):
+        code = run(arguments)
+    os._exit(code)
+
+
 def test_what_one_process_refuses_ends_all_of_them(finished, pictures, tmp_path):
-    with locked(tmp_path / "run"):
-        ended = together(
-            2, "evaluate", checkpoint(finished, "plain10"), "--data", f"folder:{pictures}", "--out", tmp_path / "run"
-        )
-    assert ended.returncode != 0
-    assert f"shconv: {tmp_path / 'run'} is in use by another process" in ended.stderr
-    assert not (tmp_path / "run" / "rows.jsonl").exists()
+    out, said, started = tmp_path / "run", [tmp_path / f"said{rank}" for rank in range(2)], []
+    data = ["--data", f"folder:{pictures}", "--out", str(out)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        places = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    with locked(out):
+        for rank in range(2):
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), **places}
+            arguments = ["evaluate", str(checkpoint(finished, "plain10")), *data]
+            started.append(processes().Process(target=evaluated, args=(place, arguments, said[rank])))
+            started[-1].start()
+        for process in started:
+            process.join()
+    assert [process.exitcode for process in started] == [2, 2]
+    assert f"shconv: {out} is in use by another process" in said[0].read_text()
+    assert not (out / "rows.jsonl").exists()
 
 
 def changed(folder: Path, **changes: object) -> Path:

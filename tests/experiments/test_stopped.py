@@ -1,26 +1,29 @@
 """A measurement that is stopped, killed or shared among processes: the same outcomes, and no batch twice."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor, nn
 
 from shconv.attacks import FGSM, RandFGSM
 from shconv.errors import InputError
 from shconv.experiments import quasi_boundary, table1_gaussian, table2_gradient, table3_locsearch
+from shconv.experiments.network import Network, Pair
 from shconv.experiments.outcomes import Outcomes
+from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.question import Question
+from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Counts, Study
 from shconv.processes import Processes
-from toys import colour_networks
+from toys import colour_data, colour_networks, processes
 
 ALL = np.arange(21)
 COUNTS = Counts(table2=12, table3=11)
@@ -187,44 +190,33 @@ def test_what_is_left_of_rows_that_are_in_is_removed_by_the_next_run(make_study,
     assert partial_files(again) == []
 
 
-KILLED = """
-import sys
-import time
-from pathlib import Path
-
-import torch
-
-torch.set_num_threads(1)
-from torch import nn
-from shconv.experiments import table1_gaussian, table2_gradient, table3_locsearch
-from shconv.experiments.progress import ExperimentProgress
-from shconv.experiments.run_folder import RunFolder
-from shconv.experiments.network import Network, Pair
-from shconv.experiments.study import Counts, Study
-from toys import colour_data, colour_networks
-
 class Slow(nn.Module):
-    def __init__(self, inner):
+    def __init__(self, inner: nn.Module, pause: float) -> None:
         super().__init__()
-        self.inner = inner
-    def forward(self, x):
-        time.sleep(float(sys.argv[2]))
-        return self.inner(x)
+        self.inner, self.pause = inner, pause
 
-with RunFolder.opened(Path(sys.argv[1])) as folder:
-    pair = Pair((Network("plain10", 0, Slow(colour_networks()[0])),))
-    counts = Counts(table2=12, table3=11)
-    study = Study(folder, colour_data(), (pair,), counts, 4, torch.device("cpu"), ExperimentProgress(False))
-    print("begun", flush=True)
-    for table in (table1_gaussian, table2_gradient, table3_locsearch):
-        list(table.rows(study))
-"""
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(self.pause)
+        logits: Tensor = self.inner(x)
+        return logits
 
 
-def started(folder: Path, pause: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", KILLED, str(folder), str(pause)]
-    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | paths)
+def measure(folder: Path, pause: float, begun: Event) -> None:
+    torch.set_num_threads(1)
+    with RunFolder.opened(folder) as place:
+        pair = Pair((Network("plain10", 0, Slow(colour_networks()[0], pause)),))
+        study = Study(place, colour_data(), (pair,), COUNTS, 4, torch.device("cpu"), ExperimentProgress(False))
+        begun.set()
+        for table in (table1_gaussian, table2_gradient, table3_locsearch):
+            list(table.rows(study))
+
+
+def started(folder: Path, pause: float) -> tuple[Any, Event]:
+    """A process that measures, and what tells when it begins."""
+    begun = processes().Event()
+    process = processes().Process(target=measure, args=(folder, pause, begun))
+    process.start()
+    return process, begun
 
 
 def measured(folder: Path) -> tuple[list[dict[str, object]], dict[str, bytes]]:
@@ -241,18 +233,19 @@ def test_kill_9_at_random_moments_changes_no_bit_and_loses_nothing_stored(tmp_pa
     moments = np.random.default_rng(0).uniform(0.05, 0.8, 3)
     stored = 0
     for moment in moments:
-        with started(tmp_path / "killed", 0.01) as run:
-            assert run.stdout is not None
-            assert run.stdout.readline() == "begun\n"
-            time.sleep(moment)
-            run.send_signal(signal.SIGKILL)
+        process, begun = started(tmp_path / "killed", 0.01)
+        assert begun.wait(60)
+        time.sleep(moment)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         rows = tmp_path / "killed" / "rows.jsonl"
         now = len(rows.read_bytes().splitlines()) if rows.exists() else 0
         assert now >= stored
         stored = now
     for folder in ("killed", "whole"):
-        with started(tmp_path / folder, 0.0) as run:
-            run.communicate()
-        assert run.returncode == 0
+        process, _ = started(tmp_path / folder, 0.0)
+        process.join()
+        assert process.exitcode == 0
     assert measured(tmp_path / "killed") == measured(tmp_path / "whole")
     assert list((tmp_path / "killed").glob("partial/*")) == []

@@ -2,6 +2,7 @@
 
 import gc
 import tracemalloc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -47,6 +48,16 @@ class Weighing(nn.Module):
         return logits
 
 
+@pytest.fixture
+def unseen() -> Iterator[None]:
+    """The garbage collector passes over what was there before the test: it takes long in a process of many tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("unseen")
 def test_the_tensors_alive_are_those_of_one_batch(make_study):
     most = []
     for n in (8, 16):

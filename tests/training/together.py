@@ -17,6 +17,7 @@ from shconv.data.splits import MemorySplit
 from shconv.processes import Processes
 from shconv.training import Engine, ModelConfig, Preempted, Recipe, TrainingDiverged, create_defence, job, train
 from shconv.training.defences import Step
+from toys import processes
 
 SHC = ModelConfig("plain10_shc", 3, stem="small", width=4)
 RECIPE = Recipe(3, 16, 0.05, schedule="cosine", precision="float32")
@@ -162,5 +163,6 @@ def in_processes(count: int, out: Path, work: Callable[[Path], dict[str, Any]]) 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_start, (count, port, out, work), nprocs=count)  # type: ignore[no-untyped-call]
+    processes()
+    multiprocessing.start_processes(_start, (count, port, out, work), count, start_method="forkserver")  # type: ignore[no-untyped-call]
     return [torch.load(out / f"told{rank}.pt", weights_only=True) for rank in range(count)]
