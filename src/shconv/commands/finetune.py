@@ -24,6 +24,7 @@ from shconv.pretrained.state_file import read_weights
 from shconv.pretrained.weights import for_classes, imagenet_rows, network_with
 from shconv.processes import Processes
 from shconv.training import Recipe, correct_in
+from shconv.training.batches import warning_of_few_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,8 @@ class Finetune(DataOptions):
                 settings: dict[str, Any] = {"freeze_batch_norm": self.freeze_batch_norm, "seed": self.seed}
                 settings |= {"optimizer": self.optimizer, "workers": self.readers(data)}
                 settings["on_epoch"] = lambda epoch, loss: progress.say(f"epoch {epoch}: loss {loss:.4f}")
+                if few := warning_of_few_steps(len(data.train), self.batch_size, self.epochs):
+                    progress.say(few)
                 fine_tune(model, data.train, self._recipe(), self.hyper_learning_rate, device, **settings)
                 facts = self._facts(data, correct, difference)  # the weights first: the rest may fail
                 save_pretrained(model, self._out, config=config, facts=facts | {"test_accuracy": None})

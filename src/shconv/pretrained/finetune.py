@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shconv.data import ImageSplit, training_batches
+from shconv.data import ImageSplit, evaluation_batches, training_batches
 from shconv.errors import InputError
+from shconv.training.batches import check_batch_norms
 from shconv.training.learner import autocast_dtype, others_and_theta
 from shconv.training.recipe import Recipe
 from shconv.training.schedule import learning_rate
@@ -48,6 +49,10 @@ def fine_tune(
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=layout)
     dtype = autocast_dtype(recipe, device, network)
+    if not freeze_batch_norm:
+        batch = min(recipe.batch_size, len(split))
+        image = next(evaluation_batches(split, [0], 1)).images[0].to(device).float().div(255)
+        check_batch_norms(network, image, batch, f"a batch of {batch} image")
     groups = [group for group in parameter_groups(network, recipe, hyper_learning_rate) if group["params"]]
     steps = _optimizer(groups, recipe, optimizer)
     losses: list[float] = []

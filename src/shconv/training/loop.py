@@ -5,7 +5,7 @@ the number of processes only the rounding (and, unless it is synchronised, what 
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from shconv.data import ImageData, ImageSplit
 from shconv.data.batches import naming_dead_workers
 from shconv.errors import InputError
 from shconv.processes import Processes
+from shconv.training.batches import check_micro_batch, warning_of_few_steps
 from shconv.training.board import check_tensorboard, open_board
 from shconv.training.checkpoint import (
     ModelConfig,
@@ -99,6 +100,7 @@ def train(
         check_tensorboard()
     processes = Processes.found()
     engine.check(recipe, len(split), processes)
+    _check_micro_batch(config, data, recipe, engine, processes)
     with processes.naming_the_lost():
         if _is_finished(folder, record, processes):
             return _stored_result(folder)
@@ -121,6 +123,16 @@ def train(
                 _run(job, sums)
             processes.on_first(lambda: _finish(job))
         return _stored_result(folder)
+
+
+def _check_micro_batch(
+    config: ModelConfig, data: ImageData, recipe: Recipe, engine: Engine, processes: Processes
+) -> None:
+    """On the vanilla network, which has the same batch norms, and on no memory at all."""
+    with torch.device("meta"):
+        network = replace(config, name=config.name.removesuffix("_shc")).build()
+        image = torch.empty(config.in_channels, data.train_size, data.train_size)
+    check_micro_batch(network, image, recipe, len(data.train or ()), engine, processes)
 
 
 def _is_finished(folder: Path, record: dict[str, Any], processes: Processes) -> bool:
@@ -155,6 +167,9 @@ def _say(job: Job, problem: str | None, state: State | None) -> None:
     """What is out of the ordinary about how this training goes on."""
     if problem is not None:
         job.shown.say(f"warning: {problem}")
+    few = warning_of_few_steps(len(job.split), job.recipe.batch_size, job.recipe.epochs)
+    if few is not None and state is None:
+        job.shown.say(few)
     now = job.engine.record(job.recipe, job.processes)
     if state is not None and state["engine"] != now:
         changed = ", ".join(f"{name} {state['engine'][name]} -> {now[name]}" for name in now)
