@@ -50,9 +50,9 @@ def fine_tune(
     network.to(device).to(memory_format=layout)
     dtype = autocast_dtype(recipe, device, network)
     if not freeze_batch_norm:
-        batch = min(recipe.batch_size, len(split))
+        size = min(recipe.batch_size, len(split))
         image = next(evaluation_batches(split, [0], 1)).images[0].to(device).float().div(255)
-        check_batch_norms(network, image, batch, f"a batch of {batch} image")
+        check_batch_norms(network, image, size, f"a batch of {size} image")
     groups = [group for group in parameter_groups(network, recipe, hyper_learning_rate) if group["params"]]
     steps = _optimizer(groups, recipe, optimizer)
     losses: list[float] = []
