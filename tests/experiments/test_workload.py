@@ -160,12 +160,15 @@ def test_the_first_run_of_each_size_does_not_count(monkeypatch):
     assert found == pytest.approx((0.001, 0.001))
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.5, 1.0])
-def test_a_batch_that_stands_for_a_larger_one_gives_a_range_with_its_cost_inside(monkeypatch, seconds):
-    low, high = measured(monkeypatch, lambda n, call: 0.1 + 0.01 * n, seconds)
-    really = 0.01 + 0.1 / 64
-    assert low == pytest.approx(really) or (low > really and high == pytest.approx(4 * low))
-    assert high > really
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 3.0])
+def test_a_batch_that_stands_for_a_larger_one_is_not_taken_in_proportion(monkeypatch, seconds):
+    found = measured(monkeypatch, lambda n, call: 0.05 + 0.01 * n, seconds)
+    assert found == pytest.approx((0.01 + 0.05 / 64,) * 2)  # what 64 images really take
+
+
+def test_no_line_through_disturbed_sizes_makes_a_larger_batch_cost_next_to_nothing(monkeypatch):
+    low, high = measured(monkeypatch, lambda n, call: 0.5 if n == 1 else 0.4, 1.0)
+    assert low == high == pytest.approx(0.4 / 2 / 4)
 
 
 def test_a_run_that_others_disturbed_widens_the_range_and_does_not_move_it(monkeypatch):

@@ -106,8 +106,8 @@ class Plan(Reproduce):
             yield f"Meanwhile other programs kept {busy:.1f} of {os.cpu_count()} cores busy{advice}."
         if smaller:
             yield (
-                f"There was no time for some full batches: batches of {min(smaller)} and more stand for them. The "
-                "upper ends are then too high, most of all on a GPU; --probe-seconds gives more time."
+                f"There was no time for some full batches: their times follow from batches of {min(smaller)} and more; "
+                "--probe-seconds gives more time."
             )
         yield (
             "Assumed: devices share whole batches (searches: eight images) and lose no time to each other; as "

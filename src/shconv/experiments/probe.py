@@ -61,12 +61,13 @@ class _Size(NamedTuple):
 
 
 def _expected(sizes: Sequence[_Size], images: int) -> float:
-    """Seconds of a larger batch: along the line through the last two sizes; in proportion, where there is one."""
+    """Seconds of a batch that is not smaller: along the line through the last two sizes, at most in proportion."""
+    last = sizes[-1]
+    proportion = last.seconds * images / last.images
     if len(sizes) == 1:
-        return sizes[0].seconds * images / sizes[0].images
-    before, last = sizes[-2:]
-    each = max(0.0, last.seconds - before.seconds) / (last.images - before.images)
-    return last.seconds + each * (images - last.images)
+        return proportion
+    each = max(0.0, last.seconds - sizes[-2].seconds) / (last.images - sizes[-2].images)
+    return min(proportion, last.seconds + each * (images - last.images))
 
 
 class Probe:
@@ -82,34 +83,35 @@ class Probe:
         """Of one image in a batch of `wanted`, or as large a one as there is time for.
 
         Each size runs once before it counts: kernels are built and chosen, memory is found. Where the batch is smaller,
-        the lower end is on the line through two sizes: a part of what a batch costs may not be its images'.
+        that of the wanted one is read off the line through two sizes: part of its time is any batch's.
         """
         start, share = time.monotonic(), self.share + self.left
-        sizes = [self._warm(work, min(least, wanted))]
+        took = self._warmed(work, min(least, wanted))
+        sizes = [_Size(min(least, wanted), min(took))]
         while (batch := sizes[-1].images) < wanted:
             larger = min(4 * batch, wanted)
             # Sizes get twice the share if they must: a full batch measured once tells more than a small one often.
             if time.monotonic() - start + 3 * _expected(sizes, larger) > 2 * share:
                 if len(sizes) > 1 or sizes[0].seconds > share:
                     break
-                larger = min(2 * batch, wanted)  # one size does not tell the batch's cost from the image's
-            sizes.append(self._warm(work, larger))
-        took = [sizes[-1].seconds]
+                larger = min(2 * batch, wanted)  # one size does not tell the batch's time from the images'
+            took = self._warmed(work, larger)
+            sizes.append(_Size(larger, min(took)))
         while len(took) < 3 or (len(took) < 12 and time.monotonic() - start < share):
             took.append(self._took(work, batch))
             if time.monotonic() - start > 3 * share:
                 break
         self.left = max(0.0, share - (time.monotonic() - start))
-        low, high = min(took) / batch, median(took) / batch
         if batch < wanted:
             self.smaller.add(batch)
-            straight = _expected([*sizes[:-1], _Size(batch, min(took))], wanted) / wanted
-            low = min(low, max(straight, low / _GAIN))
-        return Span(low, high)
+        ends = (
+            _expected([*sizes[:-1], _Size(batch, seconds)], wanted) / wanted for seconds in (min(took), median(took))
+        )
+        return Span(*(max(end, min(took) / batch / _GAIN) for end in ends))
 
-    def _warm(self, work: Work, images: int) -> _Size:
+    def _warmed(self, work: Work, images: int) -> list[float]:
         self._took(work, images)
-        return _Size(images, self._took(work, images))
+        return [self._took(work, images) for _ in range(2)]
 
     def _took(self, work: Work, images: int) -> float:
         self._finish()
