@@ -138,8 +138,10 @@ def test_a_probe_measures_every_part_and_counts_the_searches_rows():
 class Clock:
     """Work that takes as long as it says, on a clock that only it moves: a probe sees what a machine would show."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, took: Callable[[int, int], float]) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, took: Callable[[int, int], float], ours: float) -> None:
         self.now, self.took, self.calls = 0.0, took, Counter[int]()
+        threads = torch.get_num_threads()
+        monkeypatch.setattr(probe_module.time, "process_time", lambda: ours * threads * self.now)
         for name in ("monotonic", "perf_counter"):
             monkeypatch.setattr(probe_module.time, name, lambda: self.now)
 
@@ -148,8 +150,10 @@ class Clock:
         self.now += self.took(images, self.calls[images])
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, took: Callable[[int, int], float], seconds: float) -> tuple[float, float]:
-    clock = Clock(monkeypatch, took)
+def measured(
+    monkeypatch: pytest.MonkeyPatch, took: Callable[[int, int], float], seconds: float, ours: float = 1.0
+) -> tuple[float, float]:
+    clock = Clock(monkeypatch, took, ours)
     probe = Probe(torch.device("cpu"), seconds, 1)
     probe.share = seconds
     return probe.seconds(clock, 64)
@@ -164,6 +168,10 @@ def test_the_first_run_of_each_size_does_not_count(monkeypatch):
 def test_a_batch_that_stands_for_a_larger_one_is_not_taken_in_proportion(monkeypatch, seconds):
     found = measured(monkeypatch, lambda n, call: 0.05 + 0.01 * n, seconds)
     assert found == pytest.approx((0.01 + 0.05 / 64,) * 2)  # what 64 images really take
+
+
+def test_what_other_programs_had_of_the_processor_is_no_part_of_the_lower_end(monkeypatch):
+    assert measured(monkeypatch, lambda n, call: 0.001 * n, 60.0, ours=0.25) == pytest.approx((0.00025, 0.001))
 
 
 def test_no_line_through_disturbed_sizes_makes_a_larger_batch_cost_next_to_nothing(monkeypatch):

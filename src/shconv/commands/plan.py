@@ -32,7 +32,7 @@ class Plan(Reproduce):
     """Estimate time, memory and disk of each stage of `shconv reproduce` with the same options, without running it.
 
     Measures one image's cost on this machine, on random pixels, and multiplies by the counts that the options fix.
-    Times are ranges, from the fastest to the usual of repeated runs; how busy other programs kept the machine is said.
+    Times are ranges: from a machine that does nothing else to one as busy as it was meanwhile, which is said too.
     --preset paper: ImageNet, six networks, all counts of the paper; needs no copy of the data.
     """
 
@@ -99,10 +99,9 @@ class Plan(Reproduce):
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
         threads = "" if device.type == "cuda" else f", threads: {torch.get_num_threads()}"
         yield f"Measured on: {where} ({device.type}{threads}), torch {torch.__version__}."
-        yield "Ranges: from the fastest of repeated runs, which other programs disturbed least, to the usual one."
+        yield "Ranges: from a machine that does nothing else, at the least, to one as busy as it was while measuring."
         if busy is not None:
-            much = busy >= 0.25
-            advice = ": on a quiet machine it takes less, and a plan made there is closer" if much else ""
+            advice = ": a plan made while they rest is closer" if busy >= 0.25 else ""
             yield f"Meanwhile other programs kept {busy:.1f} of {os.cpu_count()} cores busy{advice}."
         if smaller:
             yield (

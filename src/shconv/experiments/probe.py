@@ -49,9 +49,9 @@ class SharedCost:
 
 
 class Span(NamedTuple):
-    """Seconds: of the fastest of repeated runs, and of the median one."""
+    """Seconds with the machine to oneself, at least, and as it was: of the median of repeated runs."""
 
-    fastest: float
+    alone: float
     usual: float
 
 
@@ -97,17 +97,24 @@ class Probe:
                 larger = min(2 * batch, wanted)  # one size does not tell the batch's time from the images'
             took = self._warmed(work, larger)
             sizes.append(_Size(larger, min(took)))
-        while len(took) < 3 or (len(took) < 12 and time.monotonic() - start < share):
+        began, worked = time.perf_counter(), time.process_time()
+        while len(took) < 4 or (len(took) < 12 and time.monotonic() - start < share):
             took.append(self._took(work, batch))
             if time.monotonic() - start > 3 * share:
                 break
+        ours = self._ours(time.perf_counter() - began, time.process_time() - worked)
         self.left = max(0.0, share - (time.monotonic() - start))
         if batch < wanted:
             self.smaller.add(batch)
-        ends = (
-            _expected([*sizes[:-1], _Size(batch, seconds)], wanted) / wanted for seconds in (min(took), median(took))
-        )
-        return Span(*(max(end, min(took) / batch / _GAIN) for end in ends))
+        ends = (_expected([*sizes[:-1], _Size(batch, each)], wanted) / wanted for each in (min(took), median(took)))
+        fastest, usual = (max(end, min(took) / batch / _GAIN) for end in ends)
+        return Span(min(fastest, usual * ours), usual)
+
+    def _ours(self, passed: float, worked: float) -> float:
+        """The share of the time in which our threads were at work: other programs had the rest, or they waited."""
+        if self.device.type != "cpu" or not passed:
+            return 1.0
+        return min(1.0, worked / (passed * torch.get_num_threads()))
 
     def _warmed(self, work: Work, images: int) -> list[float]:
         self._took(work, images)
