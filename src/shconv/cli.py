@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,12 @@ def run(arguments: list[str]) -> int:
 
 def _run(options: Any) -> None:
     from shconv.data.batches import naming_dead_workers
+    from shconv.terminal import Lines, progress_line
     from shconv.training.signals import ended_by_sigterm
 
-    with ended_by_sigterm(), naming_dead_workers():
+    lines, began = Lines(show=os.environ.get("RANK", "0") == "0"), time.monotonic()
+    still = lines.alive(lambda: progress_line("shconv", 0, None, time.monotonic() - began))
+    with still, ended_by_sigterm(), naming_dead_workers():
         try:
             options.run()
         except Exception as error:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from rich.console import Console
 
 from shconv.bench import attack, model, op
 from shconv.bench.measurement import Measurement, machine, table, write_csv
@@ -17,6 +16,7 @@ from shconv.commands.parser import POSITIONAL
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.ops import FORMULATIONS
+from shconv.terminal import console
 
 TITLES = {
     "op": "Filtered convolution: times over F.conv2d's",
@@ -86,15 +86,15 @@ class Bench:
         torch.backends.cudnn.benchmark = True  # cuDNN measures its choices as we do ours
         about = machine(self._device)
         wide = sys.stdout.isatty() or "COLUMNS" in os.environ
-        console = Console(width=None if wide else 160)  # a file has room for the table
-        console.print(", ".join(f"{name} {value}" for name, value in about.items()), highlight=False, soft_wrap=True)
+        out = console(width=None if wide else 160)  # a file has room for the table
+        out.print(", ".join(f"{name} {value}" for name, value in about.items()), soft_wrap=True)
         measurements: list[Measurement] = []
         try:
             with ExperimentProgress().task(f"bench {self.what}", self._timings() * (self.rounds + 1)) as tick:
                 measurements.extend(self._measurements(tick))
         finally:  # a stopped benchmark shows what it has
             if measurements:
-                console.print(table(f"{TITLES[self.what]} ({self.dtype})", measurements))
+                out.print(table(f"{TITLES[self.what]} ({self.dtype})", measurements))
             if measurements and self.csv is not None:
                 write_csv(self.csv, measurements, about)
         if wrong := [each for each in measurements if each.wrong]:

@@ -4,13 +4,13 @@ from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 import shconv
 from shconv.attacks import create_attack, list_attacks
 from shconv.commands.options import best_device
 from shconv.ops import FORMULATIONS
+from shconv.terminal import console
 from shconv.training import RECIPES
 
 
@@ -19,12 +19,12 @@ class Info:
     """Print versions, the device, the networks with their parameters, the attacks and the recipes."""
 
     def run(self) -> None:
-        console = Console()
-        console.print(
+        out = console()
+        out.print(
             f"shconv {metadata.version('shconv')}, torch {torch.__version__}, device {best_device()}, "
             f"{torch.get_num_threads()} threads, formulations {', '.join(FORMULATIONS)}"
         )
-        console.print(_networks(), _attacks(), _recipes())
+        out.print(_networks(), _attacks(), _recipes())
 
 
 def _networks() -> Table:

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
-
 from shconv import report
 from shconv.commands.parser import POSITIONAL
+from shconv.terminal import console
 
 
 @dataclass(frozen=True)
@@ -19,5 +18,5 @@ class Report:
 
     def run(self) -> None:
         page = report.write(self.run_folder)
-        report.print_tables(self.run_folder, Console())
+        report.print_tables(self.run_folder, console())
         print(f"The report: {page}")

@@ -10,7 +10,6 @@ from importlib import metadata
 from types import ModuleType
 
 import torch
-from rich.console import Console
 
 from shconv import report
 from shconv.commands.options import DataOptions, TableOptions
@@ -25,18 +24,27 @@ from shconv.experiments import (
     table3_locsearch,
     table4_routes,
 )
+from shconv.experiments.estimate import announcements
 from shconv.experiments.network import Pair
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Counts, Study
 from shconv.machine import processor
 from shconv.processes import Processes
+from shconv.terminal import console
 
 TABLES: dict[int, tuple[ModuleType, ...]] = {
     1: (table1_gaussian,),
     2: (table2_gradient,),
     3: (table3_locsearch, quasi_boundary),
     4: (table4_routes,),
+}
+STAGES = {  # a plan's names for them
+    table1_gaussian: "Table 1",
+    table2_gradient: "Table 2",
+    table3_locsearch: "Table 3",
+    quasi_boundary: "quasi boundary",
+    table4_routes: "Table 4",
 }
 FIGURES: dict[int, ModuleType] = {1: figure2_noise, 3: figure3_traces, 4: figure4_gradients}  # beside their tables
 ADDS = ("models", "seeds", "tables")  # rows to those that are there
@@ -118,7 +126,10 @@ def run_experiments(
         processes,
     )
     asked = sorted(set(tables))
+    announced = announcements(study) if folder.writes else {}
     for experiment in (module for table in asked for module in TABLES[table]):
+        if said := announced.get(STAGES[experiment]):
+            progress.say(said)
         for _ in experiment.rows(study):
             pass
     if folder.writes:
@@ -133,7 +144,7 @@ def conclude(folder: RunFolder, progress: ExperimentProgress) -> None:
     if not folder.writes:
         return
     page = report.write(folder.path)
-    report.print_tables(folder.path, Console())
+    report.print_tables(folder.path, console())
     for said in report.read(report.load_run(folder.path)):
         if said.topic == "Training" and said.alarm:
             progress.say(f"warning: {said.text}")

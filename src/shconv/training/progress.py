@@ -5,44 +5,42 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TimeRemainingColumn
+
+from shconv.terminal import Lines, plain_text
 
 
-class TrainingProgress:
+class TrainingProgress(Lines):
     """`step` after every look at the losses, `epoch` after every epoch; show=False: silent."""
 
     def __init__(self, epochs: int, show: bool = True) -> None:
-        self.console = Console(stderr=True, quiet=not show, highlight=False)
+        super().__init__(show)
         self.epochs = epochs
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[now]}"),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("training", total=epochs, now="")
+        now = plain_text("{task.fields[now]}")
+        self.live = self.bar(plain_text("{task.description}"), BarColumn(), now, TimeRemainingColumn())
+        self.task = self.live.add_task("training", total=epochs, now="")
 
     @contextmanager
     def started(self, title: str, epoch: int, step: int, steps: int) -> Iterator[None]:
         """The title, and where a training is continued: after `epoch` epochs and `step` of the next one's `steps`."""
         places = ([f"epoch {epoch}"] if epoch else []) + ([f"step {step} of {steps} of the next"] if step else [])
         self.say(title + (f", continued after {' and '.join(places)}" if places else ""))
-        self.bar.update(self.task, completed=epoch + step / steps)
-        with self.bar:
+        self.live.update(self.task, completed=epoch + step / steps)
+        state = self.live.tasks[0]
+        with self.live, self.alive(lambda: state.fields["now"] or f"epoch {epoch + 1}/{self.epochs}: the first steps"):
             yield
 
     def step(self, moment: float, loss: float, images_per_second: float) -> None:
         """`moment`: epochs done, a fraction inside one."""
         epoch = min(int(moment) + 1, self.epochs)
-        now = f"epoch {epoch}/{self.epochs}  loss {loss:.3f}  {images_per_second:,.0f} images/s"
-        self.bar.update(self.task, completed=moment, now=now)
+        now = f"epoch {epoch}/{self.epochs}, {moment + 1 - epoch:4.0%} of it  loss {loss:.3f}"
+        now += f"  {images_per_second:,.0f} images/s"
+        self.live.update(self.task, completed=moment, now=now)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         done = row["epoch"]
         left = row["seconds"] * (self.epochs - done)
-        self.bar.update(self.task, completed=done)
+        self.live.update(self.task, completed=done)
         names = {"adversarial": "adversarial_accuracy", "PGD": "pgd_accuracy"}
         attacked = "".join(f"  {word} {row[name]:6.2%}" for word, name in names.items() if name in row)
         self.say(
@@ -52,6 +50,3 @@ class TrainingProgress:
         )
         if row.get("warning"):
             self.say(f"warning: {row['warning']}")
-
-    def say(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,67 @@
+"""How long a study's tables will take, said before one that takes minutes: a plan's counts, times what an image costs
+the very networks at hand, measured in a moment."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from shconv.attacks import FGSM, LocSearchAdv
+from shconv.experiments.network import Network, routed
+from shconv.experiments.probe import NetworkCost, Probe, SharedCost
+from shconv.experiments.study import Study
+from shconv.experiments.table3_locsearch import searched_together, searches
+from shconv.experiments.workload import ROUTES, Facts, Workload
+from shconv.training import RECIPES
+
+MEASURED = 2.0  # seconds, or somewhat more where an image takes long
+LONG = 120.0  # seconds of a table that is announced
+
+
+def announcements(study: Study) -> Mapping[str, str]:
+    """A sentence for each stage that takes over two minutes, by the stage's name, such as "Table 3"."""
+    networks = {network.name: network for network in study.networks}
+    size, test = study.data.image_size, len(study.data.test)
+    probe = Probe(study.device, MEASURED, len(networks))
+    costs = {name: _cost(probe, network, study) for name, network in networks.items()}
+    rounds: dict[str, tuple[float, float]] = {
+        attack.order: (0.0, _rows(attack, size)) for attack in searches(size).values()
+    }
+    seeds = max(1, len(study.pairs) * len(study.pairs[0].members) // len(networks))
+    facts = Facts(0, test, len(study.data.classes), size, size)
+    recipe = next(iter(RECIPES.values()))  # of no account: nothing is trained
+    shared = SharedCost(0.0, 0.0, rounds)
+    load = Workload(facts, recipe, study.counts, seeds, study.batch_size, 0, costs, shared)
+    alike = study.processes.count
+    return {
+        stage.name: f"{stage.name}: about {_minutes(stage.seconds_on(alike))} for {stage.work}"
+        for stage in load.tables()
+        if stage.seconds_on(alike) > LONG
+    }
+
+
+def _cost(probe: Probe, network: Network, study: Study) -> NetworkCost:
+    """Of the passes that attacks are made of, on noise."""
+    model, side = network.model, study.data.image_size
+    x = torch.rand(study.batch_size, 3, side, side, device=study.device)
+    y = torch.zeros(study.batch_size, dtype=torch.int64, device=study.device)
+
+    def attacked(n: int) -> Tensor:
+        with routed(model, "both") as seen:
+            return FGSM()(seen, x[:n], y[:n])
+
+    with torch.no_grad():
+        forward = probe.seconds(lambda n: model(x[:n]), study.batch_size)
+    gradient = probe.seconds(attacked, study.batch_size)
+    routes = (*ROUTES[network.is_shc], "strict")  # each is a forward and a backward pass, the strict one two
+    return NetworkCost(0.0, forward, {route: gradient * (1 + (route == "strict")) for route in routes}, 0, 0, 0)
+
+
+def _rows(attack: LocSearchAdv, size: int) -> float:
+    """Of the batches that the network is given for an image in a round: its probes, and its share of the looks."""
+    probes = 0 if attack.order == "random" else min(attack.max_probes or size**2, size**2)
+    return probes + attack.batch_size / searched_together(attack)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,96 @@
+"""What a person reads: consoles that print text as it is (rich takes [brackets] for markup, :abc: for an emoji), and,
+where there is no terminal for a live bar, a line at least every half minute."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import ProgressColumn as Column
+
+EVERY = 30.0  # seconds
+
+
+def console(*, stderr: bool = False, quiet: bool = False, width: int | None = None) -> Console:
+    """The only way in which the package makes one."""
+    return Console(stderr=stderr, quiet=quiet, width=width, markup=False, emoji=False, highlight=False)
+
+
+def plain_text(template: str) -> TextColumn:
+    """A column of a live bar that shows text as it is."""
+    return TextColumn(template, markup=False)
+
+
+class Lines:
+    """Lines and live bars on standard error; show=False is silent."""
+
+    def __init__(self, show: bool = True) -> None:
+        self.console = console(stderr=True, quiet=not show)
+
+    def say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
+        _pulse.spoken = time.monotonic()
+
+    def bar(self, *columns: Column) -> Progress:
+        """A live bar on a terminal; elsewhere it only counts."""
+        if not columns:
+            clock = TimeElapsedColumn(), TimeRemainingColumn()
+            columns = plain_text("{task.description}"), BarColumn(), MofNCompleteColumn(), *clock
+        return Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+
+    @contextmanager
+    def alive(self, line: Callable[[], str]) -> Iterator[None]:
+        """While this lasts, `line` is said wherever nothing else was for half a minute, unless there is a live bar."""
+        if self.console.is_terminal or self.console.quiet:
+            yield
+            return
+        _pulse.begin(self, line)
+        try:
+            yield
+        finally:
+            _pulse.end(self, line)
+
+
+def progress_line(title: str, done: float, total: float | None, seconds: float) -> str:
+    """The state of some work in words."""
+    spent = f"{timedelta(seconds=round(seconds))} so far"
+    if not total:
+        return f"{title}: {done:,.0f} done, {spent}" if done else f"{title}: at work, {spent}"
+    left = f", about {timedelta(seconds=round(seconds / done * (total - done)))} left" if done else ""
+    return f"{title}: {done:,.0f} of {total:,.0f}, {spent}{left}"
+
+
+class _Pulse:
+    """One thread, while there is work under way, that says the innermost work's line after each silence."""
+
+    def __init__(self) -> None:
+        self.spoken = time.monotonic()
+        self._under_way: list[tuple[Lines, Callable[[], str]]] = []
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+
+    def begin(self, lines: Lines, line: Callable[[], str]) -> None:
+        with self._lock:
+            self._under_way.append((lines, line))
+            if len(self._under_way) == 1:
+                self.spoken, self._ended = time.monotonic(), threading.Event()
+                threading.Thread(target=self._beat, args=(self._ended,), daemon=True).start()
+
+    def end(self, lines: Lines, line: Callable[[], str]) -> None:
+        with self._lock:
+            self._under_way.remove((lines, line))
+            if not self._under_way:
+                self._ended.set()
+
+    def _beat(self, ended: threading.Event) -> None:
+        while not ended.wait(max(0.0, self.spoken + EVERY - time.monotonic())):
+            under_way = self._under_way[-1:]
+            if under_way and time.monotonic() >= self.spoken + EVERY:
+                lines, line = under_way[0]
+                lines.say(line())
+
+
+_pulse = _Pulse()
