@@ -4,8 +4,9 @@ file that was there before."""
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,9 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(handle)
+
+
+def own_folder(folder: Path, is_taken: Callable[[Path], bool]) -> Path:
+    """`folder`, or the first of folder-2, folder-3 ... that is not taken by something else."""
+    names = chain([folder], (folder.with_name(f"{folder.name}-{number}") for number in count(2)))
+    return next(each for each in names if not is_taken(each))

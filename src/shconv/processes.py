@@ -13,6 +13,8 @@ from typing import Any, Self, TypeVar
 import torch
 import torch.distributed as dist
 
+from shconv.devices import device_named
+from shconv.errors import InputError
 from shconv.files import locked
 
 T = TypeVar("T")
@@ -40,17 +42,23 @@ class Processes:
     group: Any = None  # over which they meet; None: torch's own, with its timeout of minutes
 
     @classmethod
-    def found(cls, *, patient: bool = False) -> Self:
+    def found(cls, *, patient: bool = False, device: str | None = None) -> Self:
         """Those that the environment tells of, all with as many threads as the one that has the fewest.
 
         patient: they may be hours apart, and meet on the CPU, where waiting takes no GPU.
+        device: as `device_named` takes it; None: the accelerator that there is, or the CPU. Raises InputError for one
+        that is not there, and for a numbered one where several processes have to have one each.
         """
         from accelerate import PartialState
 
         # Without an accelerator it joins processes only where it is told that the CPU is meant.
-        state = PartialState(cpu=not torch.accelerator.is_available())
+        asked = device_named(device)
+        on_cpu = not torch.accelerator.is_available() if asked is None else asked.type == "cpu"
+        state = PartialState(cpu=on_cpu)
         if state.num_processes == 1:
-            return cls(device=state.device)
+            return cls(device=asked or state.device)
+        if asked is not None and asked.index is not None:
+            raise InputError(f"device: got {device} for {state.num_processes} processes; want {asked.type}, one each")
         group = dist.new_group(backend="gloo", timeout=PATIENCE) if patient else None
         found = cls(state.process_index, state.num_processes, state.local_process_index, state.device, group)
         torch.set_num_threads(min(found.gather(torch.get_num_threads())))

@@ -1,5 +1,6 @@
 """What every attack shares: the call, its result, random numbers per image, and leaving the model as it was found."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from shconv.attacks.checks import Index, check_inputs
+from shconv.errors import InputError
 
 Model = Callable[[Tensor], Tensor]  # (N, C, H, W) in [0, 1] -> logits (N, K)
 
@@ -90,13 +92,25 @@ def borrowed(model: Model) -> Iterator[None]:
         module.eval()
         for parameter in trained:
             parameter.requires_grad_(False)
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), naming_channels():
             yield
     finally:
         for part, training in modes:
             part.training = training
         for parameter in trained:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def naming_channels() -> Iterator[None]:
+    """torch's complaint where images have other channels than the network takes, in our words."""
+    try:
+        yield
+    except RuntimeError as error:
+        found = re.search(r"to have (\d+) channels, but got (\d+) channels", str(error))
+        if found is None:
+            raise
+        raise InputError(f"images: got {found[2]} channels; want {found[1]}, which the network takes") from error
 
 
 def generators(seed: int, stream: int, index: Sequence[int]) -> list[np.random.Generator]:

@@ -11,10 +11,10 @@ from shconv.audit.run import run
 from shconv.audit.setting import budget_seconds
 from shconv.commands.config_file import plain
 from shconv.commands.evaluate import check_fits, seed_of
-from shconv.commands.options import DataOptions, best_device, check_confidence
+from shconv.commands.options import DataOptions, DeviceOptions, check_confidence
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.prepared import prepared_as
-from shconv.commands.running import describe
+from shconv.commands.running import describe, run_folder
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
@@ -23,7 +23,7 @@ from shconv.processes import Processes
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditCommand(DataOptions):
+class AuditCommand(DataOptions, DeviceOptions):
     """Try hard to break a trained network, say what was tried, and give a verdict.
 
     Twelve checks, cheap ones first, within the time given; the worst case of every image over all attacks, with its
@@ -75,6 +75,7 @@ class AuditCommand(DataOptions):
 
     def run(self) -> None:
         self.check()
+        processes = Processes(device=Processes.found(device=self.device).device)  # several would each do the whole
         progress = ExperimentProgress()
         given = [self.checkpoint, *([] if self.twin is None else [self.twin]), *self.seeds, *self.sources]
         networks = [_Network.load(Path(path)) for path in given]
@@ -82,13 +83,15 @@ class AuditCommand(DataOptions):
         data = self.load(progress, want_train=False, preparation=preparation)
         for network in networks:
             check_fits(network.path, network.config, network.info, data)
-            network.model.to(best_device())
+            network.model.to(processes.device)
         first, *others = networks
         twin = others.pop(0) if self.twin is not None else None
         seeds, sources = others[: len(self.seeds)], others[len(self.seeds) :]
         _check_seeds(first, seeds)
-        with RunFolder.opened(self.folder) as folder:
-            describe(folder, {"command": "audit", **self._plain()}, data, Processes(device=best_device()))
+        asked = {"command": "audit", **self._plain()}
+        place = run_folder(self.folder, self.out, asked, processes, progress)
+        with RunFolder.opened(place) as folder:
+            describe(folder, asked, data, processes)
         result = run(
             first.model,
             data,
@@ -99,7 +102,7 @@ class AuditCommand(DataOptions):
             eps_l2=self.eps_l2,
             budget=self.budget,
             images=self.images,
-            folder=self.folder,
+            folder=place,
             seed=self.attack_seed,
             min_confidence=self.min_confidence,
             batch_size=self.batch_size,
@@ -109,7 +112,7 @@ class AuditCommand(DataOptions):
             twin_seed=0 if twin is None else twin.seed,
         )
         result.print()
-        progress.say(f"The report: {report.write(self.folder)}")
+        progress.say(f"The report: {report.write(place)}")
 
     def _plain(self) -> dict[str, Any]:
         paths = {name: [str(path) for path in getattr(self, name)] for name in ("sources", "seeds")}

@@ -13,6 +13,7 @@ from shconv.bench import attack, model, op
 from shconv.bench.measurement import Measurement, machine, table, write_csv
 from shconv.bench.setting import SIZES, Setting
 from shconv.commands.parser import POSITIONAL
+from shconv.devices import device_named
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.ops import FORMULATIONS
@@ -55,8 +56,8 @@ class Bench:
     """op: of the images and the weight. model, attack: bfloat16 is mixed precision."""
     layout: Literal["contiguous", "channels_last", "both"] = "both"
     """Memory layout of the images and weights."""
-    device: Literal["cpu", "cuda"] | None = None
-    """By default cuda where there is one."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 ...; by default cuda where there is one."""
     threads: int | None = None
     """torch's threads on the CPU; by default as many as torch takes."""
     rounds: int = 9
@@ -75,8 +76,7 @@ class Bench:
                 raise InputError(f"{name} must be at least {least}, got {value}")
         _known("formulation", self.formulations, ("auto", *FORMULATIONS))
         _known("network", self.networks, tuple(SIZES))
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("device cuda was asked for; torch finds none here")
+        device_named(self.device)
         op.select(self.rows)
 
     def run(self) -> None:
@@ -130,7 +130,7 @@ class Bench:
 
     @property
     def _device(self) -> torch.device:
-        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return device_named(self.device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _known(kind: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:

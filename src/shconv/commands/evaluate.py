@@ -9,7 +9,7 @@ from shconv.commands.config_file import plain
 from shconv.commands.options import TableOptions
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.prepared import prepared_as
-from shconv.commands.running import TABLES, conclude, describe, load, run_experiments
+from shconv.commands.running import TABLES, conclude, describe, load, run_experiments, run_folder
 from shconv.data import ImageData
 from shconv.errors import InputError
 from shconv.experiments.network import Network, Pair
@@ -49,7 +49,7 @@ class Evaluate(TableOptions):
 
     def run(self) -> None:
         self.check()
-        processes = Processes.found(patient=True)
+        processes = Processes.found(patient=True, device=self.device)
         progress = ExperimentProgress(processes.is_first)
         paths = [path for path in (self.checkpoint, self.twin) if path is not None]
         checkpoints = [load_network(path) for path in paths]
@@ -65,8 +65,10 @@ class Evaluate(TableOptions):
         ]
         networks.sort(key=lambda network: network.is_shc)
         _check_pair(networks)
-        with RunFolder.opened(self.folder, processes) as folder:
-            describe(folder, {"command": "evaluate", **plain(self)}, data, processes)
+        asked: dict[str, Any] = {"command": "evaluate", **plain(self)}
+        place = run_folder(self.folder, self.out, asked, processes, progress)
+        with RunFolder.opened(place, processes) as folder:
+            describe(folder, asked, data, processes)
             run_experiments(folder, data, [Pair(tuple(networks))], self, progress, self.tables, processes=processes)
             conclude(folder, progress)
 

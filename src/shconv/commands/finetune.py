@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from shconv.commands.options import DataOptions, best_device
+from shconv.commands.options import DataOptions, DeviceOptions
 from shconv.commands.parser import Shown
 from shconv.conversion import conversion_report
 from shconv.data import ImageData, evaluation_batches
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
+from shconv.files import own_folder
 from shconv.intervals import wilson
 from shconv.models.normalize import Normalization
 from shconv.pretrained import ConvertedConfig, save_pretrained
@@ -28,7 +29,7 @@ from shconv.training.batches import warning_of_few_steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetune(DataOptions):
+class Finetune(DataOptions, DeviceOptions):
     """Convert a pretrained network, so that it computes what it did, and fine-tune it on your images.
 
     Prints the accuracy on the test images before the conversion, after it and after the fine-tuning.
@@ -38,7 +39,8 @@ class Finetune(DataOptions):
     source: Annotated[str, Shown("from")]
     """timm:NAME or torchvision:NAME with that library's weights, or a file of weights, safetensors or torch's."""
     folder: Annotated[Path | None, Shown("out")] = None
-    """Folder of the result, empty or new; by default runs/finetune/ and the network's name."""
+    """Folder of the result, empty or new; by default runs/finetune/ and the network's name, with a number behind it
+    where that is taken."""
     arch: str | None = None
     """The network of a file of weights: timm:NAME or torchvision:NAME."""
     where: tuple[str, ...] = ("3",)
@@ -78,14 +80,18 @@ class Finetune(DataOptions):
         if not self._from_library and not Path(self.source).is_file():
             raise InputError(f"there is no file {self.source}; wanted: one, or timm:NAME or torchvision:NAME")
         self._recipe()
-        if self._out.exists() and (not self._out.is_dir() or any(self._out.iterdir())):
-            raise InputError(f"{self._out} is there and not empty; wanted: a new folder")
+        if self.folder is not None and _is_taken(self.folder):
+            raise InputError(f"{self.folder} is there and not empty; wanted: a new folder")
 
     def run(self) -> None:
         self.check()
-        if Processes.found().count > 1:
+        processes = Processes.found(device=self.device)
+        if processes.count > 1:
             raise InputError("finetune runs in one process; for more there is shconv train")
-        progress, device = ExperimentProgress(), best_device()
+        progress, device = ExperimentProgress(), processes.device
+        out = self.folder or own_folder(self._usual, _is_taken)
+        if self.folder is None and out != self._usual:
+            progress.say(f"{self._usual} holds another network: this one goes to {out}")
         data = self.load(progress, want_train=self.epochs > 0)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
@@ -109,15 +115,15 @@ class Finetune(DataOptions):
                     progress.say(few)
                 fine_tune(model, data.train, self._recipe(), self.hyper_learning_rate, device, **settings)
                 facts = self._facts(data, correct, difference)  # the weights first: the rest may fail
-                save_pretrained(model, self._out, config=config, facts=facts | {"test_accuracy": None})
+                save_pretrained(model, out, config=config, facts=facts | {"test_accuracy": None})
                 correct["after the fine-tuning"] = self._correct(model, data, device)
         facts = self._facts(data, correct, difference)
-        save_pretrained(model.cpu(), self._out, config=config, facts=facts)
+        save_pretrained(model.cpu(), out, config=config, facts=facts)
         for moment, right in correct.items():
             print(f"{moment:>21}: {accuracy(right, len(data.test))}")
         if data.note:
             print(data.note)
-        print(f"The network: {self._out}")
+        print(f"The network: {out}")
 
     def _vanilla(self, data: ImageData, images: Tensor, progress: ExperimentProgress) -> nn.Module:
         """The pretrained network for the data's classes."""
@@ -197,8 +203,12 @@ class Finetune(DataOptions):
         return tuple(int(each) if each.isdecimal() else each for each in self.where)
 
     @property
-    def _out(self) -> Path:
-        return self.folder or Path("runs/finetune") / re.sub(r"[^\w.-]+", "-", self._arch)
+    def _usual(self) -> Path:
+        return Path("runs/finetune") / re.sub(r"[^\w.-]+", "-", self._arch)
+
+
+def _is_taken(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def accuracy(correct: int, n: int) -> str:

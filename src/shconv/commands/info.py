@@ -8,7 +8,7 @@ from rich.table import Table
 
 import shconv
 from shconv.attacks import create_attack, list_attacks
-from shconv.commands.options import best_device
+from shconv.devices import available
 from shconv.ops import FORMULATIONS
 from shconv.terminal import console
 from shconv.training import RECIPES
@@ -21,7 +21,7 @@ class Info:
     def run(self) -> None:
         out = console()
         out.print(
-            f"shconv {metadata.version('shconv')}, torch {torch.__version__}, device {best_device()}, "
+            f"shconv {metadata.version('shconv')}, torch {torch.__version__}, devices {' '.join(available())}, "
             f"{torch.get_num_threads()} threads, formulations {', '.join(FORMULATIONS)}"
         )
         out.print(_networks(), _attacks(), _recipes())

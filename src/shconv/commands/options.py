@@ -5,8 +5,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from shconv.data import ImageData, Preparation, load_data
 from shconv.data.parquet import MEMORY
 from shconv.data.splits import FileSplit
@@ -78,7 +76,15 @@ class DataOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineOptions:
+class DeviceOptions:
+    """On what a command computes."""
+
+    device: str | None = None
+    """cpu, cuda, cuda:1, mps ...; by default the accelerator that there is, else the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(DeviceOptions):
     """How training is carried out; torchrun and accelerate launch start it in several processes."""
 
     accumulation: int = 1
@@ -102,7 +108,7 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableOptions(DataOptions):
+class TableOptions(DataOptions, DeviceOptions):
     """How many images the tables use, and where the run folder is."""
 
     table1_images: int = 2_000
@@ -152,11 +158,3 @@ def check_confidence(value: float) -> None:
     """Raises InputError for a limit that no probability lies above, or that is none."""
     if not 0 <= value < 1:
         raise InputError(f"min_confidence must be at least 0 and below 1, got {value:g}")
-
-
-def best_device() -> torch.device:
-    """The accelerator that accelerate would take, else the CPU."""
-    from accelerate import PartialState
-
-    # Without an accelerator, accelerate joins the processes of torchrun only where it is told that the CPU is meant.
-    return PartialState(cpu=not torch.accelerator.is_available()).device  # type: ignore[no-any-return]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from shconv.commands.options import best_device
 from shconv.commands.reproduce import Reproduce, recipe_for
 from shconv.data.files import SMALL_SIDE
 from shconv.data.preparation import TEST_SIZE, TRAIN_SIZE
@@ -18,6 +17,7 @@ from shconv.experiments.study import Counts
 from shconv.experiments.table3_locsearch import searches
 from shconv.experiments.workload import ROUTES, Facts, Stage, Workload
 from shconv.machine import Others, processor
+from shconv.processes import Processes
 from shconv.training import ModelConfig
 
 KNOWN = {  # training images, test images, classes, side; so that a plan needs no copy of the data
@@ -50,7 +50,8 @@ class Plan(Reproduce):
 
     def run(self) -> None:
         self.check()
-        facts, device, recipe = self._facts(), best_device(), recipe_for(self.recipe, self.epochs)
+        device = Processes.found(device=self.device).device
+        facts, recipe = self._facts(), recipe_for(self.recipe, self.epochs)
         names = [name for vanilla in self.models for name in (vanilla, f"{vanilla}_shc")]
         probe, others = Probe(device, self.probe_seconds, len(names)), Others()
         progress = ExperimentProgress()

@@ -9,7 +9,7 @@ import torch
 from shconv.commands.config_file import plain
 from shconv.commands.options import EngineOptions, TableOptions
 from shconv.commands.prepared import prepared_in
-from shconv.commands.running import conclude, describe, load, run_experiments
+from shconv.commands.running import conclude, describe, load, run_experiments, run_folder
 from shconv.data import ImageData
 from shconv.errors import InputError
 from shconv.experiments.network import Network, Pair
@@ -62,11 +62,13 @@ class Reproduce(TableOptions, EngineOptions):
 
     def run(self) -> None:
         self.check()
-        processes = Processes.found(patient=True)
+        processes = Processes.found(patient=True, device=self.device)
         progress = ExperimentProgress(processes.is_first)
-        data = load(self, processes, progress, want_train=True, preparation=prepared_in(self.folder))
-        with RunFolder.opened(self.folder, processes) as folder:
-            describe(folder, {"command": "reproduce", **plain(self)}, data, processes)
+        asked: dict[str, Any] = {"command": "reproduce", **plain(self)}
+        place = run_folder(self.folder, self.out, asked, processes, progress)
+        data = load(self, processes, progress, want_train=True, preparation=prepared_in(place))
+        with RunFolder.opened(place, processes) as folder:
+            describe(folder, asked, data, processes)
             pairs = list(self._trained_pairs(folder, data, processes.device))
             run_experiments(folder, data, pairs, self, progress, processes=processes)
             conclude(folder, progress)
@@ -79,7 +81,8 @@ class Reproduce(TableOptions, EngineOptions):
                 for name in (vanilla, f"{vanilla}_shc"):
                     config = model_config(name, data, self.width, self.stem, self.normalize)
                     place = folder.path / "models" / f"{name}-seed{seed}"
-                    trained = train(config, data, recipe, place, engine=self.engine(), seed=seed, workers=workers)
+                    how: dict[str, Any] = {"engine": self.engine(), "device": self.device}
+                    trained = train(config, data, recipe, place, seed=seed, workers=workers, **how)
                     members.append(Network(name, seed, trained.model.to(device)))
                 yield Pair(tuple(members))
 

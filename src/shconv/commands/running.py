@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -29,6 +30,7 @@ from shconv.experiments.network import Pair
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Counts, Study
+from shconv.files import own_folder
 from shconv.machine import processor
 from shconv.processes import Processes
 from shconv.terminal import console
@@ -51,6 +53,7 @@ ADDS = ("models", "seeds", "tables")  # rows to those that are there
 CARRIED_OUT = (
     "workers",
     "out",
+    "device",
     "download",
     "checkpoint",
     "twin",
@@ -73,6 +76,18 @@ def load(
     """The images. With --download the processes take turns: the first of them, or of a node, finds none and fetches."""
     with processes.in_turn() if options.download else nullcontext():
         return options.load(progress, want_train, preparation)
+
+
+def run_folder(
+    usual: Path, out: Path | None, asked: dict[str, object], processes: Processes, progress: ExperimentProgress
+) -> Path:
+    """The folder asked for; else the usual one, or the next of its name where a run with other options has that."""
+    place = out or processes.on_first(
+        lambda: own_folder(usual, lambda each: RunFolder.holds_another(each, asked, FREE))
+    )
+    if out is None and place != usual:
+        progress.say(f"{usual} holds a run with other options: this one goes to {place}")
+    return place
 
 
 def describe(folder: RunFolder, options: dict[str, object], data: ImageData, processes: Processes) -> None:

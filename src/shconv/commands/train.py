@@ -11,8 +11,9 @@ from shconv.commands.reproduce import model_config, recipe_for
 from shconv.commands.running import load
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
+from shconv.files import own_folder
 from shconv.processes import Processes
-from shconv.training import Defence, ModelConfig, Recipe, create_defence, train
+from shconv.training import Defence, ModelConfig, Recipe, create_defence, holds_another, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,8 @@ class Train(DataOptions, EngineOptions):
     model: str = "plain10_shc"
     """A name of `shconv info`."""
     out: Path | None = None
-    """Checkpoint folder; by default runs/train/ and the network's name and seed."""
+    """Checkpoint folder; by default runs/train/ and the network's name and seed, with a number behind it where that is
+    taken by a training with other settings."""
     width: int = 16
     """Channels of the first stage; 64 in the paper."""
     stem: Literal["auto", "small", "imagenet"] = "auto"
@@ -78,13 +80,20 @@ class Train(DataOptions, EngineOptions):
     def run(self) -> None:
         self.check()
         defence = self._defence()
-        processes = Processes.found(patient=True)
-        data = load(self, processes, ExperimentProgress(processes.is_first), want_train=True)
+        processes = Processes.found(patient=True, device=self.device)
+        progress = ExperimentProgress(processes.is_first)
+        data = load(self, processes, progress, want_train=True)
         config = model_config(self.model, data, self.width, self.stem, self.normalize)
         trained = self.model if self.defence == "none" else f"{self.model}-{self.defence}"
-        out = self.out or Path("runs/train") / f"{trained}-seed{self.seed}"
+        recipe, usual = self._recipe(), Path("runs/train") / f"{trained}-seed{self.seed}"
+        out = self.out or processes.on_first(
+            lambda: own_folder(usual, lambda place: holds_another(place, config, data, recipe, self.seed, defence))
+        )
+        if self.out is None and out != usual:
+            progress.say(f"{usual} holds a training with other settings: this one goes to {out}")
         settings = {"defence": defence, "engine": self.engine(), "seed": self.seed, "workers": self.readers(data)}
-        result = train(config, data, self._recipe(), out, **settings)  # type: ignore[arg-type]
+        settings["device"] = self.device
+        result = train(config, data, recipe, out, **settings)  # type: ignore[arg-type]
         if not processes.is_first:
             return
         print(f"{self.model} on {data.name}: {result.test_accuracy:.2%} of {len(data.test):,} test images; {out}")

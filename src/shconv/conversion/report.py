@@ -1,5 +1,6 @@
 """What of a network is SHC, what is not and why, and what that costs in parameters, as a table."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from torch import nn
 from shconv.conversion.layers import reason_against
 from shconv.conversion.where import Where, is_3x3, pick
 from shconv.layers import SHConv2d
+
+HEADS = ("name", "module", "kernel", "in", "out", "groups", "", "parameters", "")
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,28 @@ class ConversionReport:
         return self.after / self.before - 1 if self.before else 0.0
 
     def __str__(self) -> str:
-        heads = ("name", "module", "kernel", "in", "out", "groups", "", "parameters", "")
-        lines = [heads, *(_cells(row) for row in self.rows)]
+        lines = [HEADS, *(_cells(row) for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+        return "\n".join([*map(str.rstrip, table), self.total])
+
+    @property
+    def total(self) -> str:
+        """The whole network in a line."""
         converted = sum(row.converted for row in self.rows)
         total = f"{converted} of {len(self.rows)} convolutions are SHC; parameters {self.before:,} -> {self.after:,}"
-        return "\n".join([*map(str.rstrip, table), f"{total} ({self.growth:+.1%})"])
+        return f"{total} ({self.growth:+.1%})"
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks: converted convolutions in bold."""
+        head = "".join(f"<th>{each}</th>" for each in HEADS)
+        lines = []
+        for row in self.rows:
+            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row))
+            style = ' style="font-weight: bold"' if row.converted else ""
+            lines.append(f"<tr{style}>{cells}</tr>")
+        body = "".join(lines)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{html.escape(self.total)}</p>"
 
 
 def conversion_report(model: nn.Module, where: Where = is_3x3) -> ConversionReport:

@@ -57,6 +57,18 @@ class RunFolder:
         if self.writes:
             replace_text(path, to_toml(plain))
 
+    @staticmethod
+    def holds_another(path: Path, options: Mapping[str, Any], free: tuple[str, ...]) -> bool:
+        """Does the folder hold a run with options that `settle` would refuse?"""
+        try:
+            stored = read_toml(path / "config.toml")
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError):
+            return True
+        asked = _plain({key: value for key, value in options.items() if value is not None})
+        return any(stored.get(name) != asked.get(name) for name in {*stored, *asked} - {*free})
+
     def settle_json(self, name: str, facts: Mapping[str, Any], *, grows: bool = False) -> None:
         """Store facts that the rows rest on; those of an earlier command must agree. grows: new ones may join them.
 

@@ -4,7 +4,7 @@ no shortcuts. Ten weighted layers."""
 from torch import Tensor, nn
 
 from shconv.models.normalize import Normalization, make_normalize
-from shconv.models.stem import initialize, make_stem
+from shconv.models.stem import check_images, initialize, make_stem
 
 
 class PlainBlock(nn.Module):
@@ -48,6 +48,7 @@ class Plain10(nn.Module):
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_images(x, self.conv1)
         x = self.maxpool(self.relu(self.bn1(self.conv1(self.normalize(x)))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.fc(self.avgpool(x).flatten(1))

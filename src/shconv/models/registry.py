@@ -1,6 +1,7 @@
 """The networks by name: three of the paper's, each vanilla and as its SHC counterpart."""
 
 import difflib
+import fnmatch
 from bisect import bisect_left
 from collections.abc import Callable
 from functools import partial
@@ -21,9 +22,11 @@ _VANILLA: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def list_models() -> list[str]:
-    """The names create_model takes: each vanilla network followed by its SHC counterpart."""
-    return [name + suffix for name in _VANILLA for suffix in ("", "_shc")]
+def list_models(pattern: str = "*") -> list[str]:
+    """The names create_model takes, each vanilla network followed by its SHC counterpart: those that fit a pattern with
+    * and ?, such as "*shc*"."""
+    names = [name + suffix for name in _VANILLA for suffix in ("", "_shc")]
+    return fnmatch.filter(names, pattern)
 
 
 def create_model(

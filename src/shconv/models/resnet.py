@@ -4,7 +4,7 @@ Module names are torchvision's, so its weights load."""
 from torch import Tensor, nn
 
 from shconv.models.normalize import Normalization, make_normalize
-from shconv.models.stem import initialize, make_stem
+from shconv.models.stem import check_images, initialize, make_stem
 
 
 class BasicBlock(nn.Module):
@@ -84,6 +84,7 @@ class ResNet(nn.Module):
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_images(x, self.conv1)
         x = self.maxpool(self.relu(self.bn1(self.conv1(self.normalize(x)))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.fc(self.avgpool(x).flatten(1))

@@ -3,7 +3,7 @@ numbers are worth. It says what is known and that the rest is not."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from torch import nn
@@ -46,10 +46,30 @@ UNTRIED = "No attack was run on this network for this card: nothing is known of 
 
 def model_card(name: str, model: nn.Module, info: Mapping[str, Any], rows: str | Path | None) -> str:
     """README.md for a network; info as config.json has it, rows a run folder. Raises InputError for a damaged one."""
+    info = without_places(info)
     run = None if rows is None else load_run(rows)
     parts = [HEAD + f"# {_plain(name)}", _network(model), _data(_with_data(info, run)), USE, WORTH]
     parts += [UNTRIED] if run is None else list(_tables(run, name))
-    return "\n\n".join(part for part in parts if part) + "\n"
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    return text if run is None else text.replace(_plain(run.data.name), _plain(_without_place(run.data.name)))
+
+
+def without_places(value: Any) -> Any:
+    """Plain values for others to read: of an absolute path, which tells of the machine, the last part is left."""
+    if isinstance(value, Mapping):
+        return {key: without_places(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_places(each) for each in value]
+    return _without_place(value) if isinstance(value, str) else value
+
+
+def _without_place(text: str) -> str:
+    """folder:/home/me/birds -> folder:birds."""
+    kind, colon, path = text.partition(":")
+    if not (colon and kind.isalpha() and len(kind) > 1):
+        kind, colon, path = "", "", text
+    known = next((each for each in (PurePosixPath(path), PureWindowsPath(path)) if each.is_absolute()), None)
+    return text if known is None or "\n" in text else f"{kind}{colon}{known.name}"
 
 
 def _with_data(info: Mapping[str, Any], run: Run | None) -> Mapping[str, Any]:

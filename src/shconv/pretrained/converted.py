@@ -3,6 +3,7 @@ They may come from a stranger's config.json: only names that a library has in it
 
 import re
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from shconv.conversion import to_shc
 from shconv.conversion.convert import Start
 from shconv.errors import InputError
 from shconv.models.normalize import Normalization, make_normalize
+from shconv.pretrained.network import at_once
 
 LIBRARIES = ("timm", "torchvision")
 
@@ -79,19 +81,23 @@ def create_vanilla(source: str, num_classes: int | None = None, pretrained: bool
 
             if not timm.is_model(name):
                 raise InputError(f"timm has no network {name!r}")
-            return timm.create_model(name, pretrained=pretrained, **classes)
+            with at_once(library) if pretrained else nullcontext():
+                return timm.create_model(name, pretrained=pretrained, **classes)
         import torchvision
 
         if name not in torchvision.models.list_models(torchvision.models):
             raise InputError(f"torchvision has no image classifier {name!r}")
-        network: nn.Module = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **classes)
+        with at_once(library) if pretrained else nullcontext():
+            weights = "DEFAULT" if pretrained else None
+            network: nn.Module = torchvision.models.get_model(name, weights=weights, **classes)
     except ImportError as error:
         raise InputError(f"{source} needs the package {library}: pip install {library}") from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
-            f"the weights of {source} could not be loaded ({reason}); without a network give a file"
+            f"the weights of {source} could not be loaded: {reason}. Without a connection give a file of weights: "
+            f"--from FILE --arch {source}"
         ) from error
     return network

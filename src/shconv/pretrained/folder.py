@@ -18,7 +18,7 @@ from shconv.models import list_models
 from shconv.models.normalize import Normalize
 from shconv.models.plain import Plain10
 from shconv.models.resnet import ResNet
-from shconv.pretrained.card import model_card
+from shconv.pretrained.card import model_card, without_places
 from shconv.pretrained.converted import ConvertedConfig
 from shconv.training.checkpoint import CONFIG, MODEL, ModelConfig, load_checkpoint, load_info, save_checkpoint
 from shconv.training.tensors import read_tensors
@@ -57,6 +57,7 @@ def save_pretrained(
         raise InputError(f"this {type(model).__name__} is not the network that its configuration builds: {config}")
     key = CONVERTED if isinstance(config, ConvertedConfig) else "model"
     info = json.loads(json.dumps({"library_name": "shconv", key: asdict(config), **_with_preparation(facts, model)}))
+    info = without_places(info)
     save_checkpoint(folder, model, info)  # first: whatever becomes of the card, the weights are there
     replace_text(folder / CARD, model_card(config.name, model, info, rows) if card is None else card)
     return folder

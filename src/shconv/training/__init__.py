@@ -5,7 +5,7 @@ from shconv.training.defences import DEFENCES, Defence, create_defence
 from shconv.training.engine import Engine
 from shconv.training.epoch import TrainingDiverged
 from shconv.training.evaluate import correct_in
-from shconv.training.loop import TrainingResult, train
+from shconv.training.loop import TrainingResult, holds_another, train
 from shconv.training.recipe import RECIPES, Recipe, with_epochs
 from shconv.training.signals import Preempted
 
@@ -21,6 +21,7 @@ __all__ = [
     "TrainingResult",
     "correct_in",
     "create_defence",
+    "holds_another",
     "load_checkpoint",
     "save_checkpoint",
     "train",

@@ -58,6 +58,7 @@ def train(
     engine: Engine | None = None,
     seed: int = 0,
     workers: int = 0,
+    device: str | None = None,
     progress: bool = True,
     on_epoch: Callable[[Row], None] | None = None,
 ) -> TrainingResult:
@@ -65,8 +66,8 @@ def train(
 
     The folder decides where to begin: empty, at the start; interrupted, after the last step whose state is stored;
     finished, nothing is trained and the stored result comes back. Below it, best/ is the checkpoint of the best test
-    accuracy (chosen by test images: never a result) and, with engine.keep_every, epochN/ that of every N-th epoch. The
-    device is the one accelerate finds. Started in several processes (torchrun, accelerate launch), they divide each
+    accuracy (chosen by test images: never a result) and, with engine.keep_every, epochN/ that of every N-th epoch.
+    Started in several processes (torchrun, accelerate launch), they divide each
     batch among them; they must share the folder. Torch's global random state is left as it was.
 
     Args:
@@ -79,13 +80,14 @@ def train(
         seed: of the initial weights, the order of the images, their augmentation and the defence's random numbers. A
             vanilla network and its SHC counterpart with the same seed and recipe see the same batches.
         workers: processes that load images for each training process, 0 for none.
+        device: "cpu", "cuda", "cuda:1", "mps" ...; None: the accelerator that there is, else the CPU.
         progress: a bar on a terminal and a line an epoch, on standard error.
         on_epoch: called with the epoch's row once its state is stored. What it raises ends this call; another one
             continues.
 
     Raises:
         InputError: data, network and defence do not fit, the folder holds another training or damaged states alone, or
-            is in use, the device cannot do the precision.
+            is in use, the device is not there or cannot do the precision.
         TrainingDiverged: a loss that is not finite or has exploded.
         Preempted, KeyboardInterrupt: SIGTERM or SIGINT came; the state is stored.
         OSError: a full disk, say; the last stored state is intact. ChildProcessError: a worker is gone;
@@ -98,7 +100,7 @@ def train(
     split = _checked(config, data, folder, seed, defence)
     if engine.tensorboard:
         check_tensorboard()
-    processes = Processes.found()
+    processes = Processes.found(device=device)
     engine.check(recipe, len(split), processes)
     _check_micro_batch(config, data, recipe, engine, processes)
     with processes.naming_the_lost():
@@ -133,6 +135,20 @@ def _check_micro_batch(
         network = replace(config, name=config.name.removesuffix("_shc")).build()
         image = torch.empty(config.in_channels, data.train_size, data.train_size)
     check_micro_batch(network, image, recipe, len(data.train or ()), engine, processes)
+
+
+def holds_another(
+    folder: Path, config: ModelConfig, data: ImageData, recipe: Recipe, seed: int, defence: Defence | None = None
+) -> bool:
+    """Does the folder hold a training, finished or interrupted, with which `train` would refuse to go on?"""
+    record = run_record(config, data, recipe, seed, None if defence is None else defence.record())
+    try:
+        stored = load_info(folder) or (load_state(folder)[0] or {}).get("run")
+        if stored is not None:
+            check_same_run(folder, stored, record)
+    except InputError:
+        return True
+    return False
 
 
 def _is_finished(folder: Path, record: dict[str, Any], processes: Processes) -> bool:
