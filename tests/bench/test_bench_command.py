@@ -218,7 +218,7 @@ def test_bad_options_end_in_one_line(arguments: list[str], said: str, capsys: py
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_where_there_is_none_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["bench", "op", "--device", "cuda"]) == 2
-    assert "torch finds none here" in capsys.readouterr().err
+    assert "cuda is not there: torch finds cpu on this machine" in capsys.readouterr().err
 
 
 def test_help_names_the_three_benchmarks_and_the_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,7 @@ def _without_place(text: str) -> str:
     if not (colon and kind.isalpha() and len(kind) > 1):
         kind, colon, path = "", "", text
     known = next((each for each in (PurePosixPath(path), PureWindowsPath(path)) if each.is_absolute()), None)
-    return text if known is None or "\n" in text else f"{kind}{colon}{known.name}"
+    return text if known is None or "\n" in text or path.startswith("//") else f"{kind}{colon}{known.name}"
 
 
 def _with_data(info: Mapping[str, Any], run: Run | None) -> Mapping[str, Any]:
