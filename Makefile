@@ -1,7 +1,7 @@
 # `make reproduce`, `make test` and `make docs` set up .venv once; a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
-# Threads that wait without spinning: on a machine that others use too, spinning ones can be ten times slower.
+# For the tests, as the command does it for itself: on a machine that others use too, threads that spin can be ten times slower.
 export OMP_WAIT_POLICY ?= passive
 # Tests and their many processes start sooner where Python may keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
