@@ -6,18 +6,17 @@ import pytest
 
 from shconv.experiments import estimate
 from shconv.experiments.estimate import announcements
-from shconv.experiments.probe import Probe
 
 
 def test_tables_that_take_minutes_are_announced_and_short_ones_are_not(make_study, monkeypatch):
     study = make_study()
     for seconds, expected in ((1e-9, set()), (5.0, {"Table 1", "Table 2", "Table 3", "Table 4", "quasi boundary"})):
-        monkeypatch.setattr(Probe, "seconds", lambda self, work, wanted, least=1, s=seconds: s)
+        monkeypatch.setattr(estimate, "seconds", lambda work, batch, s=seconds: s)
         assert set(announcements(study)) - {"Figures 2 to 4"} == expected
 
 
 def test_an_announcement_says_time_and_work(make_study, monkeypatch):
-    monkeypatch.setattr(Probe, "seconds", lambda self, work, wanted, least=1: 3600.0)
+    monkeypatch.setattr(estimate, "seconds", lambda work, batch: 3600.0)
     said = announcements(make_study())["Table 1"]
     assert re.fullmatch(r"Table 1: about [\d.]+ h for \d+ rows of \d+ images", said)
 
@@ -25,7 +24,7 @@ def test_an_announcement_says_time_and_work(make_study, monkeypatch):
 def test_twice_the_cost_is_twice_the_time(make_study, monkeypatch):
     study, hours = make_study(), []
     for seconds in (3600.0, 7200.0):
-        monkeypatch.setattr(Probe, "seconds", lambda self, work, wanted, least=1, s=seconds: s)
+        monkeypatch.setattr(estimate, "seconds", lambda work, batch, s=seconds: s)
         hours.append(float(re.search(r"about ([\d.]+) h", announcements(study)["Table 3"])[1]))
     assert hours[1] == pytest.approx(2 * hours[0], rel=0.01)
 
@@ -34,5 +33,4 @@ def test_measuring_runs_the_networks_themselves(make_study, monkeypatch):
     """Nothing is replaced here: it has to work on the networks as they are, and miniature ones take no minutes."""
     study = make_study()
     monkeypatch.setattr(estimate, "LONG", 0.0)
-    monkeypatch.setattr(estimate, "MEASURED", 0.01)
     assert {"Table 1", "Table 3"} <= set(announcements(study))

@@ -4,6 +4,7 @@ What is misspelt, a command, an option or a choice, is answered with what is nea
 import argparse
 import ast
 import inspect
+import math
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -169,8 +170,10 @@ def _read(kind: Any, optional: bool, text: str) -> Any:
         choices = list(map(str, get_args(kind)))
         raise argparse.ArgumentTypeError(f"got {text!r}; {near(text, choices, listed=True)}")
     if kind is float:
+        if text.lower().lstrip("+-") in ("nan", "inf", "infinity"):  # numbers to Python; each option says what it wants
+            return float(text)
         try:
-            return float(number("it", text, low=-float("inf")))
+            return float(number("it", text, low=-math.inf))
         except InputError:
             raise argparse.ArgumentTypeError(f"got {text!r}; want a number, such as 0.03 or 8/255") from None
     if kind is int:

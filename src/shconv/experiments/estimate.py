@@ -1,20 +1,21 @@
 """How long a study's tables will take, said before one that takes minutes: a plan's counts, times what an image costs
 the very networks at hand, measured in a moment."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from shconv.attacks import FGSM, LocSearchAdv
 from shconv.experiments.network import Network, routed
-from shconv.experiments.probe import NetworkCost, Probe, SharedCost
+from shconv.experiments.probe import NetworkCost, SharedCost
 from shconv.experiments.study import Study
 from shconv.experiments.table3_locsearch import searched_together, searches
 from shconv.experiments.workload import ROUTES, Facts, Workload
 from shconv.training import RECIPES
 
-MEASURED = 2.0  # seconds, or somewhat more where an image takes long
+MEASURED = 2.0  # seconds of a batch
 LONG = 120.0  # seconds of a table that is announced
 
 
@@ -22,8 +23,7 @@ def announcements(study: Study) -> Mapping[str, str]:
     """A sentence for each stage that takes over two minutes, by the stage's name, such as "Table 3"."""
     networks = {network.name: network for network in study.networks}
     size, test = study.data.image_size, len(study.data.test)
-    probe = Probe(study.device, MEASURED, len(networks))
-    costs = {name: _cost(probe, network, study) for name, network in networks.items()}
+    costs = {name: _cost(network, study) for name, network in networks.items()}
     rounds: dict[str, tuple[float, float]] = {
         attack.order: (0.0, _rows(attack, size)) for attack in searches(size).values()
     }
@@ -40,7 +40,7 @@ def announcements(study: Study) -> Mapping[str, str]:
     }
 
 
-def _cost(probe: Probe, network: Network, study: Study) -> NetworkCost:
+def _cost(network: Network, study: Study) -> NetworkCost:
     """Of the passes that attacks are made of, on noise."""
     model, side = network.model, study.data.image_size
     x = torch.rand(study.batch_size, 3, side, side, device=study.device)
@@ -51,10 +51,23 @@ def _cost(probe: Probe, network: Network, study: Study) -> NetworkCost:
             return FGSM()(seen, x[:n], y[:n])
 
     with torch.no_grad():
-        forward = probe.seconds(lambda n: model(x[:n]), study.batch_size)
-    gradient = probe.seconds(attacked, study.batch_size)
+        forward = seconds(lambda n: model(x[:n]).sum().item(), study.batch_size)
+    gradient = seconds(lambda n: attacked(n).sum().item(), study.batch_size)
     routes = (*ROUTES[network.is_shc], "strict")  # each is a forward and a backward pass, the strict one two
     return NetworkCost(0.0, forward, {route: gradient * (1 + (route == "strict")) for route in routes}, 0, 0, 0)
+
+
+def seconds(work: Callable[[int], object], batch: int) -> float:
+    """Of one image in a full batch, or in as large a one as takes no more than MEASURED; each size once before it
+    counts. The work ends with a number on the CPU, so that a device is waited for."""
+    n, took = 0, 0.0
+    while n < batch and 4 * took < MEASURED:
+        n = min(max(1, 4 * n), batch)
+        work(n)
+        before = time.perf_counter()
+        work(n)
+        took = time.perf_counter() - before
+    return took / n
 
 
 def _rows(attack: LocSearchAdv, size: int) -> float:
