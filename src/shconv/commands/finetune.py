@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shconv.commands.options import DataOptions, DeviceOptions
 from shconv.commands.parser import Shown
+from shconv.commands.prepared import prepared_as
 from shconv.conversion import conversion_report
 from shconv.data import ImageData, evaluation_batches
 from shconv.errors import InputError
@@ -26,6 +27,7 @@ from shconv.pretrained.weights import for_classes, imagenet_rows, network_with
 from shconv.processes import Processes
 from shconv.training import Recipe, correct_in
 from shconv.training.batches import warning_of_few_steps
+from shconv.training.checkpoint import load_info
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,8 @@ class Finetune(DataOptions, DeviceOptions):
         out = self.folder or own_folder(self._usual, _is_taken)
         if self.folder is None and out != self._usual:
             progress.say(f"{self._usual} holds another network: this one goes to {out}")
-        data = self.load(progress, want_train=self.epochs > 0)
+        preparation = prepared_as(self, [(Path(self.source), self._beside)], progress.say)
+        data = self.load(progress, want_train=self.epochs > 0, preparation=preparation)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             images = first_images(data, self.batch_size)
@@ -182,6 +185,11 @@ class Finetune(DataOptions, DeviceOptions):
             augmentation=self.augmentation,
             precision=self.precision,
         )
+
+    @property
+    def _beside(self) -> dict[str, Any]:
+        """The config.json beside a file of weights, where the file is a checkpoint's of ours."""
+        return {} if self._from_library else load_info(Path(self.source).parent) or {}
 
     @property
     def _from_library(self) -> bool:
