@@ -274,7 +274,7 @@ def test_tables_go_to_standard_output_and_progress_to_standard_error(finished, p
     )
     assert "Table 1. Gaussian noise" in ended.stdout
     assert "epoch 1/1" in ended.stderr
-    assert "table4/plain10_shc/seed0/rand_fgsm" in ended.stderr
+    assert "table1/plain10_shc/seed0/clean" in ended.stderr
     assert "epoch 1/1" not in ended.stdout
     assert "Table 1. Gaussian noise" not in ended.stderr
     assert ended.stderr.splitlines()[-1] == "The report: run/report.html"
