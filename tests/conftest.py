@@ -3,12 +3,12 @@ a test marked quiet has the machine to itself, where several workers run tests."
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from quiet_tests import share_of_the_machine
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS has no other way to give the same bits each time
 torch.set_num_threads(1)
@@ -19,18 +19,6 @@ settings.load_profile("deterministic")
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
-
-
-@contextmanager
-def share_of_the_machine(folder: Path, whole: bool) -> Iterator[None]:
-    """Tests share a lock, a quiet one has it alone; who waits for it holds a gate that no other passes."""
-    import fcntl
-
-    with (folder / "gate").open("w") as gate, (folder / "machine").open("w") as machine:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        fcntl.flock(machine, fcntl.LOCK_EX if whole else fcntl.LOCK_SH)
-        fcntl.flock(gate, fcntl.LOCK_UN)
-        yield
 
 
 @pytest.hookimpl(wrapper=True)
