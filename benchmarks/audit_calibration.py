@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shconv.attacks import PGD, Standard
-from shconv.attacks.ball import Norm
+from shconv.attacks.budget import Norm
 from shconv.audit import run
 from shconv.audit.checks import CHECKS
 from shconv.audit.setting import budget_seconds, usual_eps_l2

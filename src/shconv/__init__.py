@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from shconv import data as data
     from shconv import export as export
     from shconv import pretrained as pretrained
+    from shconv import results as results
     from shconv import training as training
+    from shconv.evaluation import evaluate as evaluate
 
 __version__ = "0.1.0"
 
@@ -44,6 +46,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """`shconv.audit` and its like, imported when first asked for: they bring torchvision and progress bars along."""
-    if name in ("audit", "data", "export", "pretrained", "training"):
+    if name in ("audit", "data", "export", "pretrained", "results", "training"):
         return import_module(f"shconv.{name}")
+    if name == "evaluate":
+        return import_module("shconv.evaluation").evaluate
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ from attack_toys import Linear, Toy, inner_images
 from torch import Tensor
 
 from shconv.attacks import HardLabel
-from shconv.attacks.ball import Norm
+from shconv.attacks.budget import Norm
 from shconv.attacks.hard_label import Kind
 from shconv.attacks.losses import margin
 

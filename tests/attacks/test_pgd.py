@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from shconv.attacks import PGD
 from shconv.attacks.ascent import check_points
-from shconv.attacks.ball import Ball, Norm
+from shconv.attacks.ball import Ball
+from shconv.attacks.budget import Norm
 from shconv.attacks.losses import Loss, margin
 
 NORMS = pytest.mark.parametrize(("norm", "epsilon", "dual"), [("linf", 0.05, 1), ("l2", 0.25, 2)])

@@ -6,8 +6,9 @@ from attack_toys import EPSILON, Toy, accuracy
 from torch import Tensor, nn
 
 from shconv.attacks import PGD
-from shconv.attacks.ball import Ball, Norm
+from shconv.attacks.ball import Ball
 from shconv.attacks.base import generators
+from shconv.attacks.budget import Norm
 from shconv.attacks.pgd import STREAM
 
 SETTINGS = pytest.mark.parametrize(("norm", "epsilon"), [("linf", EPSILON), ("linf", 0.04), ("l2", 0.5), ("l2", 0.35)])

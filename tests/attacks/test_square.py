@@ -5,7 +5,7 @@ import torch
 from attack_toys import EPSILON, Linear, Toy, accuracy, inner_images
 
 from shconv.attacks import PGD, RandomSigns, Square
-from shconv.attacks.ball import Norm
+from shconv.attacks.budget import Norm
 from shconv.attacks.losses import margin
 from shconv.attacks.square import _bump
 

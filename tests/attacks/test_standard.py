@@ -10,7 +10,7 @@ from attack_toys import EPSILON, Linear, RowWise, Toy, accuracy, inner_images
 from torch import Tensor
 
 from shconv.attacks import PGD, Standard
-from shconv.attacks.ball import Norm
+from shconv.attacks.budget import Norm
 
 pytest.importorskip("pyautoattack")
 GRADIENTS = ("apgd-ce", "apgd-t", "fab-t")

@@ -1,7 +1,9 @@
 """Every attack, the paper's and the stronger ones: frozen dataclasses, called as attack(model, images, labels)."""
 
 from shconv.attacks.base import Attack, AttackResult, BatchAttack
+from shconv.attacks.budget import ANY_CHANGE, Budget
 from shconv.attacks.cost import Cost
+from shconv.attacks.foreign import Foreign, as_attack
 from shconv.attacks.gradient import FGSM, IFGSM, RandFGSM
 from shconv.attacks.hard_label import HardLabel
 from shconv.attacks.locsearch import LocSearchAdv, LocSearchResult, LocSearchTrace
@@ -14,6 +16,7 @@ from shconv.attacks.square import Square
 from shconv.attacks.standard import Standard
 
 __all__ = [
+    "ANY_CHANGE",
     "FGSM",
     "IFGSM",
     "PAPER",
@@ -22,7 +25,9 @@ __all__ = [
     "Attack",
     "AttackResult",
     "BatchAttack",
+    "Budget",
     "Cost",
+    "Foreign",
     "GaussianNoise",
     "HardLabel",
     "LocSearchAdv",
@@ -33,6 +38,7 @@ __all__ = [
     "SearchAttack",
     "Square",
     "Standard",
+    "as_attack",
     "create_attack",
     "list_attacks",
     "locsearch_columns",

@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from shconv.attacks.budget import Norm
 from shconv.errors import InputError
-
-Norm = Literal["linf", "l2"]
 
 
 class Ball:

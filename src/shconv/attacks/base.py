@@ -4,14 +4,15 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from operator import index as as_integer
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from shconv.attacks.budget import ANY_CHANGE, Budget, distances
 from shconv.attacks.checks import Index, check_inputs
 from shconv.errors import InputError
 
@@ -57,6 +58,16 @@ class Attack(ABC):
         `index` holds each image's place in its data set (None: 0, ..., N - 1) and `seed` selects the random numbers.
         Raises InputError for images, labels, places or model outputs of another kind.
         """
+
+    def about(self) -> dict[str, Any]:
+        """Its hyper-parameters by name, as a result's row holds them."""
+        return asdict(self)
+
+    @property
+    def budget(self) -> Budget:
+        """How far it may move an image: `epsilon` in `norm` (L-infinity where it has none); without one, any change."""
+        epsilon = getattr(self, "epsilon", None)
+        return ANY_CHANGE if epsilon is None else Budget(getattr(self, "norm", "linf"), float(epsilon))
 
 
 @dataclass(frozen=True)
@@ -116,10 +127,3 @@ def naming_channels() -> Iterator[None]:
 def generators(seed: int, stream: int, index: Sequence[int]) -> list[np.random.Generator]:
     """One generator an image, PCG64 from SeedSequence([seed, stream, index]); every attack has its own stream."""
     return [np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, stream, i]))) for i in index]
-
-
-def distances(adversarial: Tensor, clean: Tensor) -> dict[str, Tensor]:
-    """L-infinity and L2 distance (N,) of each image (N, C, H, W) from its clean one, in at least float32."""
-    delta = (adversarial - clean).flatten(1)
-    delta = delta if delta.dtype == torch.float64 else delta.float()
-    return {"linf": delta.abs().amax(1), "l2": torch.linalg.vector_norm(delta, dim=1)}

@@ -18,8 +18,9 @@ from foolbox.models.base import Model as FoolboxModel
 from foolbox.types import Bounds
 from torch import Tensor
 
-from shconv.attacks.ball import Ball, Norm
+from shconv.attacks.ball import Ball
 from shconv.attacks.base import Model
+from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_logits
 
 CHUNK = 100  # images a forward pass

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from shconv import numbers
 from shconv.attacks.base import BatchAttack, Model, generators
+from shconv.attacks.budget import Budget
 from shconv.attacks.checks import check_choice, check_count, check_flag
 from shconv.attacks.objective import Objective, Sign, class_gradient, direction, least_likely_class
 from shconv.numbers import read_budgets
@@ -124,6 +125,11 @@ class RandFGSM(GradientAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         read_budgets(self, "epsilon", "alpha")
+
+    @property
+    def budget(self) -> Budget:
+        """Of both steps together."""
+        return Budget("linf", self.epsilon + self.alpha)
 
     @classmethod
     def total(cls, budget: float = 8 / 256, *, objective: Objective = "least_likely") -> Self:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shconv.attacks.ball import Ball, Norm
+from shconv.attacks.ball import Ball
 from shconv.attacks.base import Model
+from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_choice, check_count
 from shconv.attacks.cost import Cost
 from shconv.attacks.search import SearchAttack, own_randomness

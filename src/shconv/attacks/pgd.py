@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from shconv.attacks.ascent import adaptive_ascent, fixed_ascent
-from shconv.attacks.ball import Ball, Norm
+from shconv.attacks.ball import Ball
 from shconv.attacks.base import Model, generators
+from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_choice, check_count, check_flag, check_logits
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import Loss, attack_loss, likeliest_wrong

@@ -10,7 +10,8 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from shconv.attacks.base import Attack, AttackResult, Model, borrowed, distances
+from shconv.attacks.base import Attack, AttackResult, Model, borrowed
+from shconv.attacks.budget import distances
 from shconv.attacks.checks import Index, check_inputs, check_logits
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shconv.attacks.ball import Ball, Norm
+from shconv.attacks.ball import Ball
 from shconv.attacks.base import Model, generators
+from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_choice, check_count
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin

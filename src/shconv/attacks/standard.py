@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from shconv.attacks.ball import Ball, Norm
+from shconv.attacks.ball import Ball
 from shconv.attacks.base import Model
+from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_choice
 from shconv.attacks.cost import Cost
 from shconv.attacks.search import SearchAttack, Strongest, own_randomness

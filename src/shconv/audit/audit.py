@@ -6,7 +6,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shconv.attacks import Attack
-from shconv.attacks.base import distances
+from shconv.attacks.budget import Budget, Norm
 from shconv.audit.clock import Clock, minutes
 from shconv.audit.findings import Flags, Outcome
 from shconv.audit.ledger import Ledger, Record, file_slug, question
@@ -30,7 +30,6 @@ from shconv.routes import frozen_kernels, gradient_route
 
 _HELD = 2**28  # values of adversarial images that an outcome holds, a gigabyte
 _GRACE = 0.05  # of the whole time
-_ROUNDING = 1e-6  # an example this far outside its ball or the box is inside
 
 
 @dataclass(eq=False)
@@ -179,7 +178,8 @@ class Audit:
         with seen_through(network, route, x) as seen, drawing(True, self.setting.seed, slug, int(at[0])):
             result = attack.run(seen, x, y, index=index, seed=self.setting.seed)
         judged = self.subject.judge(result.images, y)
-        inside = _inside(result.images, x, threat, radius)
+        norm: Norm = "l2" if threat == "l2" else "linf"
+        inside: Flags = Budget(norm, radius).holds(result.images, x).cpu().numpy()
         record = Record("", np.ones(len(at), bool), ~judged.right & inside, result.queries.cpu().numpy())
         record.outside, record.nan = int((~judged.right & ~inside).sum()), int(judged.nan.sum())
         record.seconds = time.monotonic() - started
@@ -188,7 +188,7 @@ class Audit:
     def _about(
         self, label: str, attack: Attack, route: str, threat: str, radius: float, source: str | None, headline: bool
     ) -> dict[str, Any]:
-        parameters = json.loads(json.dumps(asdict(attack), default=str))
+        parameters = json.loads(json.dumps(attack.about(), default=str))
         return {
             "attack": label,
             "parameters": parameters,
@@ -231,16 +231,6 @@ def seen_through(network: nn.Module, route: str, x: Tensor) -> Iterator[nn.Modul
     else:
         with nullcontext(network) if route == "both" else routed(network, route) as seen:
             yield seen
-
-
-def _inside(adversarial: Tensor, x: Tensor, threat: str, radius: float) -> Flags:
-    """(n,): in the box, and within the radius of x; False for NaN."""
-    low, high = adversarial.flatten(1).aminmax(dim=1)
-    inside = (low >= -_ROUNDING) & (high <= 1 + _ROUNDING)
-    if threat != "pixels":
-        inside &= distances(adversarial, x)[threat] <= radius * (1 + _ROUNDING) + _ROUNDING
-    flags: Flags = inside.cpu().numpy()
-    return flags
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from shconv.audit.session import MAIN, TWIN, Session, Subjects, report_parts
 from shconv.audit.setting import Effort, Setting, usual_eps_l2
 from shconv.audit.subject import Subject
 from shconv.data import ImageData, ImageSplit, Preparation, evaluation_batches
+from shconv.data.splits import in_unit_range
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import Row, RunFolder
@@ -181,6 +182,6 @@ def _images(data: Images, wanted: int | None, seed: int) -> tuple[Tensor, Tensor
         images, labels = check_images(*pair, wanted)
         return images[index.to(images.device)], labels[index.to(labels.device)], index
     assert not isinstance(split, tuple)
-    parts = [(batch.images.float().div(255), batch.labels) for batch in evaluation_batches(split, chosen.tolist(), 256)]
+    parts = [(in_unit_range(batch.images), batch.labels) for batch in evaluation_batches(split, chosen.tolist(), 256)]
     images, labels = (torch.cat(each) for each in zip(*parts, strict=True))
     return *check_images(images, labels, wanted), index

@@ -23,8 +23,16 @@ class Batch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # int64 (B,); hides tuple.index, which no batch needs
 
 
+def in_unit_range(images: Tensor) -> Tensor:
+    """Images as a network takes them, float32 in [0, 1]: uint8 ones divided by 255, float ones as they are."""
+    return images.float() if images.is_floating_point() else images.float().div(255)
+
+
 class ImageSplit(Protocol):
-    """Labelled images in a fixed order. `split[i]` is image i as it is tested: (uint8 (3, H, W), label)."""
+    """Labelled images in a fixed order. `split[i]` is image i as it is tested: (uint8 (3, H, W), label).
+
+    What a user hands to `shconv.evaluate` may also hold floats in [0, 1], and other numbers of channels.
+    """
 
     @property
     def labels(self) -> Tensor: ...  # int64 (N,)

@@ -5,13 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from shconv.metrics import accuracy_interval, relative_confidence, relative_confidence_floored
 
 Floats = NDArray[np.float64]
-KINDS: dict[str, Any] = {"index": np.int64, "queries": np.int64, "correct": bool, "floored": bool}  # else float64
+KINDS: dict[str, Any] = {
+    **dict.fromkeys(("index", "queries", "prediction"), np.int64),
+    **dict.fromkeys(("correct", "floored", "outside"), bool),
+    "adversarial": np.float32,
+}  # else float64
+LATER = {"prediction": -1, "outside": False}  # columns that results of earlier versions lack
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +25,7 @@ class Outcomes:
     """n images; `seconds` is the time that attack and judgement took, summed over the processes that shared them."""
 
     index: NDArray[np.int64]  # (n,), each image's place in the test split
+    prediction: NDArray[np.int64]  # (n,), the class, -1 in results of versions that did not store it
     correct: NDArray[np.bool_]  # (n,)
     p_y: Floats  # (n,)
     rc: Floats  # (n,), relative confidence
@@ -26,17 +33,22 @@ class Outcomes:
     linf: Floats  # (n,), distance from the clean image
     l2: Floats
     queries: NDArray[np.int64]  # (n,), forward passes that the attack spent
+    outside: NDArray[np.bool_]  # (n,), where an attack's image broke its budget and the clean one stands for it
     seconds: float
+    adversarial: NDArray[np.float32] | None = None  # (n, C, H, W), where they were to be kept
 
     @classmethod
     def of(cls, columns: Mapping[str, NDArray[Any]], seconds: float) -> "Outcomes":
         """From columns by name, further ones left out; no column at all gives n = 0."""
+        index = columns.get("index", ())
+        known = {name: np.full(len(index), value) for name, value in LATER.items()} | dict(columns)
         names = [name for name in cls.__dataclass_fields__ if name != "seconds"]
-        kept = {name: np.asarray(columns.get(name, ()), KINDS.get(name, np.float64)) for name in names}
+        names = [name for name in names if name != "adversarial" or name in known]
+        kept = {name: np.asarray(known.get(name, ()), KINDS.get(name, np.float64)) for name in names}
         return cls(**kept, seconds=seconds)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        return {name: value for name, value in vars(self).items() if name != "seconds"}
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
 
     def at(self, index: NDArray[np.int64]) -> "Outcomes":
         """The outcomes of these images, in this order; every one must be here."""
@@ -46,14 +58,16 @@ class Outcomes:
 
 
 def judge(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
-    """correct, p_y, rc and floored, each (n,), from the logits (n, K) of a fresh forward pass."""
-    p_y = logits.double().softmax(1).gather(1, labels[:, None])[:, 0]
-    judged = {
-        "correct": logits.argmax(1) == labels,
-        "p_y": p_y,
-        "rc": relative_confidence(logits, labels),
-        "floored": relative_confidence_floored(logits, labels),
-    }
+    """prediction, correct, p_y, rc and floored, each (n,), from the logits (n, K) of a fresh forward pass.
+
+    With two classes there is no relative confidence (eq 5 needs others to compare): rc is NaN.
+    """
+    p_y, prediction = logits.double().softmax(1).gather(1, labels[:, None])[:, 0], logits.argmax(1)
+    judged = {"prediction": prediction, "correct": prediction == labels, "p_y": p_y}
+    if logits.shape[1] > 2:
+        judged |= {"rc": relative_confidence(logits, labels), "floored": relative_confidence_floored(logits, labels)}
+    else:
+        judged |= {"rc": torch.full_like(p_y, torch.nan), "floored": torch.zeros_like(prediction, dtype=torch.bool)}
     return {name: value.cpu().numpy() for name, value in judged.items()}
 
 
@@ -73,15 +87,17 @@ def summary(outcomes: Outcomes, clean: Outcomes | None) -> tuple[dict[str, Any],
         "queries": _mean(outcomes.queries),
         "seconds": round(outcomes.seconds, 3),
     }
+    if outcomes.outside.any():
+        fields["outside"] = int(outcomes.outside.sum())
     arrays = outcomes.arrays()
     if clean is not None:
         before = clean.at(outcomes.index)
         rcd, floored = before.rc - outcomes.rc, before.floored | outcomes.floored
-        median = float(np.median(rcd)) if n else None
+        median = float(np.median(rcd)) if n and not np.isnan(rcd).any() else None
         fields |= {"rcd_mean": _mean(rcd), "rcd_median": median, "rcd_floored": int(floored.sum())}
         arrays |= {"rcd": rcd, "floored": floored}
     return fields, arrays
 
 
 def _mean(values: NDArray[Any]) -> float | None:
-    return float(values.mean()) if len(values) else None
+    return float(values.mean()) if len(values) and not np.isnan(values).any() else None

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from shconv.errors import InputError
 from shconv.files import named
 
-Columns = dict[str, NDArray[Any]]  # per image, each (n,)
+Columns = dict[str, NDArray[Any]]  # per image, each (n, ...)
 Append = Callable[[int, Columns, float], None]
 
 MAGIC = b"SHC1"
@@ -108,7 +108,9 @@ class Partial:
 
 
 def _record(unit: int, columns: Columns, seconds: float) -> bytes:
-    table = np.empty(len(columns["index"]), [(name, values.dtype) for name, values in columns.items()])
+    table = np.empty(
+        len(columns["index"]), [(name, values.dtype, values.shape[1:]) for name, values in columns.items()]
+    )
     for name, values in columns.items():
         table[name] = values
     body = io.BytesIO()

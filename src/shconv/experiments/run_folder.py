@@ -1,11 +1,12 @@
 """A run folder as the experiments fill it: rows appended as they come, per-image outcomes, arrays, what was asked for.
 One run at a time; what is there already is not computed again, so the same command goes on where it stopped."""
 
+import csv
 import io
 import json
 import os
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,16 @@ class RunFolder:
             return
         (self.path / name).parent.mkdir(parents=True, exist_ok=True)
         replace_json(self.path / name, value)
+
+    def save_images(self, names: Sequence[str], labels: NDArray[Any]) -> None:
+        """images.csv: every test image's place, file and label, once."""
+        path = self.path / "images.csv"
+        if self.writes and not path.exists():
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(("index", "file", "label"))
+            writer.writerows((place, names[place], int(label)) for place, label in enumerate(labels))
+            replace_file(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
     def outcomes(self, id: str) -> dict[str, NDArray[Any]]:
         """The per-image arrays of a row that is there. Raises InputError where their file is missing or damaged."""

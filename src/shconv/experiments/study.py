@@ -2,10 +2,11 @@
 `attacked` is the one way a network meets an attack: fixed batch shape, a route, a fresh forward pass as the judge.
 `collected` is the one way it meets many images: in units that several processes share and that a stop does not lose."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shconv.attacks import Attack
+from shconv.attacks.foreign import ForeignResult
 from shconv.data import ImageData, evaluation_batches
+from shconv.data.splits import in_unit_range
 from shconv.experiments.network import Network, Pair, routed
 from shconv.experiments.outcomes import Outcomes, judge, summary
 from shconv.experiments.partial import Columns, Partial
@@ -51,6 +54,8 @@ class Study:
     seed: int = 0  # of the attacks' randomness and of the selection
     workers: int = 0
     processes: Processes = Processes()  # noqa: RUF009 (frozen)
+    keep: bool = False  # the adversarial images among the outcomes
+    chosen: Index | None = None  # the images to use; None: `counts` says how many of a seeded shuffle
     _clean: dict[str, Outcomes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -60,6 +65,7 @@ class Study:
             for member in pair.members:
                 networks[member.key] = {"weights": member.digest, "pair": [other.key for other in pair.members]}
         self.folder.settle_json("networks.json", networks, grows=True)
+        self.folder.save_images(self.data.test.names, self.data.test.labels.numpy())
 
     @property
     def networks(self) -> Iterator[Network]:
@@ -70,7 +76,7 @@ class Study:
         size = size or self.batch_size
         for batch in evaluation_batches(self.data.test, index.tolist(), size, workers=self.workers):
             x, y, places = (padded(part, size) for part in (batch.images, batch.labels, batch.index))
-            yield Images(x.to(self.device).float().div(255), y.to(self.device), places, len(batch.labels))
+            yield Images(in_unit_range(x.to(self.device)), y.to(self.device), places, len(batch.labels))
 
     @contextmanager
     def collected(self, question: Question, measure: Measure, parts: int = 1) -> Iterator[tuple[Columns, float]]:
@@ -114,7 +120,8 @@ class Study:
             return outcomes
 
     def question(self, network: Network, attack: Attack | None, index: Index, route: str = "both") -> Question:
-        return Question(network, attack, index, self.batch_size, route)
+        kept = "adversarial images" if self.keep and attack is not None else ""
+        return Question(network, attack, index, self.batch_size, route, kept)
 
     @contextmanager
     def _outcomes(self, question: Question) -> Iterator[Outcomes]:
@@ -133,13 +140,16 @@ class Study:
         x, y, places, n = images
         zero = torch.zeros(len(x))
         adversarial, linf, l2, queries = x, zero, zero, torch.zeros(len(x), dtype=torch.int64)
+        outside = torch.zeros(len(x), dtype=torch.bool)
         if attack is not None:
             with routed(network.model, route) as model:
                 result = attack.run(model, x, y, index=places, seed=self.seed)
             adversarial, queries = result.images, result.queries
             linf, l2 = result.distances["linf"], result.distances["l2"]
+            outside = result.outside if isinstance(result, ForeignResult) else outside
         judged = judge(self.logits(network, adversarial[:n]), y[:n])
-        reached = {"linf": linf, "l2": l2, "queries": queries, "index": places}
+        reached = {"linf": linf, "l2": l2, "queries": queries, "outside": outside, "index": places}
+        reached |= {"adversarial": adversarial} if self.keep and attack is not None else {}
         return adversarial, judged | {name: value[:n].cpu().numpy() for name, value in reached.items()}
 
     @torch.no_grad()
@@ -158,7 +168,8 @@ class Study:
         id = f"table1/{network.key}/clean"
         if id not in self._clean:
             shuffled = np.random.default_rng(self.seed).permutation(len(self.data.test))
-            question = self.question(network, None, np.sort(shuffled[: self.counts.table1]))
+            index = np.sort(shuffled[: self.counts.table1]) if self.chosen is None else self.chosen
+            question = self.question(network, None, index)
             if id in self.folder.rows:
                 self.forget(question)
             else:
@@ -254,7 +265,8 @@ class Study:
             "model": network.name,
             "seed": network.seed,
             "attack": name,
-            "parameters": {} if attack is None else asdict(attack),
+            "parameters": {} if attack is None else attack.about(),
+            "threat": None if attack is None else _threat(attack),
             "objective": getattr(attack, "objective", None),
             "route": route,
             "step": step,
@@ -264,6 +276,12 @@ class Study:
         row = self.folder.add({**about, **fields, **(extra or {})}, arrays)
         self.progress.row(row)
         return row
+
+
+def _threat(attack: Attack) -> dict[str, Any]:
+    """The attack's budget as JSON has it: a radius of None is any change."""
+    norm, radius = attack.budget
+    return {"norm": norm, "radius": radius if math.isfinite(radius) else None}
 
 
 def row_id(

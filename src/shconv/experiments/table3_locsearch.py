@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from shconv.attacks import LocSearchAdv, locsearch_columns, locsearch_for
-from shconv.attacks.base import distances
+from shconv.attacks.budget import distances
 from shconv.experiments import quasi_boundary
 from shconv.experiments.network import Network
 from shconv.experiments.outcomes import Outcomes, judge

@@ -9,7 +9,8 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from shconv.attacks.base import Attack, Model, borrowed, distances, generators
+from shconv.attacks.base import Attack, Model, borrowed, generators
+from shconv.attacks.budget import distances
 from shconv.attacks.checks import Index, check_inputs
 from shconv.attacks.locsearch.rules import Rules
 from shconv.attacks.locsearch.search import Search

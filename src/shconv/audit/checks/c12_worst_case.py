@@ -4,7 +4,7 @@ AutoAttack's standard set comes last, on what stands after all the others: it ta
 """
 
 from shconv.attacks import Standard
-from shconv.attacks.ball import Norm
+from shconv.attacks.budget import Norm
 from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.cases import worst_cases

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shconv.attacks import PGD, Attack
-from shconv.attacks.ball import Norm
+from shconv.attacks.budget import Norm
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import Loss
 from shconv.audit.audit import Audit

@@ -1,0 +1,164 @@
+"""Other people's attacks as ours: a function, or an object of foolbox, torchattacks, ART or pyautoattack.
+Whatever they return counts only inside the box and inside the budget that was stated."""
+
+import hashlib
+import inspect
+import math
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from operator import index as as_integer
+from typing import Any, SupportsIndex, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shconv.attacks.base import Attack, AttackResult, Model, borrowed
+from shconv.attacks.budget import ANY_CHANGE, Budget, Norm, distances
+from shconv.attacks.checks import Index, check_choice, check_inputs
+from shconv.attacks.libraries import library_of
+from shconv.attacks.search import own_randomness
+from shconv.attacks.standard import Standard
+from shconv.errors import InputError
+from shconv.numbers import read_budgets
+
+STREAM = 15
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignResult(AttackResult):
+    """An attack's result, and which images came back outside the box or the budget: bool (N,)."""
+
+    outside: Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Foreign(Attack):
+    """Any attack under the contract of ours.
+
+    attack: a function f(model, images, labels) -> adversarial images, or an attack object of foolbox, torchattacks or
+        ART, whose model is replaced by the one given for the length of the call.
+    epsilon, norm: the budget to hold it to. None: the object's own (`eps`), where it has one; else any change counts.
+    An image that comes back outside the budget or the box, or with NaN, does not count: the clean one stands for it.
+    Global random numbers are seeded by (seed, the first image's place) and put back afterwards.
+    queries: forward passes an image, averaged over the batch where the attack cuts it up.
+    """
+
+    attack: Any
+    epsilon: float | None = None
+    norm: Norm = "linf"
+    _call: Callable[[nn.Module, Tensor, Tensor], Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_choice("norm", self.norm, Norm)
+        read_budgets(self, "epsilon", norm=self.norm)
+        library = library_of(self.attack)
+        if library is not None:
+            stated = library.budget(self.attack)
+            if self.epsilon is None and stated is not None:
+                object.__setattr__(self, "epsilon", stated.radius)
+                object.__setattr__(self, "norm", stated.norm)
+            call = library.caller(self.attack, self.epsilon)
+        elif callable(self.attack):
+            call = self.attack
+        else:
+            raise InputError(
+                f"attack: got {type(self.attack).__name__}; want an attack of shconv, foolbox, torchattacks, ART or "
+                "pyautoattack, or a function f(model, images, labels) -> adversarial images"
+            )
+        object.__setattr__(self, "_call", call)
+
+    @property
+    def budget(self) -> Budget:
+        return ANY_CHANGE if self.epsilon is None else Budget(self.norm, float(self.epsilon))
+
+    def about(self) -> dict[str, Any]:
+        return {"attack": _words(self.attack), "epsilon": self.epsilon, "norm": self.norm}
+
+    def __repr__(self) -> str:
+        """The same in every process, so that a stopped run knows its attack again."""
+        return f"Foreign({_words(self.attack)}, epsilon={self.epsilon}, norm={self.norm!r})"
+
+    def run(
+        self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
+    ) -> ForeignResult:
+        with borrowed(model):
+            x, y, places = check_inputs(images, labels, index, seed)
+            counted = _Counted(model)
+            own = np.random.SeedSequence([as_integer(seed), STREAM, places[0]]).generate_state(1)
+            with own_randomness(x.device, int(own[0])), _numpy_randomness(int(own[0])), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = self._call(counted, x.clone(), y.clone())
+            found = self._checked(found, x)
+        held = self.budget.holds(found, x)
+        kept = torch.where(held[:, None, None, None], found, x).clamp(0.0, 1.0)
+        queries = torch.full_like(y, round(counted.passes / len(x)))
+        return ForeignResult(kept, None, queries, distances(kept, x), ~held)
+
+    def _checked(self, found: object, x: Tensor) -> Tensor:
+        if not isinstance(found, Tensor) or found.shape != x.shape:
+            got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(f"{_words(self.attack)} returned {got}; want images of shape {tuple(x.shape)}")
+        return found.detach().to(x)
+
+
+def as_attack(attack: Any) -> Attack:
+    """An attack of ours as it is, AutoAttack as `Standard`, anything else as `Foreign` with the budget it states.
+
+    Raises InputError for what is no attack.
+    """
+    if isinstance(attack, Attack):
+        return attack
+    if isinstance(attack, type):
+        raise InputError(f"attack: got the class {attack.__name__}; want an attack object or a function")
+    if type(attack).__module__.startswith("pyautoattack.") and hasattr(attack, "attacks_to_run"):
+        norms = {"Linf": "linf", "L2": "l2"}
+        if attack.norm not in norms:
+            raise InputError(f"AutoAttack in {attack.norm}: want Linf or L2")
+        return Standard(float(attack.epsilon), cast(Norm, norms[attack.norm]), tuple(attack.attacks_to_run))
+    return Foreign(attack)
+
+
+class _Counted(nn.Module):
+    """The model as a module, whatever it was, with its forward passes counted image by image."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model, self.passes = model, 0
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += len(x)
+        return self.model(x)
+
+
+class _numpy_randomness:  # noqa: N801 (a context manager)
+    """numpy's global generator, which ART and others draw from: seeded inside, given back as it was."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __enter__(self) -> None:
+        self.before = np.random.get_state()
+        np.random.seed(self.seed)
+
+    def __exit__(self, *_: object) -> None:
+        np.random.set_state(self.before)
+
+
+def _words(attack: Any) -> str:
+    """The attack's name and what it was made with, the same in every process."""
+    if inspect.isroutine(attack):
+        with suppress(OSError, TypeError):  # a function without a source file goes by its name alone
+            digest = hashlib.sha256(inspect.getsource(attack).encode()).hexdigest()[:8]
+            return f"{attack.__module__}.{attack.__qualname__}@{digest}"
+        return f"{attack.__module__}.{attack.__qualname__}"
+    cls = type(attack)
+    plain = {
+        name: value
+        for name, value in sorted(getattr(attack, "__dict__", {}).items())
+        if isinstance(value, str | int | float | bool) and not (isinstance(value, float) and math.isnan(value))
+    }
+    return f"{cls.__module__}.{cls.__qualname__}({', '.join(f'{name}={value!r}' for name, value in plain.items())})"

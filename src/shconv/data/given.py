@@ -1,0 +1,181 @@
+"""A user's own images as a data set of ours: tensors, a torch Dataset, a DataLoader, a Hugging Face dataset, or the
+command line's words. Images stay what they are: floats in [0, 1], or uint8; nothing is resized."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import functional as pixels
+
+from shconv.data.datasets import load_data
+from shconv.data.splits import ImageData, ImageSplit, MemorySplit
+from shconv.errors import InputError
+
+WANTED = (
+    "want (images, labels), a torch Dataset of (image, label), a DataLoader, a Hugging Face dataset with an image and "
+    'a label column, or words such as "demo" or "folder:PATH"'
+)
+IMAGE_COLUMNS = ("image", "img", "pixel_values", "images")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "target")
+
+
+def as_data(data: Any, name: str = "own data") -> ImageData:
+    """`data` as a test split. Classes are numbered where the data does not name them.
+
+    Args:
+        data: (images, labels): (N, C, H, W) floats in [0, 1] or uint8, and int64 (N,), as tensors or arrays; a Dataset
+            or DataLoader of (image, label), each image a tensor (C, H, W) or a PIL image; a Hugging Face dataset; an
+            ImageData or one of its splits; or what `shconv.data.load_data` takes.
+
+    Raises:
+        InputError: anything else, and images or labels that do not fit.
+    """
+    if isinstance(data, ImageData):
+        return data
+    if isinstance(data, str):
+        return load_data(data, want_train=False)
+    classes: Sequence[str] = ()
+    if (
+        isinstance(data, tuple | list)
+        and len(data) == 2
+        and all(isinstance(each, Tensor | np.ndarray) for each in data)
+    ):
+        split: ImageSplit = _in_memory(*map(torch.as_tensor, data))
+    elif isinstance(data, DataLoader):
+        split, classes = _of_loader(data), getattr(data.dataset, "classes", ())
+    elif hasattr(data, "column_names") and hasattr(data, "features"):
+        split, classes = _of_columns(data)
+    elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Mapping):
+        split, classes = DatasetSplit(data), getattr(data, "classes", ())
+    else:
+        raise InputError(f"data: got {type(data).__name__}; {WANTED}")
+    if not len(split):
+        raise InputError("data: got no image; want at least one")
+    labels = split.labels
+    count = max(int(labels.max()) + 1, len(classes), 2)
+    names = [str(each) for each in classes] + [str(number) for number in range(len(classes), count)]
+    return ImageData(name, tuple(names), None, split, split[0][0].shape[-1], "", 0)
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetSplit:
+    """A dataset of (image, label) pairs, read when asked for."""
+
+    dataset: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = _pair(self.dataset[index], index)
+        return image, label
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Its `targets` or `labels`, else those of all its items, which are read for it once."""
+        for known in ("targets", "labels"):
+            labels = getattr(self.dataset, known, None)
+            if isinstance(labels, Tensor | np.ndarray | list) and len(labels) == len(self):
+                return torch.as_tensor(labels, dtype=torch.int64)
+        return torch.tensor([self[i][1] for i in range(len(self))], dtype=torch.int64)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """File names where the dataset has them, as torchvision's ImageFolder does, else places."""
+        files = getattr(self.dataset, "samples", None)
+        if isinstance(files, list) and len(files) == len(self) and isinstance(files[0][0], str):
+            return [path for path, _ in files]
+        return _Places(len(self))
+
+
+class _Places(Sequence[str]):
+    """ "0", "1", ... without a list of them."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: Any) -> Any:
+        places = range(self.n)[index]
+        return str(places) if isinstance(places, int) else [str(place) for place in places]
+
+
+def _in_memory(images: Tensor, labels: Tensor) -> MemorySplit:
+    if images.dim() != 4 or not len(images):
+        raise InputError(f"images: got shape {tuple(images.shape)}; want (N, C, H, W), at least one")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise InputError(f"images: got {images.dtype}; want floats in [0, 1], or uint8")
+    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise InputError(
+            f"labels: got {labels.dtype} of shape {tuple(labels.shape)}; want int64 ({len(images)},), one an image"
+        )
+    return MemorySplit(images.detach().cpu(), labels.detach().cpu().long(), _Places(len(images)))
+
+
+def _of_loader(loader: DataLoader[Any]) -> MemorySplit:
+    """Every batch of it, in the order in which it gives them."""
+    images, labels = [], []
+    for batch in loader:
+        if not isinstance(batch, tuple | list) or len(batch) < 2 or not isinstance(batch[0], Tensor):
+            raise InputError(f"data: the DataLoader gives {type(batch).__name__}; want batches (images, labels)")
+        images.append(batch[0])
+        labels.append(torch.as_tensor(batch[1]))
+    if not images:
+        raise InputError("data: the DataLoader gives no batch; want at least one image")
+    return _in_memory(torch.cat(images), torch.cat(labels))
+
+
+def _of_columns(dataset: Any) -> tuple[DatasetSplit, Sequence[str]]:
+    """A Hugging Face dataset: its column of images, and that of classes with their names."""
+    kinds = {name: type(feature).__name__ for name, feature in dataset.features.items()}
+    image = _column(kinds, "Image", IMAGE_COLUMNS)
+    label = _column(kinds, "ClassLabel", LABEL_COLUMNS)
+    if image is None or label is None:
+        raise InputError(f"data: its columns are {', '.join(kinds)}; want one of images and one of class labels")
+    return DatasetSplit(_Columns(dataset, image, label)), getattr(dataset.features[label], "names", ())
+
+
+def _column(kinds: Mapping[str, str], kind: str, usual: Sequence[str]) -> str | None:
+    typed = [name for name, each in kinds.items() if each == kind]
+    named = [name for name in usual if name in kinds]
+    return next(iter([*typed, *named]), None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    dataset: Any
+    image: str
+    label: str
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        item = self.dataset[index]
+        return item[self.image], item[self.label]
+
+    @property
+    def labels(self) -> list[int]:
+        return list(self.dataset[self.label])
+
+
+def _pair(item: Any, index: int) -> tuple[Tensor, int]:
+    try:
+        image, label = item[0], int(item[1])
+    except (TypeError, KeyError, IndexError, ValueError) as error:
+        raise InputError(f"data: item {index} is a {type(item).__name__}; want a pair (image, label)") from error
+    if isinstance(image, Image.Image):
+        kept = image if image.mode in ("L", "RGB") else image.convert("RGB")
+        return pixels.pil_to_tensor(kept), label
+    tensor = torch.as_tensor(image)
+    if tensor.dim() != 3:
+        raise InputError(f"data: image {index} has shape {tuple(tensor.shape)}; want (C, H, W)")
+    return tensor, label

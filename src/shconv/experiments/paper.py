@@ -1,0 +1,38 @@
+"""The paper's experiments in their order: which make each table, and which figure comes with it."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from types import ModuleType
+
+from shconv.experiments import (
+    figure2_noise,
+    figure3_traces,
+    figure4_gradients,
+    quasi_boundary,
+    table1_gaussian,
+    table2_gradient,
+    table3_locsearch,
+    table4_routes,
+)
+from shconv.experiments.study import Study
+
+TABLES: dict[int, tuple[ModuleType, ...]] = {
+    1: (table1_gaussian,),
+    2: (table2_gradient,),
+    3: (table3_locsearch, quasi_boundary),
+    4: (table4_routes,),
+}
+FIGURES: dict[int, ModuleType] = {1: figure2_noise, 3: figure3_traces, 4: figure4_gradients}  # beside their tables
+
+
+def run_paper(study: Study, tables: Iterable[int] = tuple(TABLES)) -> None:
+    """Every table asked for and its figure, the quasi decision boundary with Table 3; rows appended as they come."""
+    asked = sorted(set(tables))
+    for experiment in (module for table in asked for module in TABLES[table]):
+        for _ in experiment.rows(study):
+            pass
+    if study.folder.writes:
+        for figure in (FIGURES[table] for table in asked if table in FIGURES):
+            figure.save(study)
+        with suppress(OSError):  # another command's partial outcomes stay for it
+            (study.folder.path / "partial").rmdir()

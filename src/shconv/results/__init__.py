@@ -1,0 +1,264 @@
+"""What a run measured, as tables that people use: rows, images, worst cases and paired comparisons as DataFrames.
+`shconv.evaluate` returns it, and `shconv.results.load` reads it from any run folder."""
+
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from shconv.audit.paired import PairedCounts
+from shconv.errors import InputError
+from shconv.experiments.outcomes import Outcomes
+from shconv.experiments.run_folder import Row, RunFolder
+from shconv.files import replace_file
+from shconv.intervals import wilson
+from shconv.results.measures import Measures, Network, Right, budget_of
+from shconv.results.stored import Stored, save_pngs, stored_images
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FACTS = ("data.json", "networks.json", "attacks.json", "environment.json")
+ABOUT = ("experiment", "model", "seed", "attack", "objective", "route", "step")
+PER_IMAGE = ("prediction", "correct", "p_y", "rc", "linf", "l2", "queries", "outside")
+
+
+def load(folder: str | Path) -> "Results":
+    """The results in a run folder of `reproduce`, `evaluate` or `shconv.evaluate`.
+
+    Raises InputError where there are none, or where a file is damaged.
+    """
+    return Results.load(folder)
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Rows of a run and what became of every image.
+
+    `records`: the rows as rows.jsonl has them, an audit's left out. `outcomes`: the arrays of a row by its id.
+    `labels` and `files` (n,): class and file of every test image, empty where the run did not store them.
+    """
+
+    records: Sequence[Row]
+    outcomes: Mapping[str, Mapping[str, NDArray[Any]]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    labels: Sequence[int] = ()
+    files: Sequence[str] = ()
+
+    @property
+    def measures(self) -> Measures:
+        """What `worst_case`, `compare` and `summary` are made of, as arrays."""
+        return Measures(self.records, self.outcomes)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """As `shconv.results.load`."""
+        path = Path(folder)
+        if not (path / "rows.jsonl").is_file():
+            raise InputError(
+                f"{path} holds no results: want a folder that reproduce, evaluate or shconv.evaluate wrote"
+            )
+        held = RunFolder(path, writes=False)
+        rows = [row for row in held.rows.values() if row["experiment"] != "audit"]
+        facts = {name: json.loads((path / name).read_bytes()) for name in FACTS if (path / name).is_file()}
+        labels, files = stored_images(path / "images.csv")
+        return cls(rows, Stored(held), facts, labels, files)
+
+    def in_memory(self) -> Self:
+        """The same without its folder."""
+        outcomes = {row["id"]: dict(self.outcomes[row["id"]]) for row in self.records}
+        return type(self)(self.records, outcomes, self.facts, self.labels, self.files)
+
+    def rows(self) -> "DataFrame":
+        """A line for each network, attack and step: accuracy with its 95 % interval (shares of 1), RCD, distances.
+
+        `threat`: the budget that the attack was held to. Parameters of the attack stand in `parameters`.
+        """
+        import pandas as pd
+
+        lines = []
+        for row in self.records:
+            low, high = row["interval"] if row["n"] else (None, None)
+            kept = {key: value for key, value in row.items() if key not in ("interval", "threat", "wanted")}
+            lines.append({**kept, "threat": _title(row), "low": low, "high": high})
+        return pd.DataFrame(lines)
+
+    def images(self, model: str | None = None, attack: str | None = None) -> "DataFrame":
+        """A line for each image and row, of one network and attack where they are given.
+
+        Columns: experiment, model, seed, attack, objective, route, threat, step; index, file, label; clean_prediction,
+        clean_correct; prediction, correct, p_y, rc, rcd, linf, l2, queries and outside (it broke its budget, so the
+        clean image stands for it). Predictions are missing in results of versions that did not store them.
+        """
+        import pandas as pd
+
+        parts = []
+        for row in self.records:
+            if model not in (None, row["model"]) or attack not in (None, row["attack"]):
+                continue
+            found = Outcomes.of(self.outcomes[row["id"]], 0.0)
+            about = {
+                key: row.get(key) for key in ("experiment", "model", "seed", "attack", "objective", "route", "step")
+            }
+            columns: dict[str, Any] = {name: getattr(found, name) for name in PER_IMAGE}
+            columns["prediction"] = pd.array(found.prediction, dtype="Int64")
+            columns["prediction"][found.prediction < 0] = pd.NA
+            clean = self._clean(row)
+            if clean is not None:
+                before = clean.at(found.index)
+                columns["clean_prediction"] = pd.array(before.prediction, dtype="Int64")
+                columns["clean_prediction"][before.prediction < 0] = pd.NA
+                columns |= {"clean_correct": before.correct, "rcd": before.rc - found.rc}
+            named = {"label": _at(self.labels, found.index), "file": _at(self.files, found.index)}
+            parts.append(pd.DataFrame({**about, "threat": _title(row), "index": found.index, **named, **columns}))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    def worst_case(self) -> "DataFrame":
+        """A line for each network and budget: the images that no attack within the budget fools, with 95 % interval.
+
+        First over the attacks that every network met (the gradient of both routes), so that networks can be compared;
+        where an SHC network was attacked through its single routes too, a second line counts these as well.
+        """
+        import pandas as pd
+
+        lines = []
+        for threat in self.measures.threats():
+            for model, seed in self.measures.networks():
+                right = self.measures.right(model, seed, threat)
+                if right is None or not len(right[0]):
+                    continue
+                index, correct, attacks = right
+                n, left = len(index), int(correct.sum())
+                low, high = wilson(left, n)
+                about = {"model": model, "seed": seed, "threat": threat.budget.title, "own_routes": threat.own_routes}
+                lines.append({**about, "attacks": attacks, "n": n, "accuracy": left / n, "low": low, "high": high})
+        return pd.DataFrame(lines)
+
+    def compare(self, a: str, b: str, seed: int | None = None) -> "DataFrame":
+        """Networks a and b image by image: clean, under each attack, and in the worst case.
+
+        `difference` is b minus a in shares of 1, with Newcombe's 95 % interval (low, high); `p` is McNemar's exact
+        test. Only attacks that both met, on the images that both were judged on.
+        seed: of both networks' training, where there are several.
+
+        Raises InputError where a network is not there.
+        """
+        import pandas as pd
+
+        lines = []
+        for title, left, right in self._shared(self._found(a, seed), self._found(b, seed)):
+            index, at_a, at_b = np.intersect1d(left[0], right[0], return_indices=True)
+            if not len(index):
+                continue
+            counts = PairedCounts.of(right[1][at_b], left[1][at_a])
+            low, high = counts.interval
+            shares = {a: float(left[1][at_a].mean()), b: float(right[1][at_b].mean())}
+            lines.append(
+                {
+                    "measure": title,
+                    "n": counts.n,
+                    **shares,
+                    "difference": counts.difference,
+                    "low": low,
+                    "high": high,
+                    "p": counts.p,
+                }
+            )
+        return pd.DataFrame(lines)
+
+    def summary(self) -> "DataFrame":
+        """A line for each network: accuracy clean, under each attack (both routes), and in the worst cases."""
+        import pandas as pd
+
+        lines = []
+        for network in self.measures.networks():
+            line: dict[str, Any] = {"model": network[0], "seed": network[1]}
+            line |= {title: float(right[1].mean()) for title, right in self.measures.columns(network) if len(right[0])}
+            lines.append(line)
+        return pd.DataFrame(lines)
+
+    def print(self) -> None:
+        """The summary on standard output, a line for each measure: accuracy in per cent."""
+        names, lines = self._by_measure()
+        table = Table(box=None, header_style="dim", pad_edge=False)
+        table.add_column(Text("accuracy, %"), overflow="fold")
+        for name in names:
+            table.add_column(Text(name), justify="right", overflow="fold")
+        for title, shown in lines:
+            table.add_row(Text(title), *(Text(each) for each in shown))
+        Console().print(table)
+
+    def _repr_html_(self) -> str:
+        names, lines = self._by_measure()
+        cells = [["accuracy, %", *names], *([title, *shown] for title, shown in lines)]
+        rows = ["".join(f"<td>{html.escape(text)}</td>" for text in row) for row in cells]
+        return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+    def _by_measure(self) -> tuple[list[str], list[tuple[str, list[str]]]]:
+        """The networks' names, and of each measure the title and each network's accuracy in per cent."""
+        networks = self.measures.networks()
+        seeds = len({seed for _, seed in networks}) > 1
+        names = [f"{name}, seed {seed}" if seeds else name for name, seed in networks]
+        columns = [dict(self.measures.columns(network)) for network in networks]
+        lines = []
+        for title in dict.fromkeys(title for each in columns for title in each):
+            found = [each.get(title) for each in columns]
+            lines.append((title, [_percent(right) for right in found]))
+        return names, lines
+
+    def save(self, folder: str | Path, *, png: bool = False) -> Path:
+        """Write a run folder (rows, outcomes, facts), with rows.csv and outcomes.csv beside; `shconv report` reads it.
+
+        png: also the adversarial images, where they were kept, as adversarial/ROW/INDEX.png.
+        """
+        path = Path(folder)
+        with RunFolder.opened(path) as held:
+            if held.rows and set(held.rows) - {row["id"] for row in self.records}:
+                raise InputError(f"{path} holds another run; take another folder")
+            for row in self.records:
+                if row["id"] not in held.rows:
+                    held.add(dict(row), self.outcomes[row["id"]])
+            for name, fact in self.facts.items():
+                held.save_json(name, fact)
+            if len(self.labels):
+                held.save_images(self.files, np.asarray(self.labels))
+        for name, frame in (("rows.csv", self.rows()), ("outcomes.csv", self.images())):
+            replace_file(path / name, frame.to_csv(index=False).encode("utf-8", "backslashreplace"))
+        if png:
+            save_pngs(path / "adversarial", self.records, self.outcomes)
+        return path
+
+    def _clean(self, row: Row) -> Outcomes | None:
+        id = f"table1/{row['model']}/seed{row['seed']}/clean"
+        return Outcomes.of(self.outcomes[id], 0.0) if id in {each["id"] for each in self.records} else None
+
+    def _shared(self, a: Network, b: Network) -> Iterator[tuple[str, Right, Right]]:
+        of_b = dict(self.measures.columns(b))
+        return ((title, right, of_b[title]) for title, right in self.measures.columns(a) if title in of_b)
+
+    def _found(self, name: str, seed: int | None) -> Network:
+        for network in self.measures.networks():
+            if network[0] == name and seed in (None, network[1]):
+                return network
+        known = ", ".join(f"{model} (seed {number})" for model, number in self.measures.networks())
+        raise InputError(f"compare: got {name!r}{'' if seed is None else f', seed {seed}'}; want one of {known}")
+
+
+def _at(values: Sequence[Any], index: NDArray[np.int64]) -> list[Any]:
+    return [values[place] for place in index] if len(values) else [None] * len(index)
+
+
+def _title(row: Row) -> str | None:
+    return None if row["attack"] == "clean" else budget_of(row).title
+
+
+def _percent(right: Right | None) -> str:
+    return "–" if right is None or not len(right[1]) else f"{100 * right[1].mean():.1f}"

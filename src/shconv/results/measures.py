@@ -1,0 +1,109 @@
+"""What can be compared between networks: accuracy clean, under each attack, and in the worst case of each budget."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shconv.attacks.budget import Budget
+from shconv.experiments.outcomes import Outcomes
+from shconv.experiments.run_folder import Row
+
+JUDGED = ("table2", "table4", "evaluate")  # experiments whose attacks count for a worst case
+Network = tuple[str, int]  # name, seed of training
+Right = tuple[NDArray[Any], NDArray[np.bool_]]  # places (n,), and whether the network is right there
+
+
+@dataclass(frozen=True)
+class Threat:
+    """Attacks within `budget`, tried through the gradient of both routes or, for an SHC network, through any."""
+
+    budget: Budget
+    own_routes: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"worst case {self.budget.title}" + (", own routes too" if self.own_routes else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """On the rows of a run, and the arrays of each row by its id."""
+
+    records: Sequence[Row]
+    outcomes: Mapping[str, Mapping[str, NDArray[Any]]]
+
+    def networks(self) -> list[Network]:
+        """(name, seed of training) of every network, in the order of the rows."""
+        return list(dict.fromkeys((row["model"], row["seed"]) for row in self.records))
+
+    def _judged(self, model: str, seed: int) -> Iterator[Row]:
+        rows = (row for row in self.records if (row["model"], row["seed"]) == (model, seed))
+        return (row for row in rows if row["experiment"] in JUDGED and row["n"] and row["step"] is None)
+
+    def threats(self) -> list[Threat]:
+        """The budgets that attacks were held to; with single routes, where a network was attacked through some."""
+        rows = [row for model, seed in self.networks() for row in self._judged(model, seed)]
+        budgets = sorted({budget for row in rows if math.isfinite((budget := budget_of(row)).radius)})
+        single = any((row["route"] or "both") != "both" for row in rows)
+        return [Threat(budget, own) for budget in budgets for own in ((False, True) if single else (False,))]
+
+    def right(self, model: str, seed: int, threat: Threat) -> tuple[NDArray[Any], NDArray[np.bool_], int] | None:
+        """Places, whether the network is right there under every attack, and of how many attacks; None without one."""
+        rows = {
+            (row["attack"], row["objective"], row["route"] or "both"): row
+            for row in self._judged(model, seed)
+            if budget_of(row).norm == threat.budget.norm and budget_of(row).radius <= threat.budget.radius * (1 + 1e-9)
+        }
+        if threat.own_routes:
+            if all(route == "both" for _, _, route in rows):
+                return None
+        else:
+            shared = self._met_by_all()
+            rows = {key: row for key, row in rows.items() if key[2] == "both" and key[:2] in shared}
+        if not rows:
+            return None
+        found = [Outcomes.of(self.outcomes[row["id"]], 0.0) for row in rows.values()]
+        index = found[0].index
+        for each in found[1:]:
+            index = np.intersect1d(index, each.index)
+        return index, np.logical_and.reduce([each.at(index).correct for each in found]), len(rows)
+
+    def _met_by_all(self) -> set[tuple[str, str | None]]:
+        """(attack, objective) that every network with attacks met through both routes."""
+        met = []
+        for network in self.networks():
+            rows = (row for row in self._judged(*network) if (row["route"] or "both") == "both")
+            met.append({(row["attack"], row["objective"]) for row in rows})
+        met = [each for each in met if each]
+        return set.intersection(*met) if met else set()
+
+    def columns(self, network: Network) -> Iterator[tuple[str, Right]]:
+        """(title, (places, right)) of everything that is measured on one network through both routes."""
+        for row in self.records:
+            if (row["model"], row["seed"]) == network and (row["route"] or "both") == "both" and row["n"]:
+                if row["experiment"] not in (*JUDGED, "table1", "table3") or row["experiment"] == "table4":
+                    continue
+                sigma = row["parameters"].get("sigma")
+                words = [row["attack"], row["objective"], None if sigma is None else f"sigma {sigma:g}"]
+                words += [None if row["step"] is None else f"step {row['step']}"]
+                found = self.outcomes[row["id"]]
+                yield ", ".join(word for word in words if word), (found["index"], found["correct"])
+        for threat in self.threats():
+            right = self.right(*network, threat)
+            if right is not None:
+                yield threat.title, right[:2]
+
+
+def budget_of(row: Row) -> Budget:
+    """The budget that a row's attack was held to; of versions that did not store it, from the attack's parameters."""
+    threat = row.get("threat")
+    if threat is not None:
+        return Budget(threat["norm"], math.inf if threat["radius"] is None else threat["radius"])
+    epsilon = row["parameters"].get("epsilon")
+    if epsilon is None:
+        return Budget("linf", math.inf)
+    return Budget(row["parameters"].get("norm", "linf"), epsilon + row["parameters"].get("alpha", 0.0))

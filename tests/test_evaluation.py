@@ -1,0 +1,188 @@
+"""shconv.evaluate from end to end: an attack of twelve lines, plain modules, own data; what it stores and refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import shconv
+from shconv.attacks import FGSM, PGD
+from shconv.errors import InputError
+from shconv.intervals import wilson
+from toys import colour_networks, colours
+
+LABELS = torch.tensor([i % 3 for i in range(20)])
+IMAGES = colours(LABELS.tolist()).float() / 255
+QUICK: dict[str, Any] = {"batch_size": 8, "progress": False}
+
+
+def sign_step(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    x = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(model(x), labels), x)
+    return (images + 0.05 * gradient.sign()).clamp(0, 1).detach()
+
+
+def right(model: nn.Module, images: Tensor) -> Tensor:
+    """float64 (N,): 1 where the model is right."""
+    with torch.no_grad():
+        return (model(images).argmax(1) == LABELS).double()
+
+
+def test_own_functions_and_ours_are_judged_alike() -> None:
+    vanilla, shc = colour_networks()
+    attacks = {"mine": sign_step, "fgsm": FGSM(0.05, objective="untargeted")}
+    results = shconv.evaluate({"plain": vanilla, "shc": shc}, (IMAGES, LABELS), attacks, **QUICK)
+    rows = results.rows().set_index(["model", "attack"])
+    for name, model in (("plain", vanilla), ("shc", shc)):
+        assert rows.loc[(name, "clean"), "accuracy"] == float(right(model, IMAGES).mean())
+        wanted = float(right(model, sign_step(model, IMAGES, LABELS)).mean())
+        assert rows.loc[(name, "mine"), "accuracy"] == wanted
+        assert rows.loc[(name, "fgsm"), "accuracy"] == wanted
+    assert rows.loc[("plain", "fgsm"), "threat"] == "L∞ 0.05"
+    assert rows.loc[("plain", "mine"), "threat"] == "any change"
+
+
+def test_images_say_what_became_of_each() -> None:
+    vanilla, _ = colour_networks()
+    results = shconv.evaluate(vanilla, (IMAGES, LABELS), {"mine": sign_step}, keep=True, **QUICK)
+    images = results.images(attack="mine")
+    adversarial = sign_step(vanilla, IMAGES, LABELS)
+    with torch.no_grad():
+        logits = vanilla(adversarial)
+        wanted = shconv.metrics.rcd(vanilla(IMAGES), logits, LABELS)
+    assert images["index"].tolist() == list(range(20))
+    assert images["label"].tolist() == LABELS.tolist()
+    assert images["prediction"].tolist() == logits.argmax(1).tolist()
+    assert images["correct"].tolist() == (logits.argmax(1) == LABELS).tolist()
+    assert torch.tensor(images["rcd"]).allclose(wanted, atol=1e-4)
+    assert images["clean_correct"].tolist() == right(vanilla, IMAGES).bool().tolist()
+    kept = results.outcomes["evaluate/model/seed0/mine/both"]["adversarial"]
+    assert torch.from_numpy(kept).allclose(adversarial)
+
+
+def test_worst_case_is_per_image_over_attacks_that_all_networks_met() -> None:
+    vanilla, shc = colour_networks()
+    attacks = {"small": FGSM(0.02, objective="untargeted"), "large": FGSM(0.08), "pgd": PGD(0.08, steps=3)}
+    results = shconv.evaluate(
+        {"plain": vanilla, "shc": shc}, (IMAGES, LABELS), attacks, routes=("both", "convolution"), **QUICK
+    )
+    worst = results.worst_case().set_index(["model", "threat", "own_routes"])
+    images = results.images()
+    for model in ("plain", "shc"):
+        held = images[(images.model == model) & (images.route == "both")]
+        for threat, names in (("L∞ 0.02", ["small"]), ("L∞ 0.08", ["small", "large", "pgd"])):
+            of_all = held[held.attack.isin(names)].groupby("index").correct.all()
+            line = worst.loc[(model, threat, False)]
+            assert line.accuracy == of_all.mean()
+            assert line.attacks == len(names)
+            assert (line.low, line.high) == wilson(int(of_all.sum()), 20)
+    assert worst.loc[("shc", "L∞ 0.08", True)].attacks == 6
+    assert ("plain", "L∞ 0.08", True) not in worst.index
+
+
+def test_compare_pairs_the_images() -> None:
+    vanilla, shc = colour_networks()
+    results = shconv.evaluate({"a": vanilla, "b": shc}, (IMAGES, LABELS), {"mine": sign_step}, **QUICK)
+    line = results.compare("a", "b").set_index("measure").loc["mine"]
+    a, b = (right(model, sign_step(model, IMAGES, LABELS)) for model in (vanilla, shc))
+    assert line.difference == pytest.approx(float(b.float().mean() - a.mean()))
+    assert line.low <= line.difference <= line.high
+    same = results.compare("a", "a").set_index("measure").loc["mine"]
+    assert (same.difference, same.p) == (0, 1)
+    with pytest.raises(InputError, match="compare: got 'c'; want one of a"):
+        results.compare("a", "c")
+
+
+def test_a_folder_goes_on_where_it_was_and_refuses_another_run(tmp_path: Path) -> None:
+    vanilla, _ = colour_networks()
+    asked = 0
+
+    def counted(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+        nonlocal asked
+        asked += 1
+        return images
+
+    first = shconv.evaluate(vanilla, (IMAGES, LABELS), {"none": counted}, folder=tmp_path, **QUICK)
+    done = asked
+    again = shconv.evaluate(vanilla, (IMAGES, LABELS), {"none": counted, "more": sign_step}, folder=tmp_path, **QUICK)
+    assert asked == done == 3
+    assert len(again.records) == len(first.records) + 1
+    assert shconv.results.load(tmp_path).summary().equals(again.summary())
+    with pytest.raises(InputError, match="seed"):
+        shconv.evaluate(vanilla, (IMAGES, LABELS), {"none": counted}, folder=tmp_path, seed=3, **QUICK)
+
+
+def test_saved_results_are_a_run_folder_with_csv_and_pictures(tmp_path: Path) -> None:
+    vanilla, _ = colour_networks()
+    results = shconv.evaluate(vanilla, (IMAGES, LABELS), {"mine": sign_step}, keep=True, images=5, **QUICK)
+    results.save(tmp_path / "kept", png=True)
+    loaded = shconv.results.load(tmp_path / "kept")
+    assert loaded.rows().equals(results.rows())
+    assert loaded.images().equals(results.images())
+    assert (tmp_path / "kept" / "rows.csv").read_text().startswith("id,experiment,model")
+    assert len(list((tmp_path / "kept" / "adversarial" / "evaluate--model--seed0--mine--both").glob("*.png"))) == 5
+
+
+def test_two_classes_have_no_relative_confidence_and_everything_else(tmp_path: Path) -> None:
+    class Bright(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            level = x.mean((1, 2, 3))
+            return torch.stack([level, 1 - level], 1) * 10
+
+    labels = Bright()(IMAGES).argmax(1)
+    results = shconv.evaluate(Bright(), (IMAGES, labels), {"mine": sign_step}, folder=tmp_path, **QUICK)
+    assert results.rows()["accuracy"].tolist()[0] == 1.0
+    assert results.rows()["rcd_mean"].isna().all()
+
+
+def test_selection_takes_the_places_or_the_confident_images() -> None:
+    vanilla, _ = colour_networks()
+    places = shconv.evaluate(vanilla, (IMAGES, LABELS), {"mine": sign_step}, selection=[7, 2, 11], **QUICK)
+    assert places.images(attack="mine")["index"].tolist() == [2, 7, 11]
+    confident = shconv.evaluate(vanilla, (IMAGES, LABELS), {"mine": sign_step}, selection="confident", **QUICK)
+    images = confident.images()
+    sure = images[(images.attack == "clean") & images.correct & (images.p_y > 0.9)]["index"].tolist()
+    assert images[images.attack == "mine"]["index"].tolist() == sure
+
+
+def test_the_papers_tables_come_without_attacks() -> None:
+    vanilla, shc = colour_networks()
+    results = shconv.evaluate(shc, (IMAGES, LABELS), twin=vanilla, images=4, **QUICK)
+    rows = results.rows()
+    assert {"table1", "table2", "table3", "table4"} <= set(rows.experiment)
+    assert set(rows.model) == {"model", "model_shc"}
+
+
+def test_results_read_well_in_a_terminal_and_a_notebook(capsys: pytest.CaptureFixture[str]) -> None:
+    vanilla, _ = colour_networks()
+    results = shconv.evaluate({"<b>": vanilla}, (IMAGES, LABELS), {"[red]": sign_step}, **QUICK)
+    results.print()
+    out = capsys.readouterr().out
+    assert "[red]" in out
+    assert "<b>" in out
+    assert "&lt;b&gt;" in results._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "said"),
+    [
+        ({}, {}, "models: got none"),
+        (3, {}, "models: got int; want a torch.nn.Module or a folder"),
+        ({"a/b": nn.Identity()}, {}, "without a slash"),
+        (nn.Identity(), {}, "returned shape (1, 3, 8, 8); want logits"),
+        (nn.Conv2d(1, 1, 1), {}, "cannot take images of shape (3, 8, 8)"),
+        ("colours", {"attacks": {}}, "attacks: got {}; want them by name"),
+        ("colours", {"attacks": {"clean": sign_step}}, "and not 'clean'"),
+        ("colours", {"selection": [20]}, 'want "confident" or places from 0 to 19'),
+        ("colours", {"selection": "sure"}, 'want "confident" or places'),
+        ("colours", {"routes": ("up",)}, "routes: got 'up'"),
+        ("colours", {"images": 0}, "images: got 0"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(models: Any, options: dict[str, Any], said: str) -> None:
+    network = colour_networks()[0] if isinstance(models, str) else models
+    with pytest.raises(InputError) as refused:
+        shconv.evaluate(network, (IMAGES, LABELS), **{"attacks": {"mine": sign_step}, **options}, **QUICK)
+    assert said in str(refused.value)
