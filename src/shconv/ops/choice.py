@@ -1,7 +1,5 @@
 """The ways to compute a filtered convolution, by name, and the choice among them by shape and device."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -9,7 +7,6 @@ from torch import Tensor
 
 from shconv.errors import InputError
 from shconv.ops import cpu, cuda, plain
-from shconv.ops.cuda import tuning
 from shconv.ops.geometry import Geometry
 
 
@@ -25,44 +22,19 @@ class Formulation(Protocol):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]: ...
 
 
-Run = Callable[[Formulation], tuning.Results]
-
 FORMULATIONS: dict[str, Formulation] = {**cpu.FORMULATIONS, **plain.FORMULATIONS, **cuda.FORMULATIONS}
 
-_MEASURED_ON = ("cuda",)
 
-
-def find(
-    name: str, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, mask: Sequence[bool], run: Run
-) -> Formulation:
+def find(name: str, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, *_: object) -> Formulation:
     """The formulation of that name, or the one chosen for "auto". Raises InputError if it cannot serve the call.
 
     Called inside the op, where torch.compile does not look: the first call may build the compiled kernels.
     """
     if name == "auto":
-        chosen = choose(x, weight, geometry, x.device)
-        if x.device.type in _MEASURED_ON:
-            chosen = _fastest(chosen, x, weight, M, geometry, mask, run)
-        return FORMULATIONS[chosen]
+        return FORMULATIONS[choose(x, weight, geometry, x.device)]
     if reasons := FORMULATIONS[name].reasons_against(x, weight, geometry):
         raise InputError(f"formulation {name!r} cannot serve this call: {'; '.join(reasons)}")
     return FORMULATIONS[name]
-
-
-def _fastest(
-    rule: str, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, mask: Sequence[bool], run: Run
-) -> str:
-    """On CUDA the choice is measured, wherever it may be."""
-    key = tuning.key(x, weight, M, geometry, mask)
-    if name := tuning.remembered(key):
-        return name
-    serving = {
-        name: partial(run, each)
-        for name, each in FORMULATIONS.items()
-        if tuning.affordable(name, x, weight, geometry) and not each.reasons_against(x, weight, geometry)
-    }
-    with torch.cuda.device_of(x):
-        return tuning.fastest(key, serving, "unfold", rule, x.dtype)
 
 
 def choose(x: Tensor, weight: Tensor, geometry: Geometry, device: torch.device) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from triton_toys import Run, compiled_for_hopper, places
+from triton_toys import Run, compiled_for, places
 
 from shconv import SHConv2d, frozen_kernels, gradient_route
 from shconv.layers import Hypernetwork
@@ -310,7 +310,7 @@ class TestCompiledForHopper:
         self, name, last, tile, kernels, tmp_path
     ):
         known = {"LAST": last, "CHANNELS": tile[0], "PIXELS": tile[1]}
-        registers, stack, made = compiled_for_hopper(getattr(kernels[0], name), TYPES, known, 8, 3, tmp_path)
+        registers, stack, made = compiled_for(90, getattr(kernels[0], name), TYPES, known, 8, 3, tmp_path)
         assert (registers <= 128, stack) == (True, 0)  # two blocks on a multiprocessor
         assert "ld.global.v4.b32" in made.asm["ptx"]
 
@@ -322,10 +322,10 @@ class TestCompiledForHopper:
         known = {"F": 2, "MEAN_AT": 0, "STD_AT": 1, "NEEDS_X": True, "SHARES": 16, **tile}
         if D == 1:  # Triton takes a size of one for a constant
             known |= dict.fromkeys(("D", "K", "P", "share", "shares"), 1)
-        _, stack, made = compiled_for_hopper(getattr(kernels[1], name), TYPES, known, tile["num_warps"], 3, tmp_path)
+        _, stack, made = compiled_for(90, getattr(kernels[1], name), TYPES, known, tile["num_warps"], 3, tmp_path)
         assert stack <= FEW
         assert made.metadata.shared <= 48 * 1024
 
     def test_the_gradients_of_theta_spill_no_register(self, kernels, tmp_path):
-        _, stack, _ = compiled_for_hopper(kernels[1]._theta, TYPES, kernels[1]._OUTER, 4, 3, tmp_path)
+        _, stack, _ = compiled_for(90, kernels[1]._theta, TYPES, kernels[1]._OUTER, 4, 3, tmp_path)
         assert stack == 0

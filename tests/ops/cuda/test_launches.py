@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from triton_toys import Run, compiled_for_hopper, places
+from triton_toys import Run, compiled_for, places
 
 from shconv.ops import reference
 from shconv.ops.cuda import launches as formulation
@@ -175,7 +175,7 @@ def _tuning(*arguments: Any) -> tuple[Tensor | None, ...]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(triton_kernels, "backward_input", retuned)
         patch.setattr(triton_kernels, "_fitting", lambda configurations, named: configurations)
-        patch.setattr(tuning, "measures", lambda: True)
+        patch.setattr(tuning, "measures", lambda products: True)
         gradients = formulation.backward(*arguments)
     assert retuned.best_config.kwargs["ROWS"] == 32
     return gradients
@@ -229,8 +229,10 @@ def kernels() -> ModuleType:
     return triton_kernels
 
 
-def resources(kernel: Any, configuration: Any, directory: Any, dtype: str, **constants: Any) -> tuple[int, int, int]:
-    """Registers, stack bytes (where spills go) and shared memory of a kernel compiled for sm_90, 3x3 with padding 1."""
+def resources(
+    kernel: Any, configuration: Any, directory: Any, dtype: str, capability: int = 90, **constants: Any
+) -> tuple[int, int, int]:
+    """Registers, stack bytes (where spills go) and shared memory of a compiled kernel, 3x3 with padding 1."""
     known = dict.fromkeys(("STRIDE_H", "STRIDE_W", "STEP_H", "STEP_W", "PADDING_H", "PADDING_W"), 1) | {
         "S_H": 3, "S_W": 3, "DILATION_H": 1, "DILATION_W": 1, "NEEDS_X": True, "NEEDS_MAP": True, "PRECISION": "ieee",
         "PLACES": 128,
@@ -240,8 +242,9 @@ def resources(kernel: Any, configuration: Any, directory: Any, dtype: str, **con
         ("M", "dM_parts", "dW_parts"), "*fp32"
     )
     warps, stages = configuration.num_warps, configuration.num_stages
-    registers, stack, made = compiled_for_hopper(kernel.fn, types, known, warps, stages, directory)
-    assert ("wgmma" in made.asm["ptx"]) == (dtype != "fp32"), "16-bit products belong on the tensor cores"
+    registers, stack, made = compiled_for(capability, kernel.fn, types, known, warps, stages, directory)
+    instruction = {90: "wgmma", 80: "mma.sync"}[capability]
+    assert (instruction in made.asm["ptx"]) == (dtype != "fp32"), "16-bit products belong on the tensor cores"
     return registers, stack, made.metadata.shared
 
 
@@ -260,6 +263,14 @@ class TestCompiledForHopper:
         registers, stack, shared = resources(kernel, kernel.configs[0], tmp_path, "bf16", C=channels[0], D=channels[1])
         assert (registers <= 255, stack) == (True, 0)
         assert 2 * shared <= 227 * 1024
+
+    def test_the_default_setting_compiles_for_ampere_without_spills(self, name, kernels, tmp_path):
+        kernel = getattr(kernels, name)
+        _, stack, shared = resources(
+            kernel, kernel.configs[0], tmp_path, "bf16", capability=80, C=128, D=128, STRIDE_H=2, STEP_H=2
+        )
+        assert stack == 0
+        assert shared <= 163 * 1024
 
     def test_small_images_share_a_tile_without_spills(self, name, kernels, tmp_path):
         kernel = getattr(kernels, name)
@@ -320,16 +331,18 @@ class Kernel:
 def test_tiles_are_tried_once_and_where_nothing_may_be_measured_the_first_that_fit_are_taken(kernels, monkeypatch):
     settings = [kernels.triton.Config({"ROWS": rows, "COLUMNS": 64, "INNER": 64}) for rows in (1024, 128, 64, 32)]
     call = {"x": torch.empty(0, dtype=torch.bfloat16), "Y": None, "PRECISION": "ieee"}
+    call |= dict.fromkeys(("D", "S_H", "S_W", "OUT_H", "OUT_W"), 8)
     kernel = Kernel(settings)
     monkeypatch.setattr(kernels, "_fastest", {})
-    monkeypatch.setattr(tuning, "measures", lambda: True)
+    monkeypatch.setattr(tuning, "measures", lambda products: True)
+    monkeypatch.setattr(kernels, "_compile", lambda kernel, arguments: kernel.launches.append("compiled"))
     kernels.launch(kernel, "grid", C=64, **call)
-    monkeypatch.setattr(tuning, "measures", lambda: False)  # a graph is captured
+    monkeypatch.setattr(tuning, "measures", lambda products: False)  # a graph is captured
     for channels in (64, 96):
         kernels.launch(kernel, "grid", C=channels, **call)
     monkeypatch.setattr(tuning, "fixed", lambda: True)
     kernels.launch(kernel, "grid", C=64, **call)
-    assert kernel.launches == ["tuned", 32, 128, 128]  # three stages of 1024 rows have no room
+    assert kernel.launches == ["compiled", "tuned", 32, 128, 128]  # three stages of 1024 rows have no room
 
 
 @pytest.fixture

@@ -1,81 +1,134 @@
-"""The choice on CUDA: what is measured, what is dropped, what is remembered, and when nothing is."""
+"""Tiles that are tried: when, which one is kept, what is left out, and where the choice is remembered."""
 
 import itertools
+import json
 import logging
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
 from shconv.ops.cuda import tuning
-from shconv.ops.geometry import Geometry
 
 PLAIN = torch.linspace(-1, 1, 7)
+CPU = torch.device("cpu")
+
+
+class Tile(NamedTuple):
+    rows: int
+    columns: int
+
+
+RULE, QUICK, OTHER = Tile(128, 64), Tile(64, 64), Tile(256, 64)
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "_fastest", {})
-    monkeypatch.setattr(tuning, "_said", set())
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SHCONV_CACHE", str(tmp_path))
     monkeypatch.delenv("SHCONV_TUNE", raising=False)
+    _forget()
+
+
+def _forget() -> None:
+    """As another process begins."""
+    tuning._store.cache_clear()
+    tuning._path.cache_clear()
 
 
 class Candidates:
-    """Formulations that count their runs; the clock reads what each is said to take."""
+    """Tiles that count their runs; the clock reads what each is said to take."""
 
-    def __init__(self, **seconds: float) -> None:
+    def __init__(self, seconds: dict[Tile, float]) -> None:
         self.seconds, self.runs = seconds, dict.fromkeys(seconds, 0)
-        self.results: dict[str, Any] = dict.fromkeys(seconds, PLAIN)
-        self.calls: dict[str, Callable[[], list[Tensor | None]]] = {name: self._call(name) for name in seconds}
-        self.last = ""
+        self.results: dict[Tile, Any] = dict.fromkeys(seconds, PLAIN)
+        self.compiled: list[Tile] = []
+        self.last = RULE
 
-    def _call(self, name: str) -> Callable[[], list[Tensor | None]]:
-        def call() -> list[Tensor | None]:
-            self.runs[name] += 1
-            self.last = name
-            if isinstance(self.results[name], Exception):
-                raise self.results[name]
-            return [None, self.results[name]]
+    def trial(self, tile: Tile) -> Callable[[], list[Tensor | None]]:
+        def run() -> list[Tensor | None]:
+            self.runs[tile] += 1
+            self.last = tile
+            if isinstance(self.results[tile], Exception):
+                raise self.results[tile]
+            return [None, self.results[tile]]
 
-        return call
+        return run
 
-    def clock(self, call: Callable[[], object]) -> float:
-        call()
+    def clock(self, run: Callable[[], object]) -> float:
+        run()
         return self.seconds[self.last]
 
-    def fastest(self, key: object = "key", dtype: torch.dtype = torch.float32) -> str:
-        return tuning.fastest(key, self.calls, "plain", "rule", dtype, self.clock)
+    def choose(self, key: str = "forward 64->64 56x56/1") -> Tile:
+        return tuning.choose(key, list(self.seconds), self.trial, self.compiled.append, CPU, self.clock)
 
 
-def test_the_fastest_is_measured_once_and_remembered_by_its_key() -> None:
-    candidates = Candidates(plain=3, slow=5, quick=1)
-    assert candidates.fastest() == "quick"
-    assert candidates.runs == {"plain": 7, "slow": 6, "quick": 6}  # plain once more, to compare with
-    candidates.seconds["quick"] = 9
-    assert candidates.fastest() == "quick"
+def test_the_fastest_is_tried_once_for_all_processes_and_compiled_before() -> None:
+    candidates = Candidates({RULE: 3, OTHER: 5, QUICK: 1})
+    assert candidates.choose() == QUICK
+    assert candidates.runs == {RULE: 7, OTHER: 6, QUICK: 6}  # the rule's once more, to compare with
+    assert set(candidates.compiled) == {RULE, OTHER, QUICK}
+    candidates.seconds[QUICK] = 9
+    assert candidates.choose() == QUICK
+    _forget()
+    assert candidates.choose() == QUICK
     assert sum(candidates.runs.values()) == 19
-    assert candidates.fastest("another") == "plain"
+    assert candidates.choose("another") == RULE
+
+
+def test_the_file_names_the_card_and_every_version_and_a_broken_one_is_tried_again() -> None:
+    candidates = Candidates({RULE: 3, QUICK: 1})
+    candidates.choose()
+    path = tuning._path(CPU)
+    assert f"torch-{tuning._version('torch')}" in path.name
+    assert json.loads(path.read_text()) == {"forward 64->64 56x56/1": [64, 64]}
+    for broken in ("{", "[]", '{"forward 64->64 56x56/1": 3}'):
+        path.write_text(broken)
+        _forget()
+        before = candidates.runs[QUICK]
+        assert candidates.choose() == QUICK
+        assert candidates.runs[QUICK] > before
+
+
+def test_a_tile_that_is_no_longer_offered_is_not_taken() -> None:
+    Candidates({RULE: 3, QUICK: 1}).choose()
+    assert Candidates({RULE: 3, OTHER: 1}).choose() == RULE
+
+
+def test_what_another_process_found_meanwhile_is_kept() -> None:
+    candidates = Candidates({RULE: 3, QUICK: 1})
+    candidates.choose("a")
+    path = tuning._path(CPU)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"b": [64, 64]}))
+    candidates.choose("c")
+    assert set(json.loads(path.read_text())) == {"a", "b", "c"}
+
+
+def test_a_folder_that_cannot_be_written_costs_the_next_process_a_trial_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "tiles").write_text("no folder")
+    candidates = Candidates({RULE: 3, QUICK: 1})
+    assert candidates.choose() == candidates.choose() == QUICK
+    assert candidates.runs[QUICK] == 6
 
 
 def test_the_least_of_the_repetitions_counts() -> None:
-    candidates, times = Candidates(plain=3, hiccups=0), itertools.cycle([9, 9, 1, 9, 9])
+    candidates, times = Candidates({RULE: 3, QUICK: 0}), itertools.cycle([9, 9, 1, 9, 9])
 
-    def clock(call: Callable[[], object]) -> float:
-        call()
-        return next(times) if candidates.last == "hiccups" else 3
+    def clock(run: Callable[[], object]) -> float:
+        run()
+        return next(times) if candidates.last == QUICK else 3
 
-    assert tuning.fastest("key", candidates.calls, "plain", "rule", torch.float32, clock) == "hiccups"
+    assert tuning.choose("key", [RULE, QUICK], candidates.trial, candidates.compiled.append, CPU, clock) == QUICK
 
 
-def test_one_that_raises_is_out_and_the_log_says_why_once(caplog: pytest.LogCaptureFixture) -> None:
-    candidates = Candidates(plain=3, broken=1)
-    candidates.results["broken"] = RuntimeError("no\n kernel image")
-    assert [candidates.fastest("a"), candidates.fastest("b")] == ["plain", "plain"]
-    assert candidates.runs["broken"] == 2
+def test_one_that_raises_is_out_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    candidates = Candidates({RULE: 3, QUICK: 1})
+    candidates.results[QUICK] = RuntimeError("no\n kernel image")
+    assert candidates.choose() == RULE
     assert [record.getMessage() for record in caplog.records] == [
-        "formulation 'broken' is left out: RuntimeError: no kernel image"
+        f"tile {QUICK} is left out for forward 64->64 56x56/1: RuntimeError: no kernel image"
     ]
 
 
@@ -89,37 +142,26 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_one_whose_result_deviates_is_out_with_one_warning(wrong: Tensor | None, caplog: Any) -> None:
-    candidates = Candidates(plain=3, wrong=1)
-    candidates.results["wrong"] = wrong
-    assert candidates.fastest("a") == candidates.fastest("b") == "plain"
+def test_one_whose_result_deviates_from_the_rules_is_out_with_a_warning(wrong: Tensor | None, caplog: Any) -> None:
+    candidates = Candidates({RULE: 3, QUICK: 1})
+    candidates.results[QUICK] = wrong
+    assert candidates.choose() == RULE
     (record,) = caplog.records
-    assert (record.levelno, candidates.runs["wrong"]) == (logging.WARNING, 2)
-    assert "'wrong' is left out: Deviation: its result is off" in record.getMessage()
+    assert (record.levelno, candidates.runs[QUICK]) == (logging.WARNING, 1)
+
+
+def test_what_overflows_in_all_of_them_alike_is_no_difference() -> None:
+    candidates = Candidates({RULE: 3, QUICK: 1})
+    candidates.results = dict.fromkeys(candidates.seconds, WRONG["infinite"])
+    assert candidates.choose() == QUICK
 
 
 @pytest.mark.parametrize(("dtype", "eps"), [(torch.float32, 2**-10), (torch.float16, 2**-10), (torch.bfloat16, 2**-7)])
 def test_a_result_may_differ_by_a_few_roundings_of_its_dtype(dtype: torch.dtype, eps: float) -> None:
-    for share, chosen in ((3, "quick"), (5, "plain")):
-        candidates = Candidates(plain=3, quick=1)
-        candidates.results["quick"] = PLAIN * (1 + share * eps)
-        assert candidates.fastest(share, dtype) == chosen
-
-
-def test_an_overflow_is_not_compared_and_the_next_call_measures() -> None:
-    candidates = Candidates(plain=3, quick=1)
-    candidates.results = dict.fromkeys(candidates.seconds, PLAIN * float("inf"))
-    assert candidates.fastest() == "rule"
-    assert candidates.runs == {"plain": 1, "quick": 0}
-    candidates.results = dict.fromkeys(candidates.seconds, PLAIN)
-    assert candidates.fastest() == "quick"
-
-
-def test_without_a_plain_result_the_rule_holds_for_good() -> None:
-    candidates = Candidates(plain=3, quick=1)
-    candidates.results["plain"] = torch.OutOfMemoryError("too large")
-    assert candidates.fastest() == candidates.fastest() == "rule"
-    assert candidates.runs == {"plain": 1, "quick": 0}
+    for share, chosen in ((3, QUICK), (5, RULE)):
+        candidates = Candidates({RULE: 3, QUICK: 1})
+        candidates.results = {RULE: torch.ones(3, dtype=dtype), QUICK: (torch.ones(3) * (1 + share * eps)).to(dtype)}
+        assert candidates.choose(str(share)) == chosen
 
 
 def _deterministic(patch: pytest.MonkeyPatch) -> None:
@@ -136,50 +178,15 @@ def _switched_off(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("off", [_deterministic, _capturing, _switched_off])
-def test_nothing_runs_where_nothing_may_be_measured(off: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    candidates = Candidates(plain=3, quick=1)
+def test_nothing_is_tried_where_nothing_may_be_measured(off: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tuning.measures(1e9)
     off(monkeypatch)
-    assert candidates.fastest() == "rule"
-    assert not any(candidates.runs.values())
+    assert not tuning.measures(1e9)
 
 
-@pytest.mark.parametrize(("off", "chosen"), [(_deterministic, "rule"), (_switched_off, "rule"), (_capturing, "quick")])
-def test_what_was_measured_before_counts_in_a_graph_but_not_where_the_rule_is_fixed(
-    off: Any, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    candidates = Candidates(plain=3, quick=1)
-    assert candidates.fastest() == "quick"
-    off(monkeypatch)
-    assert candidates.fastest() == chosen
-
-
-def test_only_so_many_choices_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "_MOST_KEYS", 2)
-    candidates = Candidates(plain=3, quick=1)
-    assert [candidates.fastest(key) for key in "abcab"] == ["quick", "quick", "rule", "quick", "quick"]
-
-
-def test_a_key_tells_apart_what_the_times_depend_on() -> None:
-    geometry, mask = Geometry((1, 1), (1, 1), (1, 1), 1), (True, True, True)
-    x, weight, M = torch.ones(2, 4, 5, 5), torch.ones(4, 4, 3, 3), torch.ones(2, 3, 3)
-    last = x.contiguous(memory_format=torch.channels_last)
-    different = [
-        (x, weight, M, geometry, mask),
-        (x[:1], weight, M[:1], geometry, mask),
-        (last, weight, M, geometry, mask),
-        (x.half(), weight.half(), M, geometry, mask),
-        (x, weight, M, geometry._replace(stride=(2, 2)), mask),
-        (x, weight, M, geometry, (True, False, True)),
-        (x, weight, M, geometry, ()),
-        (x.to("meta"), weight.to("meta"), M.to("meta"), geometry, mask),
-    ]
-    assert len({tuning.key(*each) for each in different}) == len(different)
-    assert tuning.key(x.clone() + 1, weight, M, geometry, list(mask)) == tuning.key(*different[0])
-
-
-def test_a_kernel_for_every_image_is_tried_only_where_it_is_small_beside_the_activations() -> None:
-    geometry = Geometry((1, 1), (1, 1), (1, 1), 1)
-    weight, small, large = torch.ones(16, 16, 3, 3), torch.ones(1, 16, 2, 2), torch.ones(1, 16, 9, 9)
-    assert not tuning.affordable("grouped", small, weight, geometry)
-    assert tuning.affordable("grouped", large, weight, geometry)
-    assert tuning.affordable("unfold", small, weight, geometry)
+def test_only_unknown_shapes_that_are_worth_it_are_tried_unless_all_are_asked_for(monkeypatch: Any) -> None:
+    assert not tuning.measures(1e9, known=True)
+    assert not tuning.measures(2e6)
+    monkeypatch.setenv("SHCONV_TUNE", "1")
+    assert tuning.measures(1e9, known=True)
+    assert tuning.measures(2e6)

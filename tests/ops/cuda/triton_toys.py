@@ -1,5 +1,5 @@
 """What tests of Triton kernels share: where they run (interpreted in a process, or on a device, at a stated precision;
-uninitialised tensors are NaN in either), and the compiler for an sm_90 that nobody has here."""
+uninitialised tensors are NaN in either), and the compiler for an sm_90 or sm_80 that nobody has here."""
 
 import copy
 import os
@@ -90,8 +90,8 @@ def places(*names: str) -> list[Any]:
     return [pytest.param(PLACES[name], id=name, marks=gpu if name.startswith("cuda") else []) for name in names]
 
 
-def compiled_for_hopper(
-    kernel: Any, types: dict[str, str], known: dict[str, Any], warps: int, stages: int, directory: Path
+def compiled_for(
+    capability: int, kernel: Any, types: dict[str, str], known: dict[str, Any], warps: int, stages: int, directory: Path
 ) -> tuple[int, int, Any]:
     """Registers, stack bytes (where spills go) and what Triton made. Arguments known are constants, those with a type
     that begins with * pointers to 16-byte boundaries, "i32/16" multiples of 16, and those without one any integer."""
@@ -107,7 +107,7 @@ def compiled_for_hopper(
         {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if re.match(r"\*|.*/16", types.get(name, ""))},
     )
     options = {"num_warps": warps, "num_stages": stages}
-    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     (directory / "kernel.cubin").write_bytes(made.asm["cubin"])
     command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(directory / "kernel.cubin")]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -8,8 +8,11 @@ here adds atomically, so that a result does not change from run to run.
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 # (Triton compiles these bodies: their arguments have no Python types.)
 
+import contextlib
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -19,6 +22,7 @@ import triton.language as tl
 from shconv.ops.cuda import runtime, tuning
 
 _fastest: dict[tuple[Any, ...], Any] = {}  # the tiles of every key launched so far
+_PRODUCTS = ("C", "D", "S_H", "S_W", "OUT_H", "OUT_W")  # of an image, all of them together
 _SHARED_BYTES = 227 * 1024  # of an sm_90 block
 _WIDEN = tl.constexpr(triton.knobs.runtime.interpret)  # the interpreter would multiply the bits of bfloat16 as integers
 
@@ -197,9 +201,9 @@ def backward_weight(dY, x, M, dW_parts, N, H, W, OUT_H, OUT_W, SPLITS,
         n = (chunk // chunks).to(tl.int64)
         p = chunk % chunks * INNER + tl.arange(0, INNER)
         h, w = p // OUT_W * STRIDE_H + shift_h, p % OUT_W * STRIDE_W + shift_w
-        reached = p < OUT_H * OUT_W
-        inside = reached & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-        dy = tl.load(dY + (n * (OUT_H * OUT_W) + p)[None, :] * C + c[:, None], reached[None, :] & (c < C)[:, None], 0.0)
+        # dY is masked like x: what is no number would not become zero by meeting one.
+        inside = (p < OUT_H * OUT_W) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
+        dy = tl.load(dY + (n * (OUT_H * OUT_W) + p)[None, :] * C + c[:, None], inside[None, :] & (c < C)[:, None], 0.0)
         X = tl.load(x + ((n * H + h) * W + w)[:, None] * D + d[None, :], inside[:, None] & (d < D)[None, :], 0.0)
         sums += tl.load(M + n * T + t) * _dot(dy, X, tl.zeros((ROWS, COLUMNS), tl.float32), PRECISION)
     target = dW_parts + split.to(tl.int64) * (C * T * D) + ((c * T + t) * D)[:, None] + d[None, :]
@@ -211,12 +215,25 @@ def launch(kernel: Any, grid: Callable[[dict[str, int]], tuple[int]], **argument
     fit, so that neither a capture is broken nor a deterministic result depends on a clock."""
     key = (kernel, arguments["x"].dtype, *(arguments[name] for name in kernel.keys))
     tiles = None if tuning.fixed() else _fastest.get(key)
-    if tiles is None and tuning.measures():
+    if tiles is None and tuning.measures(math.prod(arguments[name] for name in _PRODUCTS)):
+        _compile(kernel, arguments)
         kernel[grid](**arguments)
         _fastest[key] = kernel.best_config
     else:
         tiles = tiles or _fitting(kernel.configs, arguments)[0]
         kernel.fn[grid](**arguments, **tiles.all_kwargs())
+
+
+def _compile(kernel: Any, arguments: dict[str, Any]) -> None:
+    """All that will be tried, side by side; what does not compile is left to the trial, which goes on without it."""
+    tried = _fitting(kernel.configs, arguments)
+
+    def compile(tiles: Any) -> None:
+        with contextlib.suppress(Exception):
+            kernel.fn.warmup(grid=(1,), **arguments, **tiles.all_kwargs())
+
+    with ThreadPoolExecutor(min(len(tried), os.cpu_count() or 1)) as pool:
+        list(pool.map(compile, tried))
 
 
 def precision(dtype: torch.dtype) -> str:

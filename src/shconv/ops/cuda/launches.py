@@ -1,13 +1,13 @@
 """Formulation "triton": implicit matrix products on the GPU, scaled for each image and tap where they are accumulated.
-Checked in Triton's interpreter and compiled for sm_90, but never timed on a device.
+On Hopper the kernels of hopper/ serve where TMA can describe the tensors; what stands here serves everywhere else.
 
 Images are worked on channels last (others are copied) and come out in x's layout. float32 is multiplied as
 torch.backends.cudnn.conv allows, accumulated always in float32; no result depends on the order in which blocks run.
 Memory beside the results: the weight where it is not channels last; partial sums of dM, T floats for every 64 pixels
 and 64 channels of x; of dW, 33 MB, or one weight in float32 if that is larger. No image's kernel exists.
 
-The first call for a geometry tries a few tilings; Triton keeps the fastest in its cache on disk. Where tuning.measures
-is false, one fixed tiling serves.
+Where tuning.measures allows it the first call for a geometry tries a few tilings, and Triton keeps the fastest in its
+cache on disk; elsewhere one fixed tiling serves.
 """
 
 import math
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from shconv.ops.cuda import runtime
+from shconv.ops.cuda.hopper import passes as hopper
 from shconv.ops.cuda.runtime import COUNTED, DTYPES
 from shconv.ops.geometry import Geometry, Pair, memory_format
 
@@ -50,6 +51,9 @@ def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
     from shconv.ops.cuda import kernels
 
     layout, x, weight = memory_format(x), _channels_last(x), _channels_last(weight)
+    if hopper.serves(x, weight, geometry):
+        with torch.cuda.device_of(x):
+            return hopper.forward(x, weight, M.float().contiguous(), geometry).contiguous(memory_format=layout)
     (height, width), C = geometry.output_size(x, weight), len(weight)
     rows = len(x) * height * width
     Y = _empty(x, len(x), C, height, width)
@@ -71,14 +75,21 @@ def backward(
     needs_x, needs_weight, needs_map = mask
     layout, scales = memory_format(x), M.float().contiguous()
     dY, x, weight = _channels_last(dY.to(x.dtype)), _channels_last(x), _channels_last(weight)
-    dX = dW = dM = None
+    dX = dW = dM = found = None
     with torch.cuda.device_of(x):
-        if needs_x or needs_map:
-            dX, dM = _backward_input(dY, x, weight, scales, geometry, needs_x, needs_map)
-        if needs_weight:
+        if needs_weight and hopper.weight_serves(x, weight, geometry):
+            beside = needs_map and hopper.map_by_weight(x, weight, geometry, needs_x)
+            dW, dM = hopper.weight_gradient(_aligned(dY), x, weight, scales, geometry, beside)
+        elif needs_weight:
             dW = _backward_weight(dY, x, weight, scales, geometry)
+        needs_map = needs_map and dM is None
+        if (needs_x or needs_map) and hopper.serves(x, weight, geometry):
+            dX, found = hopper.input_gradient(_aligned(dY), x, weight, scales, geometry, needs_map)
+        elif needs_x or needs_map:
+            dX, found = _backward_input(dY, x, weight, scales, geometry, needs_x, needs_map)
+        dM = found if needs_map else dM
     return (
-        None if dX is None else dX.contiguous(memory_format=layout),
+        dX.contiguous(memory_format=layout) if needs_x and dX is not None else None,
         None if dW is None else dW.to(weight.dtype),
         None if dM is None else dM.view(M.shape).to(M.dtype),
     )
@@ -186,6 +197,11 @@ def _constants(x: Tensor, weight: Tensor, geometry: Geometry) -> dict[str, Any]:
     }  # fmt: skip
     along = {f"{name}_{axis}": of[place] for name, of in pairs.items() for place, axis in enumerate("HW")}
     return constants | along | {"PRECISION": kernels.precision(x.dtype)}
+
+
+def _aligned(dY: Tensor) -> Tensor:
+    """As TMA wants a tensor to begin."""
+    return dY.clone(memory_format=torch.preserve_format) if dY.data_ptr() % 16 else dY
 
 
 def _channels_last(images: Tensor) -> Tensor:

@@ -1,129 +1,161 @@
-"""formulation="auto" on CUDA: the fastest formulation is measured on the spot, as torch.backends.cudnn.benchmark does.
+"""When tiles are tried on a GPU, which of them is the fastest, and where that is remembered.
 
-The first call with new shapes, dtype, layout, geometry, gradients or device runs every formulation that can serve it:
-once to warm up and to be compared with a plain one, then a few times against the clock. One that raises or deviates is
-out, and the log says why. The fastest is remembered for the life of the process.
+Every kernel has a rule for its tiles, which serves without a trial wherever it was measured, and wherever an image is
+too little work to be worth one. For other shapes a few candidates are compiled side by side, compared and timed once;
+the choice is kept on disk, by card and versions, never by the number of images.
 
-Bounds: 1 + 5 runs of each candidate (Triton's first tries its tilings); three sets of results beside a candidate's own
-scratch; 1,024 choices remembered, after which new calls follow the fixed rule. A kernel for every image is no candidate
-where it takes more than 8 times the memory of the image's x and Y.
-
-Under torch.use_deterministic_algorithms (a choice by the clock may change the last bits between runs) and with
-SHCONV_TUNE=0 the fixed rule holds. While a CUDA graph is captured, which nothing may wait in, what was measured before.
+SHCONV_TUNE=0: the rule everywhere; 1: trials for every shape. Under torch.use_deterministic_algorithms the rule holds
+too, and nothing is tried while a CUDA graph is captured.
 """
 
+import functools
+import importlib.metadata
+import json
 import logging
 import math
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from shconv.ops.cuda import runtime
-from shconv.ops.geometry import Geometry, memory_format
+from shconv.files import cache_folder, replace_json
 
+Candidate = TypeVar("Candidate", bound=tuple[int, ...])
 Results = Sequence[Tensor | None]
-Call = Callable[[], Results]
-Clock = Callable[[Call], float]
+Run = Callable[[], Results]
 
-_MOST_KEYS = 1024
+_WORTH = 25e6  # products for an image: a layer of a ResNet at 224 pixels has 115 million, one of a small network 2
 _REPETITIONS = 5
-_KERNELS_TO_ACTIVATIONS = 8
 _log = logging.getLogger(__name__)
-_fastest: dict[Hashable, str] = {}
-_said: set[tuple[str, str]] = set()
 
 
 def fixed() -> bool:
-    """Whether choices follow fixed rules, whatever has been measured."""
+    """Whether choices follow the rule, whatever has been measured."""
     return os.environ.get("SHCONV_TUNE") == "0" or torch.are_deterministic_algorithms_enabled()
 
 
-def measures() -> bool:
-    """Whether anything may be measured now."""
-    return not fixed() and not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
+def measures(products: float, known: bool = False) -> bool:
+    """Whether tiles may be tried now. products: of an image; known: the rule was measured for such shapes."""
+    if fixed() or (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()):
+        return False
+    return os.environ.get("SHCONV_TUNE") == "1" or (not known and products >= _WORTH)
 
 
-def affordable(name: str, x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
-    """Whether a formulation's scratch is worth a try; only "grouped" holds a kernel for every image."""
-    activations = x[0].numel() + len(weight) * math.prod(geometry.output_size(x, weight))
-    return name != "grouped" or weight.numel() <= _KERNELS_TO_ACTIVATIONS * activations
+def choose(
+    key: str,
+    candidates: Sequence[Candidate],
+    trial: Callable[[Candidate], Run],
+    compile: Callable[[Candidate], object],
+    device: torch.device,
+    clock: Callable[[Run], float] | None = None,
+) -> Candidate:
+    """The candidate that takes the least time, tried once for a key and card; the first is the rule.
 
-
-def key(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, mask: Sequence[bool]) -> Hashable:
-    """All that the times depend on; mask: which gradients are asked for, () in the forward direction."""
-    tensors = tuple((each.shape, each.dtype) for each in (x, weight, M))
-    layouts = memory_format(x), memory_format(weight)
-    precision = runtime.tf32(), torch.backends.cuda.matmul.fp32_precision
-    return tensors, layouts, geometry, tuple(mask), x.device, precision
-
-
-def remembered(key: Hashable) -> str | None:
-    """The name chosen for the key before, where that counts."""
-    return None if fixed() else _fastest.get(key)
-
-
-def fastest(
-    key: Hashable, candidates: Mapping[str, Call], plain: str, rule: str, dtype: torch.dtype, clock: Clock | None = None
-) -> str:
-    """The name of the candidate that takes the least time, measured when the key is new; `rule` where it may not be.
-
-    plain: the candidate the others are compared with. dtype: what results are rounded to, those of a more precise map
-    included. clock: seconds of one call; between two CUDA events by default.
+    trial: one candidate's call. compile: what has to be done before it, in threads side by side. clock: seconds of one
+    call; between two CUDA events by default. What raises, or differs from the rule's results, is out, and the log says
+    why.
     """
-    if name := remembered(key):
-        return name
-    if not measures() or len(_fastest) >= _MOST_KEYS:
-        return rule
+    store = _store(_path(device))
+    if key in store.chosen:
+        return next((each for each in candidates if list(each) == store.chosen[key]), candidates[0])
+    with ThreadPoolExecutor(min(len(candidates), os.cpu_count() or 1)) as pool:
+        list(pool.map(functools.partial(_quietly, compile), candidates))
+    wanted = trial(candidates[0])()
+    timed = {each: _seconds(key, each, trial(each), wanted, clock or _cuda_seconds) for each in candidates}
+    best = min(candidates, key=lambda each: timed[each])
+    _log.info("%s for %s: %s", best, key, {str(each): f"{seconds * 1e6:.1f} us" for each, seconds in timed.items()})
+    store.keep(key, list(best))
+    return best
+
+
+class _Store:
+    """The choices of one card and set of versions; a disk that can't be written to costs the next process a trial."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.chosen = self._read()
+
+    def _read(self) -> dict[str, list[int]]:
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            return {str(key): [int(side) for side in sides] for key, sides in found.items()}
+        except (OSError, ValueError, AttributeError, TypeError):  # none yet, or not ours
+            return {}
+
+    def keep(self, key: str, sides: list[int]) -> None:
+        self.chosen = {**self._read(), **self.chosen, key: sides}  # other processes tried others meanwhile
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            replace_json(self.path, self.chosen)
+        except OSError as error:
+            _log.info("the choice of tiles is not kept: %s", error)
+
+
+_store = functools.cache(_Store)
+
+
+@functools.cache
+def _path(device: torch.device) -> Path:
+    versions = [f"{name}-{_version(name)}" for name in ("triton", "torch", "shconv")]
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter"
+    return cache_folder() / "tiles" / (re.sub(r"[^\w.+-]", "_", "-".join([card, *versions])) + ".json")
+
+
+def _version(name: str) -> str:
     try:
-        wanted = candidates[plain]()
-    except Exception as error:  # out of memory, say
-        _warn_once(plain, type(error).__name__, str(error))
-        return _fastest.setdefault(key, rule)
-    if not all(bool(each.isfinite().all()) for each in wanted if each is not None):
-        return rule  # a gradient that overflowed, say: nothing can be compared now, the next call may measure
-    timed = {name: _seconds(name, call, wanted, dtype, clock or _cuda_seconds) for name, call in candidates.items()}
-    best = min(timed, key=lambda name: timed[name])
-    _log.info("%s for %s: %s", best, key, {name: f"{seconds * 1e3:.3g} ms" for name, seconds in timed.items()})
-    return _fastest.setdefault(key, best if timed[best] < math.inf else rule)
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
-def _seconds(name: str, call: Call, wanted: Results, dtype: torch.dtype, clock: Clock) -> float:
+def _quietly(compile: Callable[[Candidate], object], candidate: Candidate) -> None:
+    """Its trial will say what is wrong with it."""
+    try:
+        compile(candidate)
+    except Exception as error:
+        _log.debug("%s does not compile: %s", candidate, error)
+
+
+def _seconds(key: str, candidate: object, run: Run, wanted: Results, clock: Callable[[Run], float]) -> float:
     """The least of a few; inf for what raises or deviates."""
     try:
-        off = max(_deviation(*pair, dtype) for pair in zip(call(), wanted, strict=True))
+        off = max((_deviation(*pair) for pair in zip(run(), wanted, strict=True)), default=0.0)
         if off <= 1:
-            return min(clock(call) for _ in range(_REPETITIONS))
-        _warn_once(name, "Deviation", f"its result is off by {off:.2g} times what rounding explains")
+            return min(clock(run) for _ in range(_REPETITIONS))
+        reason = f"its result is off by {off:.2g} times what rounding explains"
     except Exception as error:  # whatever it is, the others can do without this one
-        _warn_once(name, type(error).__name__, str(error))
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    _log.warning("tile %s is left out for %s: %s", candidate, key, reason)
     return math.inf
 
 
-def _deviation(got: Tensor | None, wanted: Tensor | None, dtype: torch.dtype) -> float:
-    """The largest difference, over what rounding may explain: of the largest element 4 roundings to dtype, or to TF32,
-    which float32 may stand for on CUDA. Inf where it is not a number."""
+def _deviation(got: Tensor | None, wanted: Tensor | None) -> float:
+    """The largest difference, over what rounding may explain: of the largest element 4 roundings of its dtype, or of
+    TF32. Inf where one is no number and the other is."""
     if wanted is None or wanted.numel() == 0:
         return 0.0
     if got is None or got.shape != wanted.shape:
         return math.inf
-    allowed = 4 * max(torch.finfo(dtype).eps, 2.0**-10 if dtype == torch.float32 else 2.0**-40)
-    wide = torch.promote_types(wanted.dtype, torch.float32)
-    error, largest = float((got.to(wide) - wanted).abs().max()), float(wanted.abs().max())
-    return error / (allowed * largest) if largest and not math.isnan(error) else math.inf if error else 0.0
+    allowed = 4 * max(torch.finfo(wanted.dtype).eps, 2.0**-10)
+    real = wanted.isfinite()
+    if not bool((got.isfinite() == real).all()):
+        return math.inf
+    got, wanted = (torch.where(real, each, 0).float() for each in (got, wanted))
+    error, largest = float((got - wanted).abs().max()), float(wanted.abs().max())
+    return error / (allowed * largest) if largest else math.inf if error else 0.0
 
 
-def _warn_once(name: str, kind: str, detail: str) -> None:
-    if (name, kind) not in _said:
-        _said.add((name, kind))
-        _log.warning("formulation %r is left out: %s: %s", name, kind, " ".join(detail.split())[:300])
-
-
-def _cuda_seconds(call: Call) -> float:
+def _cuda_seconds(run: Run) -> float:
+    """Of a call among several, so that the card works while the host sends."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
-    call()
+    for _ in range(4):
+        run()
     end.record()
     end.synchronize()
-    return float(start.elapsed_time(end)) / 1e3
+    return float(start.elapsed_time(end)) / 4e3

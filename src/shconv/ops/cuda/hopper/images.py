@@ -1,0 +1,164 @@
+"""Y and dX on Hopper: the kernel that sums over taps and channels for a tile of pixels.
+Importing this module imports triton; images are channels last, the weight is (C, T, D) or, turned, (D, T, C).
+
+TMA descriptors feed both operands, without address arithmetic or masks. At stride 1 pixels are one flat dimension over
+all images: a tile is any ROWS consecutive ones, and a tap reads the same box some rows further on. A tap's product is
+complete, in float32, before its scale touches it; a pixel that the tap takes over an image's edge read another image,
+and its product is passed over, not multiplied by zero: it may be no number.
+"""
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+# (Triton compiles these bodies: their arguments have no Python types.)
+
+import triton
+import triton.language as tl
+
+_WIDEN = tl.constexpr(triton.knobs.runtime.interpret)  # the interpreter would multiply the bits of bfloat16 as integers
+_FAR = tl.constexpr(64)  # beyond any padding, so that numbers divided are positive
+
+
+@triton.jit
+def dot(a, b, sums, PRECISION: tl.constexpr):
+    if _WIDEN:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, sums, input_precision=PRECISION)
+
+
+@triton.jit
+def tap(step, BACK: tl.constexpr, STRIDE: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr, odd_h, odd_w):
+    """Tap t of a step, how many rows and columns further on it reads, and which parity of them.
+
+    BACK: from a pixel of x to those of dY; at stride 2 from pixels of one parity, (odd_h, odd_w). Else from a pixel of
+    Y to those of x, which at stride 2 come by parity."""
+    PAD_H: tl.constexpr = S_H // 2
+    PAD_W: tl.constexpr = S_W // 2
+    parity_h, parity_w = 0, 0
+    if STRIDE == 1:
+        i, j = step // S_W, step % S_W
+        if BACK:
+            dh, dw = PAD_H - i, PAD_W - j
+        else:
+            dh, dw = i - PAD_H, j - PAD_W
+    elif BACK:
+        first_h, first_w = (odd_h + PAD_H) % 2, (odd_w + PAD_W) % 2
+        taps_w = (S_W - first_w + 1) // 2
+        i, j = first_h + 2 * (step // taps_w), first_w + 2 * (step % taps_w)
+        dh = (odd_h + PAD_H - i + 2 * _FAR) // 2 - _FAR
+        dw = (odd_w + PAD_W - j + 2 * _FAR) // 2 - _FAR
+    else:
+        i, j = step // S_W, step % S_W
+        dh, dw = (i - PAD_H + 2 * _FAR) // 2 - _FAR, (j - PAD_W + 2 * _FAR) // 2 - _FAR
+        parity_h, parity_w = (i - PAD_H + 2 * _FAR) % 2, (j - PAD_W + 2 * _FAR) % 2
+    return i * S_W + j, dh, dw, parity_h, parity_w
+
+
+@triton.jit
+def _add(sums, scale, P, reached):
+    """sums + scale * P in the rows that are reached. Written out since some versions of ptxas make two instructions of
+    a choice where one under a condition does."""
+    if _WIDEN:
+        return tl.where(reached[:, None], sums + scale[:, None] * P, sums)
+    return tl.inline_asm_elementwise(
+        "{ .reg .pred wanted; setp.ne.b32 wanted, $4, 0; mov.f32 $0, $3; @wanted fma.rn.f32 $0, $1, $2, $3; }",
+        "=f,f,f,f,r", [scale[:, None], P, sums, reached.to(tl.int32)[:, None]], tl.float32, is_pure=True, pack=1,
+    )  # fmt: skip
+
+
+@triton.jit
+def _flush(sums, P, M, shares, X, n, h, w, r, inside, t, dh, dw, block, pixels, T: tl.constexpr,
+           H: tl.constexpr, W: tl.constexpr, MAP: tl.constexpr):  # fmt: skip
+    """A tap's product P added to the sums, and each row's <P, X> as its share of dM."""
+    reached = inside & (h + dh >= 0) & (h + dh < H) & (w + dw >= 0) & (w + dw < W)
+    if MAP:
+        share = tl.where(reached, tl.sum(P * X.to(tl.float32), 1), 0.0)
+        tl.store(shares + (block * T + t).to(tl.int64) * pixels + r, share, inside)
+    return _add(sums, tl.load(M + n.to(tl.int64) * T + t, inside, 0.0), P, reached)
+
+
+@triton.jit(do_not_specialize=["N"])
+def products(a, b, out, M, x, shares, level, slope, N,
+             H: tl.constexpr, W: tl.constexpr, K: tl.constexpr, COLS: tl.constexpr,
+             S_H: tl.constexpr, S_W: tl.constexpr, STRIDE: tl.constexpr,
+             BACK: tl.constexpr, TURNED: tl.constexpr, MAP: tl.constexpr, STATISTICS: tl.constexpr,
+             PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
+    """out = the sum over taps and K channels, COLS channels of it; N images of H x W pixels, of the smaller of x and Y.
+
+    a: x, or dY if BACK. b: the weight as (T, COLS, K) if TURNED, else as (T, K, COLS).
+    BACK at stride 2: x's pixels in four classes by parity, each reached by taps of its own.
+    Forward at stride 2: a is x as (W, 2, 2, N * H, K), a column and both parities first; a tile is one column of ROWS
+    rows of any images.
+    MAP: shares (blocks, T, N * H * W) of dM, to be summed. STATISTICS: out gets level + slope * x, each (N, COLS)."""
+    T: tl.constexpr = S_H * S_W
+    KB: tl.constexpr = (K + INNER - 1) // INNER
+    blocks: tl.constexpr = (COLS + COLUMNS - 1) // COLUMNS
+    block, tile = tl.program_id(0) % blocks, tl.program_id(0) // blocks
+    col = block * COLUMNS
+    pixels = N.to(tl.int64) * (H * W)
+    odd_h, odd_w = 0, 0
+    taps = T
+    if BACK and STRIDE == 2:
+        tiles = tl.cdiv(N * H * W, ROWS)
+        parity = 3 - tile // tiles
+        tile = tile % tiles
+        odd_h, odd_w = parity // 2, parity % 2
+        taps = ((S_H - (odd_h + S_H // 2) % 2 + 1) // 2) * ((S_W - (odd_w + S_W // 2) % 2 + 1) // 2)
+    i = tl.arange(0, ROWS)
+    COLUMN: tl.constexpr = STRIDE == 2 and not BACK
+    if COLUMN:
+        line = tile // W * ROWS + i
+        n, h, w = line // H, line % H, tile % W + i * 0
+        inside = n < N
+        r = line * W + w
+    else:
+        r = tile * ROWS + i
+        n, h, w = r // (H * W), r // W % H, r % W
+        inside = n < N
+    c = col + tl.arange(0, COLUMNS)
+    pixel = r.to(tl.int64)
+    if BACK and STRIDE == 2:
+        pixel = (n.to(tl.int64) * (2 * H) + 2 * h + odd_h) * (2 * W) + 2 * w + odd_w
+    at = pixel[:, None] * COLS + c[None, :]
+    mask = inside[:, None] & (c < COLS)[None, :]
+    X = 0.0
+    if MAP:
+        X = tl.load(x + at, mask, 0.0)
+    sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+    P = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for step in range(taps * KB):
+        t, dh, dw, parity_h, parity_w = tap(step // KB, BACK, STRIDE, S_H, S_W, odd_h, odd_w)
+        k = step % KB * INNER
+        if COLUMN:
+            A = a.load([tile % W + dw, parity_w, parity_h, tile // W * ROWS + dh, k]).reshape(ROWS, INNER)
+        else:
+            A = a.load([tile * ROWS + dh * W + dw, k])
+        if TURNED:  # noqa: SIM108 (chosen when it is compiled)
+            B = b.load([t, col, k]).reshape(COLUMNS, INNER).T
+        else:
+            B = b.load([t, k, col]).reshape(INNER, COLUMNS)
+        if KB == 1:
+            P = dot(A, B, tl.zeros((ROWS, COLUMNS), tl.float32), PRECISION)
+            sums = _flush(sums, P, M, shares, X, n, h, w, r, inside, t, dh, dw, block, pixels, T, H, W, MAP)
+        else:
+            P = dot(A, B, P, PRECISION)
+            if step % KB == KB - 1:
+                sums = _flush(sums, P, M, shares, X, n, h, w, r, inside, t, dh, dw, block, pixels, T, H, W, MAP)
+                P = tl.zeros((ROWS, COLUMNS), tl.float32)
+    if STATISTICS:
+        own = n.to(tl.int64)[:, None] * COLS + c[None, :]
+        X = tl.load(x + at, mask, 0.0).to(tl.float32)
+        sums += tl.load(level + own, mask, 0.0) + tl.load(slope + own, mask, 0.0) * X
+    tl.store(out + at, sums.to(out.dtype.element_ty), mask)
+
+
+@triton.jit(do_not_specialize=["image", "place", "further"])
+def fold(parts, sums, LENGTH, REPEATS, image, place, further, T: tl.constexpr, BLOCK: tl.constexpr):
+    """sums (N, T) of REPEATS runs of LENGTH numbers each, which begin at parts + n * image + t * place and lie
+    `further` apart: always in this order, whatever N is."""
+    n, t = (tl.program_id(0) // T).to(tl.int64), tl.program_id(0) % T
+    found = tl.zeros((BLOCK,), tl.float32)
+    run = parts + n * image + t.to(tl.int64) * place
+    for _ in range(REPEATS):
+        for first in range(0, LENGTH, BLOCK):
+            e = first + tl.arange(0, BLOCK)
+            found += tl.load(run + e, e < LENGTH, 0.0)
+        run += further
+    tl.store(sums + n * T + t, tl.sum(found, 0))

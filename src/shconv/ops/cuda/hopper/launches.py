@@ -1,0 +1,172 @@
+"""The Hopper kernels' launches: descriptors, grids and constants for tensors at hand, ready to run or to be compiled.
+Importing this module imports triton. Images are channels last, the weight is (C, D, S_h, S_w) channels last."""
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from shconv.ops.cuda.hopper import images, weights
+from shconv.ops.cuda.hopper.tiles import Shape, Tile, pixels
+
+_PROCESSORS = 4  # of what is no card: enough for several programs to share a tile
+_BLOCK = 1024
+
+
+class Launch(NamedTuple):
+    """All that a kernel is called with."""
+
+    kernel: Any
+    programs: int
+    arguments: tuple[Any, ...]
+    constants: dict[str, Any]
+    warps: int
+    stages: int
+
+    def run(self) -> Any:
+        """What was compiled."""
+        return self.kernel[(self.programs,)](*self.arguments, **self._options())
+
+    def compile(self) -> Any:
+        """The same, and nothing runs."""
+        return self.kernel.warmup(*self.arguments, grid=(self.programs,), **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {**self.constants, "num_warps": self.warps, "num_stages": self.stages}
+
+
+def forward_shape(x: Tensor, weight: Tensor, stride: int) -> Shape:
+    C, D = weight.shape[:2]
+    return Shape("forward", D, C, x.shape[2] // stride, x.shape[3] // stride, stride, x.element_size(), False)
+
+
+def input_shape(x: Tensor, weight: Tensor, stride: int, map: bool) -> Shape:
+    return forward_shape(x, weight, stride)._replace(purpose="input", K=len(weight), COLS=weight.shape[1], map=map)
+
+
+def weight_shape(x: Tensor, weight: Tensor, stride: int, map: bool) -> Shape:
+    return forward_shape(x, weight, stride)._replace(purpose="weight", K=len(weight), COLS=weight.shape[1], map=map)
+
+
+def forward(
+    x: Tensor, weight: Tensor, M: Tensor, stride: int, tile: Tile, precision: str
+) -> tuple[Tensor, list[Launch]]:
+    """Y and what computes it. M (N, S_h, S_w) float32; stride 1, or 2 with even H and W; padding S // 2, S odd."""
+    (N, D, *_), (C, _, S_h, S_w) = x.shape, weight.shape
+    H, W = x.shape[2] // stride, x.shape[3] // stride
+    Y = _empty(x, N, C, H, W)
+    if stride == 2:
+        sizes, strides = [W, 2, 2, N * H, D], [2 * D, D, 2 * W * D, 4 * W * D, 1]
+        a = TensorDescriptor(x, sizes, strides, [1, 1, 1, tile.rows, tile.inner])
+        tiles = _blocks(N * H, tile.rows) * W
+    else:
+        a, tiles = _flat(x, tile), _blocks(N * H * W, tile.rows)
+    b = TensorDescriptor(weight, [S_h * S_w, C, D], [D, S_h * S_w * D, 1], [1, tile.columns, tile.inner])
+    constants = {
+        "H": H, "W": W, "K": D, "COLS": C, "S_H": S_h, "S_W": S_w, "STRIDE": stride,
+        "BACK": False, "TURNED": True, "MAP": False, "STATISTICS": False, **_sides(tile, precision),
+    }  # fmt: skip
+    arguments = (a, b, Y, M, Y, M, M, M, N)
+    return Y, [Launch(images.products, tiles * _blocks(C, tile.columns), arguments, constants, tile.warps, tile.stages)]
+
+
+def input_gradient(
+    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, stride: int, tile: Tile, precision: str,
+    map: bool = False, statistics: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor | None, list[Launch]]:  # fmt: skip
+    """dX, with map dM (N, T) float32 too, and what computes them.
+
+    statistics: (level, slope), float32 (N, D) each; dX then has level + slope * x in it, the statistics' gradient.
+    """
+    (N, C, H, W), D, (S_h, S_w) = dY.shape, x.shape[1], weight.shape[2:]
+    T, dX, blocks = S_h * S_w, _empty(x, *x.shape), _blocks(D, tile.columns)
+    turned = x.dtype == torch.float32  # such operands have to lie along what is summed over
+    if turned:
+        copy = weight.permute(2, 3, 1, 0).contiguous()
+        b = TensorDescriptor(copy, [T, D, C], [D * C, C, 1], [1, tile.columns, tile.inner])
+    else:
+        b = TensorDescriptor(weight, [T, C, D], [D, T * D, 1], [1, tile.inner, tile.columns])
+    parts = M.new_empty(blocks, T, N * H * W) if map else M
+    level, slope = statistics or (M, M)
+    constants = {
+        "H": H, "W": W, "K": C, "COLS": D, "S_H": S_h, "S_W": S_w, "STRIDE": stride, "BACK": True, "TURNED": turned,
+        "MAP": map, "STATISTICS": statistics is not None, **_sides(tile, precision),
+    }  # fmt: skip
+    arguments = (_flat(dY, tile), b, dX, M, x, parts, level, slope, N)
+    programs = _blocks(N * H * W, tile.rows) * stride**2 * blocks
+    launches = [Launch(images.products, programs, arguments, constants, tile.warps, tile.stages)]
+    if not map:
+        return dX, None, launches
+    dM, fold = _fold(parts, N, T, H * W, blocks, H * W, N * H * W, T * N * H * W)
+    return dX, dM, [*launches, fold]
+
+
+def weight_gradient(
+    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, stride: int, tile: Tile, precision: str, map: bool = False
+) -> tuple[Tensor, Tensor | None, list[Launch]]:
+    """dW in weight's dtype and layout, with map dM (N, T) float32 too, and what computes them."""
+    (N, C, H, W), D, (S_h, S_w) = dY.shape, x.shape[1], weight.shape[2:]
+    T, blocks = S_h * S_w, _blocks(D, tile.columns)
+    high, wide, lines = pixels(H, W, tile.inner)
+    tall = 1 if lines else high
+    g = TensorDescriptor(dY, [N, H, W, C], [H * W * C, W * C, C, 1], [1, tall, wide, tile.rows])
+    if stride == 2:
+        sizes, strides = [N, H, 2, W, 2 * D], [4 * H * W * D, 4 * W * D, 2 * W * D, 2 * D, 1]
+        a = TensorDescriptor(x, sizes, strides, [1, tall, 1, wide, tile.columns])
+    else:
+        a = TensorDescriptor(x, [N, H, W, D], [H * W * D, W * D, D, 1], [1, tall, wide, tile.columns])
+    tiles = T * _blocks(C, tile.rows) * blocks
+    share = _blocks(tiles * N, min(tiles * N, processors(x.device) * tile.resident(x.element_size(), map)))
+    slots = (N + share - 2) // share + 1  # the most programs that share a tile
+    parts = M.new_empty(tiles, slots, tile.rows, tile.columns)
+    dM_parts = M.new_empty(N, T, blocks * C) if map else M
+    dW = torch.empty_like(weight)
+    constants = {"C": C, "D": D, "ROWS": tile.rows, "COLUMNS": tile.columns}
+    steps = {"H": H, "W": W, "S_H": S_h, "S_W": S_w, "STRIDE": stride, "MAP": map, "PRECISION": precision,
+             "HIGH": high, "WIDE": wide, "LINES": lines}  # fmt: skip
+    arguments = (g, a, M, weight, parts, dM_parts, N, share, slots)
+    rows = min(16, tile.rows)
+    launches = [
+        Launch(weights.shares, _blocks(tiles * N, share), arguments, constants | steps,
+               tile.warps, tile.stages),
+        Launch(weights.gather, tiles * (tile.rows // rows), (parts, dW, N, share, slots),
+               constants | {"T": T, "HIGH": rows}, 4, 1),
+    ]  # fmt: skip
+    if not map:
+        return dW, None, launches
+    dM, fold = _fold(dM_parts, N, T, blocks * C, 1, T * blocks * C, blocks * C, 0)
+    return dW, dM, [*launches, fold]
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    """Multiprocessors of a card."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else _PROCESSORS
+
+
+def _fold(
+    parts: Tensor, N: int, T: int, length: int, repeats: int, image: int, place: int, further: int
+) -> tuple[Tensor, Launch]:
+    dM = parts.new_empty(N, T)
+    arguments = (parts, dM, length, repeats, image, place, further)
+    return dM, Launch(images.fold, N * T, arguments, {"T": T, "BLOCK": _BLOCK}, 4, 1)
+
+
+def _flat(x: Tensor, tile: Tile) -> TensorDescriptor:
+    """x (N, K, H, W) as (N * H * W, K)."""
+    N, K, H, W = x.shape
+    return TensorDescriptor(x, [N * H * W, K], [K, 1], [tile.rows, tile.inner])
+
+
+def _sides(tile: Tile, precision: str) -> dict[str, Any]:
+    return {"ROWS": tile.rows, "COLUMNS": tile.columns, "INNER": tile.inner, "PRECISION": precision}
+
+
+def _empty(like: Tensor, *size: int) -> Tensor:
+    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def _blocks(size: int, block: int) -> int:
+    return -(-size // block)

@@ -1,0 +1,131 @@
+"""Which tiles the Hopper kernels run with: a rule for every shape, from what was measured on an H100, and what tuning
+tries beside it. Never by the number of images: an image's bits must not depend on its batch. Imports no triton."""
+
+from typing import NamedTuple
+
+_REGISTERS = 65536  # of a multiprocessor
+SHARED_BYTES = 227 * 1024  # of a block, the most a multiprocessor has room for
+FEW_PIXELS = 100  # below that tiles of 128 x 128 are too few to fill a card, and an image's product too small
+
+
+class Tile(NamedTuple):
+    """ROWS x COLUMNS sums, INNER products at a time, `stages` of them under way."""
+
+    rows: int
+    columns: int
+    inner: int
+    warps: int
+    stages: int
+
+    def operands(self, size: int) -> int:
+        """Bytes of shared memory, for elements of `size` bytes."""
+        return (self.rows + self.columns) * self.inner * size * self.stages
+
+    def resident(self, size: int, own: bool) -> int:
+        """How many programs of `weights.shares` fit one multiprocessor, about: two sums, own: the weight's tile too."""
+        threads = 32 * self.warps
+        registers = (5 if own else 4) * self.rows * self.columns // (2 * threads) + 60
+        return max(1, min(_REGISTERS // (threads * registers), SHARED_BYTES // (self.operands(size) + 2048)))
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}x{self.inner} w{self.warps} s{self.stages}"
+
+
+class Shape(NamedTuple):
+    """What a choice depends on. H x W: of the smaller of x and Y; K channels are summed over in "forward" and "input",
+    COLS come out; in "weight" they are C and D."""
+
+    purpose: str  # "forward", "input" or "weight"
+    K: int
+    COLS: int
+    H: int
+    W: int
+    stride: int
+    size: int  # bytes of an element
+    map: bool  # dM beside it
+
+    def __str__(self) -> str:
+        dM = " + dM" if self.map else ""
+        return f"{self.purpose}{dM} {self.K}->{self.COLS} {self.H}x{self.W}/{self.stride} {8 * self.size} bit"
+
+    @property
+    def products(self) -> float:
+        """Multiplications for an image, by a kernel of 3 x 3."""
+        return 9.0 * self.K * self.COLS * self.H * self.W
+
+    @property
+    def known(self) -> bool:
+        """Whether the rule was measured for such channels; off them tuning may try others."""
+        channels = (64, 128, 256, 512)
+        return self.size == 2 and self.K in channels and self.COLS in channels
+
+
+def rule(shape: Shape) -> Tile:
+    """The tile to take where nothing else was measured."""
+    return candidates(shape)[0]
+
+
+def candidates(shape: Shape) -> list[Tile]:
+    """The rule's first, then what else may be fast: all fit into shared memory."""
+    found = _weight(shape) if shape.purpose == "weight" else _products(shape)
+    return [each for each in dict.fromkeys(found) if each.operands(shape.size) <= SHARED_BYTES - 8192]
+
+
+def _products(shape: Shape) -> list[Tile]:
+    """A tile of 128 x 128 keeps 128 sums in each of 256 threads, a map's share of dM another 32."""
+    few = shape.H * shape.W < FEW_PIXELS
+    if shape.size == 4:
+        wide, narrow = Tile(128, 128, 32, 8, 3), Tile(128, 64, 32, 4, 3)
+        found = [narrow, wide] if few or shape.COLS < 128 else [wide, narrow]
+    else:
+        deep, wide = Tile(128, 128, 128, 8, 3), Tile(128, 128, 64, 8, 4)
+        narrow, low, tall = Tile(128, 64, 64, 4, 3), Tile(64, 128, 64, 4, 3), Tile(256, 64, 64, 8, 3)
+        if few or shape.COLS < 128 or (shape.purpose == "input" and shape.stride == 2):
+            found = [narrow, tall] if shape.COLS < 128 else [narrow, low, deep, wide]
+        else:
+            found = [deep, wide, low, narrow]
+    return [
+        each._replace(inner=_inner(each.inner, shape.K), columns=_columns(each.columns, shape.COLS)) for each in found
+    ]
+
+
+def _weight(shape: Shape) -> list[Tile]:
+    """INNER is the most pixels of a step."""
+    C, D = shape.K, shape.COLS
+    if C <= 64 and D <= 64:
+        found = [Tile(64, 64, 128, 4, 2), Tile(64, 64, 64, 4, 4), Tile(64, 64, 128, 4, 3)]
+    elif C <= 64:
+        found = [Tile(64, 128, 128, 4, 2), Tile(64, 128, 64, 4, 3), Tile(64, 128, 128, 8, 2)]
+    elif D <= 64:
+        found = [Tile(128, 64, 128, 4, 2), Tile(128, 64, 64, 4, 3), Tile(128, 64, 128, 8, 2)]
+    elif shape.H * shape.W <= FEW_PIXELS:  # a step is an image
+        found = [Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 4, 4), Tile(128, 64, 64, 4, 4)]
+    else:
+        found = [
+            Tile(128, 128, 128, 8, 3),
+            Tile(64, 128, 128, 4, 2),
+            Tile(128, 64, 128, 4, 2),
+            Tile(128, 128, 64, 8, 4),
+        ]
+    return [each._replace(columns=_columns(each.columns, D)) for each in found]
+
+
+def _inner(most: int, K: int) -> int:
+    """At most `most`, dividing K where it can, so that no product is with zeros; at least 32."""
+    return next((inner for inner in (128, 64, 32) if inner <= most and K % inner == 0), min(most, 64 if K > 32 else 32))
+
+
+def _columns(most: int, channels: int) -> int:
+    return most if channels > 32 else 32
+
+
+def pixels(H: int, W: int, most: int) -> tuple[int, int, int]:
+    """How weights.shares goes through an image, at most `most` pixels a step: (high, wide, lines), lines 0 for one box
+    that holds the image; what is covered beside the image is as little as may be, then steps as few as may be."""
+    wide = min((each for each in (64, 32, 16) if each <= most), key=lambda each: -(-W // each) * each)
+    lines = min(range(max(1, min(H, most // wide)), 0, -1), key=lambda each: -(-H // each) * each)
+    box_h, box_w = (1 << (side - 1).bit_length() for side in (H, W))
+    box_h *= max(1, 16 // (box_h * box_w))  # the least that tensor cores sum over
+    if box_h * box_w <= min(most, -(-W // wide) * wide * -(-H // lines) * lines):
+        return box_h, box_w, 0
+    return lines, wide, lines

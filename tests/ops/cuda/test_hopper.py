@@ -1,0 +1,270 @@
+"""The Hopper kernels: interpreted against the reference in float64, beside images that are no numbers, and compiled for
+an sm_90 that nobody has here, where what made such kernels slow or wrong on a card is looked for in what the compiler
+made of them."""
+
+import importlib.util
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from triton_toys import PLACES, Run
+
+from shconv.ops import reference
+from shconv.ops.cuda.hopper import passes, tiles
+from shconv.ops.cuda.hopper.tiles import Shape, Tile
+from shconv.ops.geometry import Geometry
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+IMAGES, WEIGHTS = Tile(32, 16, 16, 1, 1), Tile(16, 16, 32, 1, 1)
+
+# N, D, C, (H, W), kernel, stride: ragged channels, lines that end beside an image, an image in one box, more than one
+# tile of programs, taps beyond the next pixel
+SHAPES = [
+    (3, 24, 40, (7, 18), (3, 3), 1),
+    (2, 32, 16, (4, 6), (3, 3), 2),
+    (5, 16, 24, (5, 5), (3, 3), 1),
+    (2, 16, 16, (6, 20), (5, 1), 2),
+]
+
+
+def case(
+    N: int, D: int, C: int, size: tuple[int, int], kernel: tuple[int, int], stride: int, dtype: torch.dtype
+) -> Any:
+    """x, weight, M, dY; images and weight channels last."""
+    last = torch.channels_last
+    x, weight = torch.randn(N, D, *size), torch.randn(C, D, *kernel)
+    dY = torch.randn(N, C, size[0] // stride, size[1] // stride)
+    x, weight, dY = (each.to(dtype).contiguous(memory_format=last) for each in (x, weight, dY))
+    return x, weight, torch.rand(N, *kernel), dY
+
+
+def truth(x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int) -> dict[str, Tensor]:
+    inputs = [each.double().requires_grad_() for each in (x, weight, M)]
+    padding = (weight.shape[2] // 2, weight.shape[3] // 2)
+    Y = reference.filtered_conv2d(*inputs, None, stride, padding)
+    dX, dW, dM = torch.autograd.grad(Y, inputs, dY.double())
+    return {"Y": Y.detach(), "dX": dX, "dW": dW, "dM": dM.flatten(1)}
+
+
+def _results(x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int, slope: Tensor) -> dict[str, Tensor]:
+    """What every kernel gives, in the interpreter: dX and dM in all the ways there are."""
+    from shconv.ops.cuda.hopper import launches
+
+    def run(*results: Any) -> list[Tensor]:
+        for each in results[-1]:
+            each.run()
+        return [each for each in results[:-1] if each is not None]
+
+    (Y,) = run(*launches.forward(x, weight, M, stride, IMAGES, "ieee"))
+    found = {"Y": Y}
+    arguments = (dY, x, weight, M, stride)
+    (found["dX"],) = run(*launches.input_gradient(*arguments, IMAGES, "ieee"))
+    found["dX, dM beside"], found["dM beside dX"] = run(*launches.input_gradient(*arguments, IMAGES, "ieee", True))
+    (found["dW"],) = run(*launches.weight_gradient(*arguments, WEIGHTS, "ieee"))
+    found["dW, dM beside"], found["dM beside dW"] = run(*launches.weight_gradient(*arguments, WEIGHTS, "ieee", True))
+    (found["dX + statistics"],) = run(*launches.input_gradient(*arguments, IMAGES, "ieee", False, (2 * slope, slope)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with PLACES["interpreter"]() as process:
+        yield process
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_kernel_equals_the_reference_and_writes_every_element(shape, dtype, run):
+    x, weight, M, dY = case(*shape, dtype)
+    stride, slope = shape[-1], torch.randn(len(x), x.shape[1])
+    wanted = truth(x, weight, M, dY, stride)
+    line = slope.double()[..., None, None]
+    wanted["dX + statistics"] = wanted["dX"] + 2 * line + line * x.double()
+    for name, got in run(_results, x, weight, M, dY, stride, slope).items():
+        right = wanted[name] if name in wanted else wanted[name[:2]]
+        rounding = 2.0**-7 if got.dtype == torch.bfloat16 else 0.0  # the interpreter cuts off
+        error = (got.double() - right).abs().max() / right.abs().max()
+        assert error < rounding + 1e-5, name
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+def test_pixels_that_are_no_numbers_stay_in_their_image_whichever_edge_they_lie_at(shape, value, run):
+    x, weight, M, dY = case(*shape, torch.float32)
+    stride, slope = shape[-1], torch.zeros(len(x), x.shape[1])
+    clean = run(_results, x, weight, M, dY, stride, slope)
+    broken = (x.clone(), dY.clone())
+    for images in broken:
+        images[1, :, 0], images[1, :, -1], images[1, :, :, 0], images[1, :, :, -1] = (value,) * 4
+    found = run(_results, broken[0], weight, M, broken[1], stride, slope)
+    others = [n for n in range(len(x)) if n != 1]
+    for name in ("Y", "dX", "dX, dM beside", "dM beside dX", "dM beside dW", "dX + statistics"):
+        assert torch.equal(found[name][others], clean[name][others]), name
+        assert not found[name][1].isfinite().all(), name
+
+
+def test_a_pixel_that_is_no_number_reaches_the_products_of_its_taps_only(run):
+    """Boxes of dY run over the image where those of x do, so that its last row meets no zero of dY."""
+    x, weight, M, dY = case(2, 16, 16, (7, 18), (3, 3), 1, torch.float32)
+    x[0, :, -1, -1] = float("inf")
+    found = run(_results, x, weight, M, dY, 1, torch.zeros(2, 16))
+    finite = truth(x, weight, M, dY, 1)["dW"].isfinite()
+    assert 0 < int((~finite).sum()) < finite.numel()
+    assert torch.equal(found["dW"].isfinite(), finite)
+
+
+def test_an_image_has_the_same_bits_in_any_batch(run):
+    x, weight, M, dY = case(5, 16, 24, (5, 5), (3, 3), 1, torch.float32)
+    whole = run(_results, x, weight, M, dY, 1, torch.ones(5, 16))
+    part = run(_results, x[3:4], weight, M[3:4], dY[3:4], 1, torch.ones(1, 16))
+    for name in set(whole) - {"dW", "dW, dM beside"}:
+        assert torch.equal(whole[name][3:4], part[name]), name
+
+
+def shapes(purpose: str, map: bool = False, size: int = 2) -> list[Shape]:
+    """Those of the residual networks that the rule was measured for."""
+    table = [
+        (64, 64, 56, 1),
+        (128, 128, 28, 1),
+        (256, 256, 14, 1),
+        (512, 512, 7, 1),
+        (64, 128, 28, 2),
+        (256, 512, 7, 2),
+    ]
+    pairs = [(D, C, H, stride) if purpose == "forward" else (C, D, H, stride) for D, C, H, stride in table]
+    return [Shape(purpose, K, COLS, H, H, stride, size, map) for K, COLS, H, stride in pairs]
+
+
+@pytest.mark.parametrize("purpose", ["forward", "input", "weight"])
+@pytest.mark.parametrize("channels", [(32, 40), (64, 64), (96, 200), (512, 256), (2048, 64)], ids=str)
+@pytest.mark.parametrize("side", [1, 4, 7, 14, 56, 100])
+def test_every_candidate_fits_shared_memory_and_goes_through_an_image_whole(purpose, channels, side):
+    for size in (2, 4) if purpose != "weight" else (2,):
+        found = tiles.candidates(Shape(purpose, *channels, side, side, 1, size, True))
+        assert found
+        assert len(set(found)) == len(found)
+        for tile in found:
+            assert tile.operands(size) < tiles.SHARED_BYTES
+            assert tile.inner * size >= 32
+            high, wide, lines = tiles.pixels(side, side, tile.inner)
+            assert (lines or high) * wide <= max(tile.inner, 16)
+            if not lines:
+                assert (high >= side, wide >= side) == (True, True), "one box holds the image"
+
+
+@pytest.mark.parametrize(
+    ("change", "served"),
+    [
+        ({}, True),
+        ({"C": 40}, True),
+        ({"C": 36}, False),
+        ({"C": 24}, False),
+        ({"D": 44}, False),
+        ({"stride": (2, 2)}, True),
+        ({"stride": (2, 2), "size": (9, 8)}, False),
+        ({"stride": (2, 1)}, False),
+        ({"stride": (3, 3)}, False),
+        ({"padding": (0, 0)}, False),
+        ({"dilation": (2, 2), "padding": (2, 2)}, False),
+        ({"groups": 2}, False),
+        ({"dtype": torch.float16}, True),
+        ({"dtype": torch.float32}, True),
+        ({"dtype": torch.float64}, False),
+    ],
+    ids=str,
+)
+def test_what_tma_cannot_describe_is_left_to_the_other_kernels(change: dict[str, Any], served: bool) -> None:
+    known = {"C": 32, "D": 64, "size": (8, 8), "dtype": torch.bfloat16, "groups": 1,
+             "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)} | change  # fmt: skip
+    x = torch.empty(2, known["D"], *known["size"], dtype=known["dtype"])
+    weight = torch.empty(known["C"], known["D"], 3, 3, dtype=known["dtype"])
+    geometry = Geometry(known["stride"], known["padding"], known["dilation"], known["groups"])
+    assert passes.describable(x, weight, geometry) == served
+    assert not passes.serves(x, weight, geometry), "there is no such card here"
+
+
+def test_float32_is_left_to_the_other_kernels_where_torch_does_not_let_it_be_rounded(monkeypatch):
+    x, weight = torch.empty(2, 64, 8, 8), torch.empty(64, 64, 3, 3)
+    geometry = Geometry((1, 1), (1, 1), (1, 1), 1)
+    monkeypatch.setattr(passes.runtime, "tf32", lambda: False)
+    assert not passes.describable(x, weight, geometry)
+    assert not passes.weight_serves(x, weight, geometry)
+
+
+class _Hopper:
+    """A stand-in for the CUDA driver: kernels compile for sm_90, and nothing can be launched."""
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int | None = None) -> int:
+        return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Compiles what computes a shape with a tile: what Triton made, and what ptxas said of it."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("interpreted kernels cannot be compiled")
+    import triton
+    from triton.runtime import driver
+
+    from shconv.ops.cuda.hopper import launches
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(launches, "processors", lambda device: 132)
+    monkeypatch.setattr(driver, "_active", _Hopper())
+
+    def compile(shape: Shape, tile: Tile) -> tuple[Any, str]:
+        dtype, stride = (torch.bfloat16, torch.float32)[shape.size == 4], shape.stride
+        C, D = (shape.COLS, shape.K) if shape.purpose == "forward" else (shape.K, shape.COLS)
+        images = ((4, D, shape.H * stride, shape.W * stride), (C, D, 3, 3), (4, C, shape.H, shape.W))
+        x, weight, dY = (torch.empty(size, dtype=dtype, memory_format=torch.channels_last) for size in images)
+        M, precision = torch.empty(4, 3, 3), "tf32" if shape.size == 4 else "ieee"
+        if shape.purpose == "forward":
+            launched = launches.forward(x, weight, M, stride, tile, precision)[-1]
+        else:
+            which = launches.input_gradient if shape.purpose == "input" else launches.weight_gradient
+            launched = which(dY, x, weight, M, stride, tile, precision, shape.map)[-1]
+        for each in launched[1:]:
+            each.compile()
+        made = launched[0].compile()
+        (tmp_path / "kernel.ptx").write_text(made.asm["ptx"])
+        command = [triton.knobs.nvidia.ptxas.path, "-v", "--gpu-name=sm_90a", "kernel.ptx", "-o", "kernel.cubin"]
+        return made, subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
+
+    return compile
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [*shapes("forward")[1:5:3], *shapes("input")[0:1], *shapes("input", True)[1:6:2], *shapes("weight", True)[0:4],
+     *shapes("weight")[5:], shapes("forward", size=4)[1], shapes("input", size=4)[2]],
+    ids=str,
+)  # fmt: skip
+def test_the_rules_tile_spills_next_to_nothing_keeps_wgmma_going_and_never_changes_its_operands(shape, compiled):
+    made, said = compiled(shape, tiles.rule(shape))
+    assert (
+        int(re.search(r"(\d+) bytes spill stores", said)[1]) <= 32
+    )  # a few are the compiler's, and differ by its version
+    assert "serialized" not in said
+    assert made.metadata.shared <= tiles.SHARED_BYTES
+    assert "wgmma" in made.asm["ptx"]
+    assert "cp.async.bulk" in made.asm["ptx"]
+    # Operands in registers are changed while wgmma reads them, unless it is waited for at once.
+    if re.search(r"warp_group_dot .*dot_op", made.asm["ttgir"]):
+        assert set(re.findall(r"wgmma.wait_group.sync.aligned (\d)", made.asm["ptx"])) == {"0"}
