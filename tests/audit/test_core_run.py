@@ -380,7 +380,7 @@ def test_the_usual_l2_radius_is_half_at_eight_of_255_on_small_images() -> None:
 X, Y = colour_images()
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "eps of pixels": ({"eps": 8}, "eps: got 8; want at most 1"),
-    "no eps": ({"eps": 0}, "eps: got 0; want a radius above 0"),
+    "no eps": ({"eps": 0}, "eps: got 0; want a number > 0"),
     "negative eps": ({"eps": -0.1}, "eps: got -0.1"),
     "eps in words": ({"eps": "much"}, "eps: got 'much'; want a number .* 8/255"),
     "eps over nothing": ({"eps": "8/0"}, "eps: got '8/0'"),
