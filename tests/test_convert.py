@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shconv import SHConv2d, is_3x3, to_shc
 from shconv.errors import InputError
+from toys import words
 
 
 class TwoNames(nn.Module):
@@ -262,7 +263,7 @@ def test_the_new_layers_take_options() -> None:
         assert layer.hyper.output.weight.shape == (2 * 9, 3)
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "softplus", "identity+1", torch.exp], ids=str)
+@pytest.mark.parametrize("activation", ["sigmoid", "softplus", "identity+1", torch.exp], ids=words)
 @pytest.mark.parametrize("map_groups", [1, 2])
 def test_the_identity_start_makes_up_for_any_activation(activation: Any, map_groups: int, x: Tensor) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 6, 3, groups=2)).double()

@@ -16,6 +16,7 @@ from shconv import SHConv2d
 from shconv.errors import InputError
 from shconv.layers import channel_statistics
 from shconv.ops import reference
+from toys import words
 
 CASES: list[dict[str, Any]] = [
     {},
@@ -106,7 +107,7 @@ def output_by_hand(layer: SHConv2d, X: np.ndarray[Any, Any]) -> np.ndarray[Any, 
 # section 2.2
 
 
-@pytest.mark.parametrize("arguments", CASES, ids=str)
+@pytest.mark.parametrize("arguments", CASES, ids=words)
 def test_output_and_map_are_the_formula_written_by_hand(arguments: dict[str, Any]) -> None:
     layer, x = make(**arguments), images()
     maps = np.stack([filter_map_by_hand(layer, X) for X in x.numpy()])
@@ -183,7 +184,7 @@ def test_every_parameter_of_the_hypernetwork_gets_a_gradient() -> None:
     assert all(p.grad is not None and p.grad.any() for p in layer.parameters())
 
 
-@pytest.mark.parametrize("arguments", CASES[:6], ids=str)
+@pytest.mark.parametrize("arguments", CASES[:6], ids=words)
 def test_full_gradient_is_convolution_route_plus_hypernetwork_route(arguments: dict[str, Any]) -> None:
     layer, x = make(**arguments), images().requires_grad_()
     geometry = (layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
@@ -237,7 +238,7 @@ def test_an_images_output_does_not_depend_on_its_batch(arguments: dict[str, Any]
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.filterwarnings("ignore:var_mean")  # torch's remark on the variance of no images
-@pytest.mark.parametrize("arguments", CASES[:12], ids=str)
+@pytest.mark.parametrize("arguments", CASES[:12], ids=words)
 def test_unbatched_and_empty_inputs_have_conv2ds_shapes(arguments: dict[str, Any]) -> None:
     layer, x = make(**arguments), images()
     conv = nn.Conv2d(**{"in_channels": 4, "out_channels": 8, "kernel_size": 3, "dtype": torch.float64, **arguments})
@@ -372,7 +373,7 @@ def test_as_many_map_groups_with_one_map_compute_what_one_map_computes() -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"map_groups": 2}, {"statistics": ("max",)}, {"activation": "softplus"}], ids=str
+    "arguments", [{"map_groups": 2}, {"statistics": ("max",)}, {"activation": "softplus"}], ids=words
 )
 def test_the_variants_compile_to_one_graph_and_serve_low_precision(arguments: dict[str, Any]) -> None:
     layer, x = make(padding=1, **arguments), images()

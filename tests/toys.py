@@ -2,6 +2,7 @@
 memory, and hand-made networks that see it: a vanilla one and its SHC twin with maps that depend on the image."""
 
 import multiprocessing
+import re
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -80,3 +81,8 @@ def colour_networks(scale: float = 50.0) -> tuple[nn.Module, nn.Module]:
         nn.init.uniform_(layer.hyper.hidden.weight, 0, 1)  # one hidden neuron, which must not be dead
         nn.init.normal_(layer.hyper.output.weight, std=0.5)
     return vanilla, shc
+
+
+def words(value: object) -> str:
+    """A parameter as a part of a test's name, the same in every process: without a function's address."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import shconv
 from shconv import SHConv2d, conversion_report, to_shc
 from shconv.errors import InputError
+from toys import words
 
 
 def net() -> nn.Sequential:
@@ -31,7 +32,7 @@ def net() -> nn.Sequential:
         (("1.0", lambda _, m: isinstance(m, nn.Conv2d) and m.kernel_size == (7, 7)), ["0", "1.0"]),
         (lambda name, m: isinstance(m, nn.Conv2d) and m.groups > 1, ["1.0"]),
     ],
-    ids=str,
+    ids=words,
 )
 def test_where_takes_kernels_names_patterns_predicates_and_lists(where: Any, names: list[str]) -> None:
     converted = to_shc(net(), where=where)
