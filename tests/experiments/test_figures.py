@@ -11,7 +11,7 @@ from shconv.experiments import figure2_noise, figure3_traces, figure4_gradients
 from shconv.experiments.network import Network, Pair
 from shconv.experiments.study import Counts, Study
 from shconv.metrics import rcd
-from shconv.report import figures
+from shconv.report.paper import figures
 from shconv.routes import record_filter_maps
 from toys import CLASSES, Colours, colour_data, colour_networks
 

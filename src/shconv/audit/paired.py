@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shconv.intervals import wilson
-from shconv.report.intervals import mcnemar
+from shconv.report.computed.intervals import mcnemar
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from torch import nn
 
 from shconv.intervals import wilson
 from shconv.report import Run, load_run, read
-from shconv.report.audit_tables import audit_tables
-from shconv.report.paper import network_name, twin
-from shconv.report.render import to_markdown
-from shconv.report.tables import paper_tables
+from shconv.report.audit.tables import audit_tables
+from shconv.report.output.render import to_markdown
+from shconv.report.paper.tables import paper_tables
+from shconv.report.published import network_name, twin
 from shconv.routes import shc_layers
 
 HEAD = """---

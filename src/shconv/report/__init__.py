@@ -8,14 +8,14 @@ from rich.console import Console
 from rich.text import Text
 
 from shconv.files import replace_file, replace_text
-from shconv.report.audit_sections import comparison, sections
-from shconv.report.audit_tables import audit_tables
-from shconv.report.cells import Grid, Table
-from shconv.report.reading import Statement, read
-from shconv.report.render import print_table, to_csv, to_markdown
-from shconv.report.run import Run, load_run
-from shconv.report.summaries import summaries
-from shconv.report.tables import paper_tables
+from shconv.report.audit.sections import comparison, sections
+from shconv.report.audit.tables import audit_tables
+from shconv.report.folder.run import Run, load_run
+from shconv.report.output.cells import Grid, Table
+from shconv.report.output.render import print_table, to_csv, to_markdown
+from shconv.report.paper.reading import Statement, read
+from shconv.report.paper.summaries import summaries
+from shconv.report.paper.tables import paper_tables
 
 __all__ = ["Run", "Statement", "load_run", "print_tables", "read", "write"]
 
@@ -33,9 +33,9 @@ def write(run_folder: Path | str) -> Path:
     InputError
         Where the folder is missing, holds no row yet, or has a damaged file or line; the message names it.
     """
-    from shconv.report.audit_figures import draw_audit, draw_comparison
-    from shconv.report.figures import draw  # matplotlib takes a second to import
-    from shconv.report.page import render
+    from shconv.report.audit.figures import draw_audit, draw_comparison
+    from shconv.report.page.page import render
+    from shconv.report.paper.figures import draw  # matplotlib takes a second to import
 
     run = load_run(run_folder)
     figures = draw(run) if run.rows else ()

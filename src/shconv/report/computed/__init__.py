@@ -1,0 +1,1 @@
+"""What is computed from the rows: intervals, comparisons of a pair, the worst case per image."""

@@ -1,0 +1,183 @@
+"""Rows and per-image outcomes of a run: one typed object for each line of rows.jsonl and each file of outcomes/.
+A damaged line is an error that names it; a half-written last line, left by a stopped run, is skipped and said."""
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import reduce
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shconv.errors import InputError
+from shconv.intervals import wilson
+from shconv.report.computed.intervals import Paired
+from shconv.report.folder.fields import interval, number, optional, share, typed, whole
+
+MEASURED = ("table1", "table2", "table3", "table4")
+AUDIT = "audit"  # an experiment with rows of another kind, read by audit_rows
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network under one attack. Shares are in 0..1; ``accuracy`` is None where there was no image."""
+
+    id: str
+    experiment: str
+    model: str
+    seed: int
+    attack: str
+    parameters: Mapping[str, Any]
+    objective: str | None
+    route: str | None
+    step: int | None
+    n: int
+    wanted: int | None
+    accuracy: float | None
+    interval: tuple[float, float] | None
+    rcd_mean: float | None
+    rcd_median: float | None
+    rcd_floored: int | None
+    linf: float | None
+    linf_max: float | None
+    l2: float | None
+    queries: float | None
+    seconds: float | None
+    extra: Mapping[str, Any]
+
+    def parameter(self, name: str) -> float | None:
+        """A parameter of the attack, where it has one of that name that is a number."""
+        value = self.parameters.get(name)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Row":
+        """Check one decoded line. Raises ValueError, saying which field is wrong."""
+        experiment: str = typed(record, "experiment", str)
+        n = whole(record, "n") or 0
+        accuracy = share(record, "accuracy") if n else None
+        if accuracy is None and n and experiment in MEASURED:
+            raise ValueError(f'"accuracy" is missing although n is {n}')
+        seed = whole(record, "seed")
+        known = {field.name for field in fields(cls)}
+        return cls(
+            id=typed(record, "id", str),
+            experiment=experiment,
+            model=typed(record, "model", str),
+            attack=typed(record, "attack", str),
+            seed=0 if seed is None else seed,
+            parameters=optional(record, "parameters", dict) or {},
+            objective=optional(record, "objective", str),
+            route=optional(record, "route", str),
+            step=whole(record, "step"),
+            n=n,
+            wanted=whole(record, "wanted"),
+            accuracy=accuracy,
+            interval=None if accuracy is None else interval(record, accuracy, n),
+            rcd_mean=number(record, "rcd_mean"),
+            rcd_median=number(record, "rcd_median"),
+            rcd_floored=whole(record, "rcd_floored"),
+            linf=number(record, "linf"),
+            linf_max=number(record, "linf_max"),
+            l2=number(record, "l2"),
+            queries=number(record, "queries"),
+            seconds=number(record, "seconds"),
+            extra={key: value for key, value in record.items() if key not in known},
+        )
+
+
+def read_json_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], str | None]:
+    """(line number, object) of each line, and a note where a half-written last line was left out.
+
+    Raises InputError, naming the line, where another line is not a JSON object.
+    """
+    *whole, last = path.read_bytes().split(b"\n")
+    records, note = [], None
+    for place, line in enumerate([*whole, last], start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("not a JSON object")
+        except ValueError as error:
+            if place == len(whole) + 1:
+                note = f"{path.name}: line {place} was only half written (a stopped run) and is left out."
+                continue
+            raise InputError(f"{path}, line {place} is damaged: {error}.") from None
+        records.append((place, record))
+    return records, note
+
+
+def read_rows(path: Path) -> tuple[tuple[Row, ...], list[str]]:
+    """All rows but an audit's, in the order written, a repeated id replaced by its last; notes on what is left out."""
+    records, note = read_json_lines(path)
+    rows, notes = parsed(path, [each for each in records if each[1].get("experiment") != AUDIT], Row.from_record)
+    return rows, [*([note] if note else []), *notes]
+
+
+def parsed(
+    path: Path, records: Iterable[tuple[int, dict[str, Any]]], parse: Callable[[Mapping[str, Any]], R]
+) -> tuple[tuple[R, ...], list[str]]:
+    """Rows from (line number, object), the last of each id. Raises InputError, naming the line, where parse cannot."""
+    rows: dict[str, R] = {}
+    repeated = 0
+    for line, record in records:
+        try:
+            row = parse(record)
+        except ValueError as error:
+            raise InputError(f"{path}, line {line} is damaged: {error}.") from None
+        repeated += record["id"] in rows
+        rows[record["id"]] = row
+    notes = [f"{path.name}: {repeated} rows were written again later; the last one of each counts."] if repeated else []
+    return tuple(rows.values()), notes
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Which images a row is about, index (n,) ascending, and whether the network was right on each, correct (n,)."""
+
+    index: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(int(self.correct.sum()), len(self.index))
+
+
+def read_outcomes(path: Path) -> Outcomes:
+    """Outcomes of one row, sorted by index. Raises InputError where the file cannot be one."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            index, correct = arrays["index"], arrays["correct"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+    if index.ndim != 1 or index.shape != correct.shape or len(np.unique(index)) != len(index):
+        raise InputError(f"{path} is damaged: it wants one index and one outcome for each image.")
+    order = np.argsort(index)
+    return Outcomes(index[order].astype(np.int64), correct[order].astype(bool))
+
+
+def on_shared_images(outcomes: Sequence[Outcomes]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The images that all outcomes hold, index (n,), and correct (len(outcomes), n) on them."""
+    index = reduce(np.intersect1d, (each.index for each in outcomes))
+    return index, np.stack([each.correct[np.searchsorted(each.index, index)] for each in outcomes])
+
+
+def paired(first: Outcomes, second: Outcomes) -> Paired | None:
+    """Compare two outcomes image by image; None where they share no image."""
+    index, (a, b) = on_shared_images([first, second])
+    return Paired(len(index), int((a & ~b).sum()), int((b & ~a).sum())) if len(index) else None
+
+
+def by_seed(rows: Iterable[Row]) -> dict[int, Row]:
+    """Rows of one cell, the last of each seed, in the order of the seeds."""
+    return {row.seed: row for row in sorted(rows, key=lambda row: row.seed)}

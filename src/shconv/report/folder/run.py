@@ -1,0 +1,266 @@
+"""A run folder as one object: rows, audits, per-image outcomes, data, configuration, machine, trained networks.
+Read only; what is missing or left out is said in ``notes``."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shconv.errors import InputError
+from shconv.report.folder.audits import Audit, read_audits
+from shconv.report.folder.rows import Outcomes, Row, by_seed, read_json_lines, read_outcomes, read_rows
+from shconv.report.published import NETWORKS, is_shc, twin
+from shconv.toml import read_toml
+
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """The data set of a run, as data.json tells it."""
+
+    name: str = "unknown data"
+    classes: tuple[str, ...] = ()
+    image_size: int | None = None
+    train_images: int | None = None
+    test_images: int | None = None
+    note: str = ""
+
+    @property
+    def is_demo(self) -> bool:
+        return self.name == "demo"
+
+    @property
+    def title(self) -> str:
+        """The name as it stands in a sentence."""
+        if self.is_demo:
+            return "the demo data"
+        return f"{self.name} ({len(self.classes):,} classes)" if self.classes else self.name
+
+    @property
+    def is_imagenet(self) -> bool:
+        """Is this the paper's data: the 1000 classes of ILSVRC-2012?"""
+        return self.name.startswith("imagenet") and len(self.classes) == 1000
+
+    @property
+    def warning(self) -> str:
+        """What to say above a table that sets the paper's numbers beside ours; empty on the paper's data."""
+        if self.is_imagenet:
+            return ""
+        return (
+            f"The paper's numbers are for ImageNet (ILSVRC-2012, 1000 classes), ours for {self.title}: a difference "
+            f"between them compares two data sets as well. {self.note}".strip()
+        )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Images that both networks of a pair classify correctly with confidence above ``min_confidence``."""
+
+    pair: tuple[str, ...]
+    seed: int
+    wanted: int
+    found: int
+    min_confidence: float = 0.9
+    highest: float | None = None  # confidence of any image that both get right
+    classes: Mapping[str, int] = field(default_factory=dict)  # images of each; empty where it was not stored
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint folder: ``log`` has one record an epoch, ``parameters`` is None where no weights lie there."""
+
+    model: str
+    seed: int
+    parameters: int | None
+    log: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+    rows: tuple[Row, ...]
+    outcomes: Mapping[str, Outcomes]  # by row id
+    data: DataInfo
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    trained: tuple[Trained, ...]
+    selections: tuple[Selection, ...]
+    notes: tuple[str, ...]
+    audits: tuple[Audit, ...] = ()
+
+    def find(
+        self,
+        experiment: str,
+        model: str,
+        attack: str,
+        objective: str | None = None,
+        route: str | None = None,
+        sigma: float | None = None,
+    ) -> dict[int, Row]:
+        """Rows of one cell by seed. A row without a route counts as "both"; an argument that is None takes any."""
+        return by_seed(
+            row
+            for row in self.rows
+            if (row.experiment, row.model, row.attack) == (experiment, model, attack)
+            and objective in (None, row.objective)
+            and route in (None, row.route or "both")
+            and sigma in (None, row.parameter("sigma"))
+        )
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Networks that the run holds, in the paper's order, then any other."""
+        held = dict.fromkeys([*(row.model for row in self.rows), *(each.model for each in self.trained)])
+        return (*(name for name in NETWORKS if name in held), *(name for name in held if name not in NETWORKS))
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """(vanilla, SHC) pairs of which the run holds both."""
+        return tuple((twin(name), name) for name in self.models if is_shc(name) and twin(name) in self.models)
+
+
+def load_run(run_folder: Path | str) -> Run:
+    """Read a run folder.
+
+    Raises
+    ------
+    InputError
+        Where the folder is missing, holds no row yet, or has a damaged file or line; the message names it.
+    """
+    folder = Path(run_folder)
+    if not folder.is_dir():
+        raise InputError(f"There is no run folder {folder}; give one that `shconv reproduce` or `shconv audit` wrote.")
+    path = folder / "rows.jsonl"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no results yet: its rows.jsonl is missing.")
+    rows, notes = read_rows(path)
+    audits, audit_notes = read_audits(path)
+    if not rows and not audits:
+        raise InputError(f"{folder} holds no results yet: its rows.jsonl has no whole row.")
+    outcomes, outcome_notes = _read_outcomes(folder, rows)
+    data, environment = _read_json(folder / "data.json"), _read_json(folder / "environment.json")
+    options = ("config.toml" if rows else "audit.json", "data.json", "environment.json")
+    missing = [name for name in options if not (folder / name).is_file()]
+    of_audit = _read_json(folder / "audit.json")
+    if missing:
+        notes.append(f"Missing from the run folder: {', '.join(missing)}.")
+    trained, log_notes = _read_trained(folder / "models")
+    return Run(
+        folder=folder,
+        rows=rows,
+        outcomes=outcomes,
+        data=_data(data, folder / "data.json") if data else DataInfo(),
+        config=_read_toml(folder / "config.toml") | ({"audit": of_audit} if of_audit else {}),
+        environment=environment,
+        trained=trained,
+        selections=tuple(_read_selections(folder / "selection")),
+        notes=(*notes, *audit_notes, *outcome_notes, *log_notes),
+        audits=audits,
+    )
+
+
+def _read_outcomes(folder: Path, rows: tuple[Row, ...]) -> tuple[dict[str, Outcomes], list[str]]:
+    outcomes: dict[str, Outcomes] = {}
+    disagreeing = []
+    for row in rows:
+        path = folder / "outcomes" / f"{row.id.replace('/', '--')}.npz"
+        if not row.n or not path.is_file():
+            continue
+        found = read_outcomes(path)
+        if len(found.index) != row.n or (row.accuracy is not None and abs(found.accuracy - row.accuracy) > 1e-6):
+            disagreeing.append(row.id)
+        else:
+            outcomes[row.id] = found
+    if not disagreeing:
+        return outcomes, []
+    names = f"{', '.join(disagreeing[:3])}{' ...' if len(disagreeing) > 3 else ''}"
+    return outcomes, [f"The outcomes of {len(disagreeing)} rows disagree with the row and are left out: {names}."]
+
+
+def _read_trained(folder: Path) -> tuple[tuple[Trained, ...], list[str]]:
+    trained, notes = [], []
+    for path in sorted(folder.glob("*-seed*")):
+        match = re.fullmatch(r"(.+)-seed(\d+)", path.name)
+        if match is None or not path.is_dir():
+            continue
+        log, weights = path / "log.jsonl", path / "model.safetensors"
+        records, note = read_json_lines(log) if log.is_file() else ([], None)
+        if note:
+            notes.append(f"{path.name}: {note}")
+        parameters = _count_parameters(weights) if weights.is_file() else None
+        trained.append(Trained(match[1], int(match[2]), parameters, tuple(record for _, record in records)))
+    return tuple(trained), notes
+
+
+def _count_parameters(path: Path) -> int:
+    """Parameters in a safetensors file, from its header alone; batch norm's running statistics are not parameters."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as weights:
+            shapes = [weights.get_slice(key).get_shape() for key in weights.keys() if not key.endswith(_BUFFERS)]  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+    total = 0
+    for shape in shapes:
+        size = 1
+        for side in shape:
+            size *= side
+        total += size
+    return total
+
+
+def _read_selections(folder: Path) -> Iterator[Selection]:
+    for path in sorted(folder.glob("*.json")):
+        record = _read_json(path)
+        try:
+            highest = record.get("highest_confidence")
+            yield Selection(
+                tuple(record["pair"]),
+                int(record["seed"]),
+                int(record["wanted"]),
+                int(record["found"]),
+                float(record.get("min_confidence", 0.9)),
+                None if highest is None else float(highest),
+                {str(name): int(images) for name, images in dict(record.get("classes") or {}).items()},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f'{path} is damaged: it wants "pair", "seed", "wanted" and "found" ({error!r}).') from None
+
+
+def _data(record: Mapping[str, Any], path: Path) -> DataInfo:
+    try:
+        return DataInfo(
+            name=str(record["name"]),
+            classes=tuple(str(name) for name in record.get("classes") or ()),
+            image_size=record.get("image_size"),
+            train_images=record.get("train_images"),
+            test_images=record.get("test_images"),
+            note=str(record.get("note") or ""),
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f'{path} is damaged: it wants a "name" ({error!r}).') from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+    if not isinstance(record, dict):
+        raise InputError(f"{path} is damaged: it wants a JSON object.")
+    return record
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return read_toml(path)
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}.") from None

@@ -1,0 +1,119 @@
+"""The look that all figures share, and how one becomes a PNG. Drawn without pyplot: no window, no global figure.
+Colours stay apart for colour-blind readers; line styles and words repeat what a colour says."""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from shconv.errors import InputError
+from shconv.report.published import NETWORKS, is_shc, twin
+
+BROWN, BLUE = "#8c510a", "#1f6fb4"  # confidence and RCD, as in the paper's Figure 3
+GREEN, RED = "#1a7f37", "#c62828"
+# Okabe and Ito's colours, one a pair of networks
+PAIR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+Arrays = dict[str, NDArray[Any]]
+WIDTH = 6.4  # inches; narrow, so that the words are readable on a telephone
+
+_STYLE: Any = {
+    "figure.dpi": 160,
+    "figure.facecolor": "white",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "legend.handlelength": 2.8,
+    "text.parse_math": False,  # a class may be called "$5"
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of the page: ``png`` is None where the run has nothing to draw it from."""
+
+    name: str
+    title: str
+    caption: str
+    png: bytes | None = None
+
+
+@contextmanager
+def canvas(height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
+    """A figure to draw on; when the block ends, the buffer holds it as PNG."""
+    buffer = io.BytesIO()
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        yield figure, buffer
+        figure.savefig(buffer, format="png")
+
+
+def picture(axes: Axes, image: NDArray[Any]) -> None:
+    """Show an image (3, H, W): uint8, or floats in [0, 1]."""
+    shown = np.moveaxis(image, 0, -1)
+    axes.imshow(shown if shown.dtype == np.uint8 else np.clip(shown, 0, 1), interpolation="nearest")
+    bare(axes)
+
+
+def bare(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def line_style(model: str, models: tuple[str, ...]) -> dict[str, Any]:
+    """One colour a pair; the SHC network solid, its twin dashed."""
+    pairs = list(dict.fromkeys([*(twin(name) for name in NETWORKS), *(twin(name) for name in models)]))
+    colour = PAIR_COLOURS[pairs.index(twin(model)) % len(PAIR_COLOURS)]
+    return {"color": colour, "linestyle": "-" if is_shc(model) else (0, (4, 2)), "linewidth": 1.5}
+
+
+def load(path: Path) -> Arrays:
+    """The arrays of a file. Raises InputError, naming it, where it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+
+
+def check(path: object, arrays: Arrays, shapes: dict[str, tuple[str | int, ...]]) -> dict[str, int]:
+    """Check each array's shape, given as letters and numbers, and return what the letters stand for.
+
+    Raises InputError, naming the file and the array, where one is missing or its shape does not fit.
+    """
+    sizes: dict[str, int] = {}
+    for key, shape in shapes.items():
+        wanted = f"{key} of shape ({', '.join(map(str, shape))})"
+        if key not in arrays:
+            raise InputError(f"{path} is damaged: it wants {wanted}; it holds {', '.join(arrays) or 'nothing'}.")
+        given = arrays[key].shape
+        fits = len(given) == len(shape) and all(
+            size == (sizes.setdefault(side, size) if isinstance(side, str) else side)
+            for size, side in zip(given, shape, strict=True)
+        )
+        if not fits:
+            raise InputError(f"{path} is damaged: it wants {wanted}, with {sizes}; given {given}.")
+    return sizes

@@ -1,0 +1,1 @@
+"""The paper's tables, figures and what they show in words."""

@@ -1,0 +1,106 @@
+"""Charts that are drawn from a run's rows and logs alone: accuracy by gradient route, and training curves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from shconv.report.computed.worst_case import OBJECTIVES, ROUTES
+from shconv.report.folder.run import Run
+from shconv.report.output.canvas import Drawn, canvas, line_style
+from shconv.report.output.cells import Cell, Score
+from shconv.report.paper.tables import OBJECTIVE_NAMES, route_rows
+from shconv.report.published import is_shc, network_name, twin
+
+GREY = "#8a8a8a"
+# (words, the twin's rows or its own, gradient route, colour, hatch)
+BARS = (
+    ("twin", True, "both", GREY, ""),
+    ("SHC, both routes", False, "both", "#0072B2", ""),
+    ("SHC, convolution route", False, "convolution", "#D55E00", "//"),
+    ("SHC, hypernetwork route", False, "hypernetwork", "#009E73", ".."),
+)
+
+
+def draw_routes(run: Run) -> Drawn:
+    """Accuracy under RAND+FGSM by gradient route, the twin beside it."""
+    title = "Accuracy under RAND+FGSM by gradient route"
+    models = [model for model in run.models if is_shc(model) and _routes(run, model)]
+    if not models:
+        return Drawn("routes", title, "")
+    with canvas(2.9) as (figure, buffer):
+        panels: tuple[Axes, ...] = tuple(figure.subplots(1, 2, sharey=True))
+        for axes, objective in zip(panels, OBJECTIVES, strict=True):
+            _bars(axes, run, models, objective)
+        panels[0].set_ylabel("accuracy, %")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    caption = (
+        "The whole network's accuracy on examples made with the gradient of one route. Where the convolution route is "
+        "below both routes, the hypernetwork route masks the gradient. Whiskers: 95 % intervals; of several seeds, "
+        "from the lowest to the highest end of theirs. No bar: not run."
+    )
+    return Drawn("routes", title, caption, buffer.getvalue())
+
+
+def _routes(run: Run, model: str) -> bool:
+    return any(route_rows(run, model, "rand_fgsm", objective, route) for objective in OBJECTIVES for route in ROUTES)
+
+
+def _bars(axes: Axes, run: Run, models: list[str], objective: str) -> None:
+    width = 0.8 / len(BARS)
+    for place, (words, of_twin, route, colour, hatch) in enumerate(BARS):
+        cells = [_cell(run, twin(model) if of_twin else model, objective, route) for model in models]
+        shown = [(x, cell) for x, cell in enumerate(cells) if cell.accuracy is not None]
+        at = np.array([x + (place - (len(BARS) - 1) / 2) * width for x, _ in shown])
+        heights = np.array([100 * (cell.accuracy or 0.0) for _, cell in shown])
+        ends = np.array([cell.interval or (0.0, 0.0) for _, cell in shown]).reshape(-1, 2) * 100
+        axes.bar(at, heights, 0.9 * width, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=words)
+        errors = np.abs(np.stack([heights - ends[:, 0], ends[:, 1] - heights]))
+        axes.errorbar(at, heights, errors, fmt="none", ecolor="#222222", elinewidth=0.8, capsize=2)
+    axes.set_xticks(range(len(models)), [network_name(model) for model in models])
+    axes.set_xlim(-0.6, len(models) - 0.4)
+    axes.set_ylim(0, 103)
+    axes.grid(False, axis="x")
+    axes.set_title(OBJECTIVE_NAMES[objective])
+
+
+def _cell(run: Run, model: str, objective: str, route: str) -> Cell:
+    return Cell(scores=tuple(Score.of(row) for row in route_rows(run, model, "rand_fgsm", objective, route).values()))
+
+
+def draw_training(run: Run) -> Drawn:
+    """Test accuracy and loss by epoch."""
+    title = "Training curves"
+    logs = [each for each in run.trained if any(_points(each.log, key)[0] for key in ("test_accuracy", "loss"))]
+    if not logs:
+        return Drawn("training", title, "")
+    models = tuple(dict.fromkeys(each.model for each in logs))
+    with canvas(2.9) as (figure, buffer):
+        left, right = figure.subplots(1, 2)
+        for axes, key, factor, words in (
+            (left, "test_accuracy", 100, "test accuracy, %"),
+            (right, "loss", 1, "training loss"),
+        ):
+            for each in logs:
+                epochs, values = _points(each.log, key)
+                first = each.seed == min(other.seed for other in logs if other.model == each.model)
+                label = network_name(each.model) if first else None
+                style = line_style(each.model, models)
+                marker = "o" if len(epochs) < 2 else None
+                axes.plot(epochs, factor * np.array(values), label=label, marker=marker, markersize=3, **style)
+            axes.set_xlabel("epoch")
+            axes.set_title(words)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    caption = "One line a seed; SHC networks solid, their twins dashed in the same colour."
+    return Drawn("training", title, caption, buffer.getvalue())
+
+
+def _points(log: tuple[Mapping[str, Any], ...], key: str) -> tuple[list[float], list[float]]:
+    """Epochs and values of a log, where it has the value."""
+    known = [
+        (float(record.get("epoch", place)), float(record[key]))
+        for place, record in enumerate(log)
+        if isinstance(record.get(key), int | float)
+    ]
+    return [epoch for epoch, _ in known], [value for _, value in known]

@@ -1,0 +1,224 @@
+"""Figures 2 to 4 of the paper from ``arrays/*.npz``, written by the experiments and read here.
+
+Arrays of every file; images are (3, H, W), uint8 or floats in [0, 1]; text is a 0-d or 1-d string array.
+
+``figure2.npz``: one image under Gaussian noise of K levels, J networks
+
+    sigma   (K,)            standard deviation: 0, 0.05, ... 0.25
+    images  (K, 3, H, W)    the noisy images
+    models  (J,) text       network names
+    p_y     (J, K)          probability of the true class
+    rcd     (J, K)          RCD against the clean image
+    label   () text         the true class (optional)
+
+``figure3_PAIR-seedS.npz`` (PAIR is the vanilla network's name): LocSearchAdv on one image of a pair, R rounds, K marks
+
+    models  (2,) text       vanilla, SHC
+    p_y     (2, R + 1)      probability of the true class after 0 ... R rounds
+    rcd     (2, R + 1)      RCD against the clean image
+    marks   (K,) int        the rounds at which images were kept: 30, 60, 90, 120, 150, or fifths of R
+    images  (2, K, 3, H, W) perturbed images at the marks
+    correct (2, K) bool     is the network right on them
+    maps    (K, S, S)       M of the SHC network's last SHC layer at the marks
+    label   () text         the true class (optional)
+
+``figure4_MODEL-seedS.npz``: gradient of the loss J with respect to the image's red channel, by route
+
+    red           (H, W)    red channel of the image, in [0, 1]
+    both          (H, W)    through both routes
+    convolution   (H, W)    through the convolution route, filter maps held constant
+    hypernetwork  (H, W)    through the hypernetwork route
+    label         () text   the true class (optional)
+    objective     () text   "least_likely" or "untargeted" (optional)
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
+
+from shconv.report.folder.run import Run
+from shconv.report.output.canvas import (
+    BLUE,
+    BROWN,
+    GREEN,
+    RED,
+    Arrays,
+    Drawn,
+    bare,
+    canvas,
+    check,
+    line_style,
+    load,
+    picture,
+)
+from shconv.report.output.gradient_maps import ROUTES, caption, draw_maps, say_scales
+from shconv.report.paper.charts import draw_routes, draw_training
+from shconv.report.published import is_shc, network_name
+
+
+def draw(run: Run) -> tuple[Drawn, ...]:
+    """Every figure of the run; what it has no arrays or rows for is there without a picture.
+
+    Raises InputError where an array file is damaged; the message names it.
+    """
+    folder = run.folder / "arrays"
+    return (
+        *_drawn(folder, "figure2", r"figure2()()", [], figure2),
+        *_drawn(folder, "figure3", r"figure3_(.+)-seed(\d+)", [vanilla for vanilla, _ in run.pairs], figure3),
+        *_drawn(folder, "figure4", r"figure4_(.+)-seed(\d+)", list(filter(is_shc, run.models)), figure4),
+        draw_routes(run),
+        draw_training(run),
+    )
+
+
+def _drawn(
+    folder: Path, name: str, pattern: str, wanted: list[str], draw_one: Callable[[Path], Drawn]
+) -> Iterator[Drawn]:
+    found = [(path, match) for path in sorted(folder.glob("*.npz")) if (match := re.fullmatch(pattern, path.stem))]
+    for path, _ in found:
+        yield draw_one(path)
+    held = {match[1] for _, match in found}
+    for model in wanted:
+        if model not in held:
+            yield Drawn(f"{name}_{model}", f"Figure {name[-1]}. {network_name(model)}", "")
+    if not found and not wanted:
+        yield Drawn(name, f"Figure {name[-1]}", "")
+
+
+def figure2(path: Path) -> Drawn:
+    """Confidence and RCD of one image under growing noise."""
+    arrays = load(path)
+    shapes = {"sigma": ("K",), "models": ("J",), "p_y": ("J", "K"), "rcd": ("J", "K"), "images": ("K", 3, "H", "W")}
+    levels = check(path, arrays, shapes)["K"]
+    models = tuple(str(model) for model in arrays["models"])
+    with canvas(4.4) as (figure, buffer):
+        parts: Any = figure.subfigures(2, 1, height_ratios=[1.2, 3])
+        top, bottom = parts
+        for place, axes in enumerate(np.atleast_1d(top.subplots(1, levels))):
+            picture(axes, arrays["images"][place])
+            axes.set_title(f"σ {arrays['sigma'][place]:.2f}")
+        left, right = bottom.subplots(1, 2)
+        for axes, key, words, colour in ((left, "p_y", "confidence $p_y$", BROWN), (right, "rcd", "RCD", BLUE)):
+            for model, values in zip(models, arrays[key], strict=True):
+                style = line_style(model, models)
+                filled = style["color"] if is_shc(model) else "white"
+                marks = {"marker": "o", "markersize": 4, "markerfacecolor": filled}
+                axes.plot(arrays["sigma"], values, label=network_name(model), **marks, **style)
+            axes.set_xlabel("σ of the noise")
+            axes.set_title(words, color=colour, parse_math=True)
+        left.set_ylim(-0.03, 1.03)
+        left.legend()
+    return Drawn(
+        path.stem,
+        "Figure 2. One image under Gaussian noise",
+        f"{_class(arrays)}Confidence of the true class and RCD as noise grows; SHC networks solid, their twins dashed.",
+        buffer.getvalue(),
+    )
+
+
+def figure3(path: Path) -> Drawn:
+    """LocSearchAdv on one image of a pair."""
+    arrays = load(path)
+    shapes: dict[str, tuple[str | int, ...]] = {
+        "models": (2,),
+        "p_y": (2, "R + 1"),
+        "rcd": (2, "R + 1"),
+        "marks": ("K",),
+        "images": (2, "K", 3, "H", "W"),
+        "correct": (2, "K"),
+        "maps": ("K", "S", "S"),
+    }
+    check(path, arrays, shapes)
+    names = [network_name(str(model)) for model in arrays["models"]]
+    low, high = float(arrays["maps"].min()), float(arrays["maps"].max())
+    with canvas(7.8) as (figure, buffer):
+        parts: Any = figure.subfigures(2, 1, height_ratios=[1, 1.3])
+        for place, (part, name) in enumerate(zip(parts, names, strict=True)):
+            rows = part.subfigures(3 if place else 2, 1, height_ratios=[1.25, 2, 1][: 3 if place else 2])
+            part.suptitle(f"({'ab'[place]}) {name}", x=0.01, ha="left", fontweight="bold", fontsize=10)
+            _framed(rows[0], arrays, place)
+            _trace(rows[1].subplots(), arrays, place)
+            if place:
+                _maps(rows[2], arrays, low, high)
+    return Drawn(
+        path.stem,
+        f"Figure 3. LocSearchAdv on one image: {' and '.join(names)}{_seed(path)}",
+        f"{_class(arrays)}Confidence of the true class (brown) and RCD (blue) along the search. Above: the perturbed "
+        "images, framed green where the network is right and red, dashed, where it is wrong. Below: filter map M of "
+        f"the last SHC layer, all on one scale, {low:.3f} (dark) to {high:.3f} (light); between the marks no entry "
+        f"moves by more than {np.ptp(arrays['maps'], axis=0).max():.2g}.",
+        buffer.getvalue(),
+    )
+
+
+def _framed(part: SubFigure, arrays: Arrays, place: int) -> None:
+    for mark, axes in enumerate(np.atleast_1d(part.subplots(1, len(arrays["marks"])))):
+        picture(axes, arrays["images"][place, mark])
+        right = bool(arrays["correct"][place, mark])
+        for spine in axes.spines.values():
+            spine.set(visible=True, linewidth=2.5, color=GREEN if right else RED, linestyle="-" if right else "--")
+        step = f"step {arrays['marks'][mark]}"
+        axes.set_title(f"{step}, {'right' if right else 'wrong'}", color=GREEN if right else RED, fontsize=8)
+
+
+def _trace(axes: Axes, arrays: Arrays, place: int) -> None:
+    steps = np.arange(arrays["p_y"].shape[1])
+    for mark in arrays["marks"]:
+        axes.axvline(mark, color="#cccccc", linewidth=0.7, zorder=0)
+    axes.plot(steps, arrays["p_y"][place], color=BROWN, linewidth=1.6)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xlim(0, len(steps) - 1)
+    axes.set_xticks([0, *arrays["marks"]])
+    axes.set_xlabel("step")
+    axes.set_ylabel("confidence", color=BROWN)
+    axes.tick_params(axis="y", colors=BROWN)
+    other = axes.twinx()
+    other.plot(steps, arrays["rcd"][place], color=BLUE, linewidth=1.6, linestyle=(0, (5, 1.5)))
+    # the same for both networks, so that the two can be compared
+    other.set_ylim(min(0.0, float(arrays["rcd"].min())) - 0.1, float(arrays["rcd"].max()) * 1.05 + 0.1)
+    other.set_ylabel("RCD", color=BLUE)
+    other.tick_params(axis="y", colors=BLUE)
+    other.grid(False)
+
+
+def _maps(part: SubFigure, arrays: Arrays, low: float, high: float) -> None:
+    for mark, axes in enumerate(np.atleast_1d(part.subplots(1, len(arrays["marks"])))):
+        axes.imshow(arrays["maps"][mark], cmap="cividis", vmin=low, vmax=max(high, low + 1e-9))
+        bare(axes)
+        axes.set_title(f"M, step {arrays['marks'][mark]}", fontsize=8)
+
+
+def figure4(path: Path) -> Drawn:
+    """Gradients of one image by route, on one scale and each on its own."""
+    arrays = load(path)
+    check(path, arrays, dict.fromkeys(("red", *ROUTES), ("H", "W")))
+    match = re.fullmatch(r"figure4_(.+)-seed(\d+)", path.stem)
+    name = network_name(match[1]) if match else path.stem
+    with canvas(3.9) as (figure, buffer):
+        grid = figure.subplots(2, 4)
+        grid[0, 0].imshow(arrays["red"], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        grid[0, 0].set_title("(a) red channel", fontsize=8)
+        bare(grid[0, 0])
+        say_scales(grid[1, 0])
+        draw_maps(grid[:, 1:], arrays, ROUTES)
+    objective = f", {str(arrays['objective']).replace('_', '-')} objective" if "objective" in arrays else ""
+    return Drawn(
+        path.stem,
+        f"Figure 4. Gradients by route: {name}{_seed(path)}",
+        f"{_class(arrays)}Gradient of the loss with respect to the red channel{objective}; {caption(arrays, ROUTES)}",
+        buffer.getvalue(),
+    )
+
+
+def _seed(path: Path) -> str:
+    match = re.search(r"-seed(\d+)$", path.stem)
+    return f", seed {match[1]}" if match else ""
+
+
+def _class(arrays: Arrays) -> str:
+    return f"True class: {arrays['label']}. " if "label" in arrays and str(arrays["label"]) else ""

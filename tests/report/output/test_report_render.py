@@ -1,0 +1,117 @@
+"""Tables as CSV, Markdown and terminal text."""
+
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from shconv.report import load_run, print_tables, write
+from shconv.report.output.render import to_csv, to_markdown
+from shconv.report.paper.extra_steps import extra_steps
+from shconv.report.paper.summaries import summaries, worst_case
+from shconv.report.paper.tables import paper_tables, table2
+
+
+def read_csv(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_csv_gives_every_number_back_unrounded(run_folder):
+    for seed in (0, 1):
+        run_folder.gradient("resnet18", "fgsm", "least_likely", (seed + 1, 7), rcd=1 / 3, rcd_median=1e-17, seed=seed)
+    run = load_run(run_folder.save())
+    records = [record for record in read_csv(to_csv(table2(run), "demo")) if record["status"] == "run"]
+    attacked = [record for record in records if record["group"] == "FGSM"]
+    assert [float(record["accuracy"]) for record in attacked] == [1 / 7, 2 / 7]
+    assert [(record["seed"], record["n"], record["wanted"]) for record in attacked] == [
+        *(("0", "7", "5000"), ("1", "7", "5000")),
+    ]
+    assert float(attacked[0]["rcd_mean"]) == 1 / 3
+    assert float(attacked[0]["rcd_median"]) == 1e-17
+    for row, record in zip(run.rows, attacked, strict=True):
+        assert (float(record["interval_low"]), float(record["interval_high"])) == row.interval
+    assert float(attacked[1]["difference_points"]) == 100 * (2 / 7) - 10.54
+    worst = [record for record in records if record["group"] == "worst case"]
+    assert {(record["attacks"], record["attacks_wanted"]) for record in worst} == {("1", "4"), ("1", "6"), ("1", "8")}
+
+
+def test_csv_has_a_line_for_every_cell_that_was_not_run(run_folder):
+    run_folder.add("other", "resnet18", "clean", (1, 2))
+    records = read_csv(to_csv(table2(load_run(run_folder.save())), "demo"))
+    assert len(records) == 6 * 14
+    assert [record["status"] for record in records].count("does not apply") == 3 * 3  # vanilla: no own routes
+    assert {record["status"] for record in records} == {"not run", "does not apply"}
+    papers = [record for record in records if record["paper_accuracy_percent"]]
+    assert len(papers) == 24
+    assert all(record["accuracy"] == "" for record in records)
+
+
+def test_every_table_is_rectangular_csv(run_folder):
+    run = load_run(run_folder.everything(n=20).save())
+    for table in (*paper_tables(run), *summaries(run)):
+        rows = list(csv.reader(io.StringIO(to_csv(table, run.data.name))))
+        assert len(rows) > 1
+        assert len({len(row) for row in rows}) == 1
+
+
+def test_markdown_says_above_the_table_that_the_data_is_another(run_folder):
+    run_folder.gradient("resnet18", "fgsm", "least_likely", (1, 7), rcd=2.5, rcd_median=1.25, rcd_floored=2)
+    run = load_run(run_folder.save())
+    text = to_markdown(table2(run), run.data.warning)
+    assert text.index("numbers are for ImageNet") < text.index("| Network")
+    assert "the demo data" in text
+    line = next(line for line in text.splitlines() if line.startswith("| ResNet-18 | FGSM, least-likely"))
+    assert line.split(" | ")[2:] == [
+        *("10.54", "14.29", "+3.75", "2.6–51.3", "9.78", "2.50", "−7.28", "1.25", "2", "7 of 5,000", "– |"),
+    ]
+
+
+def test_markdown_escapes_what_came_from_files(run_folder):
+    run_folder.add("table1", "<b>|*evil*`", "clean", (1, 2))
+    run = load_run(run_folder.save())
+    text = "".join(to_markdown(table, "") for table in (*paper_tables(run), *summaries(run)))
+    assert "<b>" not in text
+    assert "&lt;b&gt;&#124;\\*evil\\*&#96;" in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_terminal_shows_paper_ours_and_not_run_and_reads_no_markup_from_files(run_folder, width):
+    run_folder.add("table1", "[bold]net[/bold]", "clean", (1, 2))
+    run_folder.add("table1", "resnet18", "clean", (3, 4))
+    out = io.StringIO()
+    print_tables(run_folder.save(), Console(file=out, width=width))
+    text = out.getvalue()
+    assert "[bold]net[/bold]" in text
+    assert "75.00" in text
+    assert "not run" in text
+    assert "How much the images can tell" in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_the_terminal_cuts_no_cell_off(run_folder, width):
+    run_folder.everything(n=20)
+    run = load_run(run_folder.save())
+    out = io.StringIO()
+    print_tables(run_folder.folder, Console(file=out, width=width))
+    text = out.getvalue()
+    assert "…" not in text
+    for grid in (worst_case(run), extra_steps(run)):
+        for cell in grid.shown()[0]:
+            assert all(word in text for word in cell.split()), (grid.name, cell)  # a cell folds between its words
+
+
+def test_written_files_are_whole_and_readable_and_leave_no_scraps(run_folder):
+    run_folder.add("table1", "resnet18", "clean", (3, 4))
+    folder = run_folder.save()
+    path = write(folder)
+    assert path == folder / "report.html"
+    names = {file.stem for file in (folder / "tables").iterdir()}
+    assert names == {
+        *("table1", "table2", "table3", "table4", "table3_steps"),
+        *("worst_case", "twins", "quasi_boundary", "training", "attacks"),
+    }
+    assert not [file for file in folder.rglob("*") if file.name.startswith(".")]
+    first = path.read_bytes()
+    assert write(folder).read_bytes() == first  # the same rows give the same page
