@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # WITH=python3 runs them by an interpreter that has all of [dev] already, such as that of a machine without a network.
 PYTEST := $(if $(WITH),PYTHONPATH=src $(WITH),$(BIN)/python) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: reproduce test test-gpu lint docs wheel clean
+.PHONY: reproduce test test-gpu lint docs bench-gpu wheel clean
 
 reproduce: .venv/.demo
 	$(BIN)/shconv reproduce $(ARGS)
@@ -36,6 +36,10 @@ wheel: .venv/.wheel
 	rm -rf build/wheel
 	SHCONV_BUILD_KERNELS=1 $(BIN)/python -m build --wheel --outdir build/wheel
 	PATH=$(CURDIR)/$(BIN):$$PATH auditwheel repair --wheel-dir dist build/wheel/*.whl
+
+# At most six minutes on a Hopper card. Installs nothing: by $(WITH), else .venv where there is one, else $(PYTHON).
+bench-gpu:
+	PYTHONPATH=src $(or $(WITH),$(wildcard $(BIN)/python),$(PYTHON)) -m shconv.bench.gpu $(ARGS)
 
 clean:
 	rm -rf .venv

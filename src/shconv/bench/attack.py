@@ -12,7 +12,7 @@ from shconv.attacks import FGSM, LocSearchAdv
 from shconv.bench.check import layers_deviation
 from shconv.bench.measurement import Measurement
 from shconv.bench.setting import Setting
-from shconv.bench.timing import interleaved
+from shconv.bench.timing import compared, parts
 
 FGSM_TIME, PROBES = "FGSM, time", "LocSearchAdv, images a second"
 
@@ -33,8 +33,10 @@ def measure(setting: Setting, rounds: int, tick: Callable[[], object] = lambda: 
             return
         setting.prepare(network)
         works = {"attack": lambda: FGSM()(network, images, labels), "passes": lambda: _passes(network, images, labels)}
-        seconds = interleaved(works, rounds, device, tick)
-        yield fgsm(value=seconds["attack"] * 1e3, baseline_value=seconds["passes"] * 1e3)
+        seconds = compared(works, rounds, device, tick)
+        for part, told in parts(device).items():
+            own, passes = (getattr(seconds[name], part) * 1e3 for name in ("attack", "passes"))
+            yield fgsm(measure=FGSM_TIME + told, value=own, baseline_value=passes)
         search = LocSearchAdv(steps=2, max_probes=16, batch_size=setting.batch)
         queries = int(search.run(network, images, labels).queries.sum()) + len(images)  # and the look at clean images
         forwards = -(-queries // len(images))
@@ -42,9 +44,10 @@ def measure(setting: Setting, rounds: int, tick: Callable[[], object] = lambda: 
             "attack": lambda: search(network, images, labels),
             "forward": lambda: _forwards(network, images, forwards),
         }
-        seconds = interleaved(searches, rounds, device, tick)
-        plain = forwards * len(images) / seconds["forward"]
-        yield probes(value=queries / seconds["attack"], baseline_value=plain)
+        seconds = compared(searches, rounds, device, tick)
+        for part, told in parts(device, first="wall").items():  # a search waits for what it has found
+            plain = forwards * len(images) / getattr(seconds["forward"], part)
+            yield probes(measure=PROBES + told, value=queries / getattr(seconds["attack"], part), baseline_value=plain)
 
 
 def _passes(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from shconv.bench.device import Work
 from shconv.bench.setting import Setting
-from shconv.bench.timing import Work
 
 _SLACK = 2**23
 _STEPS = 3  # the optimiser's state is there from the second on

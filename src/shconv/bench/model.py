@@ -6,10 +6,11 @@ from functools import partial
 import torch
 
 from shconv.bench.check import layers_deviation
+from shconv.bench.device import Work, captured
 from shconv.bench.measurement import Measurement
 from shconv.bench.memory import peak_memory
 from shconv.bench.setting import Setting
-from shconv.bench.timing import interleaved
+from shconv.bench.timing import compared, parts
 
 TIMES = ("training step", "inference")
 MEMORY = "peak memory of a training step"
@@ -34,15 +35,39 @@ def measure(setting: Setting, rounds: int, tick: Callable[[], object] = lambda: 
         return
     for network in networks.values():
         setting.prepare(network)
-    steps = {name: setting.training_step(network) for name, network in networks.items()}
-    seconds = interleaved(steps, rounds, torch.device(setting.device), tick)
-    yield found(measure=TIMES[0], unit="ms", value=seconds["SHC"] * 1e3, baseline_value=seconds["twin"] * 1e3)
-    passes = {name: setting.inference(network.eval()) for name, network in networks.items()}
-    seconds = interleaved(passes, rounds, torch.device(setting.device), tick)
-    yield found(measure=TIMES[1], unit="ms", value=seconds["SHC"] * 1e3, baseline_value=seconds["twin"] * 1e3)
-    del network, networks, steps, passes  # room for the two processes
+    device = torch.device(setting.device)
+    for measure in TIMES:
+        works: dict[str, Work] = {}
+        for name, network in networks.items():
+            step = measure == TIMES[0]
+            works[name] = setting.training_step(network) if step else setting.inference(network.eval())
+        yield from _timed(partial(found, measure=measure), works, rounds, device, tick)
+        if device.type == "cuda":
+            yield from _captured(partial(found, measure=f"{measure}, captured"), works, rounds, device)
+    del network, networks, works  # room for the two processes
     twin, shc = peak_memory(setting), peak_memory(setting.shc())
     if isinstance(twin, str) or isinstance(shc, str):
         yield found(measure=MEMORY, unit="MiB", reason=next(each for each in (twin, shc) if isinstance(each, str)))
     else:
         yield found(measure=MEMORY, unit="MiB", value=shc / 2**20, baseline_value=twin / 2**20)
+
+
+def _timed(
+    found: "partial[Measurement]", works: dict[str, Work], rounds: int, device: torch.device, tick: Callable[[], object]
+) -> Iterator[Measurement]:
+    seconds = compared(works, rounds, device, tick)
+    for part, told in parts(device).items():
+        own, twin = (getattr(seconds[name], part) * 1e3 for name in ("SHC", "twin"))
+        yield found(measure=found.keywords["measure"] + told, unit="ms", value=own, baseline_value=twin)
+
+
+def _captured(
+    found: "partial[Measurement]", works: dict[str, Work], rounds: int, device: torch.device
+) -> Iterator[Measurement]:
+    """The same from CUDA graphs, or why there is none."""
+    try:
+        graphs = {name: captured(work) for name, work in works.items()}
+    except Exception as error:  # whatever a graph cannot hold
+        yield found(unit="ms", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        return
+    yield from _timed(found, graphs, rounds, device, lambda: None)

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shconv.bench.check import Convolution, Results, defined, deviation, results
+from shconv.bench.device import Work
 from shconv.bench.measurement import Measurement
-from shconv.bench.timing import Work, interleaved
+from shconv.bench.timing import compared, parts
 from shconv.errors import InputError
 from shconv.ops import FORMULATIONS, filtered_conv2d
 from shconv.ops.geometry import Geometry
@@ -94,22 +95,23 @@ def measure(
                 if PEER not in refused:
                     works[PEER] = _peer(measure, tensors, row)
                 works["conv2d"] = _work(_conv2d(row), measure, tensors, maps=False)
-                seconds = interleaved(works, rounds, device, tick)
-                for name in (*formulations, PEER):
-                    reason, wrong = refused.get(name, ("", False))
-                    yield Measurement(
-                        subject=str(row),
-                        dtype=dtype,
-                        layout=layout,
-                        measure=measure,
-                        contender=name,
-                        baseline="conv2d",
-                        unit="ms",
-                        value=None if reason else seconds[name] * 1e3,
-                        baseline_value=seconds["conv2d"] * 1e3,
-                        reason=reason,
-                        wrong=wrong,
-                    )
+                seconds = compared(works, rounds, device, tick)
+                for part, told in parts(device).items():
+                    for name in (*formulations, PEER):
+                        reason, wrong = refused.get(name, ("", False))
+                        yield Measurement(
+                            subject=str(row),
+                            dtype=dtype,
+                            layout=layout,
+                            measure=measure + told,
+                            contender=name,
+                            baseline="conv2d",
+                            unit="ms",
+                            value=None if reason else getattr(seconds[name], part) * 1e3,
+                            baseline_value=getattr(seconds["conv2d"], part) * 1e3,
+                            reason=reason,
+                            wrong=wrong,
+                        )
 
 
 def _admitted(

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shconv.bench.device import Work
 from shconv.bench.op import LAYOUTS
-from shconv.bench.timing import Work
 from shconv.models import create_model
 
 SIZES = {"plain10": (128, 32, 16), "resnet18": (16, 256, 64), "resnet50": (16, 256, 64)}  # batch, image size, width

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-Work = Callable[[], object]
+from shconv.bench.device import Times, Work, measured
 
 
 def interleaved(
@@ -21,8 +21,8 @@ def interleaved(
 ) -> dict[str, float]:
     """Median seconds of each contender over the rounds, which follow one uncounted round and keep the order given.
 
-    tick is called after every round, the uncounted one included. On a GPU what is shorter than its launches, some tens
-    of microseconds each, is timed as its launches.
+    tick is called after every round, the uncounted one included. On a GPU this is what a user waits; `compared` has the
+    card's time and the host's.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     with _no_garbage_collection():
@@ -36,6 +36,31 @@ def interleaved(
                     seconds[name].append(clock() - start)
             tick()
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def compared(
+    contenders: Mapping[str, Work], rounds: int, device: torch.device, tick: Callable[[], object] = lambda: None
+) -> dict[str, Times]:
+    """Like interleaved: on a GPU with what the card and what the host take; on a CPU all three are one."""
+    if device.type != "cuda":
+        found = interleaved(contenders, rounds, device, tick)
+        return {name: Times(seconds, seconds, seconds) for name, seconds in found.items()}
+    rows: dict[str, list[Times]] = {name: [] for name in contenders}
+    with _no_garbage_collection():
+        for turn in range(rounds + 1):
+            for name, work in contenders.items():
+                one = measured(work, device)
+                if turn:
+                    rows[name].append(one)
+            tick()
+    return {name: Times(*map(statistics.median, zip(*found, strict=True))) for name, found in rows.items()}
+
+
+def parts(device: torch.device, first: str = "device") -> dict[str, str]:
+    """Which of Times is shown, and what its row's name ends with: on a GPU all three, `first` under the name itself."""
+    if device.type != "cuda":
+        return {"wall": ""}
+    return {first: ""} | {name: f", {name}" for name in ("device", "host", "wall") if name != first}
 
 
 def _wait(device: torch.device) -> None:

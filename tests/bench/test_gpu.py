@@ -1,0 +1,112 @@
+"""The one command for a GPU, without one: what fails is said and stops nothing, the file is whole, and what its parts
+are made of works in Triton's interpreter (the whole of it: `python -m shconv.bench.gpu --rehearse`)."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from shconv.bench import gpu
+from shconv.bench.gpu import Part, Report
+
+
+def _rows(left: Callable[[], float]) -> Iterator[dict[str, Any]]:
+    yield {"layer": "64->64", "ratio": 1.25}
+    yield {"layer": "128->128", "error": "wrong: off by 7 times what rounding explains"}
+
+
+def _raises(left: Callable[[], float]) -> Iterator[dict[str, Any]]:
+    yield {"layer": "64->64", "ratio": 1.5}
+    raise RuntimeError("no\n such kernel")
+
+
+def test_a_part_that_fails_keeps_its_rows_says_why_and_stops_no_other(tmp_path: Path, capsys: Any) -> None:
+    report = Report(tmp_path / "found.json", {"gpu": "none"})
+    for part in (Part("first", 1, _raises), Part("second", 1, _rows)):
+        report.run(part)
+        assert part.name in json.loads((tmp_path / "found.json").read_text())["parts"]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["about"] == {"gpu": "none"}
+    assert found["parts"]["first"]["rows"] == [{"layer": "64->64", "ratio": 1.5}]
+    assert found["parts"]["first"]["error"] == "RuntimeError: no such kernel"
+    assert len(found["parts"]["second"]["rows"]) == 2
+    assert len(report.failures()) == 2
+    assert "64->64  ratio 1.25" in capsys.readouterr().out
+
+
+def test_rows_end_where_no_time_is_left_and_say_so() -> None:
+    times = iter([3.0, -1.0])
+    found = list(gpu.until(lambda: next(times), iter([{"a": 1}, {"a": 2}, {"a": 3}])))
+    assert found[:2] == [{"a": 1}, {"a": 2}]
+    assert "no time left" in found[2]["error"]
+
+
+def test_the_table_ends_with_what_the_rule_takes_and_the_fastest_of_all() -> None:
+    rows = [
+        {"layer": "a", "pass": "dX", "tile": "rule", "cudnn_us": 10.0, "ratio": 1.2},
+        {"layer": "a", "pass": "dX", "tile": "quick", "cudnn_us": 10.0, "ratio": 1.1},
+        {"layer": "a", "pass": "dW", "tile": "rule", "cudnn_us": 10.0, "error": "wrong"},
+    ]
+    *given, last = gpu.chosen(iter(rows))
+    assert given == rows
+    assert last == {"layer": "a", "pass": "dX", "cudnn_us": 10.0, "rule": 1.2, "best": 1.1, "tile": "quick"}
+
+
+def test_a_command_is_run_with_empty_caches_and_its_failure_is_a_row() -> None:
+    (row,) = gpu.from_nothing(["--version"], lambda: 60.0)
+    assert row["seconds"] > 0
+    assert "error" not in row
+    (row,) = gpu.from_nothing(["no-such-command"], lambda: 60.0)
+    assert "exit code" in row["error"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+class TestKernels:
+    @pytest.fixture(autouse=True)
+    def kernels(self) -> None:
+        from shconv.bench import gpu_kernels
+
+        self.kernels = gpu_kernels
+
+    def test_the_truth_by_taps_is_the_definition(self) -> None:
+        from shconv.ops import reference
+
+        for stride in (1, 2):
+            of = self.kernels.problem(self.kernels.Layer(2, 8, 16, 6, stride), torch.float32, torch.device("cpu"))
+            inputs = [each.double().requires_grad_() for each in (of.x, of.weight, of.M)]
+            Y = reference.filtered_conv2d(*inputs, None, stride, 1)
+            dX, dW, dM = torch.autograd.grad(Y, inputs, of.dY.double())
+            found = self.kernels.truth(of)
+            for name, right in {"Y": Y, "dX": dX, "dW": dW, "dM": dM.flatten(1)}.items():
+                torch.testing.assert_close(found[name], right.detach())
+
+    def test_a_wrong_a_missing_and_an_unwritten_result_deviate(self) -> None:
+        wanted = {"Y": torch.ones(4, dtype=torch.float64)}
+        right = torch.ones(4, dtype=torch.bfloat16)
+        assert self.kernels.deviation({"Y": right}, wanted, 2**-7) == 0
+        assert self.kernels.deviation({"Y": right * 1.05}, wanted, 2**-7) > 1
+        unwritten = right.clone()
+        unwritten[2] = float("nan")
+        assert self.kernels.deviation({"Y": unwritten}, wanted, 2**-7) == float("inf")
+        with self.kernels.poisoned():
+            assert torch.empty(3).isnan().all()
+
+    def test_every_pass_of_the_table_is_a_job_and_jobs_compile_in_a_process_that_sees_no_card(self, tmp_path) -> None:
+        jobs = self.kernels.jobs(self.kernels.LAYERS, torch.bfloat16, tiles=1)
+        assert len(jobs) == len(self.kernels.LAYERS) * len(self.kernels.PASSES)
+        code = (
+            "import torch\nfrom shconv.bench import gpu_kernels as k\n"
+            "job = k.jobs(k.ODD[:1], torch.bfloat16, 1)[0]\n"
+            "assert k.compile_job(job) == '', k.compile_job(job)\n"
+        )
+        environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+        environment.pop("TRITON_INTERPRET", None)
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
+        assert list(tmp_path.glob("*/products.cubin"))
