@@ -118,7 +118,7 @@ def test_a_pixel_that_is_no_number_reaches_the_products_of_its_taps_only(run):
     assert torch.equal(found["dW"].isfinite(), finite)
 
 
-def test_an_images_dM_has_the_same_bits_in_any_batch(run):
+def test_the_gradient_of_an_images_map_has_the_same_bits_in_any_batch(run):
     """Beside dW, where an image's products are its own. Beside dX, as in Y and dX, they are a matrix product's rows,
     whose bits do not depend on their place on a card, but do in the interpreter."""
     x, weight, M, dY = case(3, 16, 16, (5, 5), (3, 3), 1, torch.float32)
