@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from shconv import variants
 from shconv.errors import InputError
-from shconv.ops import filtered_conv2d, hypernetwork
-from shconv.ops.geometry import IntOrPair
+from shconv.ops import filtered_conv2d, hypernetwork, layer
+from shconv.ops.geometry import Geometry, IntOrPair
+from shconv.ops.hypernetwork import Theta
 from shconv.ops.statistics import channel_mean_variance
 from shconv.routes import Routes, in_force, scale_gradient
 from shconv.tracing import as_leaf, traced
+from shconv.untouched import plain_linear, untouched
 from shconv.variants import Activation, Statistic
 
 
@@ -66,7 +68,8 @@ class Hypernetwork(nn.Module):
         self.kernel_size, self.eps, self.statistics = kernel_size, eps, tuple(statistics)
         self.activation, self.map_groups = activation, map_groups
         self.map_size = kernel_size if map_groups == 1 else (map_groups, *kernel_size)
-        self._is_the_papers = activation == "sigmoid" and all(each in ("mean", "std") for each in statistics)
+        papers = activation == "sigmoid" and all(each in ("mean", "std") for each in statistics)
+        self.order = tuple(("mean", "std").index(each) for each in statistics) if papers else None
         taps = kernel_size[0] * kernel_size[1]
         self.hidden = nn.Linear(len(statistics) * in_channels, hidden_features, device=device, dtype=dtype)
         self.output = nn.Linear(hidden_features, map_groups * taps, device=device, dtype=dtype)
@@ -82,8 +85,8 @@ class Hypernetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if traced(x):
             return as_leaf(self, x)
-        if self._is_the_papers and hypernetwork.fused(x):  # what stands below, in one op
-            M = hypernetwork.filter_map(x, self.hidden, self.output, self.statistics, self.eps)  # type: ignore[arg-type]
+        if hypernetwork.fused(x) and (theta := self.theta()) is not None:  # what stands below, in one op
+            M = hypernetwork.filter_map(x, theta, self.order or (), self.eps)
             return self._scaled(M.view(-1, *self.map_size))
         with torch.autocast(x.device.type, enabled=False):
             return self.maps(channel_statistics(x, self.statistics, self.eps))
@@ -92,6 +95,15 @@ class Hypernetwork(nn.Module):
         """T(s) for statistics s (N, D * len(statistics))."""
         z = _linear(self.output, F.relu(_linear(self.hidden, s)))
         return self._scaled(variants.activate(self.activation, z.view(-1, *self.map_size)))
+
+    def theta(self) -> Theta | None:
+        """The parameters, where both linear layers are torch's own and as torch makes them, and the rest is the
+        paper's: an op may then take the tensors. None where the modules have to be called."""
+        if self.order is None or not (plain_linear(self.hidden) and plain_linear(self.output)):
+            return None
+        hidden, output = self.hidden._parameters, self.output._parameters
+        W1, b1, W2, b2 = hidden["weight"], hidden["bias"], output["weight"], output["bias"]
+        return None if W1 is None or b1 is None or W2 is None or b2 is None else (W1, b1, W2, b2)
 
     def _scaled(self, M: Tensor) -> Tensor:
         return M if self.gain is None else M * self.gain.to(M.dtype)
@@ -181,6 +193,8 @@ class SHConv2d(nn.Conv2d):
 
     def _filtered(self, x: Tensor) -> Tensor:
         routes = in_force(self, x)
+        if (theta := self._theta(x, routes)) is not None:  # what stands below, in one op
+            return self._whole(x, theta)
         M = self.filter_map(scale_gradient(x, routes.hypernetwork)) if routes.frozen is None else routes.frozen(x)
         if routes.recorder is not None:
             routes.recorder(M.detach())
@@ -189,6 +203,30 @@ class SHConv2d(nn.Conv2d):
         dilation: Any = self.dilation
         convolve = filtered_conv2d if M.dim() == 3 else variants.filtered_by_groups
         return convolve(X, self.kernel(), M, self.bias, stride, padding, dilation, self.groups)
+
+    def _theta(self, x: Tensor, routes: Routes) -> Theta | None:
+        """The hypernetwork's parameters, where the layer is the paper's, nobody looks in and nothing is replaced."""
+        hyper, cls = self.hyper, type(self)
+        if (
+            routes.frozen is not None
+            or routes.recorder is not None
+            or not routes.convolution == routes.hypernetwork == 1
+            or cls.filter_map is not SHConv2d.filter_map
+            or cls.padded is not SHConv2d.padded
+            or self.padding_mode != "zeros"
+            or isinstance(self.padding, str)
+            or type(hyper) is not Hypernetwork
+            or not untouched(hyper)
+            or hyper.map_groups != 1
+            or hyper.gain is not None
+            or not layer.serves(x)
+        ):
+            return None
+        return hyper.theta()
+
+    def _whole(self, x: Tensor, theta: Theta) -> Tensor:
+        geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
+        return layer.shc_conv2d(x, self.kernel(), self.bias, theta, geometry, self.hyper.order or (), self.hyper.eps)
 
     def kernel(self) -> Tensor:
         """What the map filters (C, D / groups, S_h, S_w): the weight, or in sub-classes what they make of it."""
@@ -201,6 +239,12 @@ class SHConv2d(nn.Conv2d):
         return x, self.padding
 
 
-def _linear(layer: nn.Linear, s: Tensor) -> Tensor:
-    weight, bias = layer.weight.to(s.dtype), layer.bias.to(s.dtype)
-    return F.linear(s, weight, bias)
+def _linear(module: nn.Module, s: Tensor) -> Tensor:
+    """What the module makes of s, in s's precision. It is called, in the precision that it has; torch's own linear
+    layer, untouched, computes in that of s."""
+    if plain_linear(module):
+        bias: Tensor | None = module.bias
+        return F.linear(s, module.weight.to(s.dtype), None if bias is None else bias.to(s.dtype))
+    its = next((each.dtype for each in module.parameters() if each.is_floating_point()), s.dtype)
+    z: Tensor = module(s.to(its))
+    return z.to(s.dtype)

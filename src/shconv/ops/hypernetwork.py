@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from shconv.ops import statistics
 from shconv.ops.cuda import runtime
@@ -26,15 +26,14 @@ def fused(x: Tensor) -> bool:
     return x.device.type in _FUSED_ON and not transforming()
 
 
-def filter_map(x: Tensor, hidden: nn.Linear, output: nn.Linear, names: Sequence[str], eps: float) -> Tensor:
+def filter_map(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> Tensor:
     """M = sigmoid(W2 relu(W1 s + b1) + b2) with s the channel statistics of x (section 2.2 of the paper).
 
-    x (N, D, H, W), W1 (K, len(names) * D), W2 (T, K) -> M (N, T), in x's dtype or float32, whichever is more precise.
-    names: "mean", "std" or both, in the order in which W1 takes them. sigma = sqrt(population variance + eps).
+    x (N, D, H, W), theta = W1 (K, len(order) * D), b1, W2 (T, K), b2 -> M (N, T), in x's dtype or float32, whichever is
+    more precise. order: what W1 takes, 0 for mu and 1 for sigma = sqrt(population variance + eps).
     """
-    order = [("mean", "std").index(name) for name in names]
     M: Tensor
-    M, _, _ = _forward(x, hidden.weight, hidden.bias, output.weight, output.bias, order, eps)
+    M, _, _ = _forward(x, *theta, order, eps)
     return M
 
 
@@ -57,23 +56,47 @@ def _reason_against(x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor) -
     return ""
 
 
+def compute(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """M (N, T), and what the way back needs: [mu, sigma] (N, 2, D) and the hidden neurons (N, K)."""
+    if x.device.type not in _FUSED_ON or not _triton_serves(x, theta):
+        with autocast_off(x):
+            return plain(x, theta, order, eps)
+    from shconv.ops.cuda import hypernetwork as kernels
+
+    return kernels.forward(_dense(x), *theta, order, eps)
+
+
+def gradients(
+    dM: Tensor, x: Tensor, M: Tensor, seen: Tensor, hidden: Tensor, theta: Theta, order: Sequence[int],
+    needs_x: bool, needs_theta: bool,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """The gradients of x and of theta, each only where it is asked for."""
+    if x.device.type not in _FUSED_ON or not _triton_serves(x, theta):
+        with autocast_off(x):
+            return _plain_backward(dM, _dense(x), M, seen, hidden, theta, order, needs_x, needs_theta)
+    from shconv.ops.cuda import hypernetwork as kernels
+
+    return kernels.backward(dM, _dense(x), M, seen, hidden, theta, order, needs_x, needs_theta)
+
+
+def states(x: Tensor, W1: Tensor, W2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Tensors like those of compute, their numbers undefined."""
+    N, D, K, T = x.shape[0], x.shape[1], W1.shape[0], W2.shape[0]
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    M, seen, hidden = (x.new_empty(N, *size, dtype=dtype) for size in ((T,), (2, D), (K,)))
+    return M, seen, hidden
+
+
 @torch.library.custom_op("shconv::filter_map", mutates_args=())
 def _forward(
     x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, order: Sequence[int], eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if not _triton_serves(x, (W1, b1, W2, b2)):
-        with autocast_off(x):
-            return _plain(x, (W1, b1, W2, b2), order, eps)
-    from shconv.ops.cuda import hypernetwork as kernels
-
-    return kernels.forward(_dense(x), W1, b1, W2, b2, order, eps)
+    return compute(x, (W1, b1, W2, b2), order, eps)
 
 
 @_forward.register_fake
 def _(x, W1, b1, W2, b2, order, eps):  # type: ignore[no-untyped-def]
-    N, D, K, T = x.shape[0], x.shape[1], len(W1), len(W2)
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return tuple(x.new_empty(N, *size, dtype=dtype) for size in ((T,), (2, D), (K,)))
+    return states(x, W1, W2)
 
 
 @torch.library.custom_op("shconv::filter_map_backward", mutates_args=())
@@ -81,15 +104,7 @@ def _backward(
     dM: Tensor, x: Tensor, M: Tensor, seen: Tensor, hidden: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor,
     order: Sequence[int], needs_x: bool, needs_theta: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    theta = (W1, b1, W2, b2)
-    found: Sequence[Tensor | None]
-    if _triton_serves(x, theta):
-        from shconv.ops.cuda import hypernetwork as kernels
-
-        found = kernels.backward(dM, _dense(x), M, seen, hidden, theta, order, needs_x, needs_theta)
-    else:
-        with autocast_off(x):
-            found = _plain_backward(dM, _dense(x), M, seen, hidden, theta, order, needs_x, needs_theta)
+    found = gradients(dM, x, M, seen, hidden, (W1, b1, W2, b2), order, needs_x, needs_theta)
     dX, dW1, db1, dW2, db2 = (x.new_empty(0) if each is None else each for each in found)
     return dX, dW1, db1, dW2, db2
 
@@ -110,19 +125,19 @@ def _autograd(ctx: Any, dM: Tensor | None, *_: Tensor | None) -> tuple[Tensor | 
     if dM is None:
         return (None,) * 7
     needs = ctx.needs_input_grad[:5]
-    gradients: Sequence[Tensor]
+    found: Sequence[Tensor]
     if torch.is_grad_enabled():
-        gradients = _differentiable(dM, ctx, needs)
+        found = _differentiable(dM, ctx, needs)
     else:
-        gradients = _backward(dM, *ctx.saved_tensors, ctx.order, needs[0], any(needs[1:]))
-    return *(each if needed else None for each, needed in zip(gradients, needs, strict=True)), None, None
+        found = _backward(dM, *ctx.saved_tensors, ctx.order, needs[0], any(needs[1:]))
+    return *(each if needed else None for each, needed in zip(found, needs, strict=True)), None, None
 
 
 def _differentiable(dM: Tensor, ctx: Any, needs: Sequence[bool]) -> list[Tensor]:
     """The gradients where they will themselves be differentiated: torch goes through its own operations once more."""
     x, _, _, _, *theta = ctx.saved_tensors
     with autocast_off(x):
-        M, _, _ = _plain(x, tuple(theta), ctx.order, ctx.eps)
+        M, _, _ = plain(x, tuple(theta), ctx.order, ctx.eps)
     wanted = [each for each, needed in zip((x, *theta), needs, strict=True) if needed]
     found = iter(torch.autograd.grad(M, wanted, dM, create_graph=True))
     return [next(found) if needed else dM for needed in needs]
@@ -131,7 +146,7 @@ def _differentiable(dM: Tensor, ctx: Any, needs: Sequence[bool]) -> list[Tensor]
 _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
-def _plain(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def plain(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """M (N, T), [mu, sigma] (N, 2, D) and the hidden neurons (N, K)."""
     mu, variance = statistics.channel_mean_variance(x)
     seen = torch.stack((mu, (variance + eps).sqrt()), 1)
@@ -148,15 +163,15 @@ def _plain_backward(
     dlogits = dM * M * (1 - M)  # (N, T)
     dz = (dlogits @ W2) * (hidden > 0)  # (N, K)
     dX: Tensor | None = None
-    gradients: tuple[Tensor | None, ...] = (None,) * 4
+    dtheta: tuple[Tensor | None, ...] = (None,) * 4
     if needs_x:
         ds = (dz @ W1).unflatten(1, (len(order), -1)).unbind(1)
         dmu, dsigma = (ds[order.index(which)] if which in order else torch.zeros_like(ds[0]) for which in (0, 1))
         dX = statistics.channel_mean_variance_backward(x, seen[:, 0], dmu, dsigma / (2 * seen[:, 1]))
     if needs_theta:
         found = dz.T @ _inputs(seen, order), dz.sum(0), dlogits.T @ hidden, dlogits.sum(0)
-        gradients = tuple(gradient.to(of.dtype) for gradient, of in zip(found, theta, strict=True))
-    return dX, *gradients
+        dtheta = tuple(gradient.to(of.dtype) for gradient, of in zip(found, theta, strict=True))
+    return dX, *dtheta
 
 
 def _inputs(seen: Tensor, order: Sequence[int]) -> Tensor:

@@ -13,6 +13,11 @@ def autocasting(tensor: Tensor) -> bool:
     return not tensor.is_meta and torch.is_autocast_enabled(tensor.device.type)
 
 
+def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """As autocast casts the inputs of torch's own convolution: float64 and integers stay."""
+    return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor
+
+
 def autocast_off(tensor: Tensor) -> AbstractContextManager[object]:
     """For an op's kernel, whose inputs are cast already: autocast would round the map and the sums in its precision."""
     return torch.autocast(tensor.device.type, enabled=False) if autocasting(tensor) else nullcontext()
@@ -22,6 +27,18 @@ def transforming() -> bool:
     """Whether torch.func or forward-mode differentiation is at work: what torch.library registers serves neither
     (pytorch issue 168393)."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def direct() -> bool:
+    """Whether nothing is at work that has to see an op pass torch's dispatcher, so that its kernel may be called: no
+    compiler, no dispatch mode, no transform, no tracer, no profiler."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or transforming()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._autograd._profiler_enabled()
+    )
 
 
 def refuse_tangents() -> None:

@@ -8,7 +8,7 @@ from shconv.errors import InputError
 from shconv.ops import derivatives
 from shconv.ops.choice import FORMULATIONS
 from shconv.ops.geometry import Geometry, IntOrPair, check, check_dimensions, pair, resolve_padding
-from shconv.ops.modes import autocasting
+from shconv.ops.modes import autocasting, cast
 
 
 def filtered_conv2d(
@@ -47,7 +47,7 @@ def filtered_conv2d(
     """
     if autocasting(x):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = _cast(x, dtype), _cast(weight, dtype), None if bias is None else _cast(bias, dtype)
+        x, weight, bias = cast(x, dtype), cast(weight, dtype), None if bias is None else cast(bias, dtype)
     check_dimensions(x, weight)
     stride, dilation = pair("stride", stride, 1), pair("dilation", dilation, 1)
     x, padding = resolve_padding(x, weight, padding, stride, dilation)
@@ -58,8 +58,3 @@ def filtered_conv2d(
     filter_map = filter_map.to(torch.promote_types(filter_map.dtype, x.dtype))  # dW is summed in its precision
     Y = derivatives.convolve(x, weight, filter_map, stride, padding, dilation, groups, formulation)
     return Y if bias is None else Y + bias[:, None, None]
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """As autocast casts the inputs of torch's own convolution: float64 and integers stay."""
-    return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor

@@ -56,7 +56,7 @@ def channel_mean_variance_backward(x: Tensor, mean: Tensor, dmean: Tensor, dvari
         return cuda.input_gradient(x, mean, dmean.contiguous(), dvariance.contiguous())
     dtype, x = x.dtype, _readable(x)
     if cpu.serves(x):
-        return cpu.input_gradient(x, mean, dmean.contiguous(), dvariance.contiguous()).to(dtype)
+        return cpu.input_gradient(x, mean, dmean, dvariance).to(dtype)
     return _plain_backward(at_least_float32(x), mean, dmean, dvariance).to(dtype)
 
 

@@ -17,6 +17,7 @@ from triton_toys import Run, compiled_for, places
 from shconv import SHConv2d, frozen_kernels, gradient_route
 from shconv.layers import Hypernetwork
 from shconv.ops import hypernetwork
+from shconv.ops.cpu import layer as cpu_layer
 from shconv.ops.cuda import runtime
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -94,7 +95,7 @@ def _map_and_gradients(network: Hypernetwork, x: Tensor, dM: Tensor, x_only: boo
     """M, and the gradients of x and of the network's parameters."""
     network.requires_grad_(not x_only)
     leaf = x.detach().requires_grad_()
-    M = hypernetwork.filter_map(leaf, network.hidden, network.output, network.statistics, network.eps)
+    M = hypernetwork.filter_map(leaf, tuple(network.parameters()), network.order, network.eps)
     leaves = [leaf, *(p for p in network.parameters() if p.requires_grad)]
     return (M.detach(), *torch.autograd.grad(M, leaves, dM))
 
@@ -186,6 +187,7 @@ def _fused(layer: SHConv2d, x: Tensor, compiled: bool = False) -> dict[str, Tens
     """The layer's output and the gradient of its input by route, its maps fused wherever x is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hypernetwork, "_FUSED_ON", (x.device.type,))
+        patch.setattr(cpu_layer, "plan", lambda *_: None)
         return results(layer, x, compiled)
 
 
@@ -246,6 +248,7 @@ def test_the_reason_for_plain_torch_is_logged_once(caplog):
     wide = SHConv2d(4, 6, 3, hidden_features=4096)
     with caplog.at_level(logging.WARNING), pytest.MonkeyPatch.context() as patch:
         patch.setattr(hypernetwork, "_FUSED_ON", ("cpu",))
+        patch.setattr(cpu_layer, "plan", lambda *_: None)
         for _ in range(2):
             layer(x)
             wide(x.float())

@@ -38,8 +38,7 @@ def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
         return forward(x.float(), weight.float(), M, geometry).bfloat16()
     x, weight, M = library.dense(x), library.dense(weight), M.float().contiguous()
     Y = torch.empty((len(x), len(weight), *geometry.output_size(x, weight)), memory_format=library.layout(x))
-    by_taps, _ = _routes(x, weight, geometry)
-    library.convolve("shconv_forward", (x, Y), weight, geometry, by_taps, [x, weight, M, Y])
+    library.convolve("shconv_forward", (x, Y), weight, geometry, forward_route(x, weight, geometry), [x, weight, M, Y])
     return Y
 
 
@@ -53,22 +52,36 @@ def backward(
     needs_x, needs_weight, needs_map = mask
     dtype, M = M.dtype, M.float().contiguous()
     x, dY, weight = library.dense(x), library.dense(dY), library.dense(weight)
-    by_taps, weight_by_taps = _routes(x, weight, geometry)
-    weight_by_taps = weight_by_taps and (needs_x or not needs_map)
-    # dM comes with either gradient, at next to no cost where that is computed the way which gives it.
-    dear = len(weight) <= _THIN and x.is_contiguous()
-    beside_weight = not weight_by_taps and (needs_weight or not needs_x or dear)
+    by_taps, weight_by_taps, beside_weight = backward_routes(x, weight, geometry, mask)
     with_x, with_weight = needs_map and not beside_weight, needs_map and beside_weight
     dX = torch.empty_like(x, memory_format=library.layout(x)) if needs_x else None
     dW = torch.empty_like(weight, memory_format=library.layout(weight)) if needs_weight else None
     dM = torch.empty_like(M) if needs_map else None
     if needs_x:
         tensors = [dY, x, weight, M, dX, dM if with_x else None]
-        library.convolve("shconv_backward_input", (x, dY), weight, geometry, by_taps or with_x, tensors)
+        library.convolve("shconv_backward_input", (x, dY), weight, geometry, by_taps, tensors)
     if needs_weight or with_weight:
         tensors = [dY, x, weight, M, dW, dM if with_weight else None]
         library.convolve("shconv_backward_weight", (x, dY), weight, geometry, weight_by_taps, tensors)
     return dX, dW, None if dM is None else dM.to(dtype)
+
+
+def forward_route(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    """What _routes says of the forward pass."""
+    return _routes(x, weight, geometry)[0]
+
+
+def backward_routes(
+    x: Tensor, weight: Tensor, geometry: Geometry, mask: tuple[bool, bool, bool]
+) -> tuple[bool, bool, bool]:
+    """What _routes says of the passes to dX and to dW, and whether dM comes with the latter: it does with either, at
+    next to no cost where that is computed the way which gives it."""
+    needs_x, needs_weight, needs_map = mask
+    by_taps, weight_by_taps = _routes(x, weight, geometry)
+    weight_by_taps = weight_by_taps and (needs_x or not needs_map)
+    dear = len(weight) <= _THIN and x.is_contiguous()
+    beside_weight = not weight_by_taps and (needs_weight or not needs_x or dear)
+    return by_taps or (needs_map and not beside_weight), weight_by_taps, beside_weight
 
 
 def _routes(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[bool, bool]:

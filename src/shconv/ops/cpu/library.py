@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,6 +46,28 @@ def call(function: str, numbers: Sequence[int], *arguments: int | Tensor | None)
         raise MemoryError(f"{function} found no memory for its scratch")
 
 
+def function(name: str, signature: str) -> Any:
+    """A C function that takes addresses ("p") and numbers ("i") in that order, for calls in which every microsecond
+    counts. Raises MemoryError where the kernels find no memory for their scratch."""
+    library = kernels()
+    assert isinstance(library, ctypes.CDLL)
+    found: Any = library[name]
+    found.argtypes = [{"p": ctypes.c_void_p, "i": ctypes.c_int}[kind] for kind in signature]
+    found.errcheck = _check
+    return found
+
+
+def _check(result: int, function: Any, arguments: Any) -> int:
+    if result:
+        raise MemoryError(f"{function.__name__} found no memory for its scratch")
+    return result
+
+
+def geometry_numbers(x: Sequence[int], Y: Sequence[int], taps: Sequence[int], geometry: Geometry) -> tuple[int, ...]:
+    """How every function of the filtered convolution is told of the sizes of x, of Y and of the kernel."""
+    return *x, *Y[1:], *taps, *geometry.stride, *geometry.padding, *geometry.dilation
+
+
 def convolve(
     function: str,
     images: tuple[Tensor, Tensor],
@@ -57,10 +80,8 @@ def convolve(
     in its order. All are dense."""
     x, Y = images
     last = (int(not of.is_contiguous()) for of in (x, Y, weight))
-    numbers = (
-        *x.shape, *Y.shape[1:], *weight.shape[2:], *geometry.stride, *geometry.padding, *geometry.dilation, *last,
-    )  # fmt: skip
-    call(function, numbers, int(route), *tensors)
+    numbers = geometry_numbers(x.shape, Y.shape, weight.shape[2:], geometry)
+    call(function, (*numbers, *last), int(route), *tensors)
 
 
 def dense(tensor: Tensor) -> Tensor:

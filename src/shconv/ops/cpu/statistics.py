@@ -21,9 +21,9 @@ def mean_variance(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def input_gradient(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) -> Tensor:
-    """dX, in x's dtype and layout; the others are (N, D), contiguous."""
+    """dX, in x's dtype and layout; the others are (N, D)."""
     dX = torch.empty_like(x)
-    _call("shconv_mean_variance_backward", x, mean, dmean, dvariance, dX)
+    _call("shconv_mean_variance_backward", x, mean.contiguous(), dmean.contiguous(), dvariance.contiguous(), dX)
     return dX
 
 

@@ -4,6 +4,7 @@
 #include "arguments.h"
 #include "channels.h"
 #include "gather.h"
+#include "layer.h"
 #include "scatter.h"
 #include "statistics.h"
 #include "weight.h"
@@ -72,4 +73,56 @@ extern "C" int shconv_backward_weight(const Arguments* a, GompParallel gomp, int
     return 0;
 } catch (...) {
     return 1;
+}
+
+// Y, M, seen and hidden of x: a whole layer. bias may be null; so may M, seen and hidden, all or none.
+extern "C" int shconv_layer_forward(const Arguments* a, GompParallel gomp, int route, const layer::Numbers* numbers,
+                                    const float* x, const float* weight, const float* bias, const float* W1,
+                                    const float* b1, const float* W2, const float* b2, float* Y, float* M,
+                                    float* seen, float* hidden) {
+    try {
+        const Threads threads{gomp, (int)a->threads};
+        std::vector<float> own;
+        if (!M) {
+            own.resize(a->N * (a->Sh * a->Sw + 2 * a->D + numbers->K));
+            M = own.data(), seen = M + a->N * a->Sh * a->Sw, hidden = seen + a->N * 2 * a->D;
+        }
+        layer::maps(*a, threads, {*numbers, W1, b1, W2, b2}, x, M, seen, hidden);
+        if (shconv_forward(a, gomp, route, x, weight, M, Y)) return 1;
+        if (bias) layer::add_bias(*a, threads, bias, Y);
+        return 0;
+    } catch (...) {
+        return 1;
+    }
+}
+
+// Its gradients, each null where it is not wanted; those of theta all or none. `beside` says which of the two passes
+// gives dM: 0 that to dX, 1 that to dW.
+extern "C" int shconv_layer_backward(const Arguments* a, GompParallel gomp, int route, int weight_route, int beside,
+                                     const layer::Numbers* numbers, const float* dY, const float* x,
+                                     const float* weight, const float* W1, const float* W2, const float* M,
+                                     const float* seen, const float* hidden, float* dX, float* dW, float* db,
+                                     float* dW1, float* db1, float* dW2, float* db2) {
+    try {
+        const layer::Theta theta{*numbers, W1, nullptr, W2, nullptr};
+        const Threads threads{gomp, (int)a->threads};
+        const bool needs_map = dX || dW1;
+        std::vector<float> gradients(a->N * (2 * a->Sh * a->Sw + theta.K));
+        float* const dM = gradients.data();
+        float* const dlogits = dM + a->N * a->Sh * a->Sw;
+        float* const dz = dlogits + a->N * a->Sh * a->Sw;
+        if (dX && shconv_backward_input(a, gomp, route, dY, x, weight, M, dX, beside ? nullptr : dM)) return 1;
+        float* const with_weight = needs_map && beside ? dM : nullptr;
+        if ((dW || with_weight) &&
+            shconv_backward_weight(a, gomp, weight_route, dY, x, weight, M, dW, with_weight))
+            return 1;
+        if (db) layer::bias_gradient(*a, dY, db);
+        if (!needs_map) return 0;
+        layer::maps_backward(*a, threads, theta, x, M, seen, hidden, dM, dlogits, dz, dX);
+        float* const found[] = {dW1, db1, dW2, db2};
+        if (dW1) layer::theta_gradient(*a, threads, theta, seen, hidden, dlogits, dz, found);
+        return 0;
+    } catch (...) {
+        return 1;
+    }
 }

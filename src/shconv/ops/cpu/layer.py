@@ -1,0 +1,122 @@
+"""A whole layer by one call of the C++ library in each direction: float32 on the CPU, one group, all of it dense.
+What such a call is told is made ready once for each kind of call; then it takes addresses only."""
+
+import ctypes
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shconv.ops.cpu import compiled, library
+from shconv.ops.geometry import Geometry
+
+Theta = tuple[Tensor, Tensor, Tensor, Tensor]  # W1 (K, F), b1 (K,), W2 (T, K), b2 (T,)
+Mask = tuple[bool, bool, bool, bool]  # gradients of x, the weight, the bias, theta
+
+_MOST = 4096  # kinds of call remembered
+
+
+class _Numbers(ctypes.Structure):
+    _fields_ = (*((name, ctypes.c_int64) for name in ("K", "F", "mean", "std")), ("eps", ctypes.c_double))
+
+
+class Plan:
+    """One kind of call: shapes, layouts, geometry, statistics."""
+
+    def __init__(self, x: Tensor, weight: Tensor, theta: Theta, geometry: Geometry, order: Sequence[int], eps: float):
+        N, D = x.shape[:2]
+        mean, std = (order.index(which) * D if which in order else -1 for which in (0, 1))
+        self.size = (N, len(weight), *geometry.output_size(x, weight))
+        self.layout = library.layout(x)
+        self.like_x = self.size == tuple(x.shape)
+        self.states = ((N, theta[2].shape[0]), (N, 2, D), (N, len(theta[0])))  # M, [mu, sigma], hidden neurons
+        self.numbers = _Numbers(len(theta[0]), theta[0].shape[1], mean, std, eps)
+        self.geometry = geometry
+        sizes = library.geometry_numbers(x.shape, self.size, weight.shape[2:], geometry)
+        lasts = int(not x.is_contiguous()), int(not weight.is_contiguous())
+        count = len(sizes) + 4
+        self.arguments = {  # by whether Y, or dY, is channels last
+            last: (ctypes.c_int64 * count)(*sizes, lasts[0], int(last), lasts[1], torch.get_num_threads())
+            for last in (False, True)
+        }
+        self.function = library.function("shconv_layer_forward", "ppip" + 11 * "p")
+        self.backward_function = library.function("shconv_layer_backward", "ppiiip" + 15 * "p")
+        self.gomp = library.torch_threads()
+        first = self.arguments[self.layout == torch.channels_last]
+        route = compiled.forward_route(x, weight, geometry)
+        self.head = (ctypes.addressof(first), self.gomp, int(route), ctypes.addressof(self.numbers))
+        self.heads: dict[tuple[Mask, bool], tuple[Any, ...]] = {}
+
+    def forward(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, keep: bool
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """Y, and where they are to be kept what `states` says."""
+        Y = torch.empty_like(x) if self.like_x else torch.empty(self.size, memory_format=self.layout)
+        kept = [torch.empty(size) for size in self.states] if keep else ()
+        W1, b1, W2, b2 = theta
+        pointers = (each.data_ptr() for each in kept) if keep else (None, None, None)
+        self.function(
+            *self.head, x.data_ptr(), weight.data_ptr(), None if bias is None else bias.data_ptr(),
+            W1.data_ptr(), b1.data_ptr(), W2.data_ptr(), b2.data_ptr(), Y.data_ptr(), *pointers,
+        )  # fmt: skip
+        return Y, kept
+
+    def backward(
+        self, dY: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, kept: Sequence[Tensor],
+        mask: Mask,
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
+        """The gradients of x, the weight, the bias and theta; None for each that mask does not ask for."""
+        dY = library.dense(dY)
+        of_x, of_weight, of_bias, of_theta = mask
+        kind = mask, not dY.is_contiguous()
+        if (head := self.heads.get(kind)) is None:
+            head = self.heads[kind] = self._head(x, weight, *kind)
+        found = (
+            torch.empty_like(x) if of_x else None, torch.empty_like(weight) if of_weight else None,
+            torch.empty_like(bias) if of_bias and bias is not None else None,
+            *(torch.empty_like(each) if of_theta else None for each in theta),
+        )  # fmt: skip
+        self.backward_function(
+            *head, dY.data_ptr(), x.data_ptr(), weight.data_ptr(), theta[0].data_ptr(), theta[2].data_ptr(),
+            *(each.data_ptr() for each in kept), *(None if each is None else each.data_ptr() for each in found),
+        )  # fmt: skip
+        return found
+
+    def _head(self, x: Tensor, weight: Tensor, mask: Mask, last: bool) -> tuple[Any, ...]:
+        of_x, of_weight, _, of_theta = mask
+        routes = compiled.backward_routes(x, weight, self.geometry, (of_x, of_weight, of_x or of_theta))
+        return ctypes.addressof(self.arguments[last]), self.gomp, *map(int, routes), ctypes.addressof(self.numbers)
+
+
+_plans: dict[Hashable, Plan | None] = {}
+
+
+def plan(
+    x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, geometry: Geometry, order: tuple[int, ...], eps: float
+) -> Plan | None:
+    """What serves such calls; None where something else has to. Builds the kernels for the first it can serve."""
+    W1, b1, W2, b2 = theta
+    key = (
+        x.shape, x.stride(), x.dtype, weight.shape, weight.stride(), weight.dtype, W1.shape, W1.dtype, geometry, order,
+        eps, torch.get_num_threads(),
+    )  # fmt: skip
+    try:
+        found = _plans[key]
+    except KeyError:
+        if len(_plans) >= _MOST:
+            _plans.clear()
+        found = _plans[key] = _made(x, weight, theta, geometry, order, eps)
+    if found is None or not (x.is_cpu and weight.is_cpu and W1.is_cpu and not isinstance(library.kernels(), str)):
+        return None
+    linear = W1.is_contiguous() and b1.is_contiguous() and W2.is_contiguous() and b2.is_contiguous()
+    return found if linear and (bias is None or bias.is_contiguous()) else None
+
+
+def _made(
+    x: Tensor, weight: Tensor, theta: Theta, geometry: Geometry, order: tuple[int, ...], eps: float
+) -> Plan | None:
+    dense = all(each.is_contiguous() or each.is_contiguous(memory_format=torch.channels_last) for each in (x, weight))
+    if not dense or x.dtype != torch.float32 or any(each.dtype != x.dtype for each in theta) or x.numel() == 0:
+        return None
+    return None if compiled.reasons_against(x, weight, geometry) else Plan(x, weight, theta, geometry, order, eps)

@@ -1,0 +1,198 @@
+"""A whole SHC layer as one op in each direction: statistics, hypernetwork and filtered convolution (section 2.2).
+shconv.layers is its definition. Here is how it is called, registered in torch.library, and differentiated.
+
+In plain eager mode the kernels are called with nothing between; what has to see an op (a dispatch mode, torch.compile,
+a profiler) sees shconv::layer and shconv::layer_backward.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shconv.ops import hypernetwork, registration
+from shconv.ops.cpu import layer as cpu
+from shconv.ops.derivatives import convolve
+from shconv.ops.geometry import Geometry, check
+from shconv.ops.modes import autocast_off, autocasting, cast, direct, refuse_tangents, transforming
+
+Theta = tuple[Tensor, Tensor, Tensor, Tensor]  # W1 (K, F), b1 (K,), W2 (T, K), b2 (T,)
+Order = tuple[int, ...]  # what W1 (K, len(order) * D) looks at, in its order: 0 the means, 1 the deviations
+
+
+_TENSORS = (Tensor, torch.nn.Parameter)
+
+
+def serves(x: Tensor) -> bool:
+    """Whether the op computes what its definition does here. It does not in transforms, for tensors that are more than
+    tensors, on other devices, and where autocast rounds for the convolution what the statistics see as it is. An
+    exported program is made of the definition, for others to read."""
+    if type(x) not in _TENSORS or not (x.is_cpu or x.is_cuda) or transforming() or torch.compiler.is_exporting():
+        return False
+    kind = "cpu" if x.is_cpu else "cuda"
+    return not torch.is_autocast_enabled(kind) or x.dtype == torch.get_autocast_dtype(kind)
+
+
+def shc_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, geometry: Geometry, order: Order, eps: float
+) -> Tensor:
+    """Y (N, C, H', W') of x (N, D, H, W), weight (C, D / groups, S_h, S_w), bias (C,), and theta, which makes the maps.
+
+    Y_n = conv(X_n, W * M_n), M_n = sigmoid(W2 relu(W1 s_n + b1) + b2), s_n = [mu, sigma] of the channels of X_n,
+    sigma = sqrt(population variance + eps). Differentiable any number of times. For x that it serves.
+
+    Raises:
+        InputError: shapes, dtypes or devices do not fit.
+    """
+    if weight.dtype != x.dtype and autocasting(x):
+        weight, bias = cast(weight, x.dtype), None if bias is None else cast(bias, x.dtype)
+    if direct() and type(weight) in _TENSORS:
+        if torch.is_grad_enabled():
+            Y: Tensor = _Direct.apply(x, weight, bias, *theta, geometry, order, eps)
+            return Y
+        return _compute(x, weight, bias, theta, geometry, order, eps, False)[0]
+    Y, _, _, _ = torch.ops.shconv.layer.default(x, weight, bias, *theta, *geometry, order, eps)
+    return Y
+
+
+def _compute(
+    x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, geometry: Geometry, order: Order, eps: float,
+    keep: bool,
+) -> tuple[Tensor, Sequence[Tensor]]:  # fmt: skip
+    """Y, and where it is to be kept what the way back needs: M (N, T), [mu, sigma] (N, 2, D), the hidden neurons."""
+    if plan := cpu.plan(x, weight, bias, theta, geometry, order, eps):
+        return plan.forward(x, weight, bias, theta, keep)
+    M, seen, hidden = hypernetwork.compute(x, theta, order, eps)
+    maps = M.view(-1, *weight.shape[2:])
+    check(x, weight, maps, bias, geometry)
+    Y = registration.compute(x, weight, maps, geometry, "auto")
+    return Y if bias is None else Y.add_(bias[:, None, None]), (M, seen, hidden)
+
+
+def _gradients(
+    dY: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, kept: Sequence[Tensor],
+    geometry: Geometry, order: Order, eps: float, mask: cpu.Mask,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """The gradients of x, the weight, the bias and theta (W1, b1, W2, b2); None for each that is not wanted."""
+    if plan := cpu.plan(x, weight, bias, theta, geometry, order, eps):
+        return plan.backward(dY, x, weight, bias, theta, kept, mask)
+    of_x, of_weight, of_bias, of_theta = mask
+    M, seen, hidden = kept
+    needs = (of_x, of_weight, of_x or of_theta)
+    dX, dW, dM = registration.gradients(dY, x, weight, M.view(-1, *weight.shape[2:]), geometry, "auto", needs)
+    through: Sequence[Tensor | None] = (None,) * 5
+    if of_x or of_theta:
+        assert dM is not None
+        through = hypernetwork.gradients(dM.flatten(1), x, M, seen, hidden, theta, order, of_x, of_theta)
+    if dX is not None and through[0] is not None:
+        dX += through[0]
+    found = dX, dW, dY.sum((0, 2, 3)) if of_bias else None, *through[1:]
+    inputs = (x, weight, bias, *theta)
+    return tuple(None if g is None or of is None else g.to(of.dtype) for g, of in zip(found, inputs, strict=True))
+
+
+def _again(
+    dY: Tensor, inputs: Sequence[Tensor | None], geometry: Geometry, order: Order, eps: float, needs: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients where they will themselves be differentiated: through the layer's definition, once more."""
+    x, weight, bias, *theta = inputs
+    assert x is not None
+    assert weight is not None
+    with autocast_off(x):
+        M, _, _ = hypernetwork.plain(x, tuple(theta), order, eps)  # type: ignore[arg-type]
+        Y = convolve(x, weight, M.view(-1, *weight.shape[2:]), *geometry, "auto")
+        Y = Y if bias is None else Y + bias[:, None, None]
+    wanted = [each for each, needed in zip(inputs, needs, strict=True) if needed]
+    found = iter(torch.autograd.grad(Y, wanted, dY, create_graph=True))  # type: ignore[arg-type]
+    return [next(found) if needed else None for needed in needs]
+
+
+class _Direct(torch.autograd.Function):
+    """The op in plain eager mode."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        x, weight, bias, *theta, ctx.geometry, ctx.order, ctx.eps = inputs
+        Y, kept = _compute(x, weight, bias, theta, ctx.geometry, ctx.order, ctx.eps, True)  # type: ignore[arg-type]
+        ctx.save_for_backward(x, weight, bias, *theta, *kept)
+        return Y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return *_derivative(ctx, gradients[0]), None, None, None
+
+
+def _derivative(ctx: Any, dY: Tensor) -> Sequence[Tensor | None]:
+    """The gradients of (x, weight, bias, W1, b1, W2, b2)."""
+    saved, needs = ctx.saved_tensors, ctx.needs_input_grad[:7]
+    if torch.is_grad_enabled():
+        return _again(dY, saved[:7], ctx.geometry, ctx.order, ctx.eps, needs)
+    mask = needs[0], needs[1], needs[2], any(needs[3:])
+    if direct():
+        x, weight, bias, *theta = saved[:7]
+        return _gradients(dY, x, weight, bias, tuple(theta), saved[7:], ctx.geometry, ctx.order, ctx.eps, mask)
+    found = torch.ops.shconv.layer_backward.default(dY, *saved, *ctx.geometry, ctx.order, ctx.eps, mask)
+    return [each if needed else None for each, needed in zip(found, needs, strict=True)]
+
+
+# in torch.library
+
+
+_library = torch.library.Library("shconv", "FRAGMENT")
+_INPUTS = "Tensor x, Tensor weight, Tensor? bias, Tensor W1, Tensor b1, Tensor W2, Tensor b2"
+_NUMBERS = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, int[] order, float eps"
+_library.define(f"layer({_INPUTS}, {_NUMBERS}) -> (Tensor, Tensor, Tensor, Tensor)")
+_library.define(
+    f"layer_backward(Tensor dY, {_INPUTS}, Tensor M, Tensor seen, Tensor hidden, {_NUMBERS}, bool[] mask) "
+    f"-> ({', '.join(['Tensor'] * 7)})"
+)
+
+
+def _kernel(*inputs: Any) -> tuple[Tensor, ...]:
+    refuse_tangents()
+    x, weight, bias, W1, b1, W2, b2, *geometry, order, eps = inputs
+    at = registration.geometry(*geometry)
+    Y, kept = _compute(x, weight, bias, (W1, b1, W2, b2), at, tuple(order), eps, True)
+    return Y, *kept
+
+
+def _fake(*inputs: Any) -> tuple[Tensor, ...]:
+    x, weight, _, W1, _, W2, _, *geometry, _, _ = inputs
+    return registration.output(x, weight, registration.geometry(*geometry)), *hypernetwork.states(x, W1, W2)
+
+
+def _backward_kernel(*inputs: Any) -> tuple[Tensor, ...]:
+    refuse_tangents()
+    dY, x, weight, bias, W1, b1, W2, b2, M, seen, hidden, *geometry, order, eps, mask = inputs
+    theta, kept, at = (W1, b1, W2, b2), (M, seen, hidden), registration.geometry(*geometry)
+    found = _gradients(dY, x, weight, bias, theta, kept, at, tuple(order), eps, tuple(mask))
+    return tuple(x.new_empty(0) if each is None else each for each in found)
+
+
+def _backward_fake(*inputs: Any) -> tuple[Tensor, ...]:
+    x, mask = inputs[1], inputs[-1]
+    wanted = zip(inputs[1:8], (*mask[:3], *[mask[3]] * 4), strict=True)
+    empty = (registration.like(torch.empty_like(of), of) if needed else x.new_empty(0) for of, needed in wanted)
+    return tuple(empty)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, stride, padding, dilation, groups, order, ctx.eps = inputs
+    ctx.order = tuple(order)
+    ctx.geometry = registration.geometry(stride, padding, dilation, groups)
+    ctx.save_for_backward(*tensors, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _autograd(ctx: Any, dY: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    found = (None,) * 7 if dY is None else _derivative(ctx, dY)
+    return *found, *[None] * 6
+
+
+_library.impl("layer", _kernel, "CompositeExplicitAutograd")
+_library.impl("layer_backward", _backward_kernel, "CompositeExplicitAutograd")
+torch.library.register_fake("shconv::layer", _fake, lib=_library)
+torch.library.register_fake("shconv::layer_backward", _backward_fake, lib=_library)
+torch.library.register_autograd("shconv::layer", _autograd, setup_context=_setup_context, lib=_library)
