@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from shconv import cli
-from shconv.bench import attack, memory, model, op
+from shconv.bench import attack, host, memory, model, op
 from shconv.bench.setting import Setting
 from shconv.ops import FORMULATIONS
 from shconv.ops.plain import grouped
@@ -57,6 +57,16 @@ def test_the_machine_stands_above_the_table(capsys: pytest.CaptureFixture[str]) 
     assert "threads 1" in about
     assert "4x3x5" in rest
     assert "grouped" not in rest
+
+
+def test_host_compares_the_layer_with_torchs_in_microseconds(tmp_path: Path) -> None:
+    assert cli.run(["bench", "host", "--rounds", "1", "--csv", str(tmp_path / "host.csv")]) == 0
+    lines = read(tmp_path / "host.csv")
+    assert len(lines) == len(op.LAYOUTS) * len(host.PASSES)
+    assert {(line["contender"], line["baseline"], line["unit"]) for line in lines} == {
+        ("SHConv2d", "conv2d", "us a call")
+    }
+    assert all(float(line["ratio"]) > 0 for line in lines)
 
 
 def test_a_formulation_that_cannot_serve_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,9 +231,9 @@ def test_cuda_where_there_is_none_is_said(capsys: pytest.CaptureFixture[str]) ->
     assert "cuda is not there: torch finds cpu on this machine" in capsys.readouterr().err
 
 
-def test_help_names_the_three_benchmarks_and_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_the_benchmarks_and_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.run(["bench", "--help"])
     assert not stopped.value.code
     said = capsys.readouterr().out
-    assert all(word in said for word in ("op,model,attack", "--rows", "--layout", "--dtype", "--csv", "--rounds"))
+    assert all(word in said for word in ("op,host,model,attack", "--rows", "--layout", "--dtype", "--csv", "--rounds"))

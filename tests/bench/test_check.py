@@ -1,5 +1,7 @@
 """What counts as rounding, and what as a wrong result."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ import shconv.bench.check as check
 from shconv import create_model
 from shconv.bench.check import defined, deviation, layers_deviation, results
 from shconv.ops import filtered_conv2d
+from shconv.ops import layer as layer_op
 from shconv.ops.geometry import Geometry
 
 GEOMETRY = Geometry((2, 2), (1, 1), (1, 1), 1)
@@ -85,3 +88,17 @@ def test_a_layer_with_a_wrong_filter_map_is_found(monkeypatch: pytest.MonkeyPatc
         shconv.SHConv2d, "filter_map", lambda layer, x: plain(layer, x) * (1 + 0.01 * (x.element_size() == 4))
     )
     assert layers_deviation(network, torch.rand(2, 3, 16, 16)).startswith("wrong filter map: off by ")
+
+
+@pytest.mark.parametrize("wrong", ["forward", "backward"])
+def test_a_layer_that_is_wrong_as_one_op_only_is_found(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = create_model("plain10_shc", 10, stem="small", width=4)
+    right = layer_op.shc_conv2d
+
+    def spoiled(x: Tensor, *rest: Any) -> Tensor:
+        Y: Tensor = right(x, *rest)
+        return Y + 0.1 if wrong == "forward" else Y + (x.sum() - x.sum().detach())
+
+    monkeypatch.setattr(layer_op, "shc_conv2d", spoiled)
+    said = layers_deviation(network, torch.rand(2, 3, 16, 16))
+    assert said.startswith("wrong Y of the whole layer" if wrong == "forward" else "wrong dX of the whole layer")

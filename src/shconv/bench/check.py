@@ -92,4 +92,28 @@ def _layer_deviation(layer: Any, x: Tensor) -> str:
         noise = torch.randn(len(x), len(weight), *size, generator=torch.Generator().manual_seed(0))
         dY = noise.to(x)
         got = results(lambda x, weight, M: filtered_conv2d(x, weight, M, None, *geometry), x, weight, M, dY)
-        return deviation(got, defined(x, weight, M, dY, geometry), weight)
+        wrong = deviation(got, defined(x, weight, M, dY, geometry), weight)
+    return wrong or _whole_deviation(layer, x, dY)
+
+
+def _whole_deviation(layer: Any, x: Tensor, dY: Tensor) -> str:
+    """The layer as it is called, forward and backward: the convolution and its map may be one op."""
+    exact = copy.deepcopy(layer).double()
+    exact.hyper.register_forward_hook(lambda *_: None)  # whoever looks in gets the definition
+
+    def gradients(layer: Any, x: Tensor) -> dict[str, Tensor]:
+        leaf = x.detach().requires_grad_()
+        parameters = {name: each for name, each in layer.named_parameters() if each.requires_grad}
+        Y = layer.forward(leaf)
+        found = torch.autograd.grad(Y, [leaf, *parameters.values()], dY.to(Y.dtype))
+        return dict(zip(("Y", "dX", *(f"d {name}" for name in parameters)), (Y.detach(), *found), strict=True))
+
+    got = gradients(layer, x)
+    with torch.autocast(x.device.type, enabled=False):
+        wanted = gradients(exact, x.double())
+    allowed = _MAP_ROUNDING + 8 * torch.finfo(got["Y"].dtype).eps
+    for name, tensor in got.items():
+        error, largest = (float(each.abs().max()) for each in (tensor.double() - wanted[name], wanted[name]))
+        if not error <= allowed * largest:
+            return f"wrong {name} of the whole layer: off by {error:.1e}, of values up to {largest:.1e}"
+    return ""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from shconv.bench import attack, model, op
+from shconv.bench import attack, host, model, op
 from shconv.bench.measurement import Measurement, machine, table, write_csv
 from shconv.bench.setting import SIZES, Setting
 from shconv.commands.parser import POSITIONAL
@@ -21,6 +21,7 @@ from shconv.terminal import console
 
 TITLES = {
     "op": "Filtered convolution: times over F.conv2d's",
+    "host": "What a call costs before anything is computed: SHConv2d over nn.Conv2d",
     "model": "SHC networks: time and memory over their twins'",
     "attack": "Attacks: time over the passes they need (less is better), images a second over plain ones (more is)",
 }
@@ -36,8 +37,9 @@ class Bench:
     is wrong by more than rounding gets no speed, and the exit code is 1.
     """
 
-    what: Annotated[Literal["op", "model", "attack"], POSITIONAL]
-    """op: every formulation. model: training step, inference, memory. attack: FGSM, LocSearchAdv."""
+    what: Annotated[Literal["op", "host", "model", "attack"], POSITIONAL]
+    """op: every formulation. host: microseconds of a call. model: training step, inference, memory. attack: FGSM,
+    LocSearchAdv."""
     rows: tuple[str, ...] = ()
     """op: shapes NxDxH (stride 1) or NxDxH/2 (stride 2), or how some of the table's begin; by default all of it."""
     formulations: tuple[str, ...] = ()
@@ -53,7 +55,7 @@ class Bench:
     compiled: bool = False
     """model, attack: torch.compile the networks."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """op: of the images and the weight. model, attack: bfloat16 is mixed precision."""
+    """op, host: of the images and the weight. model, attack: bfloat16 is mixed precision."""
     layout: Literal["contiguous", "channels_last", "both"] = "both"
     """Memory layout of the images and weights."""
     device: str | None = None
@@ -106,6 +108,8 @@ class Bench:
             names = self.formulations or (*FORMULATIONS, "auto")
             rows = op.select(self.rows)
             yield from op.measure(rows, names, self.dtype, self._layouts, self._device, self.rounds, tick)
+        if self.what == "host":
+            yield from host.measure(self.dtype, self._layouts, self._device, self.rounds, tick)
         for setting in self._settings():
             yield from (model if self.what == "model" else attack).measure(setting, self.rounds, tick)
 
@@ -113,10 +117,10 @@ class Bench:
         """How many sets of contenders there are to time."""
         if self.what == "op":
             return len(op.select(self.rows)) * len(self._layouts) * len(op.PASSES)
-        return 2 * len(self._settings())
+        return 2 * (len(self._layouts) if self.what == "host" else len(self._settings()))
 
     def _settings(self) -> list[Setting]:
-        networks = () if self.what == "op" else self.networks or ("plain10", "resnet18")
+        networks = () if self.what in ("op", "host") else self.networks or ("plain10", "resnet18")
         return [self._setting(name, layout) for name in networks for layout in self._layouts]
 
     def _setting(self, name: str, layout: str) -> Setting:

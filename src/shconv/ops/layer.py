@@ -173,8 +173,10 @@ def _backward_kernel(*inputs: Any) -> tuple[Tensor, ...]:
 def _backward_fake(*inputs: Any) -> tuple[Tensor, ...]:
     x, mask = inputs[1], inputs[-1]
     wanted = zip(inputs[1:8], (*mask[:3], *[mask[3]] * 4), strict=True)
-    empty = (registration.like(torch.empty_like(of), of) if needed else x.new_empty(0) for of, needed in wanted)
-    return tuple(empty)
+    return tuple(
+        registration.like(torch.empty_like(of), of) if needed and of is not None else x.new_empty(0)
+        for of, needed in wanted
+    )
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
