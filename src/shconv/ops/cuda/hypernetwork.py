@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from shconv.ops.cuda import statistics
+from shconv.ops.cuda import plans, statistics
 
 _ELEMENTS = 64 if triton.knobs.runtime.interpret else 16384  # of a tile of the hidden layer's weight
 _OUTER = {"ROWS": 16, "COLUMNS": 16 if triton.knobs.runtime.interpret else 64, "IMAGES": 16}
@@ -123,10 +123,12 @@ def forward(
     M, seen, hidden = (x.new_empty(len(x), *size, dtype=torch.float32) for size in ((T,), (2, x.shape[1]), (K,)))
     tile = _tile(x.shape[1], K, T)
     with torch.cuda.device_of(x):
-        _forward[(len(x),)](
-            **found._asdict(), W1=W1.contiguous(), b1=b1.contiguous(), W2=W2.contiguous(), b2=b2.contiguous(),
-            M=M, seen=seen, hidden=hidden, K=K, T=T, eps=eps, **_columns(order), **tile,
-        )  # fmt: skip
+        tensors = {
+            "W1": W1.contiguous(), "b1": b1.contiguous(), "W2": W2.contiguous(), "b2": b2.contiguous(),
+            "M": M, "seen": seen, "hidden": hidden,
+        }  # fmt: skip
+        numbers = {"K": K, "T": T, "eps": eps, **_columns(order), **tile}
+        plans.run(_forward, (len(x),), {**found._asdict(), **tensors, **numbers})
     return M, seen, hidden
 
 
@@ -139,10 +141,12 @@ def backward(
     N, D, (K, S), T = len(x), x.shape[1], W1.shape, len(W2)
     dlogits, dz, dseen = torch.empty_like(M), torch.empty_like(hidden), torch.empty_like(seen)
     with torch.cuda.device_of(x):
-        _backward[(N,)](
-            dM=dM.contiguous(), M=M, seen=seen, hidden=hidden, W1=W1.contiguous(), W2=W2.contiguous(),
-            dlogits=dlogits, dz=dz, dseen=dseen, D=D, K=K, T=T, NEEDS_X=needs_x, **_columns(order), **_tile(D, K, T),
-        )  # fmt: skip
+        tensors = {
+            "dM": dM.contiguous(), "M": M, "seen": seen, "hidden": hidden, "W1": W1.contiguous(),
+            "W2": W2.contiguous(), "dlogits": dlogits, "dz": dz, "dseen": dseen,
+        }  # fmt: skip
+        numbers = {"D": D, "K": K, "T": T, "NEEDS_X": needs_x, **_columns(order), **_tile(D, K, T)}
+        plans.run(_backward, (N,), {**tensors, **numbers})
     dX = statistics.input_gradient(x, seen[:, 0], dseen[:, 0], dseen[:, 1]) if needs_x else None
     if not needs_theta:
         return dX, None, None, None, None
@@ -152,7 +156,11 @@ def backward(
         -(-rows // _OUTER["ROWS"]) * -(-columns // _OUTER["COLUMNS"]) for rows, columns in ((K, S), (T, K))
     )
     with torch.cuda.device_of(x):
-        _theta[(first + second,)](dz, s, dW1, db1, dlogits, hidden, dW2, db2, first, N, K, S, T, **_OUTER)
+        tensors = {
+            "dz": dz, "s": s, "dW1": dW1, "db1": db1, "dlogits": dlogits, "hidden": hidden, "dW2": dW2, "db2": db2,
+        }  # fmt: skip
+        numbers = {"blocks": first, "N": N, "K": K, "S": S, "T": T, **_OUTER}
+        plans.run(_theta, (first + second,), {**tensors, **numbers})
     return dX, dW1, db1, dW2, db2
 
 

@@ -19,7 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
-from shconv.ops.cuda import runtime, tuning
+from shconv.ops.cuda import plans, runtime, tuning
 
 _fastest: dict[tuple[Any, ...], Any] = {}  # the tiles of every key launched so far
 _PRODUCTS = ("C", "D", "S_H", "S_W", "OUT_H", "OUT_W")  # of an image, all of them together
@@ -221,7 +221,7 @@ def launch(kernel: Any, grid: Callable[[dict[str, int]], tuple[int]], **argument
         _fastest[key] = kernel.best_config
     else:
         tiles = tiles or _fitting(kernel.configs, arguments)[0]
-        kernel.fn[grid](**arguments, **tiles.all_kwargs())
+        plans.run(kernel.fn, grid, arguments | tiles.all_kwargs())
 
 
 def _compile(kernel: Any, arguments: dict[str, Any]) -> None:

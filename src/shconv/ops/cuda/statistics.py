@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from shconv.ops.cuda import plans
+
 _INTERPRETED = triton.knobs.runtime.interpret  # then everything is small, so that small images have several of each
 _TILE = 64 if _INTERPRETED else 4096  # elements
 _TILE_CHANNELS = 8 if _INTERPRETED else 64  # where channels are neighbours
@@ -123,7 +125,8 @@ def partials(x: Tensor) -> Partials:
     found = torch.empty(len(x), shares, 2, D, dtype=torch.float32, device=x.device)
     with torch.cuda.device_of(x):
         grid = (len(x) * _blocks(D, tile["CHANNELS"]) * shares,)
-        moments[grid](x, found, D, P, share, shares, **tile, num_warps=_WARPS)
+        numbers = {"D": D, "P": P, "share": share, "shares": shares, **tile, "num_warps": _WARPS}
+        plans.run(moments, grid, {"x": x, "partials": found, **numbers})
     return Partials(found, D, P, share, shares, triton.next_power_of_2(shares))
 
 
@@ -134,7 +137,7 @@ def mean_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     channels = min(triton.next_power_of_2(found.D), 64)
     with torch.cuda.device_of(x):
         grid = (len(x) * _blocks(found.D, channels),)
-        _finish[grid](mean=mean, variance=variance, CHANNELS=channels, **found._asdict())
+        plans.run(_finish, grid, {"mean": mean, "variance": variance, "CHANNELS": channels, **found._asdict()})
     return mean, variance
 
 
@@ -143,7 +146,8 @@ def input_gradient(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) ->
     tile, (D, P), dX = _tile(x), (x.shape[1], x.shape[2] * x.shape[3]), torch.empty_like(x)
     grid = (len(x) * _blocks(D, tile["CHANNELS"]) * _blocks(P, tile["PIXELS"]),)
     with torch.cuda.device_of(x):
-        gradient[grid](x, mean, dmean, dvariance, dX, mean.stride(0), D, P, **tile, num_warps=_WARPS)
+        tensors = {"x": x, "mean": mean, "dmean": dmean, "dvariance": dvariance, "dX": dX}
+        plans.run(gradient, grid, {**tensors, "row": mean.stride(0), "D": D, "P": P, **tile, "num_warps": _WARPS})
     return dX
 
 
