@@ -33,6 +33,7 @@ LEVELS = {
 
 # What newer glibc and libstdc++ call by a new version or name, by the older one: the library loads on more systems.
 OLDER = """pthread_create pthread_create@GLIBC_2.2.5
+expf expf@GLIBC_2.2.5
 _ZSt28__throw_bad_array_new_lengthv _ZSt17__throw_bad_allocv
 """
 

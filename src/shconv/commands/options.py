@@ -92,7 +92,7 @@ class EngineOptions(DeviceOptions):
     sync_batch_norm: bool = False
     """Batch norm over the images of all processes: then any number of them trains as one does."""
     compile: bool = False
-    """Train through torch.compile."""
+    """Train through torch.compile; on a GPU from CUDA graphs where a step has one forward and one backward pass."""
     save_minutes: float | None = 5.0
     """Minutes between two stored states: what a killed training loses at most."""
     save_steps: int | None = None

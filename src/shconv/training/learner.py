@@ -12,6 +12,7 @@ from shconv.errors import InputError
 from shconv.ops.cpu import library
 from shconv.processes import Processes
 from shconv.training.checkpoint import ModelConfig
+from shconv.training.compiling import compiled
 from shconv.training.engine import Engine
 from shconv.training.recipe import Recipe
 from shconv.training.synchronized import synchronized
@@ -28,8 +29,13 @@ class Learner:
     layout: torch.memory_format
 
     @classmethod
-    def build(cls, config: ModelConfig, recipe: Recipe, engine: Engine, processes: Processes) -> Self:
-        """Random weights from torch's generator. Raises InputError where the device lacks the recipe's precision."""
+    def build(
+        cls, config: ModelConfig, recipe: Recipe, engine: Engine, processes: Processes, graphs: str = "not asked for"
+    ) -> Self:
+        """Random weights from torch's generator. Raises InputError where the device lacks the recipe's precision.
+
+        graphs: why CUDA graphs do not hold a compiled network's passes, "" where they do.
+        """
         device = processes.device
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         network = config.build().to(device).to(memory_format=layout)
@@ -39,7 +45,7 @@ class Learner:
         groups = parameter_groups(network, recipe)
         optimizer = torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=recipe.nesterov)
         scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-        model = _shared(torch.compile(network) if engine.compile else network, device)  # type: ignore[arg-type]
+        model = _shared(compiled(network, graphs) if engine.compile else network, device)
         return cls(network, model, optimizer, scaler, device, dtype, layout)
 
     def images(self, pixels: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from shconv.training.checkpoint import (
     run_record,
     save_checkpoint,
 )
+from shconv.training.compiling import reason_against_graphs, said
 from shconv.training.defences import Defence, Plain
 from shconv.training.engine import Engine
 from shconv.training.epoch import Sums
@@ -116,11 +117,14 @@ def train(
         ):
             state, problem = load_state(folder)
             torch.manual_seed(seed)
-            learner = Learner.build(config, recipe, engine, processes)
+            graphs = reason_against_graphs(processes.device, engine, processes.count, defence)
+            learner = Learner.build(config, recipe, engine, processes, graphs)
             args = (folder, record, data, split, recipe, defence, engine, seed, workers)
             job = Job(*args, learner, processes, request, shown, _history(state), on_epoch)
             sums = _restored(job, state)
             with shown.started(_title(config, data, seed, defence), len(job.history), sums.steps, job.steps):
+                if engine.compile:
+                    shown.say(said(graphs))
                 _say(job, problem, state)
                 _run(job, sums)
             processes.on_first(lambda: _finish(job))
