@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from shconv.bench.check import layers_deviation
+from shconv.bench.device import Work
 from shconv.bench.measurement import Measurement
 from shconv.bench.op import LAYOUTS
-from shconv.bench.timing import Work, interleaved
+from shconv.bench.timing import interleaved
 from shconv.layers import SHConv2d
 
 SHAPE = (2, 16, 4, 4)  # 16 output channels
