@@ -197,6 +197,47 @@ def test_float32_is_left_to_the_other_kernels_where_torch_does_not_let_it_be_rou
     assert not passes.weight_serves(x, weight, geometry)
 
 
+class _Kernel:
+    """Stands for a Triton kernel; what it compiled tells how it was called."""
+
+    arg_names = ("x", "N", "WIDE", "HIGH")
+
+    def __init__(self) -> None:
+        self.compilations, self.calls = 0, []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def first(*arguments: Any, **options: Any) -> Any:
+            self.compilations += 1
+            return self if not options.get("interpreted") else None
+
+        return first if len(grid) == 1 else lambda *arguments: self.calls.append((grid, *arguments))
+
+
+def test_a_second_launch_of_a_kind_goes_to_what_was_compiled_with_every_argument_in_its_place(monkeypatch):
+    from shconv.ops.cuda.hopper import launches
+
+    monkeypatch.setattr(launches, "_compiled", {})
+    kernel, x, other = _Kernel(), torch.zeros(4), torch.ones(4)
+    for N, tensor in ((6, x), (7, other), (7, x)):
+        launches.Launch(kernel, N, (tensor, N), {"HIGH": 2, "WIDE": 5}, 4, 3).run()
+    assert kernel.compilations == 1
+    assert [call[:1] + call[2:] for call in kernel.calls] == [((7, 1, 1), 7, 5, 2)] * 2
+    assert [call[1] is tensor for call, tensor in zip(kernel.calls, (other, x), strict=True)] == [True, True]
+    kinds = [
+        ((x.half(), 7), {"HIGH": 2, "WIDE": 5}, 4, 3),
+        ((x, 16), {"HIGH": 2, "WIDE": 5}, 4, 3),
+        ((x, 1), {"HIGH": 2, "WIDE": 5}, 4, 3),
+        ((x, 2**31 + 1), {"HIGH": 2, "WIDE": 5}, 4, 3),
+        ((x[1:], 7), {"HIGH": 2, "WIDE": 5}, 4, 3),
+        ((x, 7), {"HIGH": 4, "WIDE": 5}, 4, 3),
+        ((x, 7), {"HIGH": 2, "WIDE": 5}, 8, 3),
+        ((x, 7), {"HIGH": 2, "WIDE": 5}, 4, 2),
+    ]
+    for count, kind in enumerate(kinds, 2):
+        launches.Launch(kernel, 9, *kind).run()
+        assert kernel.compilations == count
+
+
 class _Hopper:
     """A stand-in for the CUDA driver: kernels compile for sm_90, and nothing can be launched."""
 

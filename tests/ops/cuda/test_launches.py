@@ -155,6 +155,24 @@ def test_an_image_gives_the_same_bits_alone_elsewhere_and_beside_a_broken_one(sh
         assert torch.equal(one[0], other[2])
 
 
+def test_pixels_that_are_no_numbers_stay_in_their_image_and_with_the_taps_that_reach_them(run):
+    x, weight, M, dY, geometry = case(3, 5, 6, (4, 5), (3, 3), 1, 1, 1)
+
+    def results(x: Tensor, dY: Tensor) -> list[Tensor]:
+        dX, dW, dM = run(formulation.backward, dY, x, weight, M, geometry, ALL)
+        return [run(formulation.forward, x, weight, M, geometry), dX, dM, dW]
+
+    broken = x.clone(), dY.clone()
+    broken[0][1, :, 0], broken[1][1, :, -1, -1] = float("inf"), float("nan")
+    *found, dW = results(*broken)
+    *clean, _ = results(x, dY)
+    for got, wanted in zip(found, clean, strict=True):
+        assert torch.equal(got[[0, 2]], wanted[[0, 2]])
+        assert not got[1].isfinite().all()
+    # The corner of dY has no pixel of x below it, nor to its right; the first row of x none of dY above.
+    assert torch.equal(dW.isfinite()[0, 0], torch.tensor([[False, False, False], [False, False, False], [True] * 3]))
+
+
 def _tuning(*arguments: Any) -> tuple[Tensor | None, ...]:
     """The gradients where larger tiles are preferred, after smaller ones were tried on the same memory."""
     import triton
