@@ -6,6 +6,7 @@ from shconv.attacks import (
     FGSM,
     IFGSM,
     PAPER,
+    RIVALS,
     VARIANTS,
     GaussianNoise,
     LocSearchAdv,
@@ -46,8 +47,8 @@ def test_variants_differ_from_the_papers_attack_as_named() -> None:
 
 def test_every_listed_attack_can_be_created_and_changed() -> None:
     names = list_attacks()
-    assert len(set(names)) == len(PAPER) + len(VARIANTS)
-    assert all(create_attack(name) == {**PAPER, **VARIANTS}[name] for name in names)
+    assert len(set(names)) == len(PAPER) + len(VARIANTS) + len(RIVALS)
+    assert all(create_attack(name) == {**PAPER, **VARIANTS, **RIVALS}[name] for name in names)
     assert create_attack("gaussian", sigma=0.4) == GaussianNoise(0.4)
     assert create_attack("fgsm", epsilon=0.1, objective="untargeted") == FGSM(0.1, objective="untargeted")
 

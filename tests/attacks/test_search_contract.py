@@ -1,4 +1,5 @@
-"""What every attack that searches a ball promises: box, ball, determinism, any batch alike, a model left as found."""
+"""What every attack promises that searches a ball or the nearest image: box, ball, determinism, any batch alike, a
+model left as found."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,7 +9,18 @@ import torch
 from attack_toys import RowWise
 from torch import Tensor, nn
 
-from shconv.attacks import PGD, HardLabel, RandomSigns, SearchAttack, Square, Standard
+from shconv.attacks import (
+    ANY_CHANGE,
+    PGD,
+    Attack,
+    DeepFool,
+    HardLabel,
+    MinimalAttack,
+    RandomSigns,
+    SearchAttack,
+    Square,
+    Standard,
+)
 from shconv.errors import InputError
 
 WHITE_BOX = [
@@ -27,13 +39,19 @@ OTHERS = [
     Standard(0.03, attacks=("apgd-ce", "fab-t")),
     Standard(0.5, "l2", attacks=("apgd-dlr", "apgd-t")),
 ]
+TOGETHER: list[MinimalAttack] = [DeepFool(steps=9), DeepFool("linf", overshoot=0.1, candidates=2)]
+ALONE: list[MinimalAttack] = []  # one image at a time
+MINIMAL = [*TOGETHER, *ALONE]
+DRAWING: list[Attack] = [a for a in [*OWN, *OTHERS] if "random_start=False" not in repr(a)]
 
 
-def name_of(attack: SearchAttack) -> str:
+def name_of(attack: Attack) -> str:
     return repr(attack).split(", steps_")[0].replace(" ", "")
 
 
-every_attack = pytest.mark.parametrize("attack", [*OWN, *OTHERS], ids=name_of)
+every_attack = pytest.mark.parametrize("attack", [*OWN, *OTHERS, *MINIMAL], ids=name_of)
+every_search = pytest.mark.parametrize("attack", [*OWN, *OTHERS], ids=name_of)
+every_minimal = pytest.mark.parametrize("attack", MINIMAL, ids=name_of)
 own_attacks = pytest.mark.parametrize("attack", OWN, ids=name_of)
 
 
@@ -53,7 +71,7 @@ def batch(n: int = 7, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tenso
     return x.to(dtype), RowWise()(x).argmax(1)
 
 
-@every_attack
+@every_search
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_result_is_in_the_box_and_in_the_ball_to_the_last_bit(
     attack: SearchAttack, dtype: torch.dtype, row_wise: RowWise
@@ -67,14 +85,31 @@ def test_result_is_in_the_box_and_in_the_ball_to_the_last_bit(
     assert torch.equal(adversarial, adversarial.clamp(0, 1))
 
 
-@every_attack
+@every_search
 def test_no_budget_returns_the_clean_image(attack: SearchAttack, row_wise: RowWise) -> None:
     x, y = batch()
     assert torch.equal(replace(attack, epsilon=0.0)(row_wise, x, y), x)  # type: ignore[call-arg]
 
 
+@every_minimal
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_image_is_misclassified_inside_the_box_or_as_it_was(
+    attack: MinimalAttack, dtype: torch.dtype, row_wise: RowWise
+) -> None:
+    x, y = batch(24, dtype)
+    y = torch.where(torch.arange(24) % 6 == 0, (y + 1) % 5, y)  # some are misclassified from the start
+    result = attack.run(row_wise, x, y)
+    wrong, moved = row_wise(result.images).argmax(1) != y, result.distances["l2"] > 0
+    assert result.images.dtype == dtype
+    assert torch.equal(result.images, result.images.clamp(0, 1))
+    assert torch.equal(moved, wrong & (row_wise(x).argmax(1) == y))
+    assert bool(moved.any())
+    assert result.queries[::6].tolist() == [1] * 4
+    assert attack.budget == ANY_CHANGE
+
+
 @every_attack
-def test_an_image_gets_the_same_result_in_any_batch(attack: SearchAttack, row_wise: RowWise) -> None:
+def test_an_image_gets_the_same_result_in_any_batch(attack: Attack, row_wise: RowWise) -> None:
     x, y = batch()
     index = torch.arange(20, 27)
     whole = attack.run(row_wise, x, y, index=index, seed=3)
@@ -87,7 +122,7 @@ def test_an_image_gets_the_same_result_in_any_batch(attack: SearchAttack, row_wi
 
 
 @every_attack
-def test_the_layout_of_images_and_gradients_does_not_matter(attack: SearchAttack, row_wise: RowWise) -> None:
+def test_the_layout_of_images_and_gradients_does_not_matter(attack: Attack, row_wise: RowWise) -> None:
     x, y = batch()
 
     def model(z: Tensor) -> Tensor:
@@ -99,8 +134,8 @@ def test_the_layout_of_images_and_gradients_does_not_matter(attack: SearchAttack
     assert torch.equal(attack(model, x.contiguous(memory_format=torch.channels_last), y), wanted)
 
 
-@pytest.mark.parametrize("attack", [a for a in [*OWN, *OTHERS] if "random_start=False" not in repr(a)], ids=name_of)
-def test_seed_chooses_the_random_numbers_and_nothing_else_does(attack: SearchAttack, row_wise: RowWise) -> None:
+@pytest.mark.parametrize("attack", DRAWING, ids=name_of)
+def test_seed_chooses_the_random_numbers_and_nothing_else_does(attack: Attack, row_wise: RowWise) -> None:
     x, y = batch(24)
     torch.manual_seed(0)
     first = attack.run(row_wise, x, y, seed=5)
@@ -112,7 +147,7 @@ def test_seed_chooses_the_random_numbers_and_nothing_else_does(attack: SearchAtt
 
 
 @every_attack
-def test_cost_bounds_the_passes_and_the_queries(attack: SearchAttack, row_wise: RowWise) -> None:
+def test_cost_bounds_the_passes_and_the_queries(attack: Attack, row_wise: RowWise) -> None:
     class Counting(nn.Module):
         forwards = backwards = 0
 
@@ -135,13 +170,13 @@ def test_cost_bounds_the_passes_and_the_queries(attack: SearchAttack, row_wise: 
     assert (model.backwards > 0) == (attack.cost.backwards > 0)
 
 
-@own_attacks
-def test_every_pass_sees_the_whole_batch_in_its_order(attack: SearchAttack, row_wise: RowWise) -> None:
+@pytest.mark.parametrize("attack", [*OWN, *TOGETHER], ids=name_of)
+def test_every_pass_sees_the_whole_batch_in_its_order(attack: Attack, row_wise: RowWise) -> None:
     x, y = batch()
 
     def watching(z: Tensor) -> Tensor:
         assert z.shape == x.shape
-        assert float((z - x).detach().abs().amax()) <= 0.6
+        assert float((z - x).detach().abs().amax()) <= getattr(attack, "epsilon", 1) * 1.2
         return row_wise(z)
 
     attack(watching, x, y)
@@ -170,7 +205,7 @@ def everything_about(network: nn.Module) -> Iterator[object]:
 
 
 @every_attack
-def test_model_is_left_as_found(attack: SearchAttack) -> None:
+def test_model_is_left_as_found(attack: Attack) -> None:
     network = Network()
     before = list(everything_about(network))
     attack(network, *batch())
@@ -178,14 +213,14 @@ def test_model_is_left_as_found(attack: SearchAttack) -> None:
 
 
 @every_attack
-def test_a_model_without_gradient_is_no_error(attack: SearchAttack, row_wise: RowWise) -> None:
+def test_a_model_without_gradient_is_no_error(attack: Attack, row_wise: RowWise) -> None:
     x, y = batch()
     result = attack(lambda z: row_wise(z.detach()), x, y)
     assert bool(result.isfinite().all())
 
 
 @own_attacks
-def test_the_strongest_of_the_images_seen_is_returned(attack: SearchAttack, row_wise: RowWise) -> None:
+def test_the_strongest_of_the_images_seen_is_returned(attack: Attack, row_wise: RowWise) -> None:
     x, y = batch()
     seen: list[Tensor] = []
 
@@ -210,7 +245,7 @@ def test_the_strongest_of_the_images_seen_is_returned(attack: SearchAttack, row_
 
 
 @every_attack
-def test_half_precision_images_are_refused(attack: SearchAttack, row_wise: RowWise) -> None:
+def test_half_precision_images_are_refused(attack: Attack, row_wise: RowWise) -> None:
     x, y = batch()
     with pytest.raises(InputError, match="float32 or float64"):
         attack(row_wise, x.bfloat16(), y)
@@ -231,6 +266,10 @@ def test_half_precision_images_are_refused(attack: SearchAttack, row_wise: RowWi
         lambda: HardLabel("coin", 0.1),  # type: ignore[arg-type]
         lambda: Standard(0.1, attacks=("apgd",)),
         lambda: Standard(0.1, attacks=()),
+        lambda: DeepFool("l1"),  # type: ignore[arg-type]
+        lambda: DeepFool(overshoot=-0.1),
+        lambda: DeepFool(steps=0),
+        lambda: DeepFool(candidates=0),
     ],
 )
 def test_a_hyper_parameter_out_of_range_is_refused(wrong: type) -> None:

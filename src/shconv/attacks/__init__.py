@@ -3,13 +3,23 @@
 from shconv.attacks.base import Attack, AttackResult, BatchAttack
 from shconv.attacks.budget import ANY_CHANGE, Budget
 from shconv.attacks.cost import Cost
+from shconv.attacks.deepfool import DeepFool
 from shconv.attacks.foreign import Foreign, as_attack
 from shconv.attacks.gradient import FGSM, IFGSM, RandFGSM
 from shconv.attacks.hard_label import HardLabel
 from shconv.attacks.locsearch import LocSearchAdv, LocSearchResult, LocSearchTrace
+from shconv.attacks.minimal import MinimalAttack
 from shconv.attacks.noise import GaussianNoise
 from shconv.attacks.pgd import PGD
-from shconv.attacks.presets import PAPER, VARIANTS, create_attack, list_attacks, locsearch_columns, locsearch_for
+from shconv.attacks.presets import (
+    PAPER,
+    RIVALS,
+    VARIANTS,
+    create_attack,
+    list_attacks,
+    locsearch_columns,
+    locsearch_for,
+)
 from shconv.attacks.search import SearchAttack
 from shconv.attacks.signs import RandomSigns
 from shconv.attacks.square import Square
@@ -21,18 +31,21 @@ __all__ = [
     "IFGSM",
     "PAPER",
     "PGD",
+    "RIVALS",
     "VARIANTS",
     "Attack",
     "AttackResult",
     "BatchAttack",
     "Budget",
     "Cost",
+    "DeepFool",
     "Foreign",
     "GaussianNoise",
     "HardLabel",
     "LocSearchAdv",
     "LocSearchResult",
     "LocSearchTrace",
+    "MinimalAttack",
     "RandFGSM",
     "RandomSigns",
     "SearchAttack",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from shconv.attacks.base import Attack
 from shconv.attacks.checks import check_count
+from shconv.attacks.deepfool import DeepFool
 from shconv.attacks.gradient import FGSM, IFGSM, RandFGSM
 from shconv.attacks.locsearch import LocSearchAdv
 from shconv.attacks.noise import GaussianNoise
@@ -43,13 +44,21 @@ VARIANTS: Mapping[str, Attack] = MappingProxyType(
 )
 """Other readings, controls and other people's settings."""
 
+RIVALS: Mapping[str, Attack] = MappingProxyType(
+    {
+        "deepfool": DeepFool(),
+        "deepfool_linf": DeepFool("linf"),
+    }
+)
+"""The attacks of other papers that the paper names beside its own."""
+
 PAPER_SIDE = 256  # pixels a side of the paper's test images
 PIXEL_SHARE = 0.023  # of an image's pixels, perturbed by the paper's 150 rounds of 10
 
 
 def list_attacks() -> list[str]:
     """The names that `create_attack` knows, the paper's first."""
-    return [*PAPER, *VARIANTS]
+    return [*PAPER, *VARIANTS, *RIVALS]
 
 
 def create_attack(name: str, **changes: Any) -> Attack:
@@ -57,7 +66,7 @@ def create_attack(name: str, **changes: Any) -> Attack:
 
     Raises InputError for a name or hyper-parameter that does not exist, and for a value that the attack refuses.
     """
-    known = {**PAPER, **VARIANTS}
+    known = {**PAPER, **VARIANTS, **RIVALS}
     if name not in known:
         raise InputError(f"attack: got {name!r}; {_near(name, list(known))}")
     return _changed(known[name], changes)

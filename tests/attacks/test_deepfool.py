@@ -1,0 +1,72 @@
+"""DeepFool: the closed form on linear models, and foolbox's own on trained networks."""
+
+import pytest
+import torch
+from attack_toys import Linear, Toy, inner_images
+from torch import Tensor
+
+from shconv.attacks import DeepFool
+from shconv.attacks.budget import Norm
+
+NORMS = pytest.mark.parametrize("norm", ["l2", "linf"])
+
+
+def boundary(model: Linear, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
+    """The distance (N,) to the nearest boundary of a linear model: min over k of (z_y - z_k) / ||w_k - w_y||_q."""
+    w = model.weight.flatten(1)
+    gap = model(x).gather(1, y[:, None]) - model(x)
+    across = torch.cdist(w, w, 1.0 if norm == "linf" else 2.0)[y]
+    return (gap / across).scatter(1, y[:, None], torch.inf).amin(1)
+
+
+@NORMS
+@pytest.mark.parametrize("overshoot", [0.02, 0.3])
+def test_on_a_linear_model_the_distance_is_the_boundarys_times_the_overshoot(norm: Norm, overshoot: float) -> None:
+    model, x = Linear(6), inner_images(30)
+    y = model(x).argmax(1)
+    result = DeepFool(norm, overshoot).run(model, x, y)
+    wanted = (1 + overshoot) * boundary(model, x, y, norm)
+    assert float(wanted.max()) < (0.3 if norm == "linf" else 3)
+    torch.testing.assert_close(result.distances[norm], wanted)
+    assert result.queries.tolist() == [2] * 30
+    assert bool((model(result.images).argmax(1) != y).all())
+
+
+def test_fewer_candidates_look_only_at_the_likeliest_classes() -> None:
+    model, x = Linear(6), inner_images(30)
+    y = model(x).argmax(1)
+    likeliest = model(x).topk(2, 1).indices[:, 1]
+    images = DeepFool(candidates=1)(model, x, y)
+    near = DeepFool()(model, x, y)
+    assert torch.equal(model(images).gather(1, likeliest[:, None])[:, 0], model(images).amax(1))
+    assert bool(((images - x).flatten(1).norm(dim=1) >= (near - x).flatten(1).norm(dim=1) * (1 - 1e-9)).all())
+    assert not torch.equal(images, near)
+
+
+def test_a_confident_network_has_the_same_boundary() -> None:
+    model, x = Linear(6), inner_images(10).float()
+    y = model(x).argmax(1)
+    loud = DeepFool()(lambda z: 1e4 * model(z), x, y)
+    torch.testing.assert_close(loud, DeepFool()(model, x, y), rtol=0, atol=1e-5)
+
+
+@NORMS
+@pytest.mark.parametrize("network", ["robust_toy", "plain_toy"])
+def test_it_reaches_foolboxs_distances(network: str, norm: Norm, request: pytest.FixtureRequest) -> None:
+    foolbox = pytest.importorskip("foolbox")
+    model, x, y = request.getfixturevalue(network)
+    kind = {"l2": foolbox.attacks.L2DeepFoolAttack, "linf": foolbox.attacks.LinfDeepFoolAttack}[norm]
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    keep: Tensor = model(x).argmax(1) == y
+    theirs = kind().run(wrapped, x[keep], foolbox.Misclassification(y[keep]))
+    ours = DeepFool(norm).run(model, x[keep], y[keep])
+    assert bool((model(ours.images).argmax(1) != y[keep]).all())
+    reached = (theirs - x[keep]).flatten(1).norm(float("inf") if norm == "linf" else 2, dim=1)
+    # foolbox lengthens every step by 1e-4 of a distance, so it is never nearer.
+    torch.testing.assert_close(ours.distances[norm], reached, rtol=0.02, atol=1e-3)
+
+
+def test_an_image_without_a_gradient_stays(plain_toy: Toy) -> None:
+    network, x, y = plain_toy
+    result = DeepFool().run(lambda z: network(z.detach()), x[:6], y[:6])
+    assert torch.equal(result.images, x[:6])
