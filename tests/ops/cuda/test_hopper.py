@@ -197,6 +197,63 @@ def test_float32_is_left_to_the_other_kernels_where_torch_does_not_let_it_be_rou
     assert not passes.weight_serves(x, weight, geometry)
 
 
+def test_both_passes_go_to_these_kernels_where_they_serve_and_to_the_others_once_they_fail(monkeypatch, caplog):
+    from shconv.ops.cuda import launches as formulation
+
+    x, weight, M, dY = case(2, 32, 40, (4, 4), (3, 3), 1, torch.bfloat16)
+    geometry, asked = Geometry((1, 1), (1, 1), (1, 1), 1), []
+    monkeypatch.setattr(passes, "_failed", [])
+    monkeypatch.setattr(passes, "serves", lambda x, weight, geometry: not passes._failed)
+
+    def forward(*arguments: Any) -> Tensor:
+        asked.append("Y")
+        return dY
+
+    def input_gradient(dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, map: bool) -> Any:
+        asked.append(f"dX, dM {map}")
+        return x, M.flatten(1) if map else None
+
+    def weight_gradient(dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, map: bool) -> Any:
+        asked.append(f"dW, dM {map}")
+        return weight, M.flatten(1) if map else None
+
+    for which in (forward, input_gradient, weight_gradient):
+        monkeypatch.setattr(passes, which.__name__, which)
+    others = {"_forward": dY, "_backward_weight": weight, "_backward_input": (x, M.flatten(1))}
+    for name, result in others.items():
+        monkeypatch.setattr(formulation, name, lambda *_, name=name, result=result: asked.append(name) or result)
+
+    def ask(*mask: bool) -> list[str]:
+        asked.clear()
+        formulation.forward(x, weight, M, geometry)
+        gradients = formulation.backward(dY, x, weight, M, geometry, mask)
+        assert tuple(each is not None for each in gradients) == mask
+        return asked[1:]
+
+    assert ask(True, True, True) == ["dW, dM False", "dX, dM True"], "an image of few pixels has dM beside dX"
+    assert ask(False, True, True) == ["dW, dM True"]
+    assert ask(True, False, True) == ["dX, dM True"]
+    assert ask(True, False, False) == ["dX, dM False"]
+    monkeypatch.setattr(passes, "FEW_PIXELS", 16)
+    assert ask(True, True, True) == ["dW, dM True", "dX, dM False"]
+
+    def broken(*arguments: Any) -> Tensor:
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(passes, "forward", broken)
+    assert ask(True, True, True) == ["_backward_weight", "_backward_input"]
+    assert "no such instruction" in caplog.text
+    monkeypatch.setattr(passes, "_failed", [])
+
+    def full(*arguments: Any) -> Tensor:
+        raise torch.OutOfMemoryError("a large layer")
+
+    monkeypatch.setattr(passes, "forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        formulation.forward(x, weight, M, geometry)
+    assert not passes._failed
+
+
 class _Kernel:
     """Stands for a Triton kernel; what it compiled tells how it was called."""
 

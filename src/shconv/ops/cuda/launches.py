@@ -48,23 +48,14 @@ def reasons_against(x: Tensor, weight: Tensor, geometry: Geometry) -> list[str]:
 
 
 def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
-    from shconv.ops.cuda import kernels
-
-    layout, x, weight = memory_format(x), _channels_last(x), _channels_last(weight)
-    if hopper.serves(x, weight, geometry):
-        with torch.cuda.device_of(x):
-            return hopper.forward(x, weight, M.float().contiguous(), geometry).contiguous(memory_format=layout)
-    (height, width), C = geometry.output_size(x, weight), len(weight)
-    rows = len(x) * height * width
-    Y = _empty(x, len(x), C, height, width)
-
-    def grid(tile: dict[str, int]) -> tuple[int]:
-        return (_blocks(rows, tile["ROWS"]) * _blocks(C, tile["COLUMNS"]),)
-
-    constants = _constants(x, weight, geometry)
+    layout, scales = memory_format(x), M.float().contiguous()
+    x, weight = _channels_last(x), _channels_last(weight)
+    Y = None
     with torch.cuda.device_of(x):
-        scales = M.float().contiguous()
-        kernels.launch(kernels.forward, grid, x=x, weight=weight, M=scales, Y=Y, rows=rows, **constants)
+        if hopper.serves(x, weight, geometry):
+            Y = hopper.attempt(lambda: hopper.forward(x, weight, scales, geometry))
+        if Y is None:
+            Y = _forward(x, weight, scales, geometry)
     return Y.contiguous(memory_format=layout)
 
 
@@ -75,24 +66,45 @@ def backward(
     needs_x, needs_weight, needs_map = mask
     layout, scales = memory_format(x), M.float().contiguous()
     dY, x, weight = _channels_last(dY.to(x.dtype)), _channels_last(x), _channels_last(weight)
-    dX = dW = dM = found = None
+    dX: Tensor | None = None
+    dW: Tensor | None = None
+    dM: Tensor | None = None
     with torch.cuda.device_of(x):
         if needs_weight and hopper.weight_serves(x, weight, geometry):
             beside = needs_map and hopper.map_by_weight(x, weight, geometry, needs_x)
-            dW, dM = hopper.weight_gradient(_aligned(dY), x, weight, scales, geometry, beside)
-        elif needs_weight:
+            sums = hopper.attempt(lambda: hopper.weight_gradient(_aligned(dY), x, weight, scales, geometry, beside))
+            dW, dM = sums or (None, None)
+        if needs_weight and dW is None:
             dW = _backward_weight(dY, x, weight, scales, geometry)
         needs_map = needs_map and dM is None
-        if (needs_x or needs_map) and hopper.serves(x, weight, geometry):
-            dX, found = hopper.input_gradient(_aligned(dY), x, weight, scales, geometry, needs_map)
-        elif needs_x or needs_map:
-            dX, found = _backward_input(dY, x, weight, scales, geometry, needs_x, needs_map)
-        dM = found if needs_map else dM
+        if needs_x or needs_map:
+            both: tuple[Tensor | None, Tensor | None] | None = None
+            if hopper.serves(x, weight, geometry):
+                both = hopper.attempt(
+                    lambda: hopper.input_gradient(_aligned(dY), x, weight, scales, geometry, needs_map)
+                )
+            dX, found = both or _backward_input(dY, x, weight, scales, geometry, needs_x, needs_map)
+            dM = found if needs_map else dM
     return (
         dX.contiguous(memory_format=layout) if needs_x and dX is not None else None,
         None if dW is None else dW.to(weight.dtype),
         None if dM is None else dM.view(M.shape).to(M.dtype),
     )
+
+
+def _forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
+    from shconv.ops.cuda import kernels
+
+    (height, width), C = geometry.output_size(x, weight), len(weight)
+    rows = len(x) * height * width
+    Y = _empty(x, len(x), C, height, width)
+
+    def grid(tile: dict[str, int]) -> tuple[int]:
+        return (_blocks(rows, tile["ROWS"]) * _blocks(C, tile["COLUMNS"]),)
+
+    constants = _constants(x, weight, geometry)
+    kernels.launch(kernels.forward, grid, x=x, weight=weight, M=M, Y=Y, rows=rows, **constants)
+    return Y
 
 
 def _backward_input(

@@ -54,8 +54,9 @@ def moments(x, partials, D, P, share, shares, LAST: tl.constexpr, CHANNELS: tl.c
         X = tl.load(x + _places(n, d, p, D, P, LAST), inside, 0.0).to(tl.float32)
         seen += 1.0
         off = tl.where(inside, X - mean, 0.0)
-        mean += off / seen
-        squares += off * off * (1.0 - 1.0 / seen)
+        part = 1.0 / seen  # one division for a tile: the kernel should wait for memory only
+        mean += off * part
+        squares += off * off * (1.0 - part)
     passed = tl.cdiv(tl.maximum(last - first - place, 0), PIXELS).to(tl.float32)[None, :]  # pixels by each place
     middle = tl.sum(passed * mean, 1) / (last - first)
     away = mean - middle[:, None]

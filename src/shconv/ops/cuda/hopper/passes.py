@@ -3,7 +3,7 @@ launches run one after the other. Importing this module imports no triton."""
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,11 +17,27 @@ if TYPE_CHECKING:
 
 _LEAST = 32  # channels: what fewer of them would leave of a tile is no gain
 _MOST_STEPS = 2**31
+Result = TypeVar("Result")
+_failed: list[Exception] = []
 
 
 def serves(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
     """Whether forward, dX and dM can be had: a Hopper card, what TMA can describe, and pixels that tile flat."""
-    return x.is_cuda and _hopper(x.device.index) and describable(x, weight, geometry)
+    return x.is_cuda and not _failed and _hopper(x.device.index) and describable(x, weight, geometry)
+
+
+def attempt(call: Callable[[], Result]) -> Result | None:
+    """What these kernels give. Where they fail, in Triton or its compiler, the log says why, they are left alone from
+    then on, and there is None; want of memory is not their failure."""
+    try:
+        return call()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        _failed.append(error)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        runtime.log_once(f"the kernels for Hopper do not run: {reason}; those for every card serve instead")
+        return None
 
 
 def describable(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
