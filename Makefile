@@ -39,7 +39,7 @@ wheel: .venv/.wheel
 
 # At most six minutes on a Hopper card. Installs nothing: by $(WITH), else .venv where there is one, else $(PYTHON).
 bench-gpu:
-	PYTHONPATH=src $(or $(WITH),$(wildcard $(BIN)/python),$(PYTHON)) -m shconv.bench.gpu $(ARGS)
+	PYTHONPATH=$(CURDIR)/src $(or $(WITH),$(wildcard $(BIN)/python),$(PYTHON)) -m shconv.bench.gpu $(ARGS)
 
 clean:
 	rm -rf .venv

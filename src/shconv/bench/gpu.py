@@ -32,9 +32,10 @@ from shconv.bench.setting import Setting
 from shconv.files import replace_json
 
 Row = dict[str, Any]
-_SECONDS = 345.0  # of all parts
+_SECONDS = 325.0  # of all parts
 _GRACE = 15.0  # after that a call hangs
 _FEW_IMAGES = 8  # that the layers of a network are checked with
+_COMPILING = 45.0  # seconds that torch.compile takes for a network, about
 
 
 class Part(NamedTuple):
@@ -133,8 +134,8 @@ def parts(rehearse: bool) -> list[Part]:
     return [
         Part("networks beside their twins", 215, lambda left: networks(pairs, ("eager", "captured"), left)),
         Part("attacks", 240, lambda left: attacks(attacked)),
-        Part("the default run from nothing", 310, lambda left: from_nothing(command, left)),
-        Part("networks compiled", _SECONDS, lambda left: networks(pairs[:1], ("compiled",), left)),
+        Part("networks compiled", 265, lambda left: networks(pairs[:1], ("compiled",), left)),
+        Part("the default run from nothing", _SECONDS, lambda left: from_nothing(command, left)),
     ]
 
 
@@ -177,23 +178,30 @@ def networks(settings: list[Setting], modes: tuple[str, ...], left: Callable[[],
         for mode in modes:
             for work in ("training step", "inference"):
                 row = {"network": setting.name, "work": work, "mode": mode}
-                if left() <= 0:
+                if left() <= (_COMPILING if mode == "compiled" and setting.device != "cpu" else 0):
                     yield row | {"error": "no time left"}
                     continue
                 try:
-                    twin, own = (_timed(each, work, mode) for each in pair)
-                    yield row | _ratios(own, twin)
+                    (twin, less), (own, more) = (_timed(each, work, mode) for each in pair)
+                    yield row | _ratios(own, twin) | ({"memory_ratio": more / less} if less and mode == "eager" else {})
                 except Exception as error:  # out of memory, what a graph cannot hold
                     yield row | {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
 
 
-def _timed(setting: Setting, work: str, mode: str) -> Times:
+def _timed(setting: Setting, work: str, mode: str) -> tuple[Times, int]:
+    """And the most bytes that the work held, with network and images; 0 on a CPU."""
     device = torch.device(setting.device)
-    setting = replace(setting, compiled=mode == "compiled" and device.type == "cuda")
+    on_card = device.type == "cuda"
+    setting = replace(setting, compiled=mode == "compiled" and on_card)
     network = setting.build()
     setting.prepare(network)
     run = setting.training_step(network) if work == "training step" else setting.inference(network.eval())
-    return times(captured(run) if mode == "captured" and device.type == "cuda" else run, device, calls=1)
+    found = times(captured(run) if mode == "captured" and on_card else run, device, calls=1)
+    if not on_card:
+        return found, 0
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return found, torch.cuda.max_memory_allocated()
 
 
 def _ratios(own: Times, twin: Times) -> Row:
@@ -216,6 +224,8 @@ def from_nothing(command: list[str], left: Callable[[], float]) -> Iterator[Row]
         kept = {"SHCONV_CACHE": f"{folder}/shconv", "TRITON_CACHE_DIR": f"{folder}/triton"}
         environment = {**os.environ, **kept}
         environment.pop("TRITON_INTERPRET", None)
+        source = str(Path(__file__).resolve().parents[2])  # however this one was found
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [source, environment.get("PYTHONPATH")]))
         begun = time.monotonic()
         try:
             done = subprocess.run([sys.executable, "-m", "shconv", *command], cwd=folder, env=environment, text=True,

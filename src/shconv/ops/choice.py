@@ -25,7 +25,7 @@ class Formulation(Protocol):
 FORMULATIONS: dict[str, Formulation] = {**cpu.FORMULATIONS, **plain.FORMULATIONS, **cuda.FORMULATIONS}
 
 
-def find(name: str, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, *_: object) -> Formulation:
+def find(name: str, x: Tensor, weight: Tensor, geometry: Geometry) -> Formulation:
     """The formulation of that name, or the one chosen for "auto". Raises InputError if it cannot serve the call.
 
     Called inside the op, where torch.compile does not look: the first call may build the compiled kernels.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from shconv.ops.choice import Formulation, find
+from shconv.ops.choice import find
 from shconv.ops.geometry import Geometry, memory_format
 from shconv.ops.modes import autocast_off, refuse_tangents
 
@@ -15,12 +15,8 @@ def compute(x: Tensor, weight: Tensor, filter_map: Tensor, geometry: Geometry, f
     """Y in x's layout, by the formulation of that name or the one that "auto" chooses."""
     if x.numel() == 0:
         return x.new_empty(len(x), len(weight), *geometry.output_size(x, weight))
-
-    def run(each: Formulation) -> list[Tensor]:
-        return [each.forward(x, weight, filter_map, geometry)]
-
     with autocast_off(x):
-        (Y,) = run(find(formulation, x, weight, filter_map, geometry, (), run))
+        Y = find(formulation, x, weight, geometry).forward(x, weight, filter_map, geometry)
     return Y.contiguous(memory_format=memory_format(x))
 
 
@@ -32,12 +28,8 @@ def gradients(
     inputs = (x, weight, filter_map)
     if x.numel() == 0:
         return tuple(torch.zeros_like(of) if needed else None for of, needed in zip(inputs, mask, strict=True))
-
-    def run(each: Formulation) -> tuple[Tensor | None, ...]:
-        return each.backward(dY, x, weight, filter_map, geometry, mask)
-
     with autocast_off(x):
-        found = run(find(formulation, x, weight, filter_map, geometry, mask, run))
+        found = find(formulation, x, weight, geometry).backward(dY, x, weight, filter_map, geometry, mask)
     return tuple(None if each is None else like(each, of) for each, of in zip(found, inputs, strict=True))
 
 
