@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from shconv.attacks import (
     ANY_CHANGE,
+    JSMA,
+    LBFGS,
     PGD,
     Attack,
     DeepFool,
@@ -39,10 +41,19 @@ OTHERS = [
     Standard(0.03, attacks=("apgd-ce", "fab-t")),
     Standard(0.5, "l2", attacks=("apgd-dlr", "apgd-t")),
 ]
-TOGETHER: list[MinimalAttack] = [DeepFool(steps=9), DeepFool("linf", overshoot=0.1, candidates=2)]
-ALONE: list[MinimalAttack] = []  # one image at a time
+TOGETHER: list[MinimalAttack] = [
+    DeepFool(steps=9),
+    DeepFool("linf", overshoot=0.1, candidates=2),
+    JSMA(gamma=1.0),
+    JSMA("untargeted", "likeliest", targets=3, theta=-0.5, steps=12),
+]
+ALONE: list[MinimalAttack] = [  # one image at a time
+    LBFGS(searches=3, iterations=20),
+    LBFGS("untargeted", "likeliest", targets=2, searches=3, iterations=20),
+]
 MINIMAL = [*TOGETHER, *ALONE]
 DRAWING: list[Attack] = [a for a in [*OWN, *OTHERS] if "random_start=False" not in repr(a)]
+DRAWING += [attack for attack in MINIMAL if getattr(attack, "aim", None) == "random"]
 
 
 def name_of(attack: Attack) -> str:
@@ -270,6 +281,14 @@ def test_half_precision_images_are_refused(attack: Attack, row_wise: RowWise) ->
         lambda: DeepFool(overshoot=-0.1),
         lambda: DeepFool(steps=0),
         lambda: DeepFool(candidates=0),
+        lambda: LBFGS("nearest"),  # type: ignore[arg-type]
+        lambda: LBFGS(aim="best"),  # type: ignore[arg-type]
+        lambda: LBFGS(c=0.0),
+        lambda: LBFGS(searches=0),
+        lambda: JSMA(theta=0.0),
+        lambda: JSMA(theta=-1.5),
+        lambda: JSMA(gamma=0.0),
+        lambda: JSMA(targets=0),
     ],
 )
 def test_a_hyper_parameter_out_of_range_is_refused(wrong: type) -> None:

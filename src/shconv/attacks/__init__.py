@@ -7,6 +7,8 @@ from shconv.attacks.deepfool import DeepFool
 from shconv.attacks.foreign import Foreign, as_attack
 from shconv.attacks.gradient import FGSM, IFGSM, RandFGSM
 from shconv.attacks.hard_label import HardLabel
+from shconv.attacks.jsma import JSMA
+from shconv.attacks.lbfgs import LBFGS
 from shconv.attacks.locsearch import LocSearchAdv, LocSearchResult, LocSearchTrace
 from shconv.attacks.minimal import MinimalAttack
 from shconv.attacks.noise import GaussianNoise
@@ -29,6 +31,8 @@ __all__ = [
     "ANY_CHANGE",
     "FGSM",
     "IFGSM",
+    "JSMA",
+    "LBFGS",
     "PAPER",
     "PGD",
     "RIVALS",

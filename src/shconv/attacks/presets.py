@@ -11,6 +11,8 @@ from shconv.attacks.base import Attack
 from shconv.attacks.checks import check_count
 from shconv.attacks.deepfool import DeepFool
 from shconv.attacks.gradient import FGSM, IFGSM, RandFGSM
+from shconv.attacks.jsma import JSMA
+from shconv.attacks.lbfgs import LBFGS
 from shconv.attacks.locsearch import LocSearchAdv
 from shconv.attacks.noise import GaussianNoise
 from shconv.errors import InputError
@@ -48,6 +50,10 @@ RIVALS: Mapping[str, Attack] = MappingProxyType(
     {
         "deepfool": DeepFool(),
         "deepfool_linf": DeepFool("linf"),
+        "lbfgs": LBFGS(),
+        "lbfgs_likeliest": LBFGS(aim="likeliest"),
+        "jsma": JSMA(),
+        "jsma_untargeted": JSMA("untargeted", "likeliest", targets=3),
     }
 )
 """The attacks of other papers that the paper names beside its own."""
