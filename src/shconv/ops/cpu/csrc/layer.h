@@ -32,25 +32,47 @@ inline void add(float* to, float factor, const float* from, int64_t n) {  // to 
     for (int64_t i = 0; i < n; i++) to[i] += factor * from[i];
 }
 
+// Images to a task: where W1 does not stay in a cache, as many as meet it in few visits.
+inline int64_t together(const Arguments& a, Threads threads, const Theta& t) {
+    return t.K * t.F <= 1 << 15 ? 1 : (a.N + threads.count - 1) / threads.count;
+}
+
+// Calls body(first image, last image) for groups of images.
+template <class Body>
+void in_groups(const Arguments& a, Threads threads, const Theta& t, const Body& body) {
+    const int64_t size = together(a, threads, t);
+    parallel(threads, (a.N + size - 1) / size, [&](int64_t task) {
+        body(task * size, std::min(a.N, (task + 1) * size));
+    });
+}
+
 // M (N, T) of x, and what the way back needs: seen (N, 2, D) = [mu, sigma], hidden (N, K) after the ReLU.
 inline void maps(const Arguments& a, Threads threads, const Theta& t, const float* x, float* M, float* seen,
                  float* hidden) {
     const int64_t D = a.D, P = a.H * a.W, T = a.Sh * a.Sw;
-    parallel(threads, a.N, [&](int64_t n) {
-        float *mu = seen + n * 2 * D, *sigma = mu + D, *h = hidden + n * t.K;
-        const float* from = x + n * D * P;
-        if (a.x_last) statistics::image(from, P, D, mu, sigma);
-        else
-            for (int64_t d = 0; d < D; d++) statistics::plane(from + d * P, P, mu + d, sigma + d);
-        for (int64_t d = 0; d < D; d++) sigma[d] = std::sqrt(sigma[d] + (float)t.eps);
+    in_groups(a, threads, t, [&](int64_t first, int64_t last) {
+        for (int64_t n = first; n < last; n++) {
+            float *mu = seen + n * 2 * D, *sigma = mu + D;
+            const float* from = x + n * D * P;
+            if (a.x_last) statistics::image(from, P, D, mu, sigma);
+            else
+                for (int64_t d = 0; d < D; d++) statistics::plane(from + d * P, P, mu + d, sigma + d);
+            for (int64_t d = 0; d < D; d++) sigma[d] = std::sqrt(sigma[d] + (float)t.eps);
+        }
         for (int64_t k = 0; k < t.K; k++) {
             const float* row = t.W1 + k * t.F;
-            float z = t.b1[k];
-            if (t.mean >= 0) z += dot(row + t.mean, mu, D);
-            if (t.std >= 0) z += dot(row + t.std, sigma, D);
-            h[k] = z < 0 ? 0 : z;  // a NaN stays one
+            for (int64_t n = first; n < last; n++) {
+                const float *mu = seen + n * 2 * D, *sigma = mu + D;
+                float z = t.b1[k];
+                if (t.mean >= 0) z += dot(row + t.mean, mu, D);
+                if (t.std >= 0) z += dot(row + t.std, sigma, D);
+                hidden[n * t.K + k] = z < 0 ? 0 : z;  // a NaN stays one
+            }
         }
-        for (int64_t i = 0; i < T; i++) M[n * T + i] = 1 / (1 + std::exp(-(dot(t.W2 + i * t.K, h, t.K) + t.b2[i])));
+        for (int64_t i = first * T; i < last * T; i++) {
+            const float logit = dot(t.W2 + i % T * t.K, hidden + i / T * t.K, t.K) + t.b2[i % T];
+            M[i] = 1 / (1 + std::exp(-logit));
+        }
     });
 }
 
@@ -87,36 +109,42 @@ inline void maps_backward(const Arguments& a, Threads threads, const Theta& t, c
                           const float* seen, const float* hidden, const float* dM, float* dlogits, float* dz,
                           float* dX) {
     const int64_t D = a.D, P = a.H * a.W, T = a.Sh * a.Sw;
-    parallel(threads, a.N, [&](int64_t n) {
-        const float *mu = seen + n * 2 * D, *sigma = mu + D, *h = hidden + n * t.K;
-        float* back = dz + n * t.K;
-        std::fill(back, back + t.K, 0.f);
-        for (int64_t i = n * T; i < (n + 1) * T; i++) {
-            dlogits[i] = dM[i] * (1 - M[i]) * M[i];
-            add(back, dlogits[i], t.W2 + (i - n * T) * t.K, t.K);
+    in_groups(a, threads, t, [&](int64_t first, int64_t last) {
+        for (int64_t n = first; n < last; n++) {
+            const float* h = hidden + n * t.K;
+            float* back = dz + n * t.K;
+            std::fill(back, back + t.K, 0.f);
+            for (int64_t i = n * T; i < (n + 1) * T; i++) {
+                dlogits[i] = dM[i] * (1 - M[i]) * M[i];
+                add(back, dlogits[i], t.W2 + (i - n * T) * t.K, t.K);
+            }
+            for (int64_t k = 0; k < t.K; k++)
+                if (h[k] <= 0) back[k] = 0;
         }
-        for (int64_t k = 0; k < t.K; k++)
-            if (h[k] <= 0) back[k] = 0;
         if (!dX) return;
-        float* level = scratch(0, 2 * D);
-        float* slope = level + D;
-        std::fill(level, level + 2 * D, 0.f);
-        for (int64_t k = 0; k < t.K; k++) {
-            if (back[k] == 0) continue;
-            if (t.mean >= 0) add(level, back[k], t.W1 + k * t.F + t.mean, D);
-            if (t.std >= 0) add(slope, back[k], t.W1 + k * t.F + t.std, D);
-        }
-        for (int64_t d = 0; d < D; d++) level[d] /= P, slope[d] /= sigma[d] * P;
-        const float* from = x + n * D * P;
-        float* to = dX + n * D * P;
-        if (a.x_last) {
-            for (int64_t p = 0; p < P; p++)
-                for (int64_t d = 0; d < D; d++)
-                    to[p * D + d] += level[d] + slope[d] * (from[p * D + d] - mu[d]);
-        } else {
-            for (int64_t d = 0; d < D; d++)
+        float* const levels = scratch(0, 2 * D * (last - first));  // of an image: D levels, D slopes
+        std::fill(levels, levels + 2 * D * (last - first), 0.f);
+        for (int64_t k = 0; k < t.K; k++)
+            for (int64_t n = first; n < last; n++) {
+                const float back = dz[n * t.K + k];
+                float* level = levels + 2 * D * (n - first);
+                if (back == 0) continue;
+                if (t.mean >= 0) add(level, back, t.W1 + k * t.F + t.mean, D);
+                if (t.std >= 0) add(level + D, back, t.W1 + k * t.F + t.std, D);
+            }
+        for (int64_t n = first; n < last; n++) {
+            const float *mu = seen + n * 2 * D, *sigma = mu + D, *from = x + n * D * P;
+            float *level = levels + 2 * D * (n - first), *slope = level + D, *to = dX + n * D * P;
+            for (int64_t d = 0; d < D; d++) level[d] /= P, slope[d] /= sigma[d] * P;
+            if (a.x_last) {
                 for (int64_t p = 0; p < P; p++)
-                    to[d * P + p] += level[d] + slope[d] * (from[d * P + p] - mu[d]);
+                    for (int64_t d = 0; d < D; d++)
+                        to[p * D + d] += level[d] + slope[d] * (from[p * D + d] - mu[d]);
+            } else {
+                for (int64_t d = 0; d < D; d++)
+                    for (int64_t p = 0; p < P; p++)
+                        to[d * P + p] += level[d] + slope[d] * (from[d * P + p] - mu[d]);
+            }
         }
     });
 }
