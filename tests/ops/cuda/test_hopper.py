@@ -197,6 +197,29 @@ def test_float32_is_left_to_the_other_kernels_where_torch_does_not_let_it_be_rou
     assert not passes.weight_serves(x, weight, geometry)
 
 
+def test_the_rule_serves_what_it_was_measured_for_and_other_shapes_are_tried_once(monkeypatch):
+    tried: list[str] = []
+
+    def choose(key: str, candidates: list[Tile], *_: Any) -> Tile:
+        tried.append(key)
+        return candidates[-1]
+
+    monkeypatch.setattr(passes, "_chosen", {})
+    monkeypatch.setattr(passes.tuning, "choose", choose)
+    device, plan = torch.device("cpu"), lambda tile: ([], [])
+    known = Shape("forward", 64, 64, 56, 56, 1, 2, False)
+    other, little = known._replace(K=96), known._replace(K=96, H=8, W=8)
+    for shape in (known, little):
+        assert passes.tile_of(shape, plan, device) == tiles.rule(shape)
+    assert passes.tile_of(other, plan, device) == passes.tile_of(other, plan, device) == tiles.candidates(other)[-1]
+    assert tried == ["forward 96->64 56x56/1 16 bit"]
+    monkeypatch.setenv("SHCONV_TUNE", "0")
+    assert passes.tile_of(other, plan, device) == tiles.rule(other)
+    monkeypatch.setenv("SHCONV_TUNE", "1")
+    assert passes.tile_of(known, plan, device) == tiles.candidates(known)[-1]
+    assert len(tried) == 2
+
+
 def test_both_passes_go_to_these_kernels_where_they_serve_and_to_the_others_once_they_fail(monkeypatch, caplog):
     from shconv.ops.cuda import launches as formulation
 

@@ -41,9 +41,9 @@ def fixed() -> bool:
 
 def measures(products: float, known: bool = False) -> bool:
     """Whether tiles may be tried now. products: of an image; known: the rule was measured for such shapes."""
-    if fixed() or (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()):
+    if os.environ.get("SHCONV_TUNE") != "1" and (known or products < _WORTH):
         return False
-    return os.environ.get("SHCONV_TUNE") == "1" or (not known and products >= _WORTH)
+    return not fixed() and not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
 
 
 def choose(

@@ -1,6 +1,7 @@
 """Which tiles the Hopper kernels run with: a rule for every shape, from what was measured on an H100, and what tuning
 tries beside it. Never by the number of images: an image's bits must not depend on its batch. Imports no triton."""
 
+import functools
 from typing import NamedTuple
 
 _REGISTERS = 65536  # of a multiprocessor
@@ -60,6 +61,7 @@ class Shape(NamedTuple):
         return self.size == 2 and self.K in channels and self.COLS in channels
 
 
+@functools.cache
 def rule(shape: Shape) -> Tile:
     """The tile to take where nothing else was measured."""
     return candidates(shape)[0]
@@ -119,6 +121,7 @@ def _columns(most: int, channels: int) -> int:
     return most if channels > 32 else 32
 
 
+@functools.cache
 def pixels(H: int, W: int, most: int) -> tuple[int, int, int]:
     """How weights.shares goes through an image, at most `most` pixels a step: (high, wide, lines), lines 0 for one box
     that holds the image; what is covered beside the image is as little as may be, then steps as few as may be."""
