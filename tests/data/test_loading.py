@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from shconv.data import Batch, ImageSplit, evaluation_batches, load_data, training_batches
+from shconv.data import Batch, ImageSplit, evaluation_batches, load_data, loading, training_batches
+from shconv.data.loading import WHOLE
 from shconv.data.splits import FileSplit, MemorySplit
 from shconv.data.transforms import AUGMENTATIONS
 from shconv.errors import InputError
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 def memory_split(n: int, side: int = 12) -> MemorySplit:
@@ -300,3 +303,38 @@ next(batches)
 raise SystemExit(3)
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 3
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+@pytest.mark.parametrize("augmentation", WHOLE)
+def test_batches_made_on_the_device_are_those_made_on_the_cpu(augmentation: str, device: str) -> None:
+    split = memory_split(23)
+    options: dict[str, Any] = {"batch_size": 5, "seed": 2, "epoch": 3, "skip": 1, "share": (1, 2)}
+    wanted = list(training_batches(split, augmentation, workers=2, **options))  # by index lists, in workers
+    for each in (split, split.on(device)):
+        got = list(training_batches(each, augmentation, **options))
+        assert len(got) == len(wanted) == 3
+        for a, b in zip(got, wanted, strict=True):
+            assert all(torch.equal(x.cpu(), y) for x, y in zip(a, b, strict=True))
+
+
+def test_a_resident_split_is_read_by_no_worker_and_evaluated_in_the_order_asked_for() -> None:
+    split = memory_split(10)
+    order = [3, 1, 4, 1, 5]
+    wanted = list(evaluation_batches(split, order, 2))
+    got = list(evaluation_batches(split.on("cpu"), order, 2, workers=7))
+    assert [len(batch.labels) for batch in got] == [2, 2, 1]
+    for a, b in zip(got, wanted, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert list(evaluation_batches(split.on("cpu"), [], 2)) == []
+
+
+def test_only_a_gpu_that_can_augment_a_whole_batch_gets_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    split, gpu = memory_split(4), torch.device("cuda")
+    monkeypatch.setattr(MemorySplit, "on", lambda self, device: (self, device))
+    assert loading.near(split, torch.device("cpu"), "crop_flip") is split
+    assert loading.near(split, gpu, "resized_crop") is split
+    assert loading.near(split, gpu, "crop_flip") == (split, gpu)
+    assert loading.near(split, gpu) == (split, gpu)
+    monkeypatch.setattr(loading, "MOST_RESIDENT", split.images.nbytes - 1)
+    assert loading.near(split, gpu) is split

@@ -15,6 +15,7 @@ from shconv.data.transforms import (
     PCA_VECTORS,
     crop_flip,
     crop_flip_draws,
+    crop_flip_tensors,
     evaluation_image,
     he2016,
     resized_crop_pixels,
@@ -92,6 +93,7 @@ def test_crop_flip_equals_padding_cropping_and_mirroring_one_image_at_a_time(
     before = images.clone()
     draws = crop_flip_draws(np.random.SeedSequence(seed), batch)
     got = crop_flip(images, draws)
+    assert torch.equal(crop_flip_tensors(images, torch.from_numpy(draws)), got)  # what a GPU computes
     for image, (row, column, flip), result in zip(images, draws.tolist(), got, strict=True):
         wanted = tv.crop(tv.pad(image, [4, 4, 4, 4]), row, column, height, width)
         assert torch.equal(result, tv.horizontal_flip(wanted) if flip else wanted)

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,8 +8,11 @@ from torch import nn
 import shconv
 from shconv.errors import InputError
 from shconv.ops.cpu import library
-from shconv.training import RECIPES, Recipe
-from shconv.training.learner import autocast_dtype, parameter_groups
+from shconv.processes import Processes
+from shconv.training import RECIPES, Engine, ModelConfig, Recipe
+from shconv.training.defences.base import first_word
+from shconv.training.epoch import _seed_step
+from shconv.training.learner import Learner, autocast_dtype, parameter_groups
 
 RECIPE = RECIPES["paper"]
 
@@ -91,3 +95,35 @@ def test_a_depthwise_network_is_trained_in_float32_on_a_cpu_unless_told_otherwis
     network = nn.Sequential(nn.Conv2d(4, 4, 3, groups=groups), nn.Conv2d(4, 2, 1))
     recipe = replace(RECIPE, precision=precision)  # type: ignore[arg-type]
     assert autocast_dtype(recipe, torch.device(device), network) is wanted
+
+
+@pytest.mark.parametrize("entropy", [(0, 18, 1, 2, 0), (2**32 - 1, 16, 0), (2**32, 16, 5), (2**70 + 3, 16, 1, 4)])
+def test_the_words_of_a_step_are_those_of_numpys_seed_sequence(entropy: tuple[int, ...]) -> None:
+    assert first_word(*entropy) == int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+
+
+def test_a_step_seeds_torch_as_manual_seed_does() -> None:
+    with torch.random.fork_rng([]):
+        _seed_step(3, 1, 2, 0, torch.device("cpu"))
+        drawn = torch.rand(3)
+        torch.manual_seed(first_word(3, 18, 1, 2, 0) >> 1)
+        assert torch.equal(drawn, torch.rand(3))
+
+
+@pytest.mark.parametrize("stored", [True, None])
+def test_a_restored_optimiser_steps_in_the_way_of_its_own_device(stored: bool | None) -> None:
+    """A state of a GPU, whose optimiser is fused, continued on a CPU."""
+    learner = Learner.build(ModelConfig("plain10", 3, stem="small", width=2), RECIPE, Engine(), Processes())
+    state = learner.state()
+    for group in state["optimizer"]["param_groups"]:
+        group["fused"], group["lr"] = stored, 0.5
+    learner.restore(state)
+    assert [(group["fused"], group["lr"]) for group in learner.optimizer.param_groups] == [(None, 0.5)]
+
+
+def test_images_are_255ths_of_their_levels_whatever_the_layout() -> None:
+    learner = Learner.build(ModelConfig("plain10", 3, stem="small", width=2), RECIPE, Engine(), Processes())
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    images = learner.images(levels.expand(2, 3, -1, -1))
+    assert torch.equal(images, levels.float().div(255).expand_as(images))
+    assert images.is_contiguous(memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from shconv.data import Batch, ImageData
 from shconv.data.splits import MemorySplit
 from shconv.errors import InputError
-from shconv.training import Engine, ModelConfig, Recipe, TrainingDiverged, correct_in, job, load_checkpoint, train
+from shconv.training import Engine, ModelConfig, Recipe, TrainingDiverged, correct_in, job, load_checkpoint, loop, train
 from shconv.training.defences import Step
 from shconv.training.loop import TrainingResult
 from shconv.training.schedule import learning_rate
@@ -90,6 +90,22 @@ def test_the_logged_accuracy_is_that_of_the_stored_network_in_float32(
     model, _, _ = load_checkpoint(tmp_path)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert result.test_accuracy == correct_in(model, data.test, recipe.batch_size, "cpu") / len(data.test)
+
+
+def test_images_that_lie_on_the_device_train_the_same_network(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(recipe, augmentation="crop_flip")
+    usual = train(config, data, recipe, tmp_path / "usual", progress=False)
+    placed: list[MemorySplit] = []
+
+    def near(split: MemorySplit, device: torch.device, augmentation: str = "none") -> MemorySplit:
+        placed.append(split.on(device))
+        return placed[-1]
+
+    monkeypatch.setattr(loop, "near", near)
+    assert outcome(train(config, data, recipe, tmp_path / "placed", workers=2, progress=False)) == outcome(usual)
+    assert [len(split) for split in placed] == [len(data.train or ()), len(data.test)]
 
 
 def test_the_losses_logged_are_the_means_over_the_images(

@@ -43,15 +43,16 @@ class StoppedWaiting(Exception):  # noqa: N818 (says what happened)
 class Batches(Iterable[Batch]):
     """Batches of the given index lists, in their order; can be iterated again and then gives the same.
 
-    images: index list -> uint8 (B, 3, H, W). parts: into how many each batch is cut, where there are workers: as many
-    then read it, each always the same part. stop: asked while there is no batch; StoppedWaiting where it says so.
+    images: index list -> uint8 (B, 3, H, W). Without workers the lists may be int64 tensors, where the labels are.
+    parts: into how many each batch is cut, where there are workers: as many then read it, each always the same part.
+    stop: asked while there is no batch; StoppedWaiting where it says so.
     """
 
     def __init__(
         self,
         labels: Tensor,
-        images: Callable[[list[int]], Tensor],
-        batches: Sequence[list[int]],
+        images: Callable[[Any], Tensor],
+        batches: Sequence[list[int]] | Sequence[Tensor],
         workers: int,
         pinned: bool,
         parts: int = 1,
@@ -70,7 +71,7 @@ class Batches(Iterable[Batch]):
         return batches
 
     def _read(self) -> Generator[Batch]:
-        if self._workers == 0 or not self._batches:
+        if self._workers == 0 or len(self._batches) == 0:
             yield from map(self._reader.read, self._batches)
             return
         parts = self._parts
@@ -93,10 +94,12 @@ class Batches(Iterable[Batch]):
 class _BatchReader(Dataset[Batch]):
     """What a DataLoader worker runs: a list of indices -> what it hands over."""
 
-    def __init__(self, labels: Tensor, images: Callable[[list[int]], Tensor]) -> None:
+    def __init__(self, labels: Tensor, images: Callable[[Any], Tensor]) -> None:
         self.labels, self.images = labels, images
 
-    def read(self, index: list[int]) -> Batch:
+    def read(self, index: list[int] | Tensor) -> Batch:
+        if isinstance(index, Tensor):
+            return Batch(self.images(index), self.labels.index_select(0, index), index)
         return Batch(self.images(index), self.labels[index], torch.tensor(index))
 
     def __getitems__(self, index: list[int]) -> "_Packed | Exception":
@@ -167,6 +170,8 @@ class _Workers:
         result = self._awaited(self._next)
         if isinstance(result, _Packed):
             result = self._awaited(result.taken())
+        if isinstance(result, ConnectionError | EOFError | FileNotFoundError):
+            raise self._gone() from result
         if isinstance(result, Exception):
             raise result
         self._waiting = False
@@ -180,6 +185,13 @@ class _Workers:
                 self._kill()
             self._results = None
             self._kill()
+
+    def _gone(self) -> ChildProcessError:
+        """A batch came, and its worker ended before the memory in which it lies was taken over."""
+        for process in self._processes:
+            process.join(LOOK_EVERY)
+        ended = [f"(pid {process.pid}) " for process in self._processes if not process.is_alive()]
+        return _failed(f"worker {ended[0] if ended else ''}is gone: it read images", "")
 
     def _kill(self) -> None:
         for process in self._processes:  # they hear no SIGTERM

@@ -4,10 +4,10 @@ What an image becomes depends on (seed, epoch, index) alone, not on its batch or
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -19,6 +19,7 @@ from shconv.data.transforms import (
     AUGMENTATIONS,
     crop_flip,
     crop_flip_draws,
+    crop_flip_tensors,
     evaluation_image,
     he2016,
     resized_crop_pixels,
@@ -29,6 +30,8 @@ from shconv.errors import InputError
 
 # The second word of a SeedSequence: keeps the draws for the order and for the pixels apart.
 ORDER, PIXELS = 0, 1
+WHOLE = ("none", "crop_flip")  # the augmentations of a batch as a whole, not image by image
+MOST_RESIDENT = 2**30  # bytes; CIFAR-10's training images are 154 MB
 
 
 def evaluation_batches(
@@ -52,8 +55,19 @@ def evaluation_batches(
     for i in index:
         if not 0 <= i < len(split):
             raise InputError(f"image {i} was asked for; wanted 0 to {len(split) - 1}")
+    images = _TestedImages(split)
+    if isinstance(split, MemorySplit) and split.resident:
+        on_device = torch.tensor(index, dtype=torch.int64).to(split.labels.device, non_blocking=True)
+        return iter(Batches(split.labels, images, on_device.split(batch_size), 0, False)) if index else iter(())
     batches = [index[start : start + batch_size] for start in range(0, len(index), batch_size)]
-    return iter(Batches(split.labels, _TestedImages(split), batches, workers, pinned, stop=stop))
+    return iter(Batches(split.labels, images, batches, workers, pinned, stop=stop))
+
+
+def near(split: ImageSplit, device: torch.device, augmentation: str = "none") -> ImageSplit:
+    """The split resident on a CUDA device, where its images are in memory, few beside the device's own and augmented
+    as a whole batch; any other as it is."""
+    whole = isinstance(split, MemorySplit) and augmentation in WHOLE and split.images.nbytes <= MOST_RESIDENT
+    return split.on(device) if isinstance(split, MemorySplit) and whole and device.type == "cuda" else split
 
 
 def training_batches(
@@ -101,6 +115,9 @@ def training_batches(
         parts = max(1, min(workers, own.stop - own.start))
         split = replace(split, files=split.files.holding(groups_wanted(own, parts, batch, groups)))
     images = _TrainingImages(split, augmentation, image_size, seed, epoch)
+    if isinstance(split, MemorySplit) and images.whole and (split.resident or workers == 0):
+        rows = torch.from_numpy(order[skip:, own]).to(split.labels.device, non_blocking=True).unbind()
+        return Batches(split.labels, images, rows, 0, False)
     return Batches(split.labels, images, order[skip:, own].tolist(), workers, pinned, parts, stop)
 
 
@@ -110,15 +127,15 @@ class _TestedImages:
 
     split: ImageSplit
 
-    def __call__(self, index: list[int]) -> Tensor:
+    def __call__(self, index: Any) -> Tensor:
         if isinstance(self.split, MemorySplit):
-            return self.split.images[index]
+            return _taken(self.split.images, index)
         return torch.stack([self.split[i][0] for i in index])
 
 
 @dataclass(frozen=True, eq=False)
 class _TrainingImages:
-    """index -> uint8 (B, 3, S, S), augmented."""
+    """index -> uint8 (B, 3, S, S), augmented. A list of integers; where batches are taken `whole`, or a tensor."""
 
     split: ImageSplit
     augmentation: str
@@ -126,17 +143,26 @@ class _TrainingImages:
     seed: int
     epoch: int
 
-    def __call__(self, index: list[int]) -> Tensor:
+    @property
+    def whole(self) -> bool:
+        """Whether a batch is taken out of memory as one, not image by image."""
+        fitting = isinstance(self.split, MemorySplit) and self.split.images.shape[-1] == self.size
+        return fitting and self.augmentation in WHOLE
+
+    def __call__(self, index: Any) -> Tensor:
         if self.augmentation == "resized_crop":
             return _stacked([resized_crop_pixels(self._pixels(i), self.size, self._rng(i)) for i in index])
         if self.augmentation == "he2016":
             return _stacked([to_tensor(he2016(self._original(i), self.size, self._rng(i))) for i in index])
         images = self._as_tested(index)
-        return crop_flip(images, self._crop_flip_draws[index]) if self.augmentation == "crop_flip" else images
+        if self.augmentation == "none":
+            return images
+        draws = _taken(self._draws, index)  # (B, 3)
+        return crop_flip(images, draws.numpy()) if images.device.type == "cpu" else crop_flip_tensors(images, draws)
 
-    def _as_tested(self, index: list[int]) -> Tensor:
-        if isinstance(self.split, MemorySplit) and self.split.images.shape[-1] == self.size:
-            return self.split.images[index]
+    def _as_tested(self, index: Any) -> Tensor:
+        if isinstance(self.split, MemorySplit) and self.whole:
+            return _taken(self.split.images, index)
         preset = self.split.preset if isinstance(self.split, FileSplit) else "paper"
         return torch.stack([to_tensor(evaluation_image(self._original(i), self.size, preset)) for i in index])
 
@@ -150,9 +176,16 @@ class _TrainingImages:
         return np.random.default_rng(np.random.SeedSequence([self.seed, PIXELS, self.epoch, i]))
 
     @cached_property
-    def _crop_flip_draws(self) -> NDArray[np.int64]:
+    def _draws(self) -> Tensor:
         # One table for the epoch: a generator for each image would cost ten times the crop itself.
-        return crop_flip_draws(np.random.SeedSequence([self.seed, PIXELS, self.epoch]), len(self.split))
+        draws = crop_flip_draws(np.random.SeedSequence([self.seed, PIXELS, self.epoch]), len(self.split))
+        return torch.from_numpy(draws).to(self.split.labels.device, non_blocking=True)
+
+
+def _taken(rows: Tensor, index: list[int] | Tensor) -> Tensor:
+    """As rows[index], which visits every byte by itself where index_select copies whole rows."""
+    on_device = torch.as_tensor(index, dtype=torch.int64, device=rows.device)
+    return rows.index_select(0, on_device)
 
 
 def _stacked(images: list[Tensor]) -> Tensor:

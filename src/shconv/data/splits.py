@@ -2,10 +2,11 @@
 Two kinds of split: held in memory, or encoded images that are decoded when asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -82,6 +83,11 @@ class MemorySplit:
     images: Tensor  # uint8 (N, 3, S, S)
     labels: Tensor  # int64 (N,)
     names: Sequence[str]
+    resident: bool = False  # where they are computed on: batches are made there, and no worker can help
+
+    def on(self, device: torch.device | str) -> Self:
+        """The same images, resident on `device`."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), resident=True)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -59,11 +60,21 @@ def crop_flip(images: Tensor, draws: NDArray[np.int64]) -> Tensor:
     batch, channels, height, width = images.shape
     padded = np.zeros((batch, channels, height + 2 * PAD, width + 2 * PAD), np.uint8)
     padded[:, :, PAD : PAD + height, PAD : PAD + width] = images.numpy()
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))  # (B, 3, 9, 9, H, W)
+    shape = (batch, channels, 2 * PAD + 1, 2 * PAD + 1, height, width)  # each window; sliding_window_view is slower
+    windows = np.ndarray(shape, np.uint8, padded, strides=padded.strides + padded.strides[2:])
     cropped = windows[np.arange(batch), :, draws[:, 0], draws[:, 1]]
     flipped = draws[:, 2] == 1
     cropped[flipped] = cropped[flipped][..., ::-1]
     return torch.from_numpy(cropped)
+
+
+def crop_flip_tensors(images: Tensor, draws: Tensor) -> Tensor:
+    """The same pixels by torch's operations, for images and draws (int64) that lie on one device."""
+    batch, _, height, width = images.shape
+    top, left, flip = draws.unbind(1)
+    windows = F.pad(images, (PAD, PAD, PAD, PAD)).unfold(2, height, 1).unfold(3, width, 1)  # (B, 3, 9, 9, H, W)
+    cropped = windows[torch.arange(batch, device=images.device), :, top, left]
+    return torch.where((flip == 1)[:, None, None, None], cropped.flip(-1), cropped)
 
 
 def resized_crop_pixels(pixels: Tensor, size: int, rng: np.random.Generator) -> Tensor:

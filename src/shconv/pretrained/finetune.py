@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shconv.data import ImageSplit, evaluation_batches, training_batches
+from shconv.data.loading import near
 from shconv.errors import InputError
 from shconv.training.batches import check_batch_norms
 from shconv.training.learner import autocast_dtype, others_and_theta
@@ -53,6 +54,7 @@ def fine_tune(
         size = min(recipe.batch_size, len(split))
         image = next(evaluation_batches(split, [0], 1)).images[0].to(device).float().div(255)
         check_batch_norms(network, image, size, f"a batch of {size} image")
+    split = near(split, device, recipe.augmentation)
     groups = [group for group in parameter_groups(network, recipe, hyper_learning_rate) if group["params"]]
     steps = _optimizer(groups, recipe, optimizer)
     losses: list[float] = []
@@ -66,10 +68,11 @@ def fine_tune(
             rate = learning_rate(recipe, epoch + (step + 0.5) / len(batches), losses)
             for group in steps.param_groups:
                 group["lr"] = rate * group["scale"]
-            images = batch.images.to(device).float().div(255).contiguous(memory_format=layout)
+            images = batch.images.to(device, non_blocking=True).div(255).contiguous(memory_format=layout)
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
                 logits = _logits(network(images))
-            loss = F.cross_entropy(logits.float(), batch.labels.to(device), label_smoothing=recipe.label_smoothing)
+            labels = batch.labels.to(device, non_blocking=True)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
             steps.zero_grad()
             loss.backward()
             steps.step()

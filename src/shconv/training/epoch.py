@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from shconv.data.order import share_of
 from shconv.files import replace_json
 from shconv.processes import Processes
 from shconv.training.defences import Defence, Step
-from shconv.training.defences.base import STREAM, step_generator
+from shconv.training.defences.base import STREAM, first_word, step_generator
 from shconv.training.learner import Learner
 from shconv.training.recipe import Recipe
 from shconv.training.schedule import learning_rate
@@ -102,7 +101,7 @@ class Epoch:
         """One step of SGD on this process's share of a batch, in micro-batches; sums grow but for the loss."""
         learner, n = self.learner, self.batch_size
         first = share_of(n, self.processes.rank, self.processes.count).start
-        _seed_step(self.seed, self.number, sums.steps, self.processes.rank)
+        _seed_step(self.seed, self.number, sums.steps, self.processes.rank, learner.device)
         losses = []
         for k in range(self.accumulation):
             own = share_of(len(batch.labels), k, self.accumulation)
@@ -118,11 +117,11 @@ class Epoch:
             with learner.micro_batch(last=k + 1 == self.accumulation):
                 loss, logits, attacked = self.defence.loss(learner.model, images, labels, lent)
                 # Means over unequal shares to that over the batch; processes are averaged, so times their count.
-                weighted = loss * (len(labels) / n * self.processes.count)
-                learner.scaler.scale(weighted).backward()
-            sums.correct[0] += (logits.detach().argmax(1) == labels).sum()
-            if attacked is not None:
-                sums.correct[1] += (attacked.detach().argmax(1) == labels).sum()
+                share = len(labels) / n * self.processes.count
+                learner.scaler.scale(loss if share == 1 else loss * share).backward()
+            for count, of in zip(sums.correct, (logits, attacked), strict=True):
+                if of is not None:
+                    count.add_((of.detach().argmax(1) == labels).sum())
             losses.append((loss.detach(), len(labels)))
         sums.rate = learning_rate(self.recipe, self.number + (sums.steps + 0.5) / self.steps, self.losses)  # its middle
         learner.step(sums.rate)
@@ -167,7 +166,14 @@ def exploded(classes: int) -> float:
     return EXPLODED * max(1.0, math.log(classes))
 
 
-def _seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
+def _seed_step(seed: int, epoch: int, step: int, rank: int, device: torch.device) -> None:
     """torch's own random numbers, such as dropout's, start anew in each step: no state of them has to be stored."""
-    words = np.random.SeedSequence([seed, STREAM + 2, epoch, step, rank]).generate_state(1, np.uint64)
-    torch.manual_seed(int(words[0]) >> 1)
+    word = first_word(seed, STREAM + 2, epoch, step, rank) >> 1
+    if device.type not in ("cpu", "cuda"):
+        torch.manual_seed(word)
+        return
+    # torch.manual_seed also seeds every other device, and formats a stack trace for those that are not at work yet.
+    torch.default_generator.manual_seed(word)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(word)

@@ -33,7 +33,7 @@ def correct_in(
     own = [i for start in starts for i in range(start, min(start + batch_size, len(split)))]
     pinned = torch.device(device).type == "cuda"
     batches = evaluation_batches(split, own, batch_size, workers=workers, pinned=pinned, stop=stop_waiting)
-    correct = 0
+    correct = torch.zeros((), dtype=torch.int64, device=device)  # read at the end: a GPU is waited for once
     with torch.no_grad():
         for _ in range(rounds):
             if stop():
@@ -45,5 +45,5 @@ def correct_in(
             if n < batch_size:
                 images = torch.cat([images, images.new_zeros(batch_size - n, *images.shape[1:])])
             logits = model(images.to(device, non_blocking=True).float().div(255))
-            correct += int((logits[:n].argmax(1).cpu() == batch.labels).sum())
-    return correct
+            correct += (logits[:n].argmax(1) == batch.labels.to(device, non_blocking=True)).sum()
+    return int(correct)

@@ -43,14 +43,15 @@ class Learner:
         if engine.sync_batch_norm and processes.count > 1:
             network = synchronized(network, device)
         groups = parameter_groups(network, recipe)
-        optimizer = torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=recipe.nesterov)
+        fused = {"fused": True} if device.type == "cuda" else {}  # one kernel for all; on a CPU it rounds otherwise
+        optimizer = torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=recipe.nesterov, **fused)
         scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
         model = _shared(compiled(network, graphs) if engine.compile else network, device)
         return cls(network, model, optimizer, scaler, device, dtype, layout)
 
     def images(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> float in [0, 1] on the device."""
-        return pixels.to(self.device, non_blocking=True).float().div(255).contiguous(memory_format=self.layout)
+        return pixels.to(self.device, non_blocking=True).div(255).contiguous(memory_format=self.layout)
 
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
         """Forward and backward pass of a micro-batch go in here: the processes' gradients are averaged in the last."""
@@ -76,7 +77,10 @@ class Learner:
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`, also from another device."""
         self.network.load_state_dict(state["model"])
+        ways = {name: self.optimizer.param_groups[0][name] for name in ("fused", "foreach")}
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group.update(ways)  # how a step is computed is this device's, not the stored one's
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from shconv.data import ImageData, ImageSplit
 from shconv.data.batches import naming_dead_workers
+from shconv.data.loading import near
 from shconv.errors import InputError
 from shconv.processes import Processes
 from shconv.training.batches import check_micro_batch, warning_of_few_steps
@@ -108,10 +109,11 @@ def train(
         if _is_finished(folder, record, processes):
             return _stored_result(folder)
         shown = TrainingProgress(recipe.epochs, progress and processes.is_first)
-        on_cuda = processes.device.type == "cuda"
+        place = processes.device
+        split, data = near(split, place, recipe.augmentation), replace(data, test=near(data.test, place))
         with (
             processes.alone_in(folder),
-            torch.random.fork_rng([torch.cuda.current_device()] if on_cuda else []),
+            torch.random.fork_rng([place] if place.type == "cuda" else []),
             stop_requests() as request,
             naming_dead_workers(),
         ):

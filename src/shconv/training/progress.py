@@ -1,5 +1,7 @@
 """What a person sees of a training: a live bar on a terminal, and one line an epoch there and everywhere else."""
 
+import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -9,15 +11,19 @@ from rich.progress import BarColumn, TimeRemainingColumn
 
 from shconv.terminal import Lines, plain_text
 
+EVERY = 0.1  # seconds between two sights of it
+
 
 class TrainingProgress(Lines):
-    """`step` after every look at the losses, `epoch` after every epoch; show=False: silent."""
+    """`step` after every look at the losses, of which a person sees ten a second; `epoch` after every epoch;
+    show=False: silent."""
 
     def __init__(self, epochs: int, show: bool = True) -> None:
         super().__init__(show)
         self.epochs = epochs
         now = plain_text("{task.fields[now]}")
         self.live = self.bar(plain_text("{task.description}"), BarColumn(), now, TimeRemainingColumn())
+        self.shown_at = -math.inf
         self.task = self.live.add_task("training", total=epochs, now="")
 
     @contextmanager
@@ -32,6 +38,10 @@ class TrainingProgress(Lines):
 
     def step(self, moment: float, loss: float, images_per_second: float) -> None:
         """`moment`: epochs done, a fraction inside one."""
+        now_at = time.monotonic()
+        if now_at - self.shown_at < EVERY:
+            return
+        self.shown_at = now_at
         epoch = min(int(moment) + 1, self.epochs)
         now = f"epoch {epoch}/{self.epochs}, {moment + 1 - epoch:4.0%} of it  loss {loss:.3f}"
         now += f"  {images_per_second:,.0f} images/s"
