@@ -16,10 +16,13 @@ from shconv.attacks import (
     PGD,
     Attack,
     DeepFool,
+    GaussianBlur,
     HardLabel,
     MinimalAttack,
     RandomSigns,
+    SaltAndPepper,
     SearchAttack,
+    SemiRandom,
     Square,
     Standard,
 )
@@ -46,6 +49,9 @@ TOGETHER: list[MinimalAttack] = [
     DeepFool("linf", overshoot=0.1, candidates=2),
     JSMA(gamma=1.0),
     JSMA("untargeted", "likeliest", targets=3, theta=-0.5, steps=12),
+    SaltAndPepper(levels=7),
+    GaussianBlur(levels=7),
+    SemiRandom(share=0.3, steps=9),
 ]
 ALONE: list[MinimalAttack] = [  # one image at a time
     LBFGS(searches=3, iterations=20),
@@ -53,7 +59,11 @@ ALONE: list[MinimalAttack] = [  # one image at a time
 ]
 MINIMAL = [*TOGETHER, *ALONE]
 DRAWING: list[Attack] = [a for a in [*OWN, *OTHERS] if "random_start=False" not in repr(a)]
-DRAWING += [attack for attack in MINIMAL if getattr(attack, "aim", None) == "random"]
+DRAWING += [
+    attack
+    for attack in MINIMAL
+    if getattr(attack, "aim", None) == "random" or type(attack) in (SaltAndPepper, SemiRandom)
+]
 
 
 def name_of(attack: Attack) -> str:
@@ -289,6 +299,11 @@ def test_half_precision_images_are_refused(attack: Attack, row_wise: RowWise) ->
         lambda: JSMA(theta=-1.5),
         lambda: JSMA(gamma=0.0),
         lambda: JSMA(targets=0),
+        lambda: SaltAndPepper(1.5),
+        lambda: SaltAndPepper(levels=0),
+        lambda: GaussianBlur(-1.0),
+        lambda: SemiRandom(share=0.0),
+        lambda: SemiRandom("linf"),
     ],
 )
 def test_a_hyper_parameter_out_of_range_is_refused(wrong: type) -> None:

@@ -1,6 +1,7 @@
 """Every attack, the paper's and the stronger ones: frozen dataclasses, called as attack(model, images, labels)."""
 
 from shconv.attacks.base import Attack, AttackResult, BatchAttack
+from shconv.attacks.blur import GaussianBlur
 from shconv.attacks.budget import ANY_CHANGE, Budget
 from shconv.attacks.cost import Cost
 from shconv.attacks.deepfool import DeepFool
@@ -22,7 +23,9 @@ from shconv.attacks.presets import (
     locsearch_columns,
     locsearch_for,
 )
+from shconv.attacks.salt_and_pepper import SaltAndPepper
 from shconv.attacks.search import SearchAttack
+from shconv.attacks.semi_random import SemiRandom
 from shconv.attacks.signs import RandomSigns
 from shconv.attacks.square import Square
 from shconv.attacks.standard import Standard
@@ -44,6 +47,7 @@ __all__ = [
     "Cost",
     "DeepFool",
     "Foreign",
+    "GaussianBlur",
     "GaussianNoise",
     "HardLabel",
     "LocSearchAdv",
@@ -52,7 +56,9 @@ __all__ = [
     "MinimalAttack",
     "RandFGSM",
     "RandomSigns",
+    "SaltAndPepper",
     "SearchAttack",
+    "SemiRandom",
     "Square",
     "Standard",
     "as_attack",

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.optimize import minimize  # type: ignore[import-untyped]
 from torch import Tensor
 
 from shconv.attacks.aims import Aim, Goal, aims, reached
@@ -102,6 +101,8 @@ class _Search:
 
     def minimise(self, c: float) -> bool:
         """One minimisation from the nearest image so far, or x; whether the lowest point that it met is fooled."""
+        from scipy.optimize import minimize  # type: ignore[import-untyped]
+
         self._c, self._left, self._hit, self._lowest = c, self.passes, False, np.inf
         start = self.clean if self.found is None else self.found.double().flatten().cpu().numpy()
         with suppress(_SpentError):

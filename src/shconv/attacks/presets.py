@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from shconv.attacks.base import Attack
+from shconv.attacks.blur import GaussianBlur
 from shconv.attacks.checks import check_count
 from shconv.attacks.deepfool import DeepFool
 from shconv.attacks.gradient import FGSM, IFGSM, RandFGSM
@@ -15,6 +16,8 @@ from shconv.attacks.jsma import JSMA
 from shconv.attacks.lbfgs import LBFGS
 from shconv.attacks.locsearch import LocSearchAdv
 from shconv.attacks.noise import GaussianNoise
+from shconv.attacks.salt_and_pepper import SaltAndPepper
+from shconv.attacks.semi_random import SemiRandom
 from shconv.errors import InputError
 
 A = TypeVar("A", bound=Attack)
@@ -54,6 +57,9 @@ RIVALS: Mapping[str, Attack] = MappingProxyType(
         "lbfgs_likeliest": LBFGS(aim="likeliest"),
         "jsma": JSMA(),
         "jsma_untargeted": JSMA("untargeted", "likeliest", targets=3),
+        "salt_and_pepper": SaltAndPepper(),
+        "blur": GaussianBlur(),
+        "semi_random": SemiRandom(share=0.1),
     }
 )
 """The attacks of other papers that the paper names beside its own."""
