@@ -14,12 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from shconv.attacks.budget import Norm
+from shconv.attacks.checks import check_choice
 from shconv.audit.paired import PairedCounts
 from shconv.errors import InputError
 from shconv.experiments.outcomes import Outcomes
 from shconv.experiments.run_folder import Row, RunFolder
 from shconv.files import replace_file
 from shconv.intervals import wilson
+from shconv.results.curves import Point, curve
 from shconv.results.measures import Measures, Network, Right, budget_of
 from shconv.results.stored import Stored, save_pngs, stored_images
 
@@ -174,6 +177,37 @@ class Results:
             )
         return pd.DataFrame(lines)
 
+    def curve(
+        self, model: str, attack: str, *, norm: Norm | None = None, route: str = "both", seed: int | None = None
+    ) -> "DataFrame":
+        """Accuracy over distance, for attacks that look for the nearest image that fools, such as DeepFool.
+
+        A line at distance 0 and at each distance at which an image falls: distance, n, accuracy and its 95 % interval
+        (low, high) in shares of 1. Of an attack with a budget the distances are those that it went, not the least.
+        norm: "l2" or "linf"; None takes the attack's own, "l2" where it has none.
+        seed: of the network's training, where there are several.
+
+        Raises InputError where the network did not meet the attack, or met it in several ways under that name.
+        """
+        import pandas as pd
+
+        if norm is not None:
+            check_choice("norm", norm, Norm)
+        name, number = self._found(model, seed, "curve")
+        rows = {
+            (row["objective"], row["parameters"].get("sigma")): row
+            for row in self.records
+            if (row["model"], row["seed"], row["attack"], row["route"] or "both") == (name, number, attack, route)
+            and row["step"] is None
+        }
+        if len(rows) != 1:
+            met = ", ".join(dict.fromkeys(row["attack"] for row in self.records if row["attack"] != "clean"))
+            ways = f"{len(rows)} kinds of it" if rows else f"{name} did not meet it through route {route}"
+            raise InputError(f"curve: got attack {attack!r}, {ways}; want one of {met}")
+        (row,) = rows.values()
+        points = curve(Outcomes.of(self.outcomes[row["id"]], 0.0), norm or row["parameters"].get("norm", "l2"))
+        return pd.DataFrame(points, columns=Point._fields)
+
     def summary(self) -> "DataFrame":
         """A line for each network: accuracy clean, under each attack (both routes), and in the worst cases."""
         import pandas as pd
@@ -244,12 +278,12 @@ class Results:
         of_b = dict(self.measures.columns(b))
         return ((title, right, of_b[title]) for title, right in self.measures.columns(a) if title in of_b)
 
-    def _found(self, name: str, seed: int | None) -> Network:
+    def _found(self, name: str, seed: int | None, asked: str = "compare") -> Network:
         for network in self.measures.networks():
             if network[0] == name and seed in (None, network[1]):
                 return network
         known = ", ".join(f"{model} (seed {number})" for model, number in self.measures.networks())
-        raise InputError(f"compare: got {name!r}{'' if seed is None else f', seed {seed}'}; want one of {known}")
+        raise InputError(f"{asked}: got {name!r}{'' if seed is None else f', seed {seed}'}; want one of {known}")
 
 
 def _at(values: Sequence[Any], index: NDArray[np.int64]) -> list[Any]:
