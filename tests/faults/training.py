@@ -16,6 +16,13 @@ from bench import EPOCHS, STEPS, TORCHRUN, Bench, Run, expect, fill, small_disk
 from shconv.training.state import load_state
 
 KILLS = 20
+SHARED_MEMORY = "64k"
+_MOUNT = f'mount -t tmpfs -o size={SHARED_MEMORY} none /dev/shm && exec "$@"'
+SMALL_SHARED_MEMORY = (  # a launcher that gives the command a /dev/shm of its own
+    "-c",
+    "import os, sys; "
+    f"os.execvp('unshare', ['unshare', '-m', 'sh', '-c', {_MOUNT!r}, 'sh', sys.executable, *sys.argv[1:]])",
+)
 SAVING = ("--save-steps", "3", "--save-minutes", "0.02")
 
 
@@ -187,6 +194,38 @@ def a_worker_dies(bench: Bench, out: Path) -> str:
     return f'exit code 75, "{said.removeprefix("shconv: ").partition(":")[0]}", stored after step {steps}; bit for bit'
 
 
+def small_shared_memory(bench: Bench, out: Path) -> str:
+    """An error that names it and what to do, exit code 75; the same command, with room again, ends bit for bit."""
+    run = bench.start(out, "--workers", "2", *SAVING, launcher=SMALL_SHARED_MEMORY)
+    code = run.end()
+    said = next((line for line in run.text.splitlines() if "/dev/shm" in line), "")
+    expect(code == 75 and "--workers 0" in said, f"exit code {code}: {run.text[-300:]}")
+    bench.finish(out, "--workers", "2")
+    bench.expect_same(out)
+    what = said.removeprefix("shconv: ").partition(", ")[0]
+    return f'a tmpfs of {SHARED_MEMORY}: exit code 75, "{what} ..."; bit for bit'
+
+
+def a_worker_freezes(bench: Bench, out: Path) -> str:
+    """It is waited for; a SIGTERM ends that: the state is stored, exit code 75, no worker left; bit for bit."""
+    with bench.started(out, "--workers", "2", "--save-minutes", "60") as run:
+        run.await_that(lambda: bool(run.children()), "a worker")
+        frozen = run.children()
+        for each in frozen:
+            each.suspend()
+        time.sleep(2)
+        expect(not run.ended, f"ended: {run.text[-300:]}")
+        began = time.monotonic()
+        code = run.kill(signal.SIGTERM)
+        seconds = time.monotonic() - began
+    expect(code == 75 and "stopped while waiting for images" in run.text, f"exit code {code}: {run.text[-300:]}")
+    expect(not any(each.is_running() for each in frozen), "a worker is left")
+    steps = stored_steps(out)
+    bench.finish(out, "--workers", "2")
+    bench.expect_same(out)
+    return f"exit code 75 after {seconds:.1f} s, stored after step {steps}; bit for bit"
+
+
 def divergence(bench: Bench, out: Path) -> str:
     """Exit code 1; epoch, step and images are in diverged.json, and no weights pass for a result."""
     run = bench.start(out, "--learning-rate", "1e6")
@@ -273,6 +312,8 @@ FAULTS: dict[str, Callable[[Bench, Path], str]] = {
     "image deleted in mid-run": deleted_image,
     "two runs on one folder": two_runs_in_one_folder,
     "a worker dies (kill -9)": a_worker_dies,
+    f"a /dev/shm of {SHARED_MEMORY}, 2 workers": small_shared_memory,
+    "a worker freezes (SIGSTOP), then SIGTERM": a_worker_freezes,
     "the loss explodes": divergence,
     "one of two processes dies (kill -9)": one_of_two_processes_dies,
     "SIGTERM to torchrun, 2 processes": torchrun_is_told_to_stop,

@@ -69,7 +69,9 @@ class Evaluate(TableOptions):
         place = run_folder(self.folder, self.out, asked, processes, progress)
         with RunFolder.opened(place, processes) as folder:
             describe(folder, asked, data, processes)
-            run_experiments(folder, data, [Pair(tuple(networks))], self, progress, self.tables, processes=processes)
+            workers = self.readers(data, self.batch_size, progress.say)
+            how: dict[str, Any] = {"workers": workers, "processes": processes}
+            run_experiments(folder, data, [Pair(tuple(networks))], self, progress, self.tables, **how)
             conclude(folder, progress)
 
 

@@ -96,6 +96,7 @@ class Finetune(DataOptions, DeviceOptions):
             progress.say(f"{self._usual} holds another network: this one goes to {out}")
         preparation = prepared_as(self, [(Path(self.source), self._beside)], progress.say)
         data = self.load(progress, want_train=self.epochs > 0, preparation=preparation)
+        workers = self.readers(data, self.batch_size, progress.say)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             images = first_images(data, self.batch_size)
@@ -103,23 +104,23 @@ class Finetune(DataOptions, DeviceOptions):
             config = ConvertedConfig(self._arch, len(data.classes), self._where, self._constants(vanilla))
             before = config.normalized(vanilla).eval().to(device)
             images = images.to(device)
-            correct = {"before the conversion": self._correct(before, data, device)}
+            correct = {"before the conversion": self._correct(before, data, device, workers)}
             model = config.normalized(config.converted(vanilla, check=before[0](images))).eval()
             print(str(conversion_report(model)).splitlines()[-1])
             difference, largest = largest_difference(before, model, images)
             print(f"largest difference of the logits: {difference:.1e}, of at most {largest:.1f}, {len(images)} images")
-            correct["after the conversion"] = self._correct(model, data, device)
+            correct["after the conversion"] = self._correct(model, data, device, workers)
             del before, vanilla
             if self.epochs and data.train is not None:
                 settings: dict[str, Any] = {"freeze_batch_norm": self.freeze_batch_norm, "seed": self.seed}
-                settings |= {"optimizer": self.optimizer, "workers": self.readers(data)}
+                settings |= {"optimizer": self.optimizer, "workers": workers}
                 settings["on_epoch"] = lambda epoch, loss: progress.say(f"epoch {epoch}: loss {loss:.4f}")
                 if few := warning_of_few_steps(len(data.train), self.batch_size, self.epochs):
                     progress.say(few)
                 fine_tune(model, data.train, self._recipe(), self.hyper_learning_rate, device, **settings)
                 facts = self._facts(data, correct, difference)  # the weights first: the rest may fail
                 save_pretrained(model, out, config=config, facts=facts | {"test_accuracy": None})
-                correct["after the fine-tuning"] = self._correct(model, data, device)
+                correct["after the fine-tuning"] = self._correct(model, data, device, workers)
         facts = self._facts(data, correct, difference)
         save_pretrained(model.cpu(), out, config=config, facts=facts)
         for moment, right in correct.items():
@@ -148,8 +149,8 @@ class Finetune(DataOptions, DeviceOptions):
         progress.say(f"{outputs} outputs, {data.name} has {len(data.classes)} classes: the head {kept}")
         return for_classes(self._arch, network, len(data.classes), rows)
 
-    def _correct(self, network: nn.Module, data: ImageData, device: torch.device) -> int:
-        right = correct_in(network, data.test, self.batch_size, device, workers=self.readers(data))
+    def _correct(self, network: nn.Module, data: ImageData, device: torch.device, workers: int) -> int:
+        right = correct_in(network, data.test, self.batch_size, device, workers=workers)
         assert right is not None  # nobody stops it
         return right
 

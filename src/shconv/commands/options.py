@@ -1,6 +1,7 @@
 """Options that several sub-commands share. A TOML file can hold any of them; a run folder keeps the resolved ones."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,7 @@ from typing import Literal
 from shconv.data import ImageData, Preparation, load_data
 from shconv.data.parquet import MEMORY
 from shconv.data.splits import FileSplit
-from shconv.data.workers import automatic_workers
+from shconv.data.workers import automatic_workers, shared_memory_said
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.training import Engine
@@ -32,8 +33,8 @@ class DataOptions:
     as is usual: the shorter side to 256, and the middle 224. Scaled to other sizes. auto: what a checkpoint was
     trained for, else imagenet for folder:PATH and paper for the others."""
     workers: int | None = None
-    """Processes that read images, for each one that computes. By default one less than the cores it has, 1 to 8; none
-    for images in memory or fewer than 2,000."""
+    """Processes that read images, for each one that computes. By default one less than the cores it has, 1 to 8; fewer
+    where /dev/shm cannot hold their batches; none for images in memory or fewer than 2,000."""
     parquet_memory: float | None = None
     """Parquet: GB that all processes of a training hold of it, by default 3. More mixes images from farther apart."""
     download: bool = False
@@ -46,12 +47,21 @@ class DataOptions:
         if self.parquet_memory is not None and not 0 < self.parquet_memory < float("inf"):
             raise InputError(f"parquet_memory must be GB above 0, got {self.parquet_memory}")
 
-    def readers(self, data: ImageData) -> int:
-        """The number of workers."""
+    def readers(self, data: ImageData, batch_size: int, say: Callable[[str], object]) -> int:
+        """The number of workers; says where shared memory allows fewer than the cores do."""
         if self.workers is not None:
             return self.workers
-        splits = (data.train, data.test)
-        return automatic_workers(max((len(split) for split in splits if isinstance(split, FileSplit)), default=0))
+        read = [split for split in (data.train, data.test) if isinstance(split, FileSplit)]
+        images = max(map(len, read), default=0)
+        size = batch_size * 3 * max(data.image_size, data.train_size) ** 2
+        wanted, possible = automatic_workers(images), automatic_workers(images, batch_bytes=size)
+        if possible < wanted:
+            who = f"{possible} and not {wanted} workers read images" if possible else "no worker reads images"
+            say(
+                f"{who}: {shared_memory_said()} has no room for more batches of {size / 2**20:.4g} MB; "
+                "docker run --shm-size=2g makes it larger"
+            )
+        return possible
 
     def load(self, progress: ExperimentProgress, want_train: bool, preparation: Preparation | None = None) -> ImageData:
         """Read the images; says how many files were left out. Raises InputError where they cannot be used.

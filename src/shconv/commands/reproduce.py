@@ -69,12 +69,14 @@ class Reproduce(TableOptions, EngineOptions):
         data = load(self, processes, progress, want_train=True, preparation=prepared_in(place))
         with RunFolder.opened(place, processes) as folder:
             describe(folder, asked, data, processes)
-            pairs = list(self._trained_pairs(folder, data, processes.device))
-            run_experiments(folder, data, pairs, self, progress, processes=processes)
+            most = max(self.batch_size, recipe_for(self.recipe, self.epochs).batch_size)
+            workers = self.readers(data, most, progress.say)
+            pairs = list(self._trained_pairs(folder, data, processes.device, workers))
+            run_experiments(folder, data, pairs, self, progress, workers=workers, processes=processes)
             conclude(folder, progress)
 
-    def _trained_pairs(self, folder: RunFolder, data: ImageData, device: torch.device) -> Iterator[Pair]:
-        recipe, workers = recipe_for(self.recipe, self.epochs), self.readers(data)
+    def _trained_pairs(self, folder: RunFolder, data: ImageData, device: torch.device, workers: int) -> Iterator[Pair]:
+        recipe = recipe_for(self.recipe, self.epochs)
         for seed in self.seeds:
             for vanilla in self.models:
                 members = []

@@ -122,6 +122,7 @@ def run_experiments(
     progress: ExperimentProgress,
     tables: Iterable[int] = tuple(TABLES),
     *,
+    workers: int,
     processes: Processes,
 ) -> None:
     """Every table asked for and its figure, the quasi decision boundary with Table 3; rows appended as they come."""
@@ -137,7 +138,7 @@ def run_experiments(
         processes.device,
         progress,
         options.attack_seed,
-        options.readers(data),
+        workers,
         processes,
     )
     asked = sorted(set(tables))

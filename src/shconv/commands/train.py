@@ -91,7 +91,12 @@ class Train(DataOptions, EngineOptions):
         )
         if self.out is None and out != usual:
             progress.say(f"{usual} holds a training with other settings: this one goes to {out}")
-        settings = {"defence": defence, "engine": self.engine(), "seed": self.seed, "workers": self.readers(data)}
+        settings = {
+            "defence": defence,
+            "engine": self.engine(),
+            "seed": self.seed,
+            "workers": self.readers(data, recipe.batch_size, progress.say),
+        }
         settings["device"] = self.device
         result = train(config, data, recipe, out, **settings)  # type: ignore[arg-type]
         if not processes.is_first:

@@ -4,7 +4,6 @@ how they end. Nothing waits for a worker without looking at whether it should.""
 import atexit
 import errno
 import multiprocessing
-import os
 import pickle
 import signal
 import threading
@@ -23,12 +22,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from shconv.data.order import share_of
 from shconv.data.splits import Batch
+from shconv.data.workers import AHEAD, shared_memory_said
 from shconv.errors import InputError
 
-AHEAD = 2  # batches that a worker prepares before they are asked for
 LOOK_EVERY = 0.5  # seconds between two looks at whether to go on waiting
 STOPS = (signal.SIGTERM, signal.SIGINT)  # a scheduler or Ctrl-C sends them to the whole group
-SHARED = "/dev/shm"  # where workers put what they hand over
 
 
 def never() -> bool:
@@ -241,7 +239,7 @@ def naming_dead_workers() -> Iterator[None]:
 
 def _failed(what: str, lack: str) -> ChildProcessError:
     """One line, and the exit code of what goes on with the same command."""
-    lack = lack or f"most often memory or {_shared()} is too small"
+    lack = lack or f"most often memory or {shared_memory_said()} is too small"
     return ChildProcessError(
         errno.ECHILD, f"{what}: {lack}; take --workers 0, fewer workers or smaller batches; the same command goes on"
     )
@@ -253,20 +251,10 @@ def _lack(error: Exception) -> str | None:
     if number in (errno.EMFILE, errno.ENFILE) or "too many open files" in text:
         return "too many files are open (ulimit -n says how many may be)"
     if number in (errno.ENOSPC, errno.EDQUOT) or any(word in text for word in ("no space", "shared mem", "bus error")):
-        return f"{_shared()} is too small (docker run --shm-size=2g makes it larger)"
+        return f"{shared_memory_said()} is too small (docker run --shm-size=2g makes it larger)"
     if isinstance(error, MemoryError) or number in (errno.ENOMEM, errno.EAGAIN) or "allocate memory" in text:
         return "memory is too small"
     return None
-
-
-def _shared() -> str:
-    """Where workers put what they hand over, with its size where the system tells."""
-    try:
-        about = os.statvfs(SHARED)
-    except (OSError, AttributeError):
-        return "shared memory"
-    whole, free = (blocks * about.f_frsize / 2**20 for blocks in (about.f_blocks, about.f_bavail))
-    return f"{SHARED} ({whole:.4g} MB, {free:.4g} MB free)"
 
 
 def _deaf(worker: int) -> None:
