@@ -1,6 +1,7 @@
 """The documents' code runs as it stands, one page's blocks after another, and their links lead somewhere."""
 
 import re
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import shconv
+from shconv.cli import _parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -40,6 +42,30 @@ def test_some_pages_have_code() -> None:
 def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+COMMAND = re.compile(
+    r"^(?:    )?(?:[A-Z_]+=\S+ )*(?:torchrun .* -m |accelerate launch .* -m )?shconv ([a-z].*)$", re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_every_command_of_a_page_has_the_options_that_it_shows(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for command in COMMAND.findall(text):
+        words = shlex.split(command, comments=True)
+        if not {"...", "$m"} & set(words):  # a command cut short; a loop's body
+            assert _parse(words)
+
+
+def test_the_pages_show_many_commands() -> None:
+    assert sum(len(COMMAND.findall(page.read_text(encoding="utf-8"))) for page in PAGES) > 20
+
+
+def test_no_page_and_no_message_sends_people_to_a_package_that_is_not_published() -> None:
+    files = [*PAGES, ROOT / "README.md", *(ROOT / "src").rglob("*.py")]
+    found = re.compile(r"pip install ['\"]?shconv")
+    assert [file.name for file in files if found.search(file.read_text(encoding="utf-8"))] == []
 
 
 def number_of(*modules: torch.nn.Module) -> int:

@@ -35,7 +35,7 @@ def to_onnx(model: nn.Module, path: str | Path, example: Tensor, **options: Any)
     if example.dim() != 4 or example.numel() == 0:
         raise InputError(f"example must be images (N, D, H, W), at least one, got {tuple(example.shape)}")
     if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
-        raise InputError(f"an ONNX file needs {' and '.join(missing)}: pip install 'shconv[onnx]'")
+        raise InputError(f"an ONNX file needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     given: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "external_data": False}
     program = plain_program(model, example, options.pop("dynamic_shapes", None))
     torch.onnx.export(program, (), path, dynamo=True, verbose=False, **{**given, **options})

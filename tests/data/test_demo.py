@@ -124,7 +124,7 @@ def test_another_image_size_goes_through_the_test_preprocessing() -> None:
 
 def test_without_scikit_image_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install shconv\[demo\]"):
+    with pytest.raises(InputError, match="pip install scikit-image"):
         load_data("demo")
 
 

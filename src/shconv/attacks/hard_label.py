@@ -64,7 +64,7 @@ class HardLabel(SearchAttack):
         try:
             from shconv.attacks.decisions import Decisions, attack_of_foolbox, search_image
         except ImportError as error:
-            raise InputError("HardLabel needs foolbox, not installed here: pip install 'shconv[audit]'") from error
+            raise InputError("HardLabel needs the package foolbox: pip install foolbox") from error
         found, queries = x.clone(), torch.zeros_like(y)
         for i, place in enumerate(index):
             own = int(np.random.SeedSequence([seed, STREAM, place]).generate_state(1, np.uint64)[0])

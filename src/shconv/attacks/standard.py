@@ -111,7 +111,7 @@ def _autoattack(
     try:
         from pyautoattack import AutoAttack
     except ImportError as error:
-        raise InputError("Standard needs pyautoattack, not installed here: pip install 'shconv[audit]'") from error
+        raise InputError("Standard needs the package pyautoattack: pip install pyautoattack") from error
     standard = AutoAttack(network, norm="Linf" if norm == "linf" else "L2", eps=epsilon, device=device, seed=seed)
     dlr = copy(standard.apgd)
     standard.apgd.loss, dlr.loss = "ce", "dlr"

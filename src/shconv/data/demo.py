@@ -55,13 +55,17 @@ def _photograph_folder() -> Path:
     # The files are read where they lie: skimage.data's own functions may go to the network.
     spec = find_spec("skimage")
     if spec is None or spec.origin is None:
-        raise InputError("the demo's photographs come with scikit-image, which is missing: pip install shconv[demo]")
+        raise InputError(
+            "the demo's photographs come with scikit-image, which is not installed: pip install scikit-image"
+        )
     return Path(spec.origin).parent / "data"
 
 
 def _read(file: Path) -> NDArray[np.uint8]:
     if not file.is_file():
-        raise InputError(f"scikit-image holds no {file.name}; wanted a version that does: pip install shconv[demo]")
+        raise InputError(
+            f"scikit-image holds no {file.name}; want a version that does: pip install --upgrade scikit-image"
+        )
     return np.asarray(Image.open(file).convert("RGB"))
 
 

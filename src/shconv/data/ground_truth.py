@@ -74,7 +74,7 @@ def _from_devkit(path: Path) -> dict[int, str]:
     try:
         loadmat = import_module("scipy.io").loadmat
     except ImportError as error:
-        raise InputError(f"{path / 'meta.mat'} wants scipy to be read; install it with: pip install scipy") from error
+        raise InputError(f"{path / 'meta.mat'} needs the package scipy to be read: pip install scipy") from error
     synsets = loadmat(path / "meta.mat", squeeze_me=True)["synsets"]
     id_of = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
     numbers = (path / "ILSVRC2012_validation_ground_truth.txt").read_text().split()

@@ -127,4 +127,4 @@ def _pyarrow_parquet() -> Any:
     try:
         return import_module("pyarrow.parquet")
     except ImportError as error:
-        raise InputError("Parquet files want pyarrow; install it with: pip install 'shconv[imagenet]'") from error
+        raise InputError("reading Parquet files needs the package pyarrow: pip install pyarrow") from error

@@ -105,7 +105,7 @@ def missing(package: str) -> str:
     """ "" where an optional package can be imported, else what to say."""
     from importlib.util import find_spec
 
-    return "" if find_spec(package) else f"{package} is not installed (pip install 'shconv[audit]')"
+    return "" if find_spec(package) else f"{package} is not installed (pip install {package})"
 
 
 def of(k: int, n: int) -> str:
