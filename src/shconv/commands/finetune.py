@@ -61,8 +61,16 @@ class Finetune(DataOptions, DeviceOptions):
     """L2 factor (sgd), or AdamW's, of all parameters."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum 0.9, or AdamW."""
-    augmentation: Literal["none", "crop_flip", "resized_crop", "he2016"] = "crop_flip"
-    """Of the training images."""
+    ema: float | None = None
+    """Store the exponential mean of the weights, of this decay (0.999, say), in place of the last ones."""
+    augmentation: Literal[
+        "none", "crop_flip", "resized_crop", "he2016", "randaugment", "trivialaugment", "autoaugment", "augmix"
+    ] = "crop_flip"
+    """Of the training images; the last four are torchvision's, after a crop and flip."""
+    mixup: float = 0.0
+    """Mix images and their labels (MixUp), with this alpha: 0.2, say. Several processes each mix their own share."""
+    cutmix: float = 0.0
+    """Paste a part of one image into another (CutMix), with this alpha: 1, say. With both each batch takes either."""
     freeze_batch_norm: bool = True
     """Keep the statistics that the batch norms came with."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
@@ -113,7 +121,7 @@ class Finetune(DataOptions, DeviceOptions):
             del before, vanilla
             if self.epochs and data.train is not None:
                 settings: dict[str, Any] = {"freeze_batch_norm": self.freeze_batch_norm, "seed": self.seed}
-                settings |= {"optimizer": self.optimizer, "workers": workers}
+                settings |= {"classes": len(data.classes), "workers": workers}
                 settings["on_epoch"] = lambda epoch, loss: progress.say(f"epoch {epoch}: loss {loss:.4f}")
                 if few := warning_of_few_steps(len(data.train), self.batch_size, self.epochs):
                     progress.say(few)
@@ -164,8 +172,8 @@ class Finetune(DataOptions, DeviceOptions):
         n = len(data.test)
         counts = {"train_images": len(data.train or ()), "test_images": n}
         about = {"name": data.name, "classes": data.classes, **data.preparation.stored(), **counts}
-        rates = {"hyper_learning_rate": self.hyper_learning_rate, "optimizer": self.optimizer}
-        tuned = {**asdict(self._recipe()), **rates, "freeze_batch_norm": self.freeze_batch_norm}
+        own = {"hyper_learning_rate": self.hyper_learning_rate, "freeze_batch_norm": self.freeze_batch_norm}
+        tuned = asdict(self._recipe()) | own
         return {
             "data": about,
             "recipe": tuned if self.epochs else None,
@@ -185,6 +193,10 @@ class Finetune(DataOptions, DeviceOptions):
             schedule="cosine",
             augmentation=self.augmentation,
             precision=self.precision,
+            optimizer=self.optimizer,
+            ema=self.ema,
+            mixup=self.mixup,
+            cutmix=self.cutmix,
         )
 
     @property

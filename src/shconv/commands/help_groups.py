@@ -13,7 +13,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "network": ("where", "width", "stem", "normalize"),
     "training": (
         *("recipe", "Train.batch_size", "Finetune.batch_size", "learning_rate", "hyper_learning_rate"),
-        *("scale_learning_rate", "weight_decay", "hyper_weight_decay", "optimizer", "augmentation"),
+        *("scale_learning_rate", "weight_decay", "hyper_weight_decay", "optimizer", "ema", "augmentation"),
+        *("mixup", "cutmix"),
         *("freeze_batch_norm", "precision", "channels_last"),
     ),
     "defence": tuple(f"defence{part}" for part in ("", "_eps", "_step_size", "_steps", "_sources", "_alpha", "_sigma")),

@@ -15,6 +15,8 @@ from shconv.files import own_folder
 from shconv.processes import Processes
 from shconv.training import Defence, ModelConfig, Recipe, create_defence, holds_another, train
 
+ADAMW: dict[str, float] = {"learning_rate": 1e-3, "weight_decay": 0.05}  # the recipes' own are SGD's
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train(DataOptions, EngineOptions):
@@ -47,6 +49,19 @@ class Train(DataOptions, EngineOptions):
     """In place of the recipe's."""
     hyper_weight_decay: float | None = None
     """L2 factor of the hypernetworks' parameters alone; by default weight_decay."""
+    augmentation: (
+        Literal["none", "crop_flip", "resized_crop", "he2016", "randaugment", "trivialaugment", "autoaugment", "augmix"]
+        | None
+    ) = None
+    """In place of the recipe's; the last four are torchvision's, after a crop and flip."""
+    mixup: float = 0.0
+    """Mix images and their labels (MixUp), with this alpha: 0.2, say. Several processes each mix their own share."""
+    cutmix: float = 0.0
+    """Paste a part of one image into another (CutMix), with this alpha: 1, say. With both each batch takes either."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum; or AdamW, with learning rate 0.001 and weight decay 0.05 unless these are given."""
+    ema: float | None = None
+    """Test and store the exponential mean of the weights, of this decay (0.999, say), in place of the last ones."""
     precision: Literal["auto", "float32", "bf16", "fp16"] | None = None
     """In place of the recipe's auto: bf16 mixed precision on CUDA and on CPUs with matrix tiles (AMX), else float32."""
     channels_last: bool = True
@@ -107,7 +122,10 @@ class Train(DataOptions, EngineOptions):
 
     def _recipe(self) -> Recipe:
         recipe = recipe_for(self.recipe, self.epochs)
-        names = ("batch_size", "learning_rate", "weight_decay", "hyper_weight_decay", "precision")
+        recipe = replace(recipe, optimizer=self.optimizer, ema=self.ema, mixup=self.mixup, cutmix=self.cutmix)
+        if self.optimizer == "adamw":
+            recipe = replace(recipe, **ADAMW)
+        names = ("batch_size", "learning_rate", "weight_decay", "hyper_weight_decay", "augmentation", "precision")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.scale_learning_rate and self.learning_rate is not None:
             raise InputError(

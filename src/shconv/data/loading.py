@@ -14,6 +14,7 @@ from torch.utils.data import default_collate
 
 from shconv.data.batches import Batches, never
 from shconv.data.order import epoch_order, groups_wanted, share_of
+from shconv.data.policies import POLICIES, applied, geometry
 from shconv.data.splits import Batch, FileSplit, ImageSplit, MemorySplit
 from shconv.data.transforms import (
     AUGMENTATIONS,
@@ -29,7 +30,7 @@ from shconv.data.transforms import (
 from shconv.errors import InputError
 
 # The second word of a SeedSequence: keeps the draws for the order and for the pixels apart.
-ORDER, PIXELS = 0, 1
+ORDER, PIXELS, POLICY = 0, 1, 2
 WHOLE = ("none", "crop_flip")  # the augmentations of a batch as a whole, not image by image
 MOST_RESIDENT = 2**30  # bytes; CIFAR-10's training images are 154 MB
 
@@ -93,7 +94,9 @@ def training_batches(
     default the split's own training size. pinned, stop: as for `evaluation_batches`, which also raises as going through
     these does.
     Augmentations: "none" (the test preprocessing), "crop_flip" (4 zeros a side, random crop, flip), "resized_crop"
-    (0.08 to 1 of the area, flip), "he2016" (random scale, crop, flip and colour). Raises InputError for anything else.
+    (0.08 to 1 of the area, flip), "he2016" (random scale, crop, flip and colour); "randaugment", "trivialaugment",
+    "autoaugment" and "augmix", torchvision's, after crop_flip for images up to 64 px and resized_crop above. Raises
+    InputError for anything else.
     """
     if augmentation not in AUGMENTATIONS:
         raise InputError(f"augmentation {augmentation!r} is unknown; wanted one of {', '.join(AUGMENTATIONS)}")
@@ -150,12 +153,19 @@ class _TrainingImages:
         return fitting and self.augmentation in WHOLE
 
     def __call__(self, index: Any) -> Tensor:
-        if self.augmentation == "resized_crop":
+        images = self._cropped(index, geometry(self.augmentation, self.size))
+        if self.augmentation not in POLICIES:
+            return images
+        changed = [applied(self.augmentation, image, self._seed(i)) for i, image in zip(index, images, strict=True)]
+        return _stacked(changed)
+
+    def _cropped(self, index: Any, augmentation: str) -> Tensor:
+        if augmentation == "resized_crop":
             return _stacked([resized_crop_pixels(self._pixels(i), self.size, self._rng(i)) for i in index])
-        if self.augmentation == "he2016":
+        if augmentation == "he2016":
             return _stacked([to_tensor(he2016(self._original(i), self.size, self._rng(i))) for i in index])
         images = self._as_tested(index)
-        if self.augmentation == "none":
+        if augmentation == "none":
             return images
         draws = _taken(self._draws, index)  # (B, 3)
         return crop_flip(images, draws.numpy()) if images.device.type == "cpu" else crop_flip_tensors(images, draws)
@@ -174,6 +184,11 @@ class _TrainingImages:
 
     def _rng(self, i: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence([self.seed, PIXELS, self.epoch, i]))
+
+    def _seed(self, i: int) -> int:
+        """Of an image's policy."""
+        words = np.random.SeedSequence([self.seed, POLICY, self.epoch, i]).generate_state(1, np.uint64)
+        return int(words[0]) >> 1
 
     @cached_property
     def _draws(self) -> Tensor:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-AUGMENTATIONS = ("none", "crop_flip", "resized_crop", "he2016")
+from shconv.data.policies import POLICIES
+
+AUGMENTATIONS = ("none", "crop_flip", "resized_crop", "he2016", *POLICIES)
 
 PAD = 4
 # The principal components of ImageNet's RGB values in [0, 1] (Krizhevsky et al. 2012), one in each column.

@@ -3,7 +3,7 @@ which start at zero, and batch norms that keep their statistics. One process, no
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,10 @@ from shconv.data.loading import near
 from shconv.errors import InputError
 from shconv.training.batches import check_batch_norms
 from shconv.training.learner import autocast_dtype, others_and_theta
+from shconv.training.mixing import mixing
+from shconv.training.optimisers import WeightMean, create_optimizer
 from shconv.training.recipe import Recipe
 from shconv.training.schedule import learning_rate
-
-Optimizer = Literal["sgd", "adamw"]
 
 
 def fine_tune(
@@ -27,7 +27,7 @@ def fine_tune(
     hyper_learning_rate: float,
     device: torch.device,
     *,
-    optimizer: Optimizer = "sgd",
+    classes: int = 0,
     freeze_batch_norm: bool = True,
     seed: int = 0,
     workers: int = 0,
@@ -36,10 +36,12 @@ def fine_tune(
     """Train the network in place on a split's images, by the cross-entropy.
 
     Args:
-        recipe: its learning rate is that of everything but the hypernetworks, its schedule that of both.
+        recipe: its learning rate is that of everything but the hypernetworks, its schedule that of both. With `ema` the
+            network ends as the exponential mean of its weights.
         hyper_learning_rate: the hypernetworks' at the recipe's full learning rate.
+        classes: the network's outputs; wanted where the recipe mixes images and their labels.
         freeze_batch_norm: normalise with the stored statistics and leave them: a few hundred images tell less of them.
-        seed: of the order of the images and their augmentation; dropout takes torch's own generator.
+        seed: of the order of the images and their augmentation; dropout and mixing take torch's own generator.
         on_epoch: called with the epoch's number, from 1, and its mean loss.
 
     Raises:
@@ -56,7 +58,9 @@ def fine_tune(
         check_batch_norms(network, image, size, f"a batch of {size} image")
     split = near(split, device, recipe.augmentation)
     groups = [group for group in parameter_groups(network, recipe, hyper_learning_rate) if group["params"]]
-    steps = _optimizer(groups, recipe, optimizer)
+    steps = create_optimizer(groups, recipe)
+    mean = None if recipe.ema is None else WeightMean(network, recipe.ema)
+    mix = mixing(recipe, classes)
     losses: list[float] = []
     for epoch in range(recipe.epochs):
         set_training(network, freeze_batch_norm)
@@ -68,23 +72,30 @@ def fine_tune(
             rate = learning_rate(recipe, epoch + (step + 0.5) / len(batches), losses)
             for group in steps.param_groups:
                 group["lr"] = rate * group["scale"]
-            images = batch.images.to(device, non_blocking=True).div(255).contiguous(memory_format=layout)
+            images = batch.images.to(device, non_blocking=True).div(255)
+            labels = batch.labels.to(device, non_blocking=True)
+            if mix is not None:
+                images, labels = mix(images, labels)
+            images = images.contiguous(memory_format=layout)
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
                 logits = _logits(network(images))
-            labels = batch.labels.to(device, non_blocking=True)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
             steps.zero_grad()
             loss.backward()
             steps.step()
+            if mean is not None:
+                mean.update(network)
             total += loss.detach()
         losses.append(float(total) / len(batches))
         if not math.isfinite(losses[-1]):
             raise InputError(f"the loss is {losses[-1]} in epoch {epoch + 1}: try lower learning rates")
         on_epoch(epoch + 1, losses[-1])
+    if mean is not None:
+        network.load_state_dict(mean.network.state_dict())
     network.eval()
 
 
-def parameter_groups(network: nn.Module, recipe: Recipe, hyper_learning_rate: float) -> list[dict[str, object]]:
+def parameter_groups(network: nn.Module, recipe: Recipe, hyper_learning_rate: float) -> list[dict[str, Any]]:
     """W and the like, then theta; `scale` is the group's share of the schedule's rate."""
     decay = recipe.weight_decay if recipe.hyper_weight_decay is None else recipe.hyper_weight_decay
     others, theta = others_and_theta(network)
@@ -100,12 +111,6 @@ def set_training(network: nn.Module, freeze_batch_norm: bool) -> None:
     for module in network.modules() if freeze_batch_norm else ():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-
-
-def _optimizer(groups: list[dict[str, object]], recipe: Recipe, name: Optimizer) -> torch.optim.Optimizer:
-    if name == "adamw":
-        return torch.optim.AdamW(groups, recipe.learning_rate)
-    return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=recipe.nesterov)
 
 
 def _logits(output: object) -> Tensor:

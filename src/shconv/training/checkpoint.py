@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 MODEL, CONFIG = "model.safetensors", "config.json"
 LATER = ("train_size", "test_preset")  # fields of the data that earlier versions did not store
+LATER_IN_RECIPES = {
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "optimizer": "sgd",
+    "ema": None,
+}  # what they did where they did not store it
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,16 @@ def run_record(
     about = {"name": data.name, "classes": data.classes, **data.preparation.stored(), **images}
     about["open_groups"] = data.open_groups  # decides the order of images from Parquet
     record = {"model": asdict(config), "data": about, "recipe": asdict(recipe), "seed": seed, "defence": defence}
+    if recipe.ema is not None:
+        record["weights"] = f"the exponential mean of the trained ones, decay {recipe.ema:g}"
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
 
 
 def check_same_run(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises InputError naming the first field in which the stored training differs from the wanted one."""
-    difference = first_difference({key: stored.get(key) for key in wanted}, _comparable(wanted, stored))
+    there = {**stored, "recipe": {**LATER_IN_RECIPES, **(stored.get("recipe") or {})}}
+    difference = first_difference({key: there.get(key) for key in wanted}, _comparable(wanted, stored))
     if difference is not None:
         field, there, here = difference
         raise InputError(

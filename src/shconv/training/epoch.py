@@ -19,6 +19,7 @@ from shconv.processes import Processes
 from shconv.training.defences import Defence, Step
 from shconv.training.defences.base import STREAM, first_word, step_generator
 from shconv.training.learner import Learner
+from shconv.training.mixing import Mix
 from shconv.training.recipe import Recipe
 from shconv.training.schedule import learning_rate
 
@@ -96,6 +97,7 @@ class Epoch:
     accumulation: int
     seed: int
     most: float  # a mean loss above it has exploded
+    mix: Mix | None = None
 
     def step(self, batch: Batch, sums: Sums) -> "Unread":
         """One step of SGD on this process's share of a batch, in micro-batches; sums grow but for the loss."""
@@ -103,10 +105,13 @@ class Epoch:
         first = share_of(n, self.processes.rank, self.processes.count).start
         _seed_step(self.seed, self.number, sums.steps, self.processes.rank, learner.device)
         losses = []
+        pixels, targets = batch.images, batch.labels
+        if self.mix is not None:  # the whole share, so that the number of micro-batches changes nothing
+            pixels, targets = self.mix(learner.images(pixels), targets.to(learner.device))
         for k in range(self.accumulation):
             own = share_of(len(batch.labels), k, self.accumulation)
-            images = learner.images(batch.images[own])  # (B, 3, H, W)
-            labels = batch.labels[own].to(learner.device, non_blocking=True)  # (B,)
+            images = learner.images(pixels[own])  # (B, 3, H, W)
+            labels = targets[own].to(learner.device, non_blocking=True)  # (B,), mixed ones (B, K)
             lent = Step(
                 step_generator(self.seed, self.number, sums.steps, learner.device),
                 learner.dtype,
@@ -119,9 +124,10 @@ class Epoch:
                 # Means over unequal shares to that over the batch; processes are averaged, so times their count.
                 share = len(labels) / n * self.processes.count
                 learner.scaler.scale(loss if share == 1 else loss * share).backward()
+            likeliest = labels if labels.dim() == 1 else labels.argmax(1)
             for count, of in zip(sums.correct, (logits, attacked), strict=True):
                 if of is not None:
-                    count.add_((of.detach().argmax(1) == labels).sum())
+                    count.add_((of.detach().argmax(1) == likeliest).sum())
             losses.append((loss.detach(), len(labels)))
         sums.rate = learning_rate(self.recipe, self.number + (sums.steps + 0.5) / self.steps, self.losses)  # its middle
         learner.step(sums.rate)

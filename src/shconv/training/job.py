@@ -22,6 +22,7 @@ from shconv.training.engine import Engine
 from shconv.training.epoch import Epoch, Sums, Unread, exploded
 from shconv.training.evaluate import correct_in
 from shconv.training.learner import Learner
+from shconv.training.mixing import mixing
 from shconv.training.progress import TrainingProgress
 from shconv.training.recipe import Recipe
 from shconv.training.signals import StopRequest, stopped_by
@@ -66,7 +67,7 @@ class Job:
             row = {"epoch": number + 1, **sums.row(self.processes, self.defence.eps is not None)}
             row["test_accuracy"] = self._test(number, sums) / len(self.data.test)
             if self.defence.eps is not None:
-                network, device = self.learner.network, self.learner.device
+                network, device = self.learner.outcome, self.learner.device
                 row["pgd_accuracy"] = pgd_accuracy(network, self.split, self.defence.eps, self.seed, device)
                 row["warning"] = collapse([*self.history, row])
             row["seconds"] = time.perf_counter() - started
@@ -107,6 +108,7 @@ class Job:
             self.engine.accumulation,
             self.seed,
             exploded(len(self.data.classes)),
+            mixing(recipe, len(self.data.classes)),
         )
         unread: list[Unread] = []
         learner.model.train()
@@ -146,7 +148,7 @@ class Job:
     def _test(self, number: int, sums: Sums) -> int:
         """How many test images are right. Asked to stop before that is known, stores the end of the epoch's steps."""
         learner, processes = self.learner, self.processes
-        share_buffers(learner.network, processes)
+        share_buffers(learner.outcome, processes)
         told: list[float] = []
 
         def stop() -> bool:
@@ -155,7 +157,7 @@ class Job:
 
         try:
             correct = correct_in(
-                learner.network,
+                learner.outcome,
                 self.data.test,
                 self.recipe.batch_size,
                 learner.device,
@@ -221,7 +223,7 @@ class Job:
 
         def keep() -> None:
             for name in names:
-                save_checkpoint(self.folder / name, self.learner.network, {**self.record, **about})
+                save_checkpoint(self.folder / name, self.learner.outcome, {**self.record, **about})
 
         self.processes.on_first(keep)
 

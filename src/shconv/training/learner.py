@@ -14,19 +14,21 @@ from shconv.processes import Processes
 from shconv.training.checkpoint import ModelConfig
 from shconv.training.compiling import compiled
 from shconv.training.engine import Engine
+from shconv.training.optimisers import WeightMean, create_optimizer
 from shconv.training.recipe import Recipe
 from shconv.training.synchronized import synchronized
 
 
 @dataclass(frozen=True)
 class Learner:
-    network: nn.Module  # as built: evaluated and stored
+    network: nn.Module  # as built
     model: nn.Module  # compiled and wrapped, where asked for, around the same parameters: trained
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # passes everything through unless the precision is fp16
     device: torch.device
     dtype: torch.dtype | None  # of autocast; None: float32 throughout
     layout: torch.memory_format
+    mean: WeightMean | None = None
 
     @classmethod
     def build(
@@ -42,16 +44,23 @@ class Learner:
         dtype = autocast_dtype(recipe, device, network)
         if engine.sync_batch_norm and processes.count > 1:
             network = synchronized(network, device)
-        groups = parameter_groups(network, recipe)
-        fused = {"fused": True} if device.type == "cuda" else {}  # one kernel for all; on a CPU it rounds otherwise
-        optimizer = torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=recipe.nesterov, **fused)
+        optimizer = create_optimizer(parameter_groups(network, recipe), recipe)
+        mean = None if recipe.ema is None else WeightMean(network, recipe.ema)
         scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
         model = _shared(compiled(network, graphs) if engine.compile else network, device)
-        return cls(network, model, optimizer, scaler, device, dtype, layout)
+        return cls(network, model, optimizer, scaler, device, dtype, layout, mean)
+
+    @property
+    def outcome(self) -> nn.Module:
+        """What is tested and stored: the network, or the mean of its weights where there is one."""
+        return self.network if self.mean is None else self.mean.network
 
     def images(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) -> float in [0, 1] on the device."""
-        return pixels.to(self.device, non_blocking=True).div(255).contiguous(memory_format=self.layout)
+        """uint8 (B, C, H, W) -> float in [0, 1] on the device; floats stay what they are."""
+        images = pixels.to(self.device, non_blocking=True)
+        if not images.is_floating_point():
+            images = images.div(255)
+        return images.contiguous(memory_format=self.layout)
 
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
         """Forward and backward pass of a micro-batch go in here: the processes' gradients are averaged in the last."""
@@ -65,6 +74,8 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+        if self.mean is not None:
+            self.mean.update(self.network)
 
     def state(self) -> dict[str, Any]:
         """All that changes during training. Random states are not among it: each step sets its own."""
@@ -72,6 +83,7 @@ class Learner:
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            **({} if self.mean is None else {"mean": self.mean.state()}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -81,6 +93,8 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:
             group.update(ways)  # how a step is computed is this device's, not the stored one's
+        if self.mean is not None:
+            self.mean.restore(state["mean"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 

@@ -100,6 +100,8 @@ def train(
     engine = Engine() if engine is None else engine
     record = run_record(config, data, recipe, seed, defence.record())
     split = _checked(config, data, folder, seed, defence)
+    if recipe.mixup + recipe.cutmix > 0 and not isinstance(defence, Plain):
+        raise InputError(f"defence {defence.name} needs images of one label each: leave mixup and cutmix at 0")
     if engine.tensorboard:
         check_tensorboard()
     processes = Processes.found(device=device)
@@ -212,7 +214,7 @@ def _finish(job: Job) -> None:
     accuracy = job.history[-1]["test_accuracy"]
     result = {"finished": True, "epochs_done": len(job.history), "test_accuracy": accuracy}
     engine = job.engine.record(job.recipe, job.processes)
-    save_checkpoint(job.folder, job.learner.network, {**job.record, "engine": engine, **result})
+    save_checkpoint(job.folder, job.learner.outcome, {**job.record, "engine": engine, **result})
     remove_states(job.folder)
 
 

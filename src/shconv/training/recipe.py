@@ -10,13 +10,16 @@ from typing import Literal, get_args
 from shconv.errors import InputError
 
 Schedule = Literal["step", "plateau", "cosine"]
-Augmentation = Literal["none", "crop_flip", "resized_crop", "he2016"]
+Augmentation = Literal[
+    "none", "crop_flip", "resized_crop", "he2016", "randaugment", "trivialaugment", "autoaugment", "augmix"
+]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
+Optimizer = Literal["sgd", "adamw"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with momentum over W and theta together; every parameter is decayed, as in He et al. 2016.
+    """SGD with momentum, or AdamW, over W and theta together; every parameter is decayed, as in He et al. 2016.
 
     Epochs may be fractions where they mark a moment (`milestones`, `warmup_epochs`).
     Raises InputError for values out of range.
@@ -38,9 +41,14 @@ class Recipe:
     precision: Precision = "auto"  # auto: bf16 where it is fast (CUDA, CPUs with matrix tiles), else float32
     channels_last: bool = True  # the layout in which convolutions are fastest nearly everywhere
     label_smoothing: float = 0.0
+    mixup: float = 0.0  # alpha of MixUp's Beta distribution; 0: none
+    cutmix: float = 0.0  # the same of CutMix; with both each batch takes either
+    optimizer: Optimizer = "sgd"
+    ema: float | None = None  # decay of the weights' exponential mean, which is then what is tested and stored
 
     def __post_init__(self) -> None:
-        for name, choices in (("schedule", Schedule), ("augmentation", Augmentation), ("precision", Precision)):
+        kinds = {"schedule": Schedule, "augmentation": Augmentation, "precision": Precision, "optimizer": Optimizer}
+        for name, choices in kinds.items():
             _check(self, name, getattr(self, name) in get_args(choices), f"one of {', '.join(get_args(choices))}")
         for name in ("epochs", "batch_size", "patience"):
             _check(self, name, isinstance(getattr(self, name), int) and getattr(self, name) >= 1, "an integer >= 1")
@@ -50,6 +58,9 @@ class Recipe:
         _check(self, "nesterov", not (self.nesterov and self.momentum == 0), "False where momentum is 0")
         _check(self, "weight_decay", 0 <= self.weight_decay < math.inf, "a finite number >= 0")
         _check(self, "hyper_weight_decay", theta is None or 0 <= theta < math.inf, "None or a finite number >= 0")
+        for name in ("mixup", "cutmix"):
+            _check(self, name, 0 <= getattr(self, name) < math.inf, "a finite number >= 0")
+        _check(self, "ema", self.ema is None or 0 <= self.ema < 1, "None or a number in [0, 1)")
         _check(self, "gamma", 0 < self.gamma <= 1, "a number in (0, 1]")
         _check(self, "label_smoothing", 0 <= self.label_smoothing < 1, "a number in [0, 1)")
         _check(self, "warmup_epochs", 0 <= self.warmup_epochs < self.epochs, f"in [0, {self.epochs} epochs)")

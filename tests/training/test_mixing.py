@@ -1,0 +1,84 @@
+"""MixUp and CutMix: what a step sees, with which labels; a function of seed, epoch and step."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from shconv.data import ImageData
+from shconv.errors import InputError
+from shconv.training import Engine, ModelConfig, Recipe, create_defence, train
+from shconv.training.defences import Step
+from shconv.training.learner import Learner
+from shconv.training.mixing import mixing
+
+pytestmark = pytest.mark.usefixtures("toy_network")
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_labels_are_mixed_in_the_shares_of_the_images(recipe: Recipe, kind: str) -> None:
+    assert mixing(recipe, 3) is None
+    mix = mixing(replace(recipe, **{kind: 1.0}), 3)
+    assert mix is not None
+    labels = torch.tensor([0, 1, 2])
+    images = torch.eye(3)[labels][:, :, None, None].expand(-1, -1, 8, 8).contiguous()  # channel k of class k is 1
+    for seed in range(4):
+        torch.manual_seed(seed)
+        mixed, soft = mix(images, labels)
+        torch.testing.assert_close(mixed.mean((2, 3)), soft)
+        assert soft.shape == (3, 3)
+        assert ((mixed == 0) | (mixed == 1)).all() == (kind == "cutmix")
+
+
+def test_stopped_continued_or_in_micro_batches_the_same_mixtures_are_learnt(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(recipe, epochs=2, mixup=0.4, cutmix=1.0, augmentation="trivialaugment")
+    seen: list[tuple[Tensor, Tensor]] = []
+    original = Step.cross_entropy
+
+    def cross_entropy(self: Step, logits: Tensor, y: Tensor) -> Tensor:
+        seen.append(y)
+        return original(self, logits, y)
+
+    monkeypatch.setattr(Step, "cross_entropy", cross_entropy)
+    whole = train(config, data, recipe, tmp_path / "whole", progress=False)
+    soft, seen[:] = torch.cat(seen), []
+    assert soft.shape == (2 * 4 * 16, 3)
+    assert (soft.amax(1) < 1).any()
+    steps, step = iter(range(100)), Learner.step
+
+    def stopping(self: Learner, rate: float) -> None:
+        if next(steps) == 5:
+            raise KeyboardInterrupt
+        step(self, rate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, data, recipe, tmp_path / "stopped", progress=False, engine=Engine(save_steps=5))
+    train(config, data, recipe, tmp_path / "stopped", progress=False, workers=1)
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert files[0] == files[1]
+    seen.clear()
+    train(config, data, recipe, tmp_path / "parts", progress=False, engine=Engine(accumulation=2))
+    assert torch.equal(torch.cat(seen), soft)
+    assert whole.history[-1]["train_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", ["fgsm-rs", "stability"])
+def test_a_defence_refuses_mixed_labels(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
+) -> None:
+    with pytest.raises(InputError, match=f"defence {name} needs images of one label each"):
+        train(config, data, replace(recipe, mixup=0.2), tmp_path / "folder", defence=create_defence(name))
+    assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("mixup", -1.0), ("cutmix", float("nan"))])
+def test_values_out_of_range_are_refused(recipe: Recipe, name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"{name} is {value!r}"):
+        replace(recipe, **{name: value})
