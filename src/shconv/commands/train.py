@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -15,7 +15,7 @@ from shconv.files import own_folder
 from shconv.processes import Processes
 from shconv.training import Defence, ModelConfig, Recipe, create_defence, holds_another, train
 
-ADAMW: dict[str, float] = {"learning_rate": 1e-3, "weight_decay": 0.05}  # the recipes' own are SGD's
+ADAMW: dict[str, Any] = {"learning_rate": 1e-3, "weight_decay": 0.05}  # the recipes' own are SGD's
 
 
 @dataclass(frozen=True, kw_only=True)

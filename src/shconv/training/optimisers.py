@@ -12,7 +12,7 @@ from shconv.training.recipe import Recipe
 def create_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's, over parameter groups that each say their weight decay."""
     on_cuda = groups[0]["params"][0].device.type == "cuda"
-    fused = {"fused": True} if on_cuda else {}  # one kernel for all; on a CPU it rounds otherwise
+    fused: dict[str, Any] = {"fused": True} if on_cuda else {}  # one kernel for all; on a CPU it rounds otherwise
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, recipe.learning_rate, **fused)
     return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum, nesterov=recipe.nesterov, **fused)
