@@ -36,12 +36,11 @@ def check_inputs(
 def check_logits(logits: Tensor, labels: Tensor) -> Tensor:
     """The model's output (N, K) in at least float32, once it is known to be finite logits that `labels` (N,) fit."""
     logits = check_logits_shape(logits, len(labels))
-    if not bool(logits.isfinite().all()):
+    finite, largest = torch.stack([logits.isfinite().all().long(), labels.max()]).tolist()  # a GPU is waited for once
+    if not finite:
         raise InputError("model: returned logits with NaN or infinity; want finite logits")
-    if int(labels.max()) >= logits.shape[1]:
-        raise InputError(
-            f"labels: got class {int(labels.max())}; want classes below {logits.shape[1]}, as many as logits"
-        )
+    if largest >= logits.shape[1]:
+        raise InputError(f"labels: got class {largest}; want classes below {logits.shape[1]}, as many as logits")
     return logits
 
 
@@ -80,7 +79,7 @@ def _check_images(images: Tensor) -> None:
         raise InputError(f"images: got {images.dtype}; {wanted}: use images.float() / 255 for 8-bit images")
     if images.dim() != 4 or images.numel() == 0:
         raise InputError(f"images: got shape {tuple(images.shape)}; {wanted}, none of the four empty")
-    low, high = (float(end) for end in images.detach().aminmax())
+    low, high = torch.stack(images.detach().aminmax()).tolist()
     if math.isnan(low) or math.isnan(high):
         raise InputError(f"images: got NaN; {wanted}")
     slack = max(1e-6, 2 * torch.finfo(images.dtype).eps)

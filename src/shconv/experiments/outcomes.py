@@ -62,13 +62,22 @@ def judge(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
 
     With two classes there is no relative confidence (eq 5 needs others to compare): rc is NaN.
     """
+    logits, labels = on_host(logits, labels)
     p_y, prediction = logits.double().softmax(1).gather(1, labels[:, None])[:, 0], logits.argmax(1)
     judged = {"prediction": prediction, "correct": prediction == labels, "p_y": p_y}
     if logits.shape[1] > 2:
         judged |= {"rc": relative_confidence(logits, labels), "floored": relative_confidence_floored(logits, labels)}
     else:
         judged |= {"rc": torch.full_like(p_y, torch.nan), "floored": torch.zeros_like(prediction, dtype=torch.bool)}
-    return {name: value.cpu().numpy() for name, value in judged.items()}
+    return {name: value.numpy() for name, value in judged.items()}
+
+
+def on_host(*tensors: Tensor) -> list[Tensor]:
+    """The tensors on the CPU; a GPU is waited for once, not for each."""
+    moved = [each.detach().to("cpu", non_blocking=each.is_cuda) for each in tensors]
+    for device in {each.device for each in tensors if each.is_cuda}:
+        torch.cuda.synchronize(device)
+    return moved
 
 
 def summary(outcomes: Outcomes, clean: Outcomes | None) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -19,7 +19,7 @@ from shconv.attacks.foreign import ForeignResult
 from shconv.data import ImageData, evaluation_batches
 from shconv.data.splits import in_unit_range
 from shconv.experiments.network import Network, Pair, routed
-from shconv.experiments.outcomes import Outcomes, judge, summary
+from shconv.experiments.outcomes import Outcomes, judge, on_host, summary
 from shconv.experiments.partial import Columns, Partial
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.question import Images, Index, Measure, Question, padded
@@ -76,7 +76,8 @@ class Study:
         size = size or self.batch_size
         for batch in evaluation_batches(self.data.test, index.tolist(), size, workers=self.workers):
             x, y, places = (padded(part, size) for part in (batch.images, batch.labels, batch.index))
-            yield Images(in_unit_range(x.to(self.device)), y.to(self.device), places, len(batch.labels))
+            x, y = (part.to(self.device, non_blocking=True) for part in (x, y))
+            yield Images(in_unit_range(x), y, places, len(batch.labels))
 
     @contextmanager
     def collected(self, question: Question, measure: Measure, parts: int = 1) -> Iterator[tuple[Columns, float]]:
@@ -147,10 +148,12 @@ class Study:
             adversarial, queries = result.images, result.queries
             linf, l2 = result.distances["linf"], result.distances["l2"]
             outside = result.outside if isinstance(result, ForeignResult) else outside
-        judged = judge(self.logits(network, adversarial[:n]), y[:n])
         reached = {"linf": linf, "l2": l2, "queries": queries, "outside": outside, "index": places}
         reached |= {"adversarial": adversarial} if self.keep and attack is not None else {}
-        return adversarial, judged | {name: value[:n].cpu().numpy() for name, value in reached.items()}
+        asked = self.logits(network, adversarial[:n]), y[:n], *(value[:n] for value in reached.values())
+        logits, labels, *values = on_host(*asked)
+        columns = {name: value.numpy() for name, value in zip(reached, values, strict=True)}
+        return adversarial, judge(logits, labels) | columns
 
     @torch.no_grad()
     def logits(self, network: Network, x: Tensor) -> Tensor:
