@@ -21,7 +21,7 @@ SIGNATURES: dict[str, str] = {
     "gradient_route": "model, route, hypernetwork_weight=1.0",
     "frozen_kernels": "model, x",
     "record_filter_maps": "model",
-    "create_model": "name, num_classes=1000, in_channels=3, stem='imagenet', width=64, normalize=None",
+    "create_model": "name, num_classes=1000, in_channels=3, stem='imagenet', width=64, normalize=None, pretrained=None",
     "list_models": "pattern='*'",
     "ops.filtered_conv2d": "x, weight, filter_map, bias=None, stride=1, padding=0, dilation=1, groups=1, "
     "formulation='auto'",

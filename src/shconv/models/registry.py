@@ -3,11 +3,13 @@
 import difflib
 import fnmatch
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shconv.conversion import is_3x3, to_shc
 from shconv.errors import InputError
@@ -36,21 +38,24 @@ def create_model(
     stem: str = "imagenet",
     width: int = 64,
     normalize: Normalization = None,
+    pretrained: str | Path | Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
-    """Build a network of the paper (section 3.2), randomly initialised.
+    """Build a network of the paper (section 3.2), randomly initialised or with weights of yours.
 
     Args:
         name: one of list_models(); "*_shc" has a Statistical Hyper-Convolution in every 3x3 but the stem.
         stem: "imagenet" (7x7/2, max pool) or "small" (3x3/1, no pool; for images up to 64 px).
         width: channels of the first stage, 64 in the paper.
         normalize: None (the paper feeds [0, 1]), "imagenet", or (mean, std) by channel.
+        pretrained: a checkpoint folder, a file of weights (safetensors, or what torch.save wrote) or a state_dict of
+            this network. Where num_classes differs the head is new, with a warning.
 
     Returns:
         A network from images (N, in_channels, H, W) in [0, 1] to logits (N, num_classes).
         With the same random seed a network and its SHC counterpart start with the same convolution weights.
 
     Raises:
-        InputError: unknown name (near ones are offered) or an argument out of range.
+        InputError: unknown name (near ones are offered), an argument out of range, or weights of another network.
     """
     if name not in list_models():
         near = difflib.get_close_matches(name, list_models(), n=3, cutoff=0.4) or list_models()
@@ -64,7 +69,12 @@ def create_model(
     model = _VANILLA[name.removesuffix("_shc")](
         num_classes=num_classes, in_channels=in_channels, stem=stem, width=width, normalize=normalize
     )
-    return to_shc(model, where=_behind_the_stem, start="random", inplace=True) if name.endswith("_shc") else model
+    if name.endswith("_shc"):
+        model = to_shc(model, where=_behind_the_stem, start="random", inplace=True)
+    if pretrained is not None:
+        # Named, not imported: that room knows this one, and brings data and training along.
+        import_module("shconv.pretrained.given").fill(model, pretrained)
+    return model
 
 
 def matched_width(
