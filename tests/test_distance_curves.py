@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import shconv
-from shconv.attacks import LBFGS, RIVALS, DeepFool
+from shconv.attacks import LBFGS, RIVALS, DeepFool, Substitute
 from shconv.errors import InputError
 from shconv.intervals import wilson
 from toys import colour_networks, colours
@@ -51,7 +51,8 @@ def test_what_was_not_measured_has_no_curve() -> None:
 @pytest.mark.parametrize("name", RIVALS)
 def test_every_attack_of_others_runs_through_evaluate(name: str) -> None:
     vanilla, _ = colour_networks()
-    attack = replace(RIVALS[name], searches=3) if isinstance(RIVALS[name], LBFGS) else RIVALS[name]
+    changes = {LBFGS: {"searches": 3}, Substitute: {"seeds": 9, "rounds": 1}}.get(type(RIVALS[name]), {})
+    attack = replace(RIVALS[name], **changes)
     results = shconv.evaluate({"plain": vanilla}, (IMAGES[:3], LABELS[:3]), {name: attack}, **QUICK)
     line = results.rows().set_index("attack").loc[name]
     assert line.accuracy <= results.rows().set_index("attack").loc["clean"].accuracy

@@ -9,11 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shconv.attacks import FGSM, IFGSM, Attack, GaussianNoise, LocSearchAdv, RandFGSM
+from shconv.attacks import FGSM, IFGSM, Attack, GaussianNoise, LocSearchAdv, RandFGSM, Substitute
 from shconv.errors import InputError
 
 SEARCH = LocSearchAdv(pixels_per_step=2, steps=3, max_probes=5, batch_size=7)
-ATTACKS: list[Attack] = [GaussianNoise(0.2), FGSM(), IFGSM(), RandFGSM(), SEARCH]
+LEARNER = Substitute(seeds=6, rounds=1, epochs=1)
+ATTACKS: list[Attack] = [
+    GaussianNoise(0.2),
+    FGSM(),
+    IFGSM(),
+    RandFGSM(),
+    SEARCH,
+    Substitute(seeds=6, rounds=1, epochs=1),
+]
 every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: type(attack).__name__)
 needs_model = pytest.mark.parametrize("attack", ATTACKS[1:], ids=lambda attack: type(attack).__name__)
 

@@ -29,6 +29,7 @@ from shconv.attacks.semi_random import SemiRandom
 from shconv.attacks.signs import RandomSigns
 from shconv.attacks.square import Square
 from shconv.attacks.standard import Standard
+from shconv.attacks.substitute import SeedImages, Substitute
 
 __all__ = [
     "ANY_CHANGE",
@@ -58,9 +59,11 @@ __all__ = [
     "RandomSigns",
     "SaltAndPepper",
     "SearchAttack",
+    "SeedImages",
     "SemiRandom",
     "Square",
     "Standard",
+    "Substitute",
     "as_attack",
     "create_attack",
     "list_attacks",

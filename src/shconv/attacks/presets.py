@@ -18,6 +18,7 @@ from shconv.attacks.locsearch import LocSearchAdv
 from shconv.attacks.noise import GaussianNoise
 from shconv.attacks.salt_and_pepper import SaltAndPepper
 from shconv.attacks.semi_random import SemiRandom
+from shconv.attacks.substitute import Substitute
 from shconv.errors import InputError
 
 A = TypeVar("A", bound=Attack)
@@ -60,6 +61,8 @@ RIVALS: Mapping[str, Attack] = MappingProxyType(
         "salt_and_pepper": SaltAndPepper(),
         "blur": GaussianBlur(),
         "semi_random": SemiRandom(share=0.1),
+        "substitute_fgsm": Substitute(by="fgsm"),
+        "substitute_pgd": Substitute(by="pgd"),
     }
 )
 """The attacks of other papers that the paper names beside its own."""
