@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from shconv import pretrained as pretrained
     from shconv import results as results
     from shconv import training as training
+    from shconv.comparing import compare as compare
     from shconv.evaluation import evaluate as evaluate
 
 __version__ = "0.1.0"
@@ -50,4 +51,6 @@ def __getattr__(name: str) -> Any:
         return import_module(f"shconv.{name}")
     if name == "evaluate":
         return import_module("shconv.evaluation").evaluate
+    if name == "compare":
+        return import_module("shconv.comparing").compare
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -95,6 +95,7 @@ def _stopped(options: Any) -> str:
 def _parse(arguments: list[str]) -> Any:
     from shconv.commands.audit import AuditCommand
     from shconv.commands.bench import Bench
+    from shconv.commands.compare import Compare
     from shconv.commands.evaluate import Evaluate
     from shconv.commands.finetune import Finetune
     from shconv.commands.info import Info
@@ -107,6 +108,7 @@ def _parse(arguments: list[str]) -> Any:
         "reproduce": Reproduce,
         "train": Train,
         "evaluate": Evaluate,
+        "compare": Compare,
         "audit": AuditCommand,
         "report": Report,
         "finetune": Finetune,

@@ -18,7 +18,6 @@ from shconv.attacks.checks import check_count
 from shconv.attacks.foreign import as_attack
 from shconv.data import ImageData
 from shconv.data.given import as_data
-from shconv.data.splits import in_unit_range
 from shconv.errors import InputError
 from shconv.experiments import own_attacks
 from shconv.experiments.network import Network, Pair
@@ -93,7 +92,7 @@ def evaluate(
         where = Path(folder) if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for network in networks:
             stack.enter_context(borrowed(network.model.to(place)))
-        _check_fit(networks, given, place)
+        own_attacks.check_fit(networks, given, place)
         held = stack.enter_context(RunFolder.opened(where))
         _settle(held, given, asked, images, selection, routes, seed, batch_size)
         study = Study(
@@ -111,9 +110,8 @@ def evaluate(
         if asked is None:
             run_paper(study)
         else:
-            index = _index(study, selection == "confident", images)
-            for _ in own_attacks.rows(study, asked, index, routes):
-                pass
+            confident = isinstance(selection, str)
+            own_attacks.run_own(study, asked, routes, confident=confident, most=images)
         results = Results.load(where)
         return results if folder is not None else results.in_memory()
 
@@ -176,25 +174,6 @@ def _chosen(selection: Any, n: int, images: int | None, seed: int) -> Index | No
     return np.asarray(np.sort(places[shuffled]), np.int64)
 
 
-def _check_fit(networks: Sequence[Network], data: ImageData, device: torch.device) -> None:
-    """Raises InputError where a network does not give logits for the first image, or has fewer classes than labels."""
-    image, _ = data.test[0]
-    x = in_unit_range(image[None].to(device))
-    labels = int(data.test.labels.max()) + 1
-    for network in networks:
-        try:
-            with torch.no_grad():
-                logits = network.model(x)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0][:160]
-            raise InputError(f"{network.name} cannot take images of shape {tuple(image.shape)}: {reason}") from error
-        if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
-            got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
-            raise InputError(f"{network.name} returned {got}; want logits of shape (images, classes)")
-        if logits.shape[1] < labels:
-            raise InputError(f"{network.name} has {logits.shape[1]} classes, the labels go up to {labels - 1}")
-
-
 def _settle(
     held: RunFolder,
     data: ImageData,
@@ -209,8 +188,7 @@ def _settle(
     chosen = selection if selection is None or isinstance(selection, str) else [int(place) for place in selection]
     asked = {"images": images, "selection": chosen, "routes": list(routes), "seed": seed, "batch_size": batch_size}
     held.settle({"command": "shconv.evaluate", **asked})
-    known = {} if attacks is None else {name: repr(attack) for name, attack in attacks.items()}
-    held.settle_json("attacks.json", known, grows=True)
+    own_attacks.settle_attacks(held, attacks or {})
     about = {"name": data.name, "classes": data.classes, "image_size": data.image_size, "note": data.note}
     held.settle_json("data.json", {**about, "train_images": 0, "test_images": len(data.test), "skipped": data.skipped})
 
@@ -219,9 +197,3 @@ def _counts(images: int | None, n: int, of_the_paper: bool) -> Counts:
     if images is not None:
         return Counts(images, images, min(images, DEMO_COUNTS.table3) if of_the_paper else images)
     return DEMO_COUNTS if of_the_paper else Counts(n, n, n)
-
-
-def _index(study: Study, confident: bool, images: int | None) -> Index:
-    if not confident:
-        return study.clean(study.pairs[0].members[0]).index
-    return np.sort(study.selected(study.pairs[0], images or len(study.data.test)))

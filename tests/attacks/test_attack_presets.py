@@ -1,16 +1,25 @@
 """Presets: the paper's numbers, the scaled search, names that do not exist."""
 
+from collections.abc import Callable
+
 import pytest
 
 from shconv.attacks import (
     FGSM,
     IFGSM,
     PAPER,
+    PGD,
     RIVALS,
+    STRONG,
     VARIANTS,
+    Foreign,
     GaussianNoise,
+    HardLabel,
     LocSearchAdv,
     RandFGSM,
+    RandomSigns,
+    Square,
+    Standard,
     create_attack,
     list_attacks,
     locsearch_columns,
@@ -47,8 +56,13 @@ def test_variants_differ_from_the_papers_attack_as_named() -> None:
 
 def test_every_listed_attack_can_be_created_and_changed() -> None:
     names = list_attacks()
-    assert len(set(names)) == len(PAPER) + len(VARIANTS) + len(RIVALS)
-    assert all(create_attack(name) == {**PAPER, **VARIANTS, **RIVALS}[name] for name in names)
+    known = {**PAPER, **VARIANTS, **RIVALS, **STRONG}
+    assert names == list_attacks("*") == list(known)
+    assert len(known) == len(PAPER) + len(VARIANTS) + len(RIVALS) + len(STRONG)
+    assert all(create_attack(name) == known[name] for name in names)
+    assert {type(attack) for attack in known.values()} >= {PGD, Square, Standard, HardLabel, RandomSigns}
+    assert list_attacks("pgd_l*") == ["pgd_l2"]
+    assert list_attacks("nothing*") == []
     assert create_attack("gaussian", sigma=0.4) == GaussianNoise(0.4)
     assert create_attack("fgsm", epsilon=0.1, objective="untargeted") == FGSM(0.1, objective="untargeted")
 
@@ -98,3 +112,28 @@ def test_columns_are_fifths_of_the_rounds() -> None:
     assert locsearch_columns(150) == (30, 60, 90, 120, 150)
     assert locsearch_columns(24) == (5, 10, 14, 19, 24)
     assert locsearch_columns(2) == (1, 2)
+
+
+def test_eps_and_alpha_are_epsilon_and_step_size() -> None:
+    assert create_attack("pgd", eps="8/255", alpha="2/255", steps=50) == PGD(8 / 255, step_size=2 / 255, steps=50)
+    assert PGD(eps="8/255", alpha=0.01) == PGD(epsilon=8 / 255, step_size=0.01)
+    for attack in (FGSM, IFGSM, RandFGSM, Square, RandomSigns, Standard):
+        assert attack(eps=0.02) == attack(epsilon=0.02)
+    assert HardLabel("boundary", eps=0.1) == HardLabel("boundary", 0.1)
+    assert GaussianNoise(0.1, eps=0.2).epsilon == 0.2
+    assert Foreign(lambda model, images, labels: images, eps=0.1).epsilon == 0.1
+    assert RandFGSM(alpha=0.01).alpha == 0.01
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: PGD(0.1, eps=0.1),
+        lambda: PGD(epsilon=0.1, eps=0.1),
+        lambda: create_attack("fgsm", eps=0.1, epsilon=0.1),
+        lambda: PGD(0.1, alpha=0.1, step_size=0.1),
+    ],
+)
+def test_one_hyper_parameter_under_two_names_is_refused(made: Callable[[], object]) -> None:
+    with pytest.raises(InputError, match="which are the same; want one of them"):
+        made()

@@ -8,6 +8,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shconv.commands.audit import AuditCommand
 from shconv.commands.config_file import from_toml, plain
 from shconv.commands.evaluate import Evaluate
 from shconv.commands.report import Report
@@ -18,7 +19,7 @@ from shconv.errors import InputError
 OPTIONS = {
     "reproduce": [*PRESETS.values(), Reproduce(seeds=(0, 1), epochs=3, image_size=8, out=Path("a b/ü"), full=True)],
     "train": [Train(), Train(out=Path("x"), precision="bf16", learning_rate=0.5, batch_size=3, weight_decay=1)],
-    "evaluate": [Evaluate(checkpoint=Path("a")), Evaluate(checkpoint=Path("a"), twin=Path("b"), tables=(1, 4))],
+    "evaluate": [Evaluate(checkpoint=(Path("a"),)), Evaluate(checkpoint=(Path("a"),), twin=Path("b"), tables=(1, 4))],
 }
 CASES = [(command, options) for command, all in OPTIONS.items() for options in all]
 
@@ -55,10 +56,16 @@ def test_what_the_file_leaves_out_is_the_bases(tmp_path):
 
 
 def test_an_argument_that_must_be_given_can_be_left_to_the_command_line(tmp_path):
-    options = from_toml(Evaluate, "evaluate", stored(tmp_path, {"tables": [2]}), None)
-    assert options.tables == (2,)
+    options = from_toml(AuditCommand, "audit", stored(tmp_path, {"images": 2}), None)
+    assert options.images == 2
     assert options.checkpoint is MISSING
     assert from_toml(Report, "report", stored(tmp_path, {"run_folder": "x"}), None) == Report(Path("x"))
+
+
+def test_one_path_where_several_may_be_is_a_list_of_one(tmp_path):
+    assert from_toml(Evaluate, "evaluate", stored(tmp_path, {"checkpoint": "a"}), None).checkpoint == (Path("a"),)
+    options = from_toml(Evaluate, "evaluate", stored(tmp_path, {"checkpoint": ["a", "b"]}), None)
+    assert options.checkpoint == (Path("a"), Path("b"))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +110,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, message):
 def test_a_run_folders_file_given_back_gives_the_same_options(finished):
     options = from_toml(Reproduce, "reproduce", finished / "config.toml", Reproduce())
     wanted = Reproduce(
-        data="folder:colours", models=("plain10",), width=4, epochs=40, table3_images=2, batch_size=8, out=options.out
+        data="folder:colours",
+        models=("plain10",),
+        width=4,
+        epochs=40,
+        table2_images=8,
+        table3_images=2,
+        batch_size=8,
+        out=options.out,
     )
     assert options == wanted
     assert {field.name for field in fields(options)} >= set(plain(options))

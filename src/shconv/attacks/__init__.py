@@ -17,6 +17,7 @@ from shconv.attacks.pgd import PGD
 from shconv.attacks.presets import (
     PAPER,
     RIVALS,
+    STRONG,
     VARIANTS,
     create_attack,
     list_attacks,
@@ -40,6 +41,7 @@ __all__ = [
     "PAPER",
     "PGD",
     "RIVALS",
+    "STRONG",
     "VARIANTS",
     "Attack",
     "AttackResult",

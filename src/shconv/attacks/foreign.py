@@ -20,6 +20,7 @@ from shconv.attacks.budget import ANY_CHANGE, Budget, Norm, distances
 from shconv.attacks.checks import Index, check_choice, check_inputs
 from shconv.attacks.libraries import library_of
 from shconv.attacks.search import own_randomness
+from shconv.attacks.spelling import other_names
 from shconv.attacks.standard import Standard
 from shconv.errors import InputError
 from shconv.numbers import read_budgets
@@ -34,6 +35,7 @@ class ForeignResult(AttackResult):
     outside: Tensor
 
 
+@other_names
 @dataclass(frozen=True, eq=False, repr=False)
 class Foreign(Attack):
     """Any attack under the contract of ours.

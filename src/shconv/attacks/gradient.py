@@ -14,6 +14,7 @@ from shconv.attacks.base import BatchAttack, Model, generators
 from shconv.attacks.budget import Budget
 from shconv.attacks.checks import check_choice, check_count, check_flag
 from shconv.attacks.objective import Objective, Sign, class_gradient, direction, least_likely_class
+from shconv.attacks.spelling import other_names
 from shconv.numbers import read_budgets
 
 STREAM = 2
@@ -45,6 +46,7 @@ class GradientAttack(BatchAttack):
         return x.clamp(0.0, 1.0) if self.clip else x
 
 
+@other_names
 @dataclass(frozen=True)
 class FGSM(GradientAttack):
     """x - epsilon sign(grad CE(y_t)), one forward pass (eq 2). FGSM-Heavy is FGSM(epsilon=0.1)."""
@@ -62,6 +64,7 @@ class FGSM(GradientAttack):
         return self._step(x, gradient, self.epsilon), y_t, 1
 
 
+@other_names
 @dataclass(frozen=True)
 class IFGSM(GradientAttack):
     """`steps` steps of step_size from the last image, each kept within epsilon of the clean one (eq 3).
@@ -111,6 +114,7 @@ class IFGSM(GradientAttack):
         return x, y_t, self.steps
 
 
+@other_names
 @dataclass(frozen=True)
 class RandFGSM(GradientAttack):
     """x' = x + alpha sign(N(0, 1)), then x' - epsilon sign(grad CE(y_t) at x') (eq 4, Tramer et al. 2017).

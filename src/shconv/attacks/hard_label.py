@@ -15,6 +15,7 @@ from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_choice, check_count
 from shconv.attacks.cost import Cost
 from shconv.attacks.search import SearchAttack, own_randomness
+from shconv.attacks.spelling import other_names
 from shconv.errors import InputError
 from shconv.numbers import read_budgets
 
@@ -24,6 +25,7 @@ STEPS: dict[Kind, int] = {"boundary": 5000, "hop_skip_jump": 20}  # by default: 
 NOISES, BLENDS, PEPPERS = 100, 50, 100  # tried as a start
 
 
+@other_names
 @dataclass(frozen=True)
 class HardLabel(SearchAttack):
     """The boundary attack (Brendel et al. 2018) or HopSkipJump (Chen et al. 2020), stopped at the first hit.

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from shconv.attacks.base import BatchAttack, Model, generators
 from shconv.attacks.checks import check_choice, check_flag
+from shconv.attacks.spelling import other_names
 from shconv.numbers import budget, read_budgets
 
 Truncation = Literal["clip", "resample"]
 STREAM = 1
 
 
+@other_names
 @dataclass(frozen=True)
 class GaussianNoise(BatchAttack):
     """x + clip(N(0, sigma), -epsilon, epsilon), then clipped to [0, 1] (eq 1).

@@ -14,12 +14,14 @@ from shconv.attacks.checks import check_choice, check_count, check_flag, check_l
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import Loss, attack_loss, likeliest_wrong
 from shconv.attacks.search import SearchAttack, Strongest
+from shconv.attacks.spelling import other_names
 from shconv.errors import InputError
 from shconv.numbers import read_budgets
 
 STREAM = 11
 
 
+@other_names
 @dataclass(frozen=True)
 class PGD(SearchAttack):
     """`steps` gradient steps from each of `restarts` starts; of all points passed, the strongest (Madry et al. 2018).

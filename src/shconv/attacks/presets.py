@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -12,12 +13,18 @@ from shconv.attacks.blur import GaussianBlur
 from shconv.attacks.checks import check_count
 from shconv.attacks.deepfool import DeepFool
 from shconv.attacks.gradient import FGSM, IFGSM, RandFGSM
+from shconv.attacks.hard_label import HardLabel
 from shconv.attacks.jsma import JSMA
 from shconv.attacks.lbfgs import LBFGS
 from shconv.attacks.locsearch import LocSearchAdv
 from shconv.attacks.noise import GaussianNoise
+from shconv.attacks.pgd import PGD
 from shconv.attacks.salt_and_pepper import SaltAndPepper
 from shconv.attacks.semi_random import SemiRandom
+from shconv.attacks.signs import RandomSigns
+from shconv.attacks.spelling import our_names
+from shconv.attacks.square import Square
+from shconv.attacks.standard import Standard
 from shconv.attacks.substitute import Substitute
 from shconv.errors import InputError
 
@@ -67,21 +74,45 @@ RIVALS: Mapping[str, Attack] = MappingProxyType(
 )
 """The attacks of other papers that the paper names beside its own."""
 
+EPSILON = 8 / 255  # L-infinity, as is usual for small images
+EPSILON_L2 = 0.5
+
+STRONG: Mapping[str, Attack] = MappingProxyType(
+    {
+        "fgsm_untargeted": FGSM(epsilon=EPSILON, objective="untargeted"),
+        "pgd": PGD(epsilon=EPSILON),
+        "pgd_l2": PGD(epsilon=EPSILON_L2, norm="l2"),
+        "pgd_dlr": PGD(epsilon=EPSILON, loss="dlr"),
+        "pgd_targets": PGD(epsilon=EPSILON, loss="margin", targets=9),
+        "pgd_madry": PGD(epsilon=EPSILON, steps=20, step_size=2 / 255),
+        "square": Square(epsilon=EPSILON),
+        "square_l2": Square(epsilon=EPSILON_L2, norm="l2"),
+        "random_signs": RandomSigns(epsilon=EPSILON, draws=1000),
+        "boundary": HardLabel("boundary", epsilon=EPSILON_L2, norm="l2"),
+        "hop_skip_jump": HardLabel("hop_skip_jump", epsilon=EPSILON),
+        "autoattack": Standard(epsilon=EPSILON),
+        "autoattack_l2": Standard(epsilon=EPSILON_L2, norm="l2"),
+    }
+)
+"""Stronger attacks, at epsilon 8/255 (L-infinity) or 0.5 (L2): change it with eps=."""
+
 PAPER_SIDE = 256  # pixels a side of the paper's test images
 PIXEL_SHARE = 0.023  # of an image's pixels, perturbed by the paper's 150 rounds of 10
 
 
-def list_attacks() -> list[str]:
-    """The names that `create_attack` knows, the paper's first."""
-    return [*PAPER, *VARIANTS, *RIVALS]
+def list_attacks(pattern: str = "*") -> list[str]:
+    """The names that `create_attack` knows and that fit the pattern ("pgd*"): the paper's first, then the others."""
+    return [name for name in (*PAPER, *VARIANTS, *RIVALS, *STRONG) if fnmatchcase(name, pattern)]
 
 
 def create_attack(name: str, **changes: Any) -> Attack:
-    """The attack of that name, with hyper-parameters changed: create_attack("gaussian", sigma=0.2).
+    """The attack of that name, with hyper-parameters changed: create_attack("pgd", eps="8/255", steps=50).
+
+    eps and alpha are other names of epsilon and step_size.
 
     Raises InputError for a name or hyper-parameter that does not exist, and for a value that the attack refuses.
     """
-    known = {**PAPER, **VARIANTS, **RIVALS}
+    known = {**PAPER, **VARIANTS, **RIVALS, **STRONG}
     if name not in known:
         raise InputError(f"attack: got {name!r}; {_near(name, list(known))}")
     return _changed(known[name], changes)
@@ -115,6 +146,7 @@ def locsearch_columns(steps: int) -> tuple[int, ...]:
 
 def _changed(attack: A, changes: dict[str, Any]) -> A:
     known = [field.name for field in fields(attack)]
+    changes = our_names(type(attack), changes)
     for name in changes:
         if name not in known:
             raise InputError(f"{type(attack).__name__}: got hyper-parameter {name!r}; {_near(name, known)}")

@@ -12,12 +12,14 @@ from shconv.attacks.base import Model, generators
 from shconv.attacks.checks import check_count
 from shconv.attacks.cost import Cost
 from shconv.attacks.search import SearchAttack, Strongest
+from shconv.attacks.spelling import other_names
 from shconv.numbers import read_budgets
 
 STREAM = 13
 CHUNK = 64  # draws prepared at once
 
 
+@other_names
 @dataclass(frozen=True)
 class RandomSigns(SearchAttack):
     """x + epsilon s with s uniform in {-1, 1}^(C, H, W), `draws` times: corners of the L-inf ball.

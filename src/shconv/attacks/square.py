@@ -17,12 +17,14 @@ from shconv.attacks.checks import check_choice, check_count
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin
 from shconv.attacks.search import SearchAttack, Strongest
+from shconv.attacks.spelling import other_names
 from shconv.numbers import read_budgets, read_numbers
 
 STREAM = 12
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the share p, for 10,000 queries
 
 
+@other_names
 @dataclass(frozen=True)
 class Square(SearchAttack):
     """Changes one random square at a time and keeps the change where the margin rises (Algorithms 1 to 3).

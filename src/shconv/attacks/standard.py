@@ -18,6 +18,7 @@ from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_choice
 from shconv.attacks.cost import Cost
 from shconv.attacks.search import SearchAttack, Strongest, own_randomness
+from shconv.attacks.spelling import other_names
 from shconv.errors import InputError
 from shconv.numbers import read_budgets
 
@@ -26,6 +27,7 @@ STEPS, TARGETS, QUERIES = 100, 9, 5000  # AutoAttack's own
 CLASSES_NEEDED = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab-t": 2, "square": 2}
 
 
+@other_names
 @dataclass(frozen=True)
 class Standard(SearchAttack):
     """apgd-ce, apgd-t, fab-t and square one after the other, each on the images that the ones before left standing.

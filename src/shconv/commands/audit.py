@@ -88,7 +88,7 @@ class AuditCommand(DataOptions, DeviceOptions):
         twin = others.pop(0) if self.twin is not None else None
         seeds, sources = others[: len(self.seeds)], others[len(self.seeds) :]
         _check_seeds(first, seeds)
-        asked = {"command": "audit", **self._plain()}
+        asked = {"command": "audit", **plain(self)}
         place = run_folder(self.folder, self.out, asked, processes, progress)
         with RunFolder.opened(place) as folder:
             describe(folder, asked, data, processes)
@@ -113,10 +113,6 @@ class AuditCommand(DataOptions, DeviceOptions):
         )
         result.print()
         progress.say(f"The report: {report.write(place)}")
-
-    def _plain(self) -> dict[str, Any]:
-        paths = {name: [str(path) for path in getattr(self, name)] for name in ("sources", "seeds")}
-        return {**plain(self), **paths}
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ def from_toml(kind: type[Any], command: str, path: Path, base: Any | None) -> An
     Raises InputError for a missing or damaged file, another command's, an unknown option or a wrong type.
     """
     stored = _read(path)
-    if stored.pop("command", command) != command:
+    if str(stored.pop("command", command)).partition(" ")[0] != command:
         raise InputError(f"--config {path} holds options of another command than {command}")
     types = get_type_hints(kind)
     unknown = [name for name in stored if name not in types]
@@ -32,7 +32,7 @@ def from_toml(kind: type[Any], command: str, path: Path, base: Any | None) -> An
     for name, value in stored.items():
         if not _fits(value, types[name]):
             raise InputError(f"--config {path}: {name} = {value!r}; wanted {_words(types[name])}")
-        values[name] = tuple(value) if isinstance(value, list) else _converted(value, types[name])
+        values[name] = _converted(value, types[name])
     required = {field.name for field in fields(kind) if field.default is MISSING}
     return kind(**{name: MISSING for name in required if name not in values}, **values)
 
@@ -40,9 +40,13 @@ def from_toml(kind: type[Any], command: str, path: Path, base: Any | None) -> An
 def plain(options: Any) -> dict[str, Any]:
     """Options as TOML takes them: paths as text, nothing that is None."""
     values = {field.name: getattr(options, field.name) for field in fields(options)}
-    return {
-        name: str(value) if isinstance(value, Path) else value for name, value in values.items() if value is not None
-    }
+    return {name: _as_text(value) for name, value in values.items() if value is not None}
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_as_text(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -62,7 +66,9 @@ def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) in (Union, UnionType):
         return any(_fits(value, each) for each in inner)
     if get_origin(kind) is tuple:
-        return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+        if not isinstance(value, list):  # a path alone, as files of earlier versions have it
+            return inner[0] is Path and isinstance(value, str)
+        return all(_fits(each, inner[0]) for each in value)
     if kind is float and isinstance(value, str):  # "8/255"
         with suppress(InputError):
             return math.isfinite(number("", value, low=-math.inf))
@@ -71,6 +77,9 @@ def _fits(value: Any, kind: Any) -> bool:
 
 def _converted(value: Any, kind: Any) -> Any:
     """A TOML value that fits, as the options hold it: a text may be a path, or a number such as 8/255."""
+    if get_origin(kind) is tuple:
+        listed = value if isinstance(value, list) else [value]
+        return tuple(_converted(each, get_args(kind)[0]) for each in listed)
     kinds = (kind, *get_args(kind))
     if isinstance(value, str) and Path in kinds:
         return Path(value)

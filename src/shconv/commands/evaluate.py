@@ -1,81 +1,257 @@
-"""shconv evaluate: the paper's tables for checkpoints that are there."""
+"""shconv evaluate: the paper's tables, or any attacks, for checkpoints and networks that are there."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+from torch import nn
+
+from shconv import numbers
+from shconv.attacks import Attack, create_attack, list_attacks
+from shconv.attacks.foreign import as_attack
 from shconv.commands.config_file import plain
 from shconv.commands.options import TableOptions
+from shconv.commands.own_objects import is_object, named, own_object, own_result
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.prepared import prepared_as
-from shconv.commands.running import TABLES, conclude, describe, load, run_experiments, run_folder
-from shconv.data import ImageData
-from shconv.errors import InputError
+from shconv.commands.running import conclude, describe, load, run_experiments, run_folder, study_of
+from shconv.data import ImageData, Preparation
+from shconv.data.given import as_data
+from shconv.errors import InputError, near
 from shconv.experiments.network import Network, Pair
+from shconv.experiments.own_attacks import check_fit, run_own
+from shconv.experiments.paper import TABLES
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
+from shconv.experiments.study import Counts
 from shconv.pretrained import Config, load_network
 from shconv.processes import Processes
+from shconv.results import Results
+from shconv.routes import ROUTES
+from shconv.terminal import console
+
+SOURCES = ("demo", "cifar10", "folder", "imagenet")  # first words of --data that name no module
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(TableOptions):
-    """Attack a trained network, best beside its twin, and write the tables, figures and page.
+class NetworkOptions(TableOptions):
+    """Which networks, on which attacks and images: what evaluate and compare share."""
 
-    With a twin the images of Tables 2 to 4 are those that both classify correctly with confidence above
-    --min-confidence (0.9 in the paper); without one, those that the network alone does. Several processes share the
-    images and give the rows of one:
+    attack: tuple[str, ...] = ()
+    """Attacks in place of the paper's tables: names such as fgsm, pgd, square or autoattack, or your own as
+    module:object or NAME=module:object. The object is a function f(model, images, labels) that returns adversarial
+    images, or an attack of shconv, foolbox, torchattacks, ART or pyautoattack. Modules are found from this folder."""
+    eps: str | None = None
+    """Budget of the attacks that are given by a name of ours, such as 8/255; by default each one's own."""
+    model: tuple[str, ...] = ()
+    """Further networks, as module:function or NAME=module:function: the function returns a torch.nn.Module from images
+    in [0, 1] to logits."""
+    images: int | None = None
+    """Images for --attack, drawn at random; by default all."""
+
+    def check(self) -> None:
+        super().check()
+        if self.images is not None and self.images < 1:
+            raise InputError(f"images must be at least 1, got {self.images}")
+        if self.eps is not None:
+            numbers.budget("eps", self.eps)
+        if self.own_data and (self.image_size is not None or self.test_preset != "auto"):
+            raise InputError(
+                f"--data {self.data}: its images are taken as they are; leave out --image-size, --test-preset"
+            )
+
+    @property
+    def own_data(self) -> bool:
+        return self.data.partition(":")[0] not in SOURCES and is_object(self.data)
+
+    def load(self, progress: ExperimentProgress, want_train: bool, preparation: Preparation | None = None) -> ImageData:
+        if not self.own_data:
+            return super().load(progress, want_train, preparation)
+        data = as_data(own_result("--data", self.data), self.data)
+        if len(data.classes) < self.least_classes:
+            raise InputError(f"{data.name} has {len(data.classes)} classes; relative confidence needs at least 3")
+        return data
+
+    @property
+    def least_classes(self) -> int:
+        return 2 if self.attack else 3
+
+    def attacks(self) -> dict[str, Attack]:
+        """The attacks asked for by name. Raises InputError for what is none, and for a name that comes twice."""
+        found: dict[str, Attack] = {}
+        for text in self.attack:
+            name, rest = named(text)
+            attack = self._attack(rest)
+            name = name or rest.rpartition(":")[2]
+            if name in found or name == "clean":
+                raise InputError(f"--attack {text}: the name {name} is taken; give another as NAME={rest}")
+            found[name] = attack
+        return found
+
+    def _attack(self, text: str) -> Attack:
+        if text in list_attacks("*"):
+            attack = create_attack(text)
+            changes = {} if self.eps is None or not hasattr(attack, "epsilon") else {"epsilon": self.eps}
+            return create_attack(text, **changes)
+        if ":" not in text:
+            hint = near(text, list_attacks("*"), listed=True)
+            raise InputError(f"--attack: there is no attack {text}; {hint}, or give your own as module:object")
+        return as_attack(own_object("--attack", text))
+
+    def own_networks(self) -> Iterator[Network]:
+        """Those of --model. Raises InputError where a function returns no module."""
+        for text in self.model:
+            name, rest = named(text)
+            network = own_result("--model", rest)
+            if not isinstance(network, nn.Module):
+                raise InputError(f"--model {rest}: got {type(network).__name__}; want a torch.nn.Module")
+            yield Network(name or rest.rpartition(":")[2], 0, network.eval())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(NetworkOptions):
+    """Attack trained networks and write what became of every image, with tables and a page.
+
+    Without --attack these are the paper's tables and figures, best of a network beside its --twin: the images of Tables
+    2 to 4 are those that both classify correctly with confidence above --min-confidence (0.9 in the paper); without a
+    twin, those that the network alone does.
+
+    With --attack every network meets the same attacks on the same images:
+    shconv evaluate runs/a runs/b --attack fgsm pgd mine=my_file:my_attack
+
+    Several processes share the images and give the rows of one:
     torchrun --nproc-per-node 2 -m shconv evaluate ...
     """
 
-    checkpoint: Annotated[Path, POSITIONAL]
-    """A checkpoint folder, or its model.safetensors."""
+    checkpoint: Annotated[tuple[Path, ...], POSITIONAL] = ()
+    """Checkpoint folders, or their model.safetensors; NAME=PATH gives one another name in the tables."""
     twin: Path | None = None
     """The checkpoint of the vanilla twin (or of the SHC network, where the first is the vanilla one)."""
     tables: tuple[int, ...] = (1, 2, 3, 4)
     """Which tables to run: Figure 2 comes with Table 1, Figure 3 with Table 3, Figure 4 with Table 4."""
+    selection: Literal["random", "confident"] = "random"
+    """Images for --attack: drawn at random, or those that all networks classify correctly with confidence above
+    --min-confidence."""
+    routes: tuple[str, ...] = ("both",)
+    """Gradient routes for --attack through SHC networks: both, convolution, hypernetwork, strict."""
+    keep: bool = False
+    """Store the adversarial images of --attack too, as arrays and as PNG files."""
 
     @property
     def folder(self) -> Path:
-        place = self.checkpoint.parent if self.checkpoint.suffix == ".safetensors" else self.checkpoint
-        return self.out or Path("runs") / f"{place.resolve().name}-on-{self.data_name}"
+        first = self.checkpoint[0].name if self.checkpoint else self.model[0].rpartition(":")[2]
+        if self.checkpoint:
+            path = Path(named(str(self.checkpoint[0]))[1])
+            first = (path.parent if path.suffix == ".safetensors" else path).resolve().name
+        others = len(self.checkpoint) + len(self.model) - 1
+        more = f"-and-{others}-more" if others else ""
+        word = re.sub(r"[^\w.-]+", "-", first)
+        return self.out or Path("runs") / f"{word}{more}-on-{self.data_name}"
 
     def check(self) -> None:
         super().check()
+        if not self.checkpoint and not self.model:
+            raise InputError("evaluate wants CHECKPOINT or --model; `shconv evaluate --help` says what they are")
         unknown = [table for table in self.tables if table not in TABLES]
         if unknown or not self.tables:
             raise InputError(f"there is no table {[*unknown, 'given'][0]}; choose from {', '.join(map(str, TABLES))}")
+        known = (*ROUTES, "strict")
+        if unknown_routes := [route for route in self.routes if route not in known]:
+            raise InputError(f"there is no route {unknown_routes[0]}; {near(unknown_routes[0], known, listed=True)}")
+        if self.twin is not None and len(self.checkpoint) + len(self.model) > 1:
+            raise InputError("--twin goes with one network; give several as CHECKPOINT ...")
+        if not self.attack:
+            given = [f"--{name}" for name in ("images", "eps") if getattr(self, name) is not None]
+            given += ["--keep"] if self.keep else []
+            given += ["--selection"] if self.selection != "random" else []
+            if given:
+                raise InputError(f"{given[0]} goes with --attack; the paper's tables have options of their own")
 
     def run(self) -> None:
         self.check()
         processes = Processes.found(patient=True, device=self.device)
         progress = ExperimentProgress(processes.is_first)
-        paths = [path for path in (self.checkpoint, self.twin) if path is not None]
-        checkpoints = [load_network(path) for path in paths]
-        preparation = prepared_as(
-            self, [(path, info) for path, (_, _, info) in zip(paths, checkpoints, strict=True)], progress.say
-        )
-        data = load(self, processes, progress, want_train=False, preparation=preparation)
-        for path, (_, config, info) in zip(paths, checkpoints, strict=True):
-            check_fits(path, config, info, data)
-        networks = [
-            Network(config.name, seed_of(path, info), model.to(processes.device))
-            for path, (model, config, info) in zip(paths, checkpoints, strict=True)
-        ]
-        networks.sort(key=lambda network: network.is_shc)
-        _check_pair(networks)
-        asked: dict[str, Any] = {"command": "evaluate", **plain(self)}
+        attacks = self.attacks()
+        networks, data = networks_and_data(self, self._given(), processes, progress)
+        if self.twin is not None:
+            networks.sort(key=lambda network: network.is_shc)
+            _check_pair(networks)
+        asked: dict[str, Any] = {"command": f"evaluate{' --attack' if attacks else ''}", **plain(self)}
         place = run_folder(self.folder, self.out, asked, processes, progress)
         with RunFolder.opened(place, processes) as folder:
             describe(folder, asked, data, processes)
+            pairs = [Pair(tuple(networks))]
             workers = self.readers(data, self.batch_size, progress.say)
             how: dict[str, Any] = {"workers": workers, "processes": processes}
-            run_experiments(folder, data, [Pair(tuple(networks))], self, progress, self.tables, **how)
-            conclude(folder, progress)
+            if not attacks:
+                run_experiments(folder, data, pairs, self, progress, self.tables, **how)
+                conclude(folder, progress)
+                return
+            n = self.images or len(data.test)
+            counts = Counts(n, n, n, self.min_confidence)
+            study = study_of(folder, data, pairs, counts, self, progress, **how, keep=self.keep)
+            run_own(study, attacks, self.routes, confident=self.selection == "confident", most=self.images)
+            conclude_own(folder, progress, png=self.keep)
+
+    def _given(self) -> list[Path]:
+        return [*self.checkpoint, *([] if self.twin is None else [self.twin])]
 
 
-def check_fits(path: Path, config: Config, info: dict[str, Any], data: ImageData) -> None:
+def networks_and_data(
+    options: NetworkOptions, checkpoints: Sequence[Path], processes: Processes, progress: ExperimentProgress
+) -> tuple[list[Network], ImageData]:
+    """The networks on their device and the images, prepared as the first checkpoint was trained to see them.
+
+    Raises InputError where they do not fit each other.
+    """
+    names = [named(str(path)) for path in checkpoints]
+    paths = [Path(path) for _, path in names]
+    loaded = [load_network(path) for path in paths]
+    preparation = None
+    if not options.own_data:
+        infos = [(path, info) for path, (_, _, info) in zip(paths, loaded, strict=True)]
+        preparation = prepared_as(options, infos, progress.say)
+    data = load(options, processes, progress, want_train=False, preparation=preparation)
+    networks = []
+    for (name, _), path, (model, config, info) in zip(names, paths, loaded, strict=True):
+        if not options.own_data:
+            check_fits(path, config, info, data)
+        networks.append(Network(name or config.name, seed_of(path, info), model))
+    networks = [*told_apart(networks, paths), *options.own_networks()]
+    keys = [network.key for network in networks]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise InputError(f"two networks are called {twice[0].partition('/')[0]}; give one another name as NAME=...")
+    for network in networks:
+        network.model.to(processes.device)
+    if options.own_data or options.model:
+        check_fit(networks, data, processes.device)
+    return networks, data
+
+
+def told_apart(networks: Sequence[Network], paths: Sequence[Path]) -> list[Network]:
+    """Networks of one name and seed get their folder's name added."""
+    keys = [network.key for network in networks]
+    places = [(path.parent if path.suffix == ".safetensors" else path).resolve().name for path in paths]
+    return [
+        replace(network, name=f"{network.name}-{place}") if keys.count(network.key) > 1 else network
+        for network, place in zip(networks, places, strict=True)
+    ]
+
+
+def conclude_own(folder: RunFolder, progress: ExperimentProgress, *, png: bool = False) -> None:
+    """Print the accuracies, and write rows.csv and outcomes.csv beside the rows."""
+    if not folder.writes:
+        return
+    results = Results.load(folder.path)
+    results.write_csv(folder.path, png=png)
+    results.print(console())
+    progress.say(f"A line for each row and image: {folder.path / 'rows.csv'}, {folder.path / 'outcomes.csv'}")
+
+
+def check_fits(path: Path, config: Config, info: Mapping[str, Any], data: ImageData) -> None:
     """Raises InputError where a checkpoint is not for such images: other classes, or no colours."""
     if config.num_classes != len(data.classes):
         raise InputError(f"{path} has {config.num_classes} classes, {data.name} has {len(data.classes)}")
@@ -88,7 +264,7 @@ def check_fits(path: Path, config: Config, info: dict[str, Any], data: ImageData
             raise InputError(f"{path} calls class {number} {there!r}, {data.name} calls it {here!r}: wanted the same")
 
 
-def seed_of(path: Path, info: dict[str, Any]) -> int:
+def seed_of(path: Path, info: Mapping[str, Any]) -> int:
     """Of a checkpoint's training. Raises InputError where its config.json, which may be anybody's, holds none."""
     seed = info.get("seed", 0)
     if type(seed) is not int or seed < 0:
@@ -98,7 +274,6 @@ def seed_of(path: Path, info: dict[str, Any]) -> int:
 
 def _check_pair(networks: list[Network]) -> None:
     """Raises InputError unless the second network is the SHC twin of the first, trained with the same seed."""
-    if len(networks) == 2:
-        vanilla, shc = networks
-        if vanilla.is_shc or (shc.name, shc.seed) != (f"{vanilla.name}_shc", vanilla.seed):
-            raise InputError(f"{vanilla.key} and {shc.key} are no pair: wanted NAME and NAME_shc of the same seed")
+    vanilla, shc = networks
+    if vanilla.is_shc or (shc.name, shc.seed) != (f"{vanilla.name}_shc", vanilla.seed):
+        raise InputError(f"{vanilla.key} and {shc.key} are no pair: wanted NAME and NAME_shc of the same seed")

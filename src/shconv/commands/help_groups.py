@@ -7,8 +7,9 @@ FIRST = "options"
 # "Class.name" is the field as that class declares it, where another class means something else by the name.
 GROUPS: dict[str, tuple[str, ...]] = {
     FIRST: (
-        *("what", "checkpoint", "run_folder", "source", "data", "model", "models", "arch", "twin", "out", "folder"),
-        *("epochs", "tables", "images", "eps", "budget", "seed", "Reproduce.seeds", "device"),
+        *("what", "checkpoint", "run_folder", "source", "data", "model", "models", "arch", "twin", "baseline"),
+        *("attack", "out", "folder", "epochs", "tables", "images", "eps", "budget", "seed", "Reproduce.seeds"),
+        "device",
     ),
     "network": ("where", "width", "stem", "normalize"),
     "training": (
@@ -20,7 +21,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "defence": tuple(f"defence{part}" for part in ("", "_eps", "_step_size", "_steps", "_sources", "_alpha", "_sigma")),
     "attacks": (
         *("table1_images", "table2_images", "table3_images", "full", "eps_l2", "sources", "AuditCommand.seeds"),
-        *("min_confidence", "batch_size", "attack_seed"),
+        *("selection", "routes", "keep", "min_confidence", "batch_size", "attack_seed"),
     ),
     "images": ("image_size", "train_preset", "test_preset", "on_corrupt", "download"),
     "speed, and what a stop loses": (

@@ -150,9 +150,13 @@ class TableOptions(DataOptions, DeviceOptions):
 
     def load(self, progress: ExperimentProgress, want_train: bool, preparation: Preparation | None = None) -> ImageData:
         data = super().load(progress, want_train, preparation)
-        if len(data.classes) < 3:
+        if len(data.classes) < self.least_classes:
             raise InputError(f"{data.name} has {len(data.classes)} classes; relative confidence needs at least 3")
         return data
+
+    @property
+    def least_classes(self) -> int:
+        return 3
 
     @property
     def folder(self) -> Path:

@@ -38,7 +38,7 @@ def parse(kind: type[Any], command: str, arguments: Sequence[str], base: Any | N
     """
     shown = {field.name: _shown(kind, field.name) for field in fields(kind)}
     parser = _parser(kind, command, base, shown, extra)
-    parsed = vars(parser.parse_args(_spelt(arguments, parser, command)))
+    parsed = vars(parser.parse_intermixed_args(_spelt(arguments, parser, command)))
     given = {name: value for name, value in parsed.items() if value is not MISSING}
     defaults = {field.name: field.default for field in fields(kind)} if base is None else vars(base)
     values = {**defaults, **given}
@@ -51,7 +51,12 @@ def parse(kind: type[Any], command: str, arguments: Sequence[str], base: Any | N
 def _parser(
     kind: type[Any], command: str, base: Any | None, shown: dict[str, Shown], extra: dict[str, str]
 ) -> argparse.ArgumentParser:
-    positional = [name.upper() for name, how in shown.items() if how.positional]
+    types = get_type_hints(kind)
+    positional = [
+        name.upper() + (" ..." if get_origin(types[name]) is tuple else "")
+        for name, how in shown.items()
+        if how.positional
+    ]
     parser = _Parser(
         prog=f"shconv {command}",
         description=inspect.cleandoc(kind.__doc__ or ""),
@@ -61,7 +66,7 @@ def _parser(
         add_help=False,
         argument_default=argparse.SUPPRESS,
     )
-    types, said = get_type_hints(kind), dict(docs(kind))
+    said = dict(docs(kind))
     parser._positionals.title = "arguments"
     titles: dict[str, Any] = {}
     for field in sorted(fields(kind), key=lambda field: order_of(kind, field.name)):
@@ -69,7 +74,7 @@ def _parser(
         default = field.default if base is None else getattr(base, field.name)
         settings = _settings(types[field.name])
         if how.positional:
-            settings |= {"nargs": "?", "default": MISSING}
+            settings |= {"nargs": "*" if "action" in settings else "?", "default": MISSING}
             settings["metavar"] = settings["metavar"] if settings["metavar"].startswith("{") else field.name.upper()
             parser.add_argument(field.name, help=_escaped(about), **settings)
             continue
@@ -150,10 +155,14 @@ def _settings(kind: Any) -> dict[str, Any]:
 
 
 class _Tuple(argparse.Action):
+    """Values together; an option that is given again adds to what it held."""
+
     def __call__(
         self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
     ) -> None:
-        setattr(namespace, self.dest, tuple(values))
+        if values is not MISSING:
+            before = getattr(namespace, self.dest, ()) if option_string else ()
+            setattr(namespace, self.dest, (*before, *values))
 
 
 def _reader(kind: Any, optional: bool) -> Callable[[str], Any]:

@@ -5,28 +5,19 @@ import os
 import platform
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import torch
 
 from shconv import report
 from shconv.commands.options import DataOptions, TableOptions
 from shconv.data import ImageData, Preparation
-from shconv.experiments import (
-    figure2_noise,
-    figure3_traces,
-    figure4_gradients,
-    quasi_boundary,
-    table1_gaussian,
-    table2_gradient,
-    table3_locsearch,
-    table4_routes,
-)
 from shconv.experiments.estimate import announcements
 from shconv.experiments.network import Pair
+from shconv.experiments.paper import TABLES, run_paper
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Counts, Study
@@ -35,21 +26,7 @@ from shconv.machine import processor
 from shconv.processes import Processes
 from shconv.terminal import console
 
-TABLES: dict[int, tuple[ModuleType, ...]] = {
-    1: (table1_gaussian,),
-    2: (table2_gradient,),
-    3: (table3_locsearch, quasi_boundary),
-    4: (table4_routes,),
-}
-STAGES = {  # a plan's names for them
-    table1_gaussian: "Table 1",
-    table2_gradient: "Table 2",
-    table3_locsearch: "Table 3",
-    quasi_boundary: "quasi boundary",
-    table4_routes: "Table 4",
-}
-FIGURES: dict[int, ModuleType] = {1: figure2_noise, 3: figure3_traces, 4: figure4_gradients}  # beside their tables
-ADDS = ("models", "seeds", "tables")  # rows to those that are there
+ADDS = ("models", "seeds", "tables", "attack", "model", "routes", "baseline", "what")  # rows to those that are there
 CARRIED_OUT = (
     "workers",
     "out",
@@ -125,11 +102,28 @@ def run_experiments(
     workers: int,
     processes: Processes,
 ) -> None:
-    """Every table asked for and its figure, the quasi decision boundary with Table 3; rows appended as they come."""
+    """The paper's tables asked for, with a word before those that take minutes."""
     wanted = (options.table1_images, options.table2_images, options.table3_images)
     least = options.min_confidence
     counts = Counts(min_confidence=least) if options.full else Counts(*wanted, min_confidence=least)
-    study = Study(
+    study = study_of(folder, data, pairs, counts, options, progress, workers=workers, processes=processes)
+    run_paper(study, tables, announcements(study) if folder.writes else {})
+
+
+def study_of(
+    folder: RunFolder,
+    data: ImageData,
+    pairs: Iterable[Pair],
+    counts: Counts,
+    options: TableOptions,
+    progress: ExperimentProgress,
+    *,
+    workers: int,
+    processes: Processes,
+    **more: Any,
+) -> Study:
+    """The study that a command's options describe; `more` is Study's."""
+    return Study(
         folder,
         data,
         tuple(pairs),
@@ -140,19 +134,8 @@ def run_experiments(
         options.attack_seed,
         workers,
         processes,
+        **more,
     )
-    asked = sorted(set(tables))
-    announced = announcements(study) if folder.writes else {}
-    for experiment in (module for table in asked for module in TABLES[table]):
-        if said := announced.get(STAGES[experiment]):
-            progress.say(said)
-        for _ in experiment.rows(study):
-            pass
-    if folder.writes:
-        for figure in (FIGURES[table] for table in asked if table in FIGURES):
-            figure.save(study)
-        with suppress(OSError):  # another command's partial outcomes stay for it
-            (folder.path / "partial").rmdir()
 
 
 def conclude(folder: RunFolder, progress: ExperimentProgress) -> None:

@@ -42,8 +42,8 @@ def announcements(study: Study) -> Mapping[str, str]:
 
 def _cost(network: Network, study: Study) -> NetworkCost:
     """Of the passes that attacks are made of, on noise."""
-    model, side = network.model, study.data.image_size
-    x = torch.rand(study.batch_size, 3, side, side, device=study.device)
+    model, shape = network.model, study.data.test[0][0].shape
+    x = torch.rand(study.batch_size, *shape, device=study.device)
     y = torch.zeros(study.batch_size, dtype=torch.int64, device=study.device)
 
     def attacked(n: int) -> Tensor:

@@ -28,6 +28,10 @@ class Network:
         return f"{self.name}/seed{self.seed}"
 
     @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
     def digest(self) -> str:
         """Of all weights and buffers: tells a network from another one of its name."""
         sha = hashlib.sha256()

@@ -1,8 +1,8 @@
 """The paper's experiments in their order: which make each table, and which figure comes with it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 from shconv.experiments import (
     figure2_noise,
@@ -22,13 +22,27 @@ TABLES: dict[int, tuple[ModuleType, ...]] = {
     3: (table3_locsearch, quasi_boundary),
     4: (table4_routes,),
 }
+STAGES = {  # a plan's names for them
+    table1_gaussian: "Table 1",
+    table2_gradient: "Table 2",
+    table3_locsearch: "Table 3",
+    quasi_boundary: "quasi boundary",
+    table4_routes: "Table 4",
+}
 FIGURES: dict[int, ModuleType] = {1: figure2_noise, 3: figure3_traces, 4: figure4_gradients}  # beside their tables
 
 
-def run_paper(study: Study, tables: Iterable[int] = tuple(TABLES)) -> None:
-    """Every table asked for and its figure, the quasi decision boundary with Table 3; rows appended as they come."""
+def run_paper(
+    study: Study, tables: Iterable[int] = tuple(TABLES), announced: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Every table asked for and its figure, the quasi decision boundary with Table 3; rows appended as they come.
+
+    announced: by a stage's name in STAGES, what to say before it.
+    """
     asked = sorted(set(tables))
     for experiment in (module for table in asked for module in TABLES[table]):
+        if said := announced.get(STAGES[experiment]):
+            study.progress.say(said)
         for _ in experiment.rows(study):
             pass
     if study.folder.writes:

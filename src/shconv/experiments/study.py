@@ -65,6 +65,8 @@ class Study:
             for member in pair.members:
                 networks[member.key] = {"weights": member.digest, "pair": [other.key for other in pair.members]}
         self.folder.settle_json("networks.json", networks, grows=True)
+        sizes = {network.key: {"parameters": network.parameters} for network in self.networks}
+        self.folder.settle_json("sizes.json", sizes, grows=True)
         self.folder.save_images(self.data.test.names, self.data.test.labels.numpy())
 
     @property

@@ -29,7 +29,7 @@ from shconv.results.stored import Stored, save_pngs, stored_images
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FACTS = ("data.json", "networks.json", "attacks.json", "environment.json")
+FACTS = ("data.json", "networks.json", "sizes.json", "attacks.json", "environment.json")
 ABOUT = ("experiment", "model", "seed", "attack", "objective", "route", "step")
 PER_IMAGE = ("prediction", "correct", "p_y", "rc", "linf", "l2", "queries", "outside")
 
@@ -219,8 +219,8 @@ class Results:
             lines.append(line)
         return pd.DataFrame(lines)
 
-    def print(self) -> None:
-        """The summary on standard output, a line for each measure: accuracy in per cent."""
+    def print(self, console: Console | None = None) -> None:
+        """The summary on standard output, or a console: a line for each measure, accuracy in per cent."""
         names, lines = self._by_measure()
         table = Table(box=None, header_style="dim", pad_edge=False)
         table.add_column(Text("accuracy, %"), overflow="fold")
@@ -228,7 +228,7 @@ class Results:
             table.add_column(Text(name), justify="right", overflow="fold")
         for title, shown in lines:
             table.add_row(Text(title), *(Text(each) for each in shown))
-        Console().print(table)
+        (console or Console()).print(table)
 
     def _repr_html_(self) -> str:
         names, lines = self._by_measure()
@@ -264,11 +264,15 @@ class Results:
                 held.save_json(name, fact)
             if len(self.labels):
                 held.save_images(self.files, np.asarray(self.labels))
-        for name, frame in (("rows.csv", self.rows()), ("outcomes.csv", self.images())):
-            replace_file(path / name, frame.to_csv(index=False).encode("utf-8", "backslashreplace"))
-        if png:
-            save_pngs(path / "adversarial", self.records, self.outcomes)
+        self.write_csv(path, png=png)
         return path
+
+    def write_csv(self, folder: Path, *, png: bool = False) -> None:
+        """Write rows.csv, a line for each row, and outcomes.csv, a line for each image and row, into the folder."""
+        for name, frame in (("rows.csv", self.rows()), ("outcomes.csv", self.images())):
+            replace_file(folder / name, frame.to_csv(index=False).encode("utf-8", "backslashreplace"))
+        if png:
+            save_pngs(folder / "adversarial", self.records, self.outcomes)
 
     def _clean(self, row: Row) -> Outcomes | None:
         id = f"table1/{row['model']}/seed{row['seed']}/clean"

@@ -72,6 +72,17 @@ class Measures:
             index = np.intersect1d(index, each.index)
         return index, np.logical_and.reduce([each.at(index).correct for each in found]), len(rows)
 
+    def within(self, threat: Threat) -> tuple[str, ...]:
+        """The attacks that count for a threat's worst case through both routes, by name and objective."""
+        shared, budget = self._met_by_all(), threat.budget
+        rows = (row for network in self.networks() for row in self._judged(*network))
+        held = [
+            (row["attack"], row["objective"])
+            for row in rows
+            if budget_of(row).norm == budget.norm and budget_of(row).radius <= budget.radius * (1 + 1e-9)
+        ]
+        return tuple(", ".join(filter(None, key)) for key in dict.fromkeys(held) if key in shared)
+
     def _met_by_all(self) -> set[tuple[str, str | None]]:
         """(attack, objective) that every network with attacks met through both routes."""
         met = []

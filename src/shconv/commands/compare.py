@@ -1,0 +1,88 @@
+"""shconv compare: networks, runs and audits on the same images, in one table and on one page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from shconv.attacks import Attack
+from shconv.commands.config_file import plain
+from shconv.commands.evaluate import NetworkOptions, networks_and_data
+from shconv.commands.own_objects import named
+from shconv.commands.parser import POSITIONAL
+from shconv.commands.running import describe, run_folder, study_of
+from shconv.comparing import common_places, default_attacks, is_run
+from shconv.errors import InputError
+from shconv.experiments.network import Pair
+from shconv.experiments.own_attacks import run_own
+from shconv.experiments.progress import ExperimentProgress
+from shconv.experiments.run_folder import RunFolder
+from shconv.experiments.study import Counts
+from shconv.processes import Processes
+from shconv.results.comparison import Comparison
+from shconv.terminal import console
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(NetworkOptions):
+    """Compare networks on the same images: clean, under each attack, in the worst case, in one table and page.
+
+    Folders of reproduce, evaluate and audit are read. Checkpoints and networks of --model are attacked first, on the
+    images of those runs, or else on --images of --data: by --attack, without it by FGSM and PGD with 50 steps, both
+    untargeted, within --eps (by default 8/255). The table is sorted by worst case.
+    """
+
+    what: Annotated[tuple[Path, ...], POSITIONAL] = ()
+    """Folders of runs and audits, and checkpoints; NAME=PATH gives a checkpoint another name."""
+    baseline: str | None = None
+    """A network's name in the table: the others are tested against it, image by image."""
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path("runs") / "comparison"
+
+    @property
+    def least_classes(self) -> int:
+        return 2
+
+    def attacks(self) -> dict[str, Attack]:
+        return super().attacks() or default_attacks("8/255" if self.eps is None else self.eps)
+
+    def run(self) -> None:
+        self.check()
+        if len(self.what) + len(self.model) < 1:
+            raise InputError("compare wants folders of runs or checkpoints; `shconv compare --help` says what they are")
+        runs = [path for path in self.what if is_run(path)]
+        checkpoints = [path for path in self.what if not is_run(path)]
+        if missing := [path for path in checkpoints if not Path(named(str(path))[1]).exists()]:
+            raise InputError(f"there is no folder {missing[0]}; want a run's or audit's folder, or a checkpoint")
+        progress = ExperimentProgress()
+        place = self.folder
+        if checkpoints or self.model:
+            place = self._evaluated(runs, checkpoints, progress)
+        comparison = Comparison.of([*runs, *([place] if checkpoints or self.model else [])], self.baseline)
+        page = comparison.save(place)
+        comparison.print(console())
+        progress.say(f"The comparison: {page}")
+
+    def _evaluated(self, runs: list[Path], checkpoints: list[Path], progress: ExperimentProgress) -> Path:
+        """The run folder of the networks that have to be attacked first."""
+        processes = Processes(device=Processes.found(device=self.device).device)
+        attacks = self.attacks()
+        networks, data = networks_and_data(self, checkpoints, processes, progress)
+        chosen = common_places(runs) if self.images is None else None
+        if chosen is not None and chosen[-1] >= len(data.test):
+            raise InputError(f"{runs[0]} is about {chosen[-1] + 1} images or more, {data.name} has {len(data.test)}")
+        asked: dict[str, Any] = {"command": "compare", **plain(self)}
+        place = run_folder(self.folder, self.out, asked, processes, progress)
+        with RunFolder.opened(place) as folder:
+            describe(folder, asked, data, processes)
+            n = self.images or len(data.test)
+            places = None if chosen is None else np.asarray(chosen, np.int64)
+            counts = Counts(n, n, n, self.min_confidence)
+            workers = self.readers(data, self.batch_size, progress.say)
+            how: dict[str, Any] = {"workers": workers, "processes": processes, "chosen": places}
+            study = study_of(folder, data, [Pair(tuple(networks))], counts, self, progress, **how)
+            run_own(study, attacks, ("both",), most=self.images)
+        return place

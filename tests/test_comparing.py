@@ -1,0 +1,154 @@
+"""shconv.compare: runs, audits and modules in one table; what it refuses; what it writes."""
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import shconv
+from shconv.attacks import FGSM
+from shconv.audit.paired import PairedCounts
+from shconv.errors import InputError
+from shconv.intervals import wilson
+from toys import colour_networks, colours
+
+LABELS = torch.tensor([i % 3 for i in range(20)])
+IMAGES = colours(LABELS.tolist()).float() / 255
+QUICK: dict[str, Any] = {"batch_size": 8, "progress": False}
+ATTACKS = {"small": FGSM(0.02, objective="untargeted"), "large": FGSM(0.08, objective="untargeted")}
+WORST = "worst case L∞ 0.08"
+
+
+def networks() -> dict[str, torch.nn.Module]:
+    plain, shc = colour_networks()
+    return {"plain": plain, "shc": shc, "soft <b>": colour_networks(5.0)[0]}
+
+
+def right(model: torch.nn.Module, attack: FGSM | None) -> np.ndarray:
+    with torch.no_grad():
+        images = IMAGES if attack is None else attack(model, IMAGES, LABELS)
+        return (model(images).argmax(1) == LABELS).numpy()
+
+
+def test_a_line_for_each_network_sorted_by_worst_case_and_tested_against_the_baseline() -> None:
+    given = networks()
+    table = shconv.compare(given, (IMAGES, LABELS), ATTACKS, baseline="shc", **QUICK).table()
+    assert table[WORST].tolist() == sorted(table[WORST], reverse=True)
+    lines = table.set_index("model")
+    standing = {}
+    for name, model in given.items():
+        small, large = (right(model, attack) for attack in ATTACKS.values())
+        standing[name] = small & large
+        line = lines.loc[name]
+        assert line["clean"] == right(model, None).mean()
+        assert line["small, untargeted"] == small.mean()
+        assert line[WORST] == standing[name].mean()
+        assert (line[f"{WORST}_low"], line[f"{WORST}_high"]) == wilson(int(standing[name].sum()), 20)
+        assert line["parameters"] == sum(each.numel() for each in model.parameters())
+    counts = PairedCounts.of(standing["plain"], standing["shc"])
+    plain = lines.loc["plain"]
+    assert plain["difference"] == counts.difference
+    assert (plain["difference_low"], plain["difference_high"]) == counts.interval
+    assert plain["p"] == counts.p
+    assert np.isnan(lines.loc["shc", "p"])
+
+
+def test_runs_results_and_modules_on_the_same_images_are_one_table(tmp_path: Path) -> None:
+    given = networks()
+    at = {"selection": range(3, 15)}
+    shconv.evaluate({"plain": given["plain"]}, (IMAGES, LABELS), ATTACKS, folder=tmp_path / "a", **at, **QUICK)
+    held = shconv.evaluate({"shc": given["shc"]}, (IMAGES, LABELS), ATTACKS, **at, **QUICK)
+    mixed = {"a": tmp_path / "a", "b": held, "fresh": given["plain"]}
+    table = shconv.compare(mixed, (IMAGES, LABELS), ATTACKS, **QUICK).table().set_index("model")
+    assert set(table.index) == {"plain", "shc", "fresh"}
+    assert table.loc["fresh", WORST] == table.loc["plain", WORST]
+    assert table.loc["shc", "large, untargeted"] == right(given["shc"], ATTACKS["large"])[3:15].mean()
+
+
+def test_audits_are_compared_by_the_images_that_they_left_standing(tmp_path: Path) -> None:
+    given, how = networks(), {"images": 12, "budget": "full", "effort": shconv.audit.Effort(), "progress": False}
+    from core_toys import attacking
+
+    for name in ("plain", "shc"):
+        shconv.audit.run(
+            given[name],
+            (IMAGES, LABELS),
+            0.05,
+            name=name,
+            folder=tmp_path / name,
+            checks=[attacking(2, "strength")],
+            **how,  # type: ignore[arg-type]
+        )
+    comparison = shconv.compare([tmp_path / "plain", tmp_path / "shc"])
+    for line in comparison.table().itertuples():
+        rows = (tmp_path / line.model / "rows.jsonl").read_text().splitlines()
+        (verdict,) = [row for row in map(pd.io.json.ujson_loads, rows) if row.get("kind") == "verdict"]
+        assert line.clean == verdict["clean"]["accuracy"]
+        assert comparison.columns == ("clean", "worst case L∞ 0.05")
+        assert line[4 + 3] == verdict["worst_case"]["linf"]["accuracy"]
+    assert any("An audit chooses its attacks" in note for note in comparison.notes)
+
+
+def test_every_output_holds_the_same_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = shconv.compare(networks(), (IMAGES, LABELS), ATTACKS, baseline="plain", **QUICK)
+    page = comparison.save(tmp_path / "out")
+    header, rows = comparison.text()
+    html = page.read_text()
+    assert "<script" not in html
+    assert "soft &lt;b&gt;" in html
+    assert "soft <b>" not in html
+    markdown = (tmp_path / "out" / "comparison.md").read_text().splitlines()
+    assert markdown[0] == "| " + " | ".join(header) + " |"
+    assert markdown[2:5] == ["| " + " | ".join(row) + " |" for row in rows]
+    tex = (tmp_path / "out" / "comparison.tex").read_text()
+    assert tex.count(r"\\") == 4
+    assert r"worst case L$_\infty$ 0.08" in tex
+    csv = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    assert csv[WORST].tolist() == comparison.table()[WORST].tolist()
+    drawing = ET.parse(tmp_path / "out" / "comparison.svg").getroot()
+    assert len(drawing.findall(".//{*}circle")) == len(re.findall("<circle", html)) == 3
+    comparison.print()
+    printed = capsys.readouterr().out
+    assert all(line.name in printed for line in comparison.lines)
+    assert "soft &lt;b&gt;" in comparison._repr_html_()
+
+
+def test_the_points_of_the_chart_lie_at_clean_and_worst(tmp_path: Path) -> None:
+    from shconv.results.comparison_page import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, scatter
+
+    comparison = shconv.compare(networks(), (IMAGES, LABELS), ATTACKS, **QUICK)
+    circles = ET.fromstring(scatter(comparison)).findall(".//{*}circle")
+    for circle, line in zip(circles, comparison.lines, strict=True):
+        assert line.clean is not None
+        assert line.worst is not None
+        clean = (float(circle.get("cx", "")) - LEFT) / (WIDTH - LEFT - RIGHT)
+        worst = (HEIGHT - BOTTOM - float(circle.get("cy", ""))) / (HEIGHT - TOP - BOTTOM)
+        assert (clean, worst) == pytest.approx((line.clean[0], line.worst[0]), abs=1e-3)
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    given = networks()
+    data = (IMAGES, LABELS)
+    for name, model, how in (
+        ("a", "plain", {"selection": range(10)}),
+        ("b", "shc", {"selection": range(12)}),
+    ):
+        shconv.evaluate({name: given[model]}, data, ATTACKS, folder=tmp_path / name, **how, **QUICK)
+    with pytest.raises(InputError, match=r"a and b were judged on other images \(clean: 10 and 12\)"):
+        shconv.compare([tmp_path / "a", tmp_path / "b"])
+    shconv.evaluate({"c": given["shc"]}, (IMAGES, LABELS.flip(0)), ATTACKS, folder=tmp_path / "c", images=10, **QUICK)
+    with pytest.raises(InputError, match="about other data: files or labels differ"):
+        shconv.compare([tmp_path / "a", tmp_path / "c"])
+    with pytest.raises(InputError, match="baseline: got 'plan'; did you mean plain"):
+        shconv.compare(given, data, ATTACKS, baseline="plan", **QUICK)
+    with pytest.raises(InputError, match="got 1 network; want at least two"):
+        shconv.compare([tmp_path / "a"])
+    with pytest.raises(InputError, match="have to be evaluated; want data"):
+        shconv.compare(given)
+    with pytest.raises(InputError, match="no budget within which every network was attacked alike"):
+        shconv.compare(given, data, {"any": lambda model, images, labels: images}, **QUICK)
