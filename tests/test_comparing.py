@@ -70,30 +70,6 @@ def test_runs_results_and_modules_on_the_same_images_are_one_table(tmp_path: Pat
     assert table.loc["shc", "large, untargeted"] == right(given["shc"], ATTACKS["large"])[3:15].mean()
 
 
-def test_audits_are_compared_by_the_images_that_they_left_standing(tmp_path: Path) -> None:
-    given, how = networks(), {"images": 12, "budget": "full", "effort": shconv.audit.Effort(), "progress": False}
-    from core_toys import attacking
-
-    for name in ("plain", "shc"):
-        shconv.audit.run(
-            given[name],
-            (IMAGES, LABELS),
-            0.05,
-            name=name,
-            folder=tmp_path / name,
-            checks=[attacking(2, "strength")],
-            **how,  # type: ignore[arg-type]
-        )
-    comparison = shconv.compare([tmp_path / "plain", tmp_path / "shc"])
-    for line in comparison.table().itertuples():
-        rows = (tmp_path / line.model / "rows.jsonl").read_text().splitlines()
-        (verdict,) = [row for row in map(pd.io.json.ujson_loads, rows) if row.get("kind") == "verdict"]
-        assert line.clean == verdict["clean"]["accuracy"]
-        assert comparison.columns == ("clean", "worst case L∞ 0.05")
-        assert line[4 + 3] == verdict["worst_case"]["linf"]["accuracy"]
-    assert any("An audit chooses its attacks" in note for note in comparison.notes)
-
-
 def test_every_output_holds_the_same_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     comparison = shconv.compare(networks(), (IMAGES, LABELS), ATTACKS, baseline="plain", **QUICK)
     page = comparison.save(tmp_path / "out")

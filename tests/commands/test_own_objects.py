@@ -1,5 +1,6 @@
 """`shconv evaluate` with own attacks, networks and data, given as module:object: the rows of shconv.evaluate."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def data():
 def fails():
     raise ValueError("no such file")
 """
+MODEL_INFO = ["link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture"]
+MODEL_INFO += ["eps", "clean_acc", "reported", "autoattack_acc", "footnote", "unreliable"]
 OWN = ["--model", "mine:plain", "b=mine:filtered", "--data", "mine:data", "--batch-size", "8"]
 
 
@@ -132,3 +135,18 @@ def test_forms_of_names(tmp_path, monkeypatch):
     (tmp_path / "here" / "x=1").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert named("x=1") == ("", "x=1")
+
+
+@pytest.mark.parametrize(("options", "eps"), [(["--eps", "4/255"], "4/255"), (["--norm", "l2"], "0.5")])
+def test_standard_prints_robustbenchs_number_and_writes_its_file(shconv, options, eps):
+    ended = shconv("evaluate", *OWN, "--standard", *options, "--images", 6, "--out", "run")
+    assert ended.code == 0
+    outcomes = pd.read_csv("run/outcomes.csv")
+    for name in ("plain", "b"):
+        held = json.loads(Path(f"run/robustbench/{name}-seed0.json").read_text())
+        ours = outcomes[outcomes.model == name].set_index("attack").correct
+        assert held["autoattack_acc"] == f"{100 * ours['autoattack'].mean():.2f}"
+        assert held["clean_acc"] == f"{100 * ours['clean'].mean():.2f}"
+        assert held["eps"] == eps
+        assert f"{name}: clean accuracy {ours['clean'].mean():.2%}, AutoAttack accuracy" in ended.out
+    assert list(held) == MODEL_INFO

@@ -44,9 +44,21 @@ class Attack(ABC):
     """
 
     def __call__(
-        self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        targeted: Tensor | None = None,
+        index: Index | None = None,
+        seed: SupportsIndex = 0,
     ) -> Tensor:
-        """The adversarial images (N, C, H, W); arguments and errors as in `run`."""
+        """The adversarial images (N, C, H, W); arguments and errors as in `run`.
+
+        targeted: int64 (N,), classes to be predicted in place of the labels, as in `run_towards`.
+        """
+        if targeted is not None:
+            return self.run_towards(model, images, labels, targeted, index=index, seed=seed).images
         return self.run(model, images, labels, index=index, seed=seed).images
 
     @abstractmethod
@@ -58,6 +70,24 @@ class Attack(ABC):
         `index` holds each image's place in its data set (None: 0, ..., N - 1) and `seed` selects the random numbers.
         Raises InputError for images, labels, places or model outputs of another kind.
         """
+
+    def run_towards(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        targeted: Tensor,
+        *,
+        index: Index | None = None,
+        seed: SupportsIndex = 0,
+    ) -> AttackResult:
+        """As `run`, but what is sought is the class in `targeted`, int64 (N,), for each image.
+
+        Raises InputError where the attack cannot aim at given classes, or where one is the image's own label.
+        """
+        raise InputError(
+            f"{type(self).__name__} cannot aim at given classes; FGSM, IFGSM, RandFGSM, PGD, Square and RandomSigns can"
+        )
 
     def about(self) -> dict[str, Any]:
         """Its hyper-parameters by name, as a result's row holds them."""

@@ -33,6 +33,19 @@ def check_inputs(
     return images.detach().clamp(0.0, 1.0), labels.detach().to(images.device, copy=True), _check_index(index, n)
 
 
+def check_targets(targeted: Tensor, labels: Tensor) -> Tensor:
+    """Classes to aim at, int64 (N,), on the device of the labels. Raises InputError unless none is an image's label."""
+    if not isinstance(targeted, Tensor) or targeted.dtype != torch.int64 or targeted.shape != labels.shape:
+        raise InputError(f"targeted: got {_describe(targeted)}; want an int64 tensor of shape {tuple(labels.shape)}")
+    aims = targeted.detach().to(labels.device, copy=True)
+    if int(aims.min()) < 0:
+        raise InputError(f"targeted: got {int(aims.min())}; want classes numbered from 0")
+    if bool((aims == labels).any()):
+        place = int((aims == labels).nonzero()[0])
+        raise InputError(f"targeted: image {place} has the label {int(labels[place])} itself; want another class")
+    return aims
+
+
 def check_logits(logits: Tensor, labels: Tensor) -> Tensor:
     """The model's output (N, K) in at least float32, once it is known to be finite logits that `labels` (N,) fit."""
     logits = check_logits_shape(logits, len(labels))

@@ -1,18 +1,20 @@
 """The fast gradient sign method and its two variants: equations 2, 3 and 4 of the paper."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from operator import index as as_integer
+from typing import Self, SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from shconv import numbers
-from shconv.attacks.base import BatchAttack, Model, generators
-from shconv.attacks.budget import Budget
-from shconv.attacks.checks import check_choice, check_count, check_flag
+from shconv.attacks.base import AttackResult, BatchAttack, Model, borrowed, generators
+from shconv.attacks.budget import Budget, distances
+from shconv.attacks.checks import Index, check_choice, check_count, check_flag, check_inputs, check_targets
 from shconv.attacks.objective import Objective, Sign, class_gradient, direction, least_likely_class
 from shconv.attacks.spelling import other_names
 from shconv.numbers import read_budgets
@@ -39,6 +41,30 @@ class GradientAttack(BatchAttack):
         check_choice("sign", self.sign, Sign)
         check_flag("clip", self.clip)
 
+    def run_towards(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        targeted: Tensor,
+        *,
+        index: Index | None = None,
+        seed: SupportsIndex = 0,
+    ) -> AttackResult:
+        """Steps down the cross-entropy of the given classes, whatever `objective` is; y_t needs no forward pass."""
+        with borrowed(model):
+            x, y, places = check_inputs(images, labels, index, seed)
+            aims = check_targets(targeted, y)
+            attack = replace(self, objective="least_likely")
+            adversarial, y_t, queries = attack.perturb(model, x, y, places, as_integer(seed), aims)
+        return AttackResult(adversarial, y_t, torch.full_like(y, queries), distances(adversarial, x))
+
+    @abstractmethod
+    def perturb(
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, y_t: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, int]:
+        """As BatchAttack.perturb, towards the classes y_t (N,) where they are given."""
+
     def _step(self, x: Tensor, gradient: Tensor, size: float) -> Tensor:
         return self._box(x + size * direction(self.objective, self.sign) * gradient.sign())
 
@@ -58,9 +84,9 @@ class FGSM(GradientAttack):
         read_budgets(self, "epsilon")
 
     def perturb(
-        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, y_t: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, int]:
-        gradient, y_t = class_gradient(model, x, y, None, self.objective)
+        gradient, y_t = class_gradient(model, x, y, y_t, self.objective)
         return self._step(x, gradient, self.epsilon), y_t, 1
 
 
@@ -104,10 +130,9 @@ class IFGSM(GradientAttack):
         return cls(epsilon, epsilon / steps, steps, objective=objective)
 
     def perturb(
-        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, y_t: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, int]:
         low, high = self._box(x - self.epsilon), self._box(x + self.epsilon)
-        y_t = None
         for _ in range(self.steps):
             gradient, y_t = class_gradient(model, x, y, y_t, self.objective)
             x = self._step(x, gradient, self.step_size).clamp(low, high)
@@ -142,13 +167,14 @@ class RandFGSM(GradientAttack):
         return cls(half, half, objective=objective)
 
     def perturb(
-        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, y_t: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, int]:
-        targeted = self.objective == "least_likely"
-        y_t = least_likely_class(model, x, y) if targeted else None
+        looks = y_t is None and self.objective == "least_likely"
+        if looks:
+            y_t = least_likely_class(model, x, y)
         start = self._box(x + self.alpha * _random_signs(x, index, seed))
         gradient, y_t = class_gradient(model, start, y, y_t, self.objective)
-        return self._step(start, gradient, self.epsilon), y_t, 2 if targeted else 1
+        return self._step(start, gradient, self.epsilon), y_t, 2 if looks else 1
 
 
 def _random_signs(x: Tensor, index: Sequence[int], seed: int) -> Tensor:

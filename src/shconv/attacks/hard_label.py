@@ -62,7 +62,9 @@ class HardLabel(SearchAttack):
         probes = sum(min(int(100 * math.sqrt(k + 1)), 10_000) for k in range(self._steps))
         return Cost(starting + 60 + probes + 60 * self._steps, 0)
 
-    def search(self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
+    def search(
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, goal: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         try:
             from shconv.attacks.decisions import Decisions, attack_of_foolbox, search_image
         except ImportError as error:

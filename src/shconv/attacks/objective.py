@@ -46,6 +46,8 @@ def class_gradient(
     logits = check_logits(model(x), y)
     if objective == "least_likely" and y_t is None:
         y_t = logits.detach().argmin(1)
+    elif y_t is not None:
+        check_logits(logits, y_t)
     odds = log_odds(logits, y if y_t is None else y_t).sum()
     gradient = torch.autograd.grad(odds, x, allow_unused=True)[0] if odds.requires_grad else None
     if gradient is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class PGD(SearchAttack):
     Where a gradient is zero, NaN or absent the pixel stays: what masks gradients also stops this attack.
     """
 
+    aims: ClassVar[bool] = True
     epsilon: float
     norm: Norm = "linf"
     steps: int = 50
@@ -65,11 +67,13 @@ class PGD(SearchAttack):
         climbs = self.restarts * max(1, self.targets)
         return Cost(1 + climbs * (self.steps * self.samples + 1), climbs * self.steps * self.samples)
 
-    def search(self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
+    def search(
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, goal: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         ball = Ball(x, self.epsilon, self.norm)
-        strongest = Strongest(model, x, y, hold=self.until_broken)
+        strongest = Strongest(model, x, y, hold=self.until_broken, goal=goal)
         draws = generators(seed, STREAM, index)
-        for target in self._aims(strongest.look(x), y):
+        for target in self._aims(strongest.look(x), y, goal):
             for _ in range(self.restarts):
                 start = ball.random(draws) if self.random_start else x
                 try:
@@ -78,9 +82,9 @@ class PGD(SearchAttack):
                     return strongest.images, strongest.queries
         return strongest.images, strongest.queries
 
-    def _aims(self, logits: Tensor, y: Tensor) -> Iterator[Tensor | None]:
-        if self.targets == 0:
-            yield None
+    def _aims(self, logits: Tensor, y: Tensor, goal: Tensor | None) -> Iterator[Tensor | None]:
+        if goal is not None or self.targets == 0:
+            yield goal
         else:
             yield from likeliest_wrong(logits, y, self.targets)
 

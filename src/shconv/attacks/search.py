@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import index as as_integer
-from typing import SupportsIndex
+from typing import ClassVar, SupportsIndex
 
 import torch
 from torch import Tensor
 
 from shconv.attacks.base import Attack, AttackResult, Model, borrowed
 from shconv.attacks.budget import distances
-from shconv.attacks.checks import Index, check_inputs, check_logits
+from shconv.attacks.checks import Index, check_inputs, check_logits, check_targets
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin
 
@@ -25,6 +25,8 @@ class SearchAttack(Attack):
     one batch. No image's result depends on the others, as far as the model's own rounding does not.
     """
 
+    aims: ClassVar[bool] = False  # can it be told which classes to look for
+
     def run(
         self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
     ) -> AttackResult:
@@ -34,9 +36,34 @@ class SearchAttack(Attack):
             found, queries = self.search(model, x, y, places, as_integer(seed))
         return AttackResult(found, None, queries, distances(found, x))
 
+    def run_towards(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        targeted: Tensor,
+        *,
+        index: Index | None = None,
+        seed: SupportsIndex = 0,
+    ) -> AttackResult:
+        """The strongest image is the one that is taken for its target, then the one nearest to it in logits."""
+        if not self.aims:
+            return super().run_towards(model, images, labels, targeted, index=index, seed=seed)
+        with borrowed(model):
+            x, y, places = check_inputs(images, labels, index, seed)
+            goal = check_targets(targeted, y)
+            x = x.contiguous()
+            found, queries = self.search(model, x, y, places, as_integer(seed), goal)
+        return AttackResult(found, goal, queries, distances(found, x))
+
     @abstractmethod
-    def search(self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
-        """From checked x (N, C, H, W) and y (N,): the strongest images, and int64 (N,) forward passes spent on each."""
+    def search(
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, goal: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """From checked x (N, C, H, W) and y (N,): the strongest images, and int64 (N,) forward passes spent on each.
+
+        goal (N,): classes to be predicted; None: any other than y. Given only to attacks that aim.
+        """
 
     @property
     @abstractmethod
@@ -47,11 +74,13 @@ class SearchAttack(Attack):
 class Strongest:
     """Of all images offered, per image the one that is misclassified, then the one with the highest margin.
 
-    With `hold`, an image that is misclassified stays as it is: nothing offered later replaces it.
+    goal (N,): classes that images are to be taken for; then the one that is, then the one with the highest margin of
+    its goal over all other classes. With `hold`, an image that has what is sought stays as it is: nothing offered
+    later replaces it.
     """
 
-    def __init__(self, model: Model, x: Tensor, y: Tensor, hold: bool = False) -> None:
-        self.model, self.y, self.hold = model, y, hold
+    def __init__(self, model: Model, x: Tensor, y: Tensor, hold: bool = False, goal: Tensor | None = None) -> None:
+        self.model, self.y, self.hold, self.goal = model, y, hold, goal
         self.images = x
         self.wrong = torch.zeros_like(y, dtype=torch.bool)
         self.margin = torch.full(y.shape, -torch.inf, device=x.device)
@@ -66,7 +95,8 @@ class Strongest:
 
     def offer(self, x: Tensor, logits: Tensor, passes: int = 1) -> None:
         """Keep those of x that are stronger, given their logits (N, K), which cost so many forward passes."""
-        rise, wrong = margin(logits, self.y), logits.argmax(1) != self.y
+        guess = logits.argmax(1)
+        rise, wrong = self.rise(logits), guess != self.y if self.goal is None else guess == self.goal
         better = (wrong & ~self.wrong) | ((wrong == self.wrong) & (rise > self.margin))
         if self.hold:
             self.queries += passes * ~self.wrong
@@ -76,6 +106,10 @@ class Strongest:
         self.images = torch.where(better[:, None, None, None], x, self.images)
         self.margin = torch.where(better, rise, self.margin)
         self.wrong = self.wrong | wrong
+
+    def rise(self, logits: Tensor) -> Tensor:
+        """How near (N,) images with these logits (N, K) are to what is sought; above 0 it is reached."""
+        return margin(logits, self.y) if self.goal is None else -margin(check_logits(logits, self.goal), self.goal)
 
     @property
     def settled(self) -> bool:

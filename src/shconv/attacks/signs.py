@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ class RandomSigns(SearchAttack):
     section 5: brute force must not do better).
     """
 
+    aims: ClassVar[bool] = True
     epsilon: float
     draws: int = 10_000
 
@@ -39,8 +41,10 @@ class RandomSigns(SearchAttack):
     def cost(self) -> Cost:
         return Cost(1 + self.draws, 0)
 
-    def search(self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
-        ball, strongest = Ball(x, self.epsilon, "linf"), Strongest(model, x, y, hold=True)
+    def search(
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, goal: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        ball, strongest = Ball(x, self.epsilon, "linf"), Strongest(model, x, y, hold=True, goal=goal)
         strongest.look(x)
         sources = generators(seed, STREAM, index)
         for done in range(0, self.draws, CHUNK):

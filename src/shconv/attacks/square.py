@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from shconv.attacks.base import Model, generators
 from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_choice, check_count
 from shconv.attacks.cost import Cost
-from shconv.attacks.losses import margin
 from shconv.attacks.search import SearchAttack, Strongest
 from shconv.attacks.spelling import other_names
 from shconv.numbers import read_budgets, read_numbers
@@ -34,6 +33,7 @@ class Square(SearchAttack):
     own. An image that is broken stays as it is.
     """
 
+    aims: ClassVar[bool] = True
     epsilon: float
     norm: Norm = "linf"
     queries: int = 5000
@@ -55,18 +55,20 @@ class Square(SearchAttack):
         s = round(math.sqrt(self.share / 2**halved * height * width))
         return min(max(s, 1) if self.norm == "linf" else max(s, 3) | 1, height, width)
 
-    def search(self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
-        ball, strongest = Ball(x, self.epsilon, self.norm), Strongest(model, x, y, hold=True)
+    def search(
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, goal: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        ball, strongest = Ball(x, self.epsilon, self.norm), Strongest(model, x, y, hold=True, goal=goal)
         draws = _Draws.of(generators(seed, STREAM, index), self.queries, x)
         begin, change = (_stripes, _recoloured) if self.norm == "linf" else (_bumps, _moved)
         strongest.look(x)
         z = begin(ball, draws)
-        rise = margin(strongest.look(z), y)
+        rise = strongest.rise(strongest.look(z))
         for k in range(1, self.queries):
             if strongest.settled:
                 break
             changed = change(ball, z, draws, k, self.side(k, *x.shape[2:]))
-            risen = margin(strongest.look(changed), y)
+            risen = strongest.rise(strongest.look(changed))
             z = torch.where((risen > rise)[:, None, None, None], changed, z)
             rise = rise.maximum(risen)
         return strongest.images, strongest.queries

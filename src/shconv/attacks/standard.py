@@ -75,7 +75,9 @@ class Standard(SearchAttack):
     def _wanted(self) -> tuple[str, ...]:
         return self.attacks or WHOLE_SET
 
-    def search(self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
+    def search(
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, goal: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         ball, strongest = Ball(x, self.epsilon, self.norm), Strongest(model, x, y, hold=True)
         classes = strongest.look(x).shape[1]
         targets = min(TARGETS, classes - 1)

@@ -30,6 +30,7 @@ from shconv.experiments.study import Counts
 from shconv.pretrained import Config, load_network
 from shconv.processes import Processes
 from shconv.results import Results
+from shconv.results.robustbench import STANDARD, save_standard
 from shconv.routes import ROUTES
 from shconv.terminal import console
 
@@ -137,6 +138,11 @@ class Evaluate(NetworkOptions):
     --min-confidence."""
     routes: tuple[str, ...] = ("both",)
     """Gradient routes for --attack through SHC networks: both, convolution, hypernetwork, strict."""
+    standard: bool = False
+    """AutoAttack's standard version within --eps, without a time limit: the number that RobustBench prints, and a file
+    in the form of its model_info."""
+    norm: Literal["linf", "l2"] = "linf"
+    """Of --standard: linf (by default within 8/255) or l2 (0.5)."""
     keep: bool = False
     """Store the adversarial images of --attack too, as arrays and as PNG files."""
 
@@ -163,12 +169,27 @@ class Evaluate(NetworkOptions):
             raise InputError(f"there is no route {unknown_routes[0]}; {near(unknown_routes[0], known, listed=True)}")
         if self.twin is not None and len(self.checkpoint) + len(self.model) > 1:
             raise InputError("--twin goes with one network; give several as CHECKPOINT ...")
-        if not self.attack:
+        if self.norm != "linf" and not self.standard:
+            raise InputError("--norm goes with --standard")
+        if not self.attack and not self.standard:
             given = [f"--{name}" for name in ("images", "eps") if getattr(self, name) is not None]
             given += ["--keep"] if self.keep else []
             given += ["--selection"] if self.selection != "random" else []
             if given:
                 raise InputError(f"{given[0]} goes with --attack; the paper's tables have options of their own")
+
+    @property
+    def least_classes(self) -> int:
+        return 2 if self.attack or self.standard else 3
+
+    def attacks(self) -> dict[str, Attack]:
+        found = super().attacks()
+        if self.standard:
+            if STANDARD in found:
+                raise InputError(f"--attack {STANDARD} is what --standard runs; leave one of them out")
+            preset = "autoattack" if self.norm == "linf" else "autoattack_l2"
+            found[STANDARD] = create_attack(preset, **({} if self.eps is None else {"epsilon": self.eps}))
+        return found
 
     def run(self) -> None:
         self.check()
@@ -194,7 +215,7 @@ class Evaluate(NetworkOptions):
             counts = Counts(n, n, n, self.min_confidence)
             study = study_of(folder, data, pairs, counts, self, progress, **how, keep=self.keep)
             run_own(study, attacks, self.routes, confident=self.selection == "confident", most=self.images)
-            conclude_own(folder, progress, png=self.keep)
+            conclude_own(folder, progress, png=self.keep, standard=self.standard)
 
     def _given(self) -> list[Path]:
         return [*self.checkpoint, *([] if self.twin is None else [self.twin])]
@@ -241,13 +262,15 @@ def told_apart(networks: Sequence[Network], paths: Sequence[Path]) -> list[Netwo
     ]
 
 
-def conclude_own(folder: RunFolder, progress: ExperimentProgress, *, png: bool = False) -> None:
-    """Print the accuracies, and write rows.csv and outcomes.csv beside the rows."""
+def conclude_own(folder: RunFolder, progress: ExperimentProgress, *, png: bool = False, standard: bool = False) -> None:
+    """Print the accuracies, and write rows.csv and outcomes.csv beside; with `standard` RobustBench's files."""
     if not folder.writes:
         return
     results = Results.load(folder.path)
     results.write_csv(folder.path, png=png)
     results.print(console())
+    for said in save_standard(results, folder.path) if standard else ():
+        print(said)
     progress.say(f"A line for each row and image: {folder.path / 'rows.csv'}, {folder.path / 'outcomes.csv'}")
 
 

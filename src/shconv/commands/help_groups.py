@@ -21,7 +21,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "defence": tuple(f"defence{part}" for part in ("", "_eps", "_step_size", "_steps", "_sources", "_alpha", "_sigma")),
     "attacks": (
         *("table1_images", "table2_images", "table3_images", "full", "eps_l2", "sources", "AuditCommand.seeds"),
-        *("selection", "routes", "keep", "min_confidence", "batch_size", "attack_seed"),
+        *("standard", "norm", "selection", "routes", "keep", "min_confidence", "batch_size", "attack_seed"),
     ),
     "images": ("image_size", "train_preset", "test_preset", "on_corrupt", "download"),
     "speed, and what a stop loses": (

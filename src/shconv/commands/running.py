@@ -26,7 +26,8 @@ from shconv.machine import processor
 from shconv.processes import Processes
 from shconv.terminal import console
 
-ADDS = ("models", "seeds", "tables", "attack", "model", "routes", "baseline", "what")  # rows to those that are there
+# rows to those that are there
+ADDS = ("models", "seeds", "tables", "attack", "standard", "model", "routes", "baseline", "what")
 CARRIED_OUT = (
     "workers",
     "out",

@@ -1,0 +1,36 @@
+"""Audits beside each other in shconv.compare."""
+
+import json
+from pathlib import Path
+
+import pytest
+from core_toys import Brightest, attacking, colour_images
+
+import shconv
+from shconv.errors import InputError
+
+
+def audited(folder: Path, name: str, scale: float, images: int = 12) -> None:
+    model, checks = Brightest(scale), [attacking(2, "strength", 0.05)]
+    how = {"images": images, "budget": "full", "effort": shconv.audit.Effort(), "progress": False}
+    shconv.audit.run(model, colour_images(), 0.05, name=name, folder=folder, checks=checks, **how)  # type: ignore[arg-type]
+
+
+def test_audits_are_compared_by_the_images_that_they_left_standing(tmp_path: Path) -> None:
+    for name, scale in (("plain", 20.0), ("sharp", 80.0)):
+        audited(tmp_path / name, name, scale)
+    comparison = shconv.compare([tmp_path / "plain", tmp_path / "sharp"], baseline="plain")
+    assert comparison.columns == ("clean", "worst case L∞ 0.05")
+    for line in comparison.lines:
+        rows = map(json.loads, (tmp_path / line.name / "rows.jsonl").read_text().splitlines())
+        (verdict,) = [row for row in rows if row.get("kind") == "verdict"]
+        cases = (verdict["clean"], verdict["worst_case"]["linf"])
+        assert line.cells == tuple((case["accuracy"], *case["interval"]) for case in cases)
+    assert any("An audit chooses its attacks" in note for note in comparison.notes)
+
+
+def test_audits_on_other_images_are_refused(tmp_path: Path) -> None:
+    audited(tmp_path / "a", "a", 20.0)
+    audited(tmp_path / "b", "b", 20.0, images=13)
+    with pytest.raises(InputError, match=r"a and b were judged on other images \(clean: 12 and 13\)"):
+        shconv.compare([tmp_path / "a", tmp_path / "b"])
