@@ -137,9 +137,9 @@ def test_forms_of_names(tmp_path, monkeypatch):
     assert named("x=1") == ("", "x=1")
 
 
-@pytest.mark.parametrize(("options", "eps"), [(["--eps", "4/255"], "4/255"), (["--norm", "l2"], "0.5")])
+@pytest.mark.parametrize(("options", "eps"), [(["--eps", "80/255"], "80/255"), (["--norm", "l2", "--eps", "8"], "8")])
 def test_standard_prints_robustbenchs_number_and_writes_its_file(shconv, options, eps):
-    ended = shconv("evaluate", *OWN, "--standard", *options, "--images", 6, "--out", "run")
+    ended = shconv("evaluate", *OWN, "--standard", *options, "--images", 3, "--out", "run")
     assert ended.code == 0
     outcomes = pd.read_csv("run/outcomes.csv")
     for name in ("plain", "b"):

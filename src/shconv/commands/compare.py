@@ -15,7 +15,7 @@ from shconv.commands.running import describe, run_folder, study_of
 from shconv.comparing import common_places, default_attacks, is_run
 from shconv.errors import InputError
 from shconv.experiments.network import Pair
-from shconv.experiments.own_attacks import run_own
+from shconv.experiments.own_attacks import run_own, settle_attacks
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Counts
@@ -77,6 +77,7 @@ class Compare(NetworkOptions):
         asked: dict[str, Any] = {"command": "compare", **plain(self)}
         place = run_folder(self.folder, self.out, asked, processes, progress)
         with RunFolder.opened(place) as folder:
+            settle_attacks(folder, attacks)
             describe(folder, asked, data, processes)
             n = self.images or len(data.test)
             places = None if chosen is None else np.asarray(chosen, np.int64)

@@ -22,7 +22,7 @@ from shconv.data import ImageData, Preparation
 from shconv.data.given import as_data
 from shconv.errors import InputError, near
 from shconv.experiments.network import Network, Pair
-from shconv.experiments.own_attacks import check_fit, run_own
+from shconv.experiments.own_attacks import check_fit, run_own, settle_attacks
 from shconv.experiments.paper import TABLES
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
@@ -58,7 +58,7 @@ class NetworkOptions(TableOptions):
         if self.images is not None and self.images < 1:
             raise InputError(f"images must be at least 1, got {self.images}")
         if self.eps is not None:
-            numbers.budget("eps", self.eps)
+            numbers.budget("eps", self.eps, "l2")  # each attack knows its own limit
         if self.own_data and (self.image_size is not None or self.test_preset != "auto"):
             raise InputError(
                 f"--data {self.data}: its images are taken as they are; leave out --image-size, --test-preset"
@@ -203,6 +203,7 @@ class Evaluate(NetworkOptions):
         asked: dict[str, Any] = {"command": f"evaluate{' --attack' if attacks else ''}", **plain(self)}
         place = run_folder(self.folder, self.out, asked, processes, progress)
         with RunFolder.opened(place, processes) as folder:
+            settle_attacks(folder, attacks)  # before config.toml is written: it names what was run
             describe(folder, asked, data, processes)
             pairs = [Pair(tuple(networks))]
             workers = self.readers(data, self.batch_size, progress.say)

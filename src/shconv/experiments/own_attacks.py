@@ -31,6 +31,8 @@ def run_own(
 
 def settle_attacks(folder: RunFolder, attacks: Mapping[str, Attack]) -> None:
     """Store what each name stands for. Raises InputError where the folder knows it as another attack."""
+    if not attacks:
+        return
     folder.settle_json("attacks.json", {name: repr(attack) for name, attack in attacks.items()}, grows=True)
 
 
