@@ -53,8 +53,13 @@ def compare(
         InputError: fewer than two networks, runs on other images or data, networks that share no budget.
     """
     named = dict(networks) if isinstance(networks, Mapping) else {str(i): each for i, each in enumerate(networks)}
-    stored: list[Results | str | Path] = [each for each in named.values() if _is_stored(each)]
-    fresh = {name: each for name, each in named.items() if not _is_stored(each)}
+    stored: list[Results | str | Path] = []
+    fresh: dict[str, nn.Module | str | Path] = {}
+    for name, each in named.items():
+        if isinstance(each, Results) or (isinstance(each, str | Path) and is_run(each)):
+            stored.append(each)
+        else:
+            fresh[name] = each
     with ExitStack() as stack:
         if fresh:
             if data is None:
@@ -106,10 +111,6 @@ def common_places(runs: Sequence[Results | str | Path]) -> list[int] | None:
     return None
 
 
-def _is_stored(given: Given) -> bool:
-    return isinstance(given, Results) or (isinstance(given, str | Path) and is_run(given))
-
-
-def _name(given: Given) -> str:
+def _name(given: nn.Module | str | Path) -> str:
     """Of a network without one: its folder's, or its class's."""
     return type(given).__name__ if isinstance(given, nn.Module) else Path(str(given)).resolve().name

@@ -12,9 +12,9 @@ from shconv.results.measures import Measures, Right
 
 
 class Worst(NamedTuple):
-    """index (n,): places of images; right (n,): is no attack successful there."""
+    """places (n,) of images; right (n,): is no attack successful there."""
 
-    index: NDArray[np.int64]
+    places: NDArray[np.int64]
     right: NDArray[np.bool_]
     attacks: tuple[str, ...]
     audited: bool  # by attacks that an audit chose itself

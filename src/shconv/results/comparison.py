@@ -272,7 +272,7 @@ def _against(networks: Sequence[Compared], lines: Sequence[Line], budget: Budget
             paired.append(line)
             continue
         own = network.worst[budget]
-        counts = PairedCounts.of(own.right[np.argsort(own.index)], base.right[np.argsort(base.index)])
+        counts = PairedCounts.of(own.right[np.argsort(own.places)], base.right[np.argsort(base.places)])
         paired.append(replace(line, difference=(counts.difference, *counts.interval), p=counts.p))
     return paired
 
@@ -281,7 +281,7 @@ def _notes(networks: Sequence[Compared], budget: Budget, baseline: str | None) -
     by_attacks: dict[tuple[str, ...], list[str]] = {}
     for each in networks:
         by_attacks.setdefault(each.worst[budget].attacks, []).append(each.model)
-    n = len(next(iter(networks)).worst[budget].index)
+    n = len(next(iter(networks)).worst[budget].places)
     notes = [f"Worst case: the images that no attack within {budget.title} fools, of {n}, with 95 % interval (Wilson)."]
     for attacks, names in by_attacks.items():
         whose = "all networks" if len(by_attacks) == 1 else ", ".join(names)
