@@ -27,8 +27,8 @@ def push_to_hub(network: nn.Module | str | Path, repo_id: str, *, private: bool 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repo_id):
         raise InputError(f"{repo_id!r} is no repository; wanted: OWNER/NAME")
     if isinstance(network, nn.Module):
-        with tempfile.TemporaryDirectory() as folder:
-            return push_to_hub(save_pretrained(network, folder, **settings), repo_id, private=private)
+        with tempfile.TemporaryDirectory() as made:
+            return push_to_hub(save_pretrained(network, made, **settings), repo_id, private=private)
     folder = Path(network)
     if lacking := [name for name in (MODEL, CONFIG) if not (folder / name).is_file()]:
         raise InputError(f"{folder} holds no network to push: there is no {' and no '.join(lacking)}")
