@@ -18,8 +18,10 @@ from shconv.errors import GOES_ON, InputError, near
 _ABOUT = """Statistical Hyper-Convolution: reproduce the paper, train, attack, and report."""
 _SOURCES = """`shconv COMMAND --help` lists a command's options. `shconv reproduce --preset paper` takes the paper's own
 setting, and any command takes --config FILE.toml, which holds its options by name; every run folder's config.toml is
-such a file. Options on the command line go before both."""
-_CONFIG = "A TOML file with options by name, such as a run folder's config.toml; options given here go before it."
+such a file. Options on the command line override both."""
+_CONFIG = (
+    "A TOML file with options by name, such as a run folder's config.toml; options on the command line override it."
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

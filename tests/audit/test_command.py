@@ -79,7 +79,7 @@ def test_help_lists_every_option(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_verdict_is_printed_and_a_report_written(capfd: pytest.CaptureFixture[str], data: str) -> None:
     ended = Ended(capfd, "audit", checkpoint("net"), "--data", data, "--budget", "90s")
     assert ended.code == 0, ended.err
-    assert "plain10 on clean images: right on" in ended.out
+    assert "plain10 on clean images: correct on" in ended.out
     assert "Alarm, check 2, strength" in ended.out
     assert "budget 1:20" in ended.err
     folder = Path("runs/audit-net")

@@ -120,7 +120,7 @@ def test_loss_surface(steeper: int, more: int) -> None:
         assert steeper > n / 2
     if "On most images the loss rises no higher" in text:
         assert steeper < n / 2
-    assert ("do not tell" in text) == (wilson(steeper, n)[0] <= 0.5 <= wilson(steeper, n)[1])
+    assert ("too few to say" in text) == (wilson(steeper, n)[0] <= 0.5 <= wilson(steeper, n)[1])
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=4, max_size=4))
@@ -250,7 +250,7 @@ def test_worst_case(left: int, broken: int, untried: int, wrong: int, attacks: i
         "shared": {**share(left + broken // 2, n), "attacks": max(attacks - 1, 1), "reason": why},
     }
     text = worst_case_sentence("within L2 0.5", case)
-    assert (f"right on {left} of {n}" in text) == (not why)
+    assert (f"correct on {left} of {n}" in text) == (not why)
     assert ("Nothing is left" in text) == (not why and left == 0)
     assert ("%" in text) == (not why)
     if "One class carries" in text:
@@ -260,7 +260,7 @@ def test_worst_case(left: int, broken: int, untried: int, wrong: int, attacks: i
         assert f"of {clean} images right when clean {left + broken} were attacked, and {left} of these" in text
     if "they leave" in text:
         (shared,) = numbers(r"they leave ([\d.]+) %", text)
-        (all_,) = numbers(r"right on \d+ of \d+, ([\d.]+) %", text)
+        (all_,) = numbers(r"correct on \d+ of \d+, ([\d.]+) %", text)
         assert shared >= all_
 
 

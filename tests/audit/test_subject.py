@@ -189,7 +189,7 @@ REFUSED = {
     "too few logits": (Around(after=lambda z: z[:, :2]), "returns 2 logits; the data have a class 2"),
     "no logits": (Around(after=lambda z: z.argmax(1)), "want float logits of shape"),
     "maps": (nn.Conv2d(3, 3, 1), "want float logits of shape"),
-    "right on nothing": (Around(after=lambda z: -z), "right on none of 24 images"),
+    "right on nothing": (Around(after=lambda z: -z), "classifies none of 24 images correctly"),
 }
 
 

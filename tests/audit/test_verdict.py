@@ -95,7 +95,7 @@ def test_the_worst_case_has_wilson_s_interval_over_all_and_over_the_confident() 
     finding = report.findings[-1]
     assert (finding.check, finding.alarm) == (12, None)
     assert finding.numbers == report.worst_case
-    assert f"right on {left} of 60, {100 * left / 60:.1f} %" in finding.text
+    assert f"correct on {left} of 60, {100 * left / 60:.1f} %" in finding.text
     worst, absent = finding.text.split(" AutoAttack ")
     assert worst in report.verdict
     assert absent == "was left out for lack of time."
@@ -120,7 +120,7 @@ def test_the_limit_of_confidence_is_the_one_asked_for() -> None:
     for least in (0.5, 0.99):
         report = run([attacking(2, "step")], min_confidence=least)
         cases[least] = report.worst_case["confident"]
-        assert f"with confidence above {least:g}: right on" in report.verdict
+        assert f"with confidence above {least:g}: correct on" in report.verdict
         assert f"They are of 3 of the 3 classes, {cases[least]['largest']} of one." in report.verdict
     assert cases[0.99]["n"] < cases[0.5]["n"]
 

@@ -150,7 +150,7 @@ def test_refused_in_a_line_or_two_and_nothing_is_written(shconv, arguments, mess
         (["train", "--learning-rate", "1/0"], "--learning-rate: got '1/0'; want a number, such as 0.03 or 8/255"),
         (["train", "--stem", "smal"], "--stem: got 'smal'; did you mean small? choose from auto, small, imagenet"),
         (["train", "--stem", "tiny"], "--stem: got 'tiny'; choose from auto, small, imagenet"),
-        (["bench", "opp"], "got 'opp'; did you mean op? choose from op, model, attack"),
+        (["bench", "opp"], "got 'opp'; did you mean op? choose from op, host, model, attack"),
         (["reproduce", "--config"], "--config: expected one argument"),
         (["train", "plain10"], "train: unrecognized arguments: plain10"),
         (["evaluate"], "evaluate wants CHECKPOINT; `shconv evaluate --help` says what it is"),

@@ -110,7 +110,7 @@ def _verdict(run_folder, model, seed, clean, confident, standing, *, twin, maske
     worst["pixels"] = {**share(standing["pixels"]), "attacks": 1, "untried": 60}
     worst["confident"] = share(standing["linf"][confident])
     text = [
-        f"Worst case within L-infinity 8/255: right on {worst['linf']['correct']} of {len(clean)}.",
+        f"Worst case within L-infinity 8/255: correct on {worst['linf']['correct']} of {len(clean)}.",
         "Alarm, check 1, gradient routes: the convolution route leaves fewer right."
         if masked
         else "None of the checks that ran raised an alarm. That is no evidence of robustness.",

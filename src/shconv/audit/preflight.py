@@ -81,14 +81,14 @@ def _range(subject: Subject, images: Tensor, labels: Tensor) -> list[str]:
             best, words, counts = int(right.sum()), candidate, paired
     if counts is not None:
         return [
-            f"{subject.name} is right on {given.mean():.1%} of {n} images in [0, 1], and on {best / n:.1%} of them "
-            f"{words}: it seems to expect normalised images. Put that step inside the network and audit again; the "
-            "numbers below are about the network as given."
+            f"{subject.name} classifies {given.mean():.1%} of {n} images in [0, 1] correctly, and {best / n:.1%} "
+            f"of them {words}: it seems to expect normalised images. Put that step inside the network and audit again; "
+            "the numbers below are about the network as given."
         ]
     if wilson(int(given.sum()), n)[0] <= 1 / subject.classes:
         return [
-            f"{subject.name} is right on {given.mean():.1%} of {n} clean images, no better than guessing among "
-            f"{subject.classes} classes: are these its images and classes, in [0, 1]?"
+            f"{subject.name} classifies {given.mean():.1%} of {n} clean images correctly, no better than guessing "
+            f"among {subject.classes} classes: are these its images and classes, in [0, 1]?"
         ]
     return []
 

@@ -99,7 +99,9 @@ class Session:
         ledger = Ledger(self.folder, subject.key, self.index.cpu().numpy(), looked=self._planned.exists())
         audit = Audit(subject, self.images, self.labels, self.index, self.setting, ledger, clock, speed, self.progress)
         if not audit.correct.any():
-            raise InputError(" ".join([f"{subject.name} is right on none of {len(self.images)} images.", *said]))
+            raise InputError(
+                " ".join([f"{subject.name} classifies none of {len(self.images)} images correctly.", *said])
+            )
         if role == MAIN:
             audit.twin = self.subjects.get(TWIN)
             audit.sources = {each.name: each for word, each in self.subjects.items() if word.startswith("source ")}
@@ -172,7 +174,7 @@ def _run(audit: Audit, check: Check) -> Finding:
     cut = [row for row in audit.ledger.attacks() if row["checked_by"] == audit.ledger.check and not row["complete"]]
     if finding.alarm is not False or not cut:
         return finding
-    return replace(finding, alarm=None, text=f"{finding.text} Cut short by the budget, it cannot tell.")
+    return replace(finding, alarm=None, text=f"{finding.text} Cut short by the budget, it has no answer.")
 
 
 def _too_late(audit: Audit, planned: Planned) -> str:

@@ -209,7 +209,7 @@ def threat_name(setting: Setting, threat: str) -> str:
 def _words(case: Case) -> str:
     low, high = case["interval"]
     return (
-        f"right on {case['correct']} of {case['n']}, {_percent(case['accuracy'])} "
+        f"correct on {case['correct']} of {case['n']}, {_percent(case['accuracy'])} "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
     )
 

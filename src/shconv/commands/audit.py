@@ -45,14 +45,14 @@ class AuditCommand(DataOptions, DeviceOptions):
     images: int = 200
     """Test images, drawn at random."""
     budget: str = "5m"
-    """Time for all: such as 90s, 5m, 1h, or full for no limit. It decides how much each check may spend."""
+    """Time for the whole audit: 90s, 5m, 1h, or full for no limit. It decides how much each check may spend."""
     batch_size: int = 100
-    """The most images in a batch."""
+    """Largest number of images in a batch."""
     min_confidence: float = 0.9
     """The worst case is also given for the images classified correctly with more than this probability. Lower it for
     calibrated and adversarially trained networks."""
     attack_seed: int = 0
-    """Of the attacks' randomness and of the choice of images."""
+    """Seed of the attacks' random numbers and of the choice of images."""
     out: Path | None = None
     """Run folder; by default below runs/. The same command goes on where it stopped."""
 

@@ -43,7 +43,7 @@ class Bench:
     rows: tuple[str, ...] = ()
     """op: shapes NxDxH (stride 1) or NxDxH/2 (stride 2), or how some of the table's begin; by default all of it."""
     formulations: tuple[str, ...] = ()
-    """op: which ones, of info's and auto; by default all."""
+    """op: formulations to time, of those that info lists, and auto; by default all."""
     networks: tuple[str, ...] = ()
     """model, attack: by default plain10 (slim, 128 images of 32 px) and resnet18 (16 images of 256 px)."""
     batch: int | None = None

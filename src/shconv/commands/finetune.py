@@ -54,9 +54,9 @@ class Finetune(DataOptions, DeviceOptions):
     batch_size: int = 32
     """Images a step, and of the evaluation."""
     learning_rate: float = 0.001
-    """Of all but the hypernetworks, at its highest; half a cosine takes it to 0."""
+    """Highest learning rate of all but the hypernetworks; half a cosine takes it to 0."""
     hyper_learning_rate: float = 0.01
-    """Of the hypernetworks, at its highest."""
+    """Highest learning rate of the hypernetworks."""
     weight_decay: float = 1e-4
     """L2 factor (sgd), or AdamW's, of all parameters."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -66,7 +66,7 @@ class Finetune(DataOptions, DeviceOptions):
     augmentation: Literal[
         "none", "crop_flip", "resized_crop", "he2016", "randaugment", "trivialaugment", "autoaugment", "augmix"
     ] = "crop_flip"
-    """Of the training images; the last four are torchvision's, after a crop and flip."""
+    """How the training images are augmented; the last four are torchvision's, after a crop and flip."""
     mixup: float = 0.0
     """Mix images and their labels (MixUp), with this alpha: 0.2, say. Several processes each mix their own share."""
     cutmix: float = 0.0
@@ -76,7 +76,7 @@ class Finetune(DataOptions, DeviceOptions):
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bf16 mixed precision where it is fast, else float32, as for depthwise networks on a CPU."""
     seed: int = 0
-    """Of a new head, the hypernetworks' first layers, the order of the images and their augmentation."""
+    """Seed of a new head, the hypernetworks' first layers, the order of the images and their augmentation."""
 
     def check(self) -> None:
         super().check()

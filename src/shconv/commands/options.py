@@ -90,7 +90,7 @@ class DeviceOptions:
     """On what a command computes."""
 
     device: str | None = None
-    """cpu, cuda, cuda:1, mps ...; by default the accelerator that there is, else the CPU."""
+    """cpu, cuda, cuda:1, mps ...; by default a GPU or other accelerator if there is one, else the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +100,13 @@ class EngineOptions(DeviceOptions):
     accumulation: int = 1
     """Micro-batches to a step, for a batch that does not fit in memory; processes divide a batch by themselves."""
     sync_batch_norm: bool = False
-    """Batch norm over the images of all processes: then any number of them trains as one does."""
+    """Batch norm over the images of all processes, so that any number of processes trains as one does."""
     compile: bool = False
     """Train through torch.compile; on a GPU from CUDA graphs where a step has one forward and one backward pass."""
     save_minutes: float | None = 5.0
     """Minutes between two stored states: what a killed training loses at most."""
     save_steps: int | None = None
-    """The same in steps, in addition."""
+    """Also store the state every N steps."""
     keep_every: int | None = None
     """Epochs between two checkpoints that are kept; the best one always is."""
     tensorboard: bool = False
@@ -129,13 +129,13 @@ class TableOptions(DataOptions, DeviceOptions):
     """Pair-selected images of Table 3 (LocSearchAdv is slow); the paper takes 500."""
     min_confidence: float = 0.9
     """Tables 2 to 4 take images that all networks of a pair classify correctly with more than this probability. Lower
-    it for calibrated and adversarially trained networks, which are seldom so sure."""
+    it for calibrated and adversarially trained networks, whose confidence is rarely that high."""
     full: bool = False
     """Take as many images as the paper does in every table."""
     batch_size: int = 128
-    """The fixed batch shape of attacks and evaluation."""
+    """Images in a batch of attacks and evaluation."""
     attack_seed: int = 0
-    """Of the attacks' randomness and of the choice of images."""
+    """Seed of the attacks' random numbers and of the choice of images."""
     out: Path | None = None
     """Run folder; by default below runs/, named after the data. The same command goes on where it stopped."""
 

@@ -11,7 +11,7 @@ from shconv.terminal import console
 
 @dataclass(frozen=True)
 class Report:
-    """Print the tables of a run folder and write its tables, figures and page anew."""
+    """Print the tables of a run folder and write its tables, figures and page again."""
 
     run_folder: Annotated[Path, POSITIONAL]
     """What reproduce or evaluate wrote."""

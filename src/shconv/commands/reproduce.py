@@ -37,13 +37,13 @@ class Reproduce(TableOptions, EngineOptions):
     stem: Literal["auto", "small", "imagenet"] = "auto"
     """auto: small (3x3, no pool) for images up to 64 px."""
     normalize: Literal["none", "imagenet"] = "none"
-    """Mean and std inside the network; the paper feeds [0, 1]."""
+    """Normalise by mean and std inside the network; the paper does not."""
     seeds: tuple[int, ...] = (0,)
-    """Each trains every network once; tables then give mean and standard deviation."""
+    """Seeds of training. Each trains every network once; tables then give mean and standard deviation."""
     recipe: str = "short"
     """short, cifar, paper or he2016; the same for both networks of a pair."""
     epochs: int | None = None
-    """Stretch or shorten the recipe."""
+    """Number of epochs; the recipe is stretched or shortened to it."""
 
     def check(self) -> None:
         super().check()

@@ -23,7 +23,7 @@ class Train(DataOptions, EngineOptions):
     """Train one network; the folder holds its checkpoint, and the same command goes on where it stopped."""
 
     model: str = "plain10_shc"
-    """A name of `shconv info`."""
+    """The network's name; `shconv info` lists them."""
     out: Path | None = None
     """Checkpoint folder; by default runs/train/ and the network's name and seed, with a number behind it where that is
     taken by a training with other settings."""
@@ -32,28 +32,28 @@ class Train(DataOptions, EngineOptions):
     stem: Literal["auto", "small", "imagenet"] = "auto"
     """auto: small (3x3, no pool) for images up to 64 px."""
     normalize: Literal["none", "imagenet"] = "none"
-    """Mean and std inside the network; the paper feeds [0, 1]."""
+    """Normalise by mean and std inside the network; the paper does not."""
     seed: int = 0
-    """Of the initial weights, the order of the images, their augmentation and the defence's random numbers."""
+    """Seed of the initial weights, the order of the images, their augmentation and the defence's random numbers."""
     recipe: str = "short"
     """short, cifar, paper or he2016."""
     epochs: int | None = None
-    """Stretch or shorten the recipe."""
+    """Number of epochs; the recipe is stretched or shortened to it."""
     batch_size: int | None = None
-    """In place of the recipe's."""
+    """Instead of the recipe's value."""
     learning_rate: float | None = None
-    """In place of the recipe's."""
+    """Instead of the recipe's value."""
     scale_learning_rate: bool = False
     """Multiply the recipe's learning rate by batch_size over the recipe's own (Goyal et al. 2017)."""
     weight_decay: float | None = None
-    """In place of the recipe's."""
+    """Instead of the recipe's value."""
     hyper_weight_decay: float | None = None
-    """L2 factor of the hypernetworks' parameters alone; by default weight_decay."""
+    """L2 factor for the hypernetworks' parameters only; by default weight_decay."""
     augmentation: (
         Literal["none", "crop_flip", "resized_crop", "he2016", "randaugment", "trivialaugment", "autoaugment", "augmix"]
         | None
     ) = None
-    """In place of the recipe's; the last four are torchvision's, after a crop and flip."""
+    """Instead of the recipe's value; the last four are torchvision's, after a crop and flip."""
     mixup: float = 0.0
     """Mix images and their labels (MixUp), with this alpha: 0.2, say. Several processes each mix their own share."""
     cutmix: float = 0.0
@@ -63,7 +63,7 @@ class Train(DataOptions, EngineOptions):
     ema: float | None = None
     """Test and store the exponential mean of the weights, of this decay (0.999, say), in place of the last ones."""
     precision: Literal["auto", "float32", "bf16", "fp16"] | None = None
-    """In place of the recipe's auto: bf16 mixed precision on CUDA and on CPUs with matrix tiles (AMX), else float32."""
+    """By default the recipe's. auto: bf16 mixed precision on CUDA and on CPUs with matrix tiles (AMX), else float32."""
     channels_last: bool = True
     """Train in the channels-last layout, which is faster."""
     defence: Literal["none", "fgsm-rs", "pgd", "ensemble", "stability"] = "none"
@@ -71,7 +71,7 @@ class Train(DataOptions, EngineOptions):
     defence_eps: float | None = None
     """fgsm-rs, pgd, ensemble: the L-infinity budget, as 0.03 or 8/255, by default 8/255."""
     defence_step_size: float | None = None
-    """fgsm-rs, pgd: of a step, in units of eps; by default 1.25 and 0.25."""
+    """fgsm-rs, pgd: size of a step, in units of eps; by default 1.25 and 0.25."""
     defence_steps: int | None = None
     """pgd: steps an example, by default 7."""
     defence_sources: tuple[str, ...] = ()

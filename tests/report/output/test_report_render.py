@@ -85,7 +85,7 @@ def test_the_terminal_shows_paper_ours_and_not_run_and_reads_no_markup_from_file
     assert "[bold]net[/bold]" in text
     assert "75.00" in text
     assert "not run" in text
-    assert "How much the images can tell" in text
+    assert "How sure these numbers are" in text
     assert max(map(len, text.splitlines())) <= width
 
 

@@ -90,7 +90,7 @@ def test_seeds_that_disagree_are_said_to(run_folder):
 
 
 @pytest.mark.parametrize(
-    ("right", "words"), [(985, "next to no harm"), (500, "an attack by itself"), (900, "do not tell")]
+    ("right", "words"), [(985, "next to no harm"), (500, "an attack by itself"), (900, "too few to say")]
 )
 def test_the_hypernetwork_route_alone(run_folder, right, words):
     run_folder.gradient("resnet18_shc", "rand_fgsm", "untargeted", (right, 1000), route="hypernetwork")
@@ -118,7 +118,7 @@ def test_clean_and_noise_follow_the_numbers(run_folder):
         run_folder.add("table1", model, "clean", (clean, 100))
         run_folder.add("table1", model, "gaussian", (noisy, 100), parameters={"sigma": 0.4})
     texts, alarms = said(run_folder, "Clean")
-    assert "On clean images Plain-10 is right on 50.0 % and Plain-10-SHC on 70.0 %" in texts[0]
+    assert "On clean images the accuracy of Plain-10 is 50.0 %, that of Plain-10-SHC 70.0 %" in texts[0]
     assert "the SHC network is the better one, as in the paper" in texts[0]
     assert "On noise of σ 0.4" in texts[1]
     assert "the worse one; in the paper SHC is the better one" in texts[1]
@@ -200,7 +200,7 @@ def test_locsearch_says_who_is_better_and_how_many_more_steps(run_folder):
     run_folder.search("resnet18", [0.9, 0.8, 0.7, 0.6, 0.2], [2, 4, 6, 8, 10])
     run_folder.search("resnet18_shc", [0.9, 0.9, 0.9, 0.9, 0.9], [1, 2, 3, 4, 5])
     texts, _ = said(run_folder, "LocSearchAdv")
-    assert "ResNet-18 is right on 20.0 % and ResNet-18-SHC on 90.0 %" in texts[0]
+    assert "the accuracy of ResNet-18 is 20.0 %, that of ResNet-18-SHC 90.0 %" in texts[0]
     # reached at columns 1 and 2, 30 and 60 steps later
     assert "on average 45.0 more steps of 150 for its twin's RCD, 30 % of the rounds" in texts[1]
     assert "At 3 of 5 columns it has not got there" in texts[1]
@@ -251,7 +251,7 @@ def test_the_reached_distance_of_ifgsm(run_folder, reached, words):
 
 def test_the_number_of_images_and_what_it_can_tell(run_folder):
     run_folder.gradient("plain10", "fgsm", "untargeted", (50, 100))
-    text = said(run_folder, "How much")[0][0]
+    text = said(run_folder, "How sure")[0][0]
     assert "Each number of Table 2 is over 100 images, the paper's over 5,000" in text
     assert "±9.6 points" in text  # Wilson at one half of a hundred: 40.4 to 59.6
 
@@ -276,7 +276,7 @@ def test_the_quasi_boundary_follows_the_agreement_at_the_last_step(run_folder):
 
 def test_what_was_not_run_has_no_sentence(run_folder):
     run_folder.add("table1", "resnet18", "clean", (1, 2))
-    assert {each.topic for each in read(load_run(run_folder.save()))} == {"How much the images can tell"}
+    assert {each.topic for each in read(load_run(run_folder.save()))} == {"How sure these numbers are"}
 
 
 def test_a_pair_that_is_not_the_papers_is_not_compared_with_it(run_folder):

@@ -83,7 +83,7 @@ def test_no_sentence_contradicts_its_numbers(run_folder_class, rows):
         for word, before, after in re.findall(rf"(lowers|raises) .*? from {SHARE} to {SHARE}", text):
             assert (float(after) < float(before)) == (word == "lowers"), text
         for first, second, word in re.findall(
-            rf"is right on {SHARE} and [\w-]+ on {SHARE}: the SHC network is the (better|worse)", text
+            rf"accuracy of [\w-]+ is {SHARE}, that of [\w-]+ {SHARE}: the SHC network is the (better|worse)", text
         ):
             assert (float(second) > float(first)) == (word == "better"), text
         for means, ours in re.findall(rf"\({SHARE} beside the twin's {SHARE}\)", text):

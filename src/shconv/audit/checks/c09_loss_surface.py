@@ -68,7 +68,7 @@ def run(audit: Audit) -> Finding:
 def text(steeper: int, n: int, axis: str) -> str:
     """On how many of n images the margin rises higher along the other axis, and what the interval says of that."""
     low, high = wilson(steeper, n)
-    verdict = "These images do not tell along which axis the loss rises higher"
+    verdict = f"{n} images are too few to say along which axis the loss rises higher"
     if low > 0.5:
         verdict = f"On most images the loss rises higher along {axis} than along the own gradient"
     elif high < 0.5:

@@ -86,7 +86,7 @@ def checks(audits: Sequence[Audit]) -> Grid:
         title="Audit: the twelve checks",
         caption="An alarm says that accuracy under attack is higher than the network's robustness, or may be. No alarm "
         "says only that this check found nothing with this effort; it does not say that the network is robust. "
-        "Neither: the check cannot tell.",
+        "Neither: the check has no answer.",
         columns=(
             *NETWORK,
             GridColumn("check", "#"),

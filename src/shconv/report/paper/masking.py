@@ -11,7 +11,7 @@ from shconv.report.paper.tables import OBJECTIVE_NAMES, route_rows
 from shconv.report.published import is_shc, network_name, twin
 
 HARMLESS = 0.95  # accuracy above which an attack has hardly touched the network
-TOO_WEAK = "The attack hardly touches the network, so it cannot tell. "
+TOO_WEAK = "The attack hardly touches the network, so this check has no answer. "
 NO_ALARM = "This check raises no alarm, which is no evidence of robustness."
 
 
@@ -78,11 +78,11 @@ def _alone(run: Run, model: str, objective: str) -> Iterator[Said]:
         elif high < 0.9:
             ending = "this gradient is an attack by itself"
         else:
-            ending = "whether this gradient does harm by itself these images do not tell"
+            ending = "these images are too few to say whether it does harm by itself"
         accuracy = pct(mean(each.accuracy for each in found) or 0.0)
         yield Said(
-            f"The hypernetwork route alone ({OBJECTIVE_NAMES[objective]}) leaves {network_name(model)} right on "
-            f"{accuracy}: {ending}.",
+            f"The hypernetwork route alone ({OBJECTIVE_NAMES[objective]}) leaves {network_name(model)} an "
+            f"accuracy of {accuracy}: {ending}.",
             evidence=f"{between([each.n for each in found])} images, 95 % interval {span((low, high))}",
         )
 

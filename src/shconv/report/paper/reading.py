@@ -45,7 +45,7 @@ def read(run: Run) -> tuple[Statement, ...]:
         "Distances reached": _distances,
         "Quasi decision boundary": _boundary,
         "Which images Tables 2 to 4 are about": read_selections,
-        "How much the images can tell": _images,
+        "How sure these numbers are": _images,
         "Training": _training,
     }
     return tuple(Statement(topic, *said) for topic, sentences in topics.items() for said in sentences(run))
@@ -102,8 +102,8 @@ def _noise(run: Run) -> Iterator[Said]:
                 paper = ", as in the paper" if against.verdict == "higher" else "; in the paper SHC is the better one"
                 paper = paper if shc in NETWORKS else ""
                 yield Said(
-                    f"On {words} {network_name(vanilla)} is right on {pct(against.first)} and {network_name(shc)} on "
-                    f"{pct(against.second)}: {better(against)}{paper}.",
+                    f"On {words} the accuracy of {network_name(vanilla)} is {pct(against.first)}, "
+                    f"that of {network_name(shc)} {pct(against.second)}: {better(against)}{paper}.",
                     against.verdict == "lower",
                     against.evidence,
                 )

@@ -17,8 +17,8 @@ def read_search(run: Run) -> Iterator[Said]:
         against = compare(_end(run, vanilla, "locsearch"), _end(run, shc, "locsearch"))
         if against is not None:
             yield Said(
-                f"After the last step of LocSearchAdv {network_name(vanilla)} is right on {pct(against.first)} and "
-                f"{network_name(shc)} on {pct(against.second)}: {better(against)}.",
+                f"After the last step of LocSearchAdv the accuracy of {network_name(vanilla)} is {pct(against.first)}, "
+                f"that of {network_name(shc)} {pct(against.second)}: {better(against)}.",
                 against.verdict == "lower",
                 against.evidence,
             )
@@ -61,7 +61,7 @@ def _cyclic(run: Run, model: str) -> Iterator[Said]:
             "mixed": "the seeds disagree on which is stronger",
         }
         yield Said(
-            f"The default search leaves {network_name(model)} right on {pct(against.first)}, the cyclic probe on "
+            f"The default search leaves {network_name(model)} an accuracy of {pct(against.first)}, the cyclic probe "
             f"{pct(against.second)}: {endings[against.verdict]}.",
             against.verdict == "lower",
             against.evidence,
@@ -78,7 +78,7 @@ def _random(run: Run, model: str) -> Iterator[Said]:
             "mixed": "whether it is better than chance differs between the seeds",
         }
         yield Said(
-            f"Random pixels leave {network_name(model)} right on {pct(against.first)}, the default search on "
+            f"Random pixels leave {network_name(model)} an accuracy of {pct(against.first)}, the default search "
             f"{pct(against.second)}: {endings[against.verdict]}.",
             against.verdict in ("higher", "none"),
             against.evidence,
