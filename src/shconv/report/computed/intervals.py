@@ -16,7 +16,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     n, least = only_first + only_second, min(only_first, only_second)
     if n == 0:
         return 1.0
-    from scipy.special import betainc  # here, as it takes a moment that few tables need
+    from scipy.special import betainc  # type: ignore[import-untyped]  # here, since few commands need it
 
     # P(X <= least) of a binomial with even odds, as the regularised incomplete beta function
     return min(1.0, 2 * float(betainc(n - least, least + 1, 0.5)))
@@ -55,7 +55,7 @@ class Paired:
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """95 % interval of the mean of independent values, at least two: Student's t, so one seed more tells a lot."""
-    from scipy.special import stdtrit
+    from scipy.special import stdtrit  # type: ignore[import-untyped]
 
     half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / sqrt(len(values))
     return fmean(values) - half, fmean(values) + half
