@@ -55,7 +55,7 @@ class Paired:
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """95 % interval of the mean of independent values, at least two: Student's t, so one seed more tells a lot."""
-    from scipy.special import stdtrit  # type: ignore[import-untyped]
+    from scipy.special import stdtrit
 
     half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / sqrt(len(values))
     return fmean(values) - half, fmean(values) + half
