@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 import shconv
-from shconv.attacks import GaussianNoise, locsearch_for
-from shconv.experiments import figure2_noise, figure3_traces, figure4_gradients
+from shconv.attacks import GaussianNoise
+from shconv.experiments import figure2_noise, figure3_traces, figure4_gradients, table3_locsearch
 from shconv.experiments.network import Network, Pair
 from shconv.experiments.study import Counts, Study
 from shconv.metrics import rcd
@@ -59,7 +59,7 @@ def test_figure_3_is_the_search_on_one_image_of_the_pair(study):
     figure3_traces.save(study)
     arrays = load(study, "figure3_plain10-seed0")
     x, y, place = first_image(study)
-    attack = locsearch_for(SIDE, SIDE)
+    attack = table3_locsearch.searches(SIDE)["locsearch"]
     marks, rounds = (1, 2), attack.steps
     assert arrays["marks"].tolist() == list(marks)
     assert arrays["models"].tolist() == ["plain10", "plain10_shc"]
@@ -80,6 +80,29 @@ def test_figure_3_is_the_search_on_one_image_of_the_pair(study):
     with record_filter_maps(shc) as maps:
         shc(torch.from_numpy(arrays["images"][1]))
     np.testing.assert_allclose(arrays["maps"], maps["second"], rtol=1e-5)
+
+
+def test_figures_are_about_the_image_that_the_search_of_table_3_moves_most(study):
+    pair = study.pairs[0]
+    list(table3_locsearch.rows(study))
+    index = study.selected(pair, 3)
+    falls = []
+    for network in pair.members:
+        after = study.folder.outcomes(f"table3/{network.key}/locsearch/step2")["p_y"]
+        before = study.measure(network, None, index).p_y
+        falls.append(before - after)
+    wanted = index[np.maximum(*falls).argmax()]
+    assert table3_locsearch.most_moved(study, pair).tolist() == [wanted]
+    assert wanted != index[0]  # else this could not fail
+    figure2_noise.save(study)
+    image, _ = study.data.test[int(wanted)]
+    np.testing.assert_allclose(load(study, "figure2")["images"][0], image.float() / 255, atol=1e-7)
+
+
+def test_strict_gradients_are_those_of_both_routes_without_the_convolutions(study):
+    figure4_gradients.save(study)
+    arrays = load(study, "figure4_plain10_shc-seed0")
+    np.testing.assert_allclose(arrays["strict"], arrays["both"] - arrays["convolution"], rtol=1e-3, atol=1e-5)
 
 
 def test_figure_4_is_the_red_gradient_of_every_route(study):
@@ -119,7 +142,7 @@ def test_every_file_has_the_arrays_that_the_report_draws(study):
     files = sorted(path.stem for path in folder.iterdir())
     assert files == ["figure2", "figure3_plain10-seed0", "figure4_plain10_shc-seed0"]
     for name in files:
-        assert draw[name.partition("_")[0]](folder / f"{name}.npz").png is not None
+        assert draw[name.partition("_")[0]](folder / f"{name}.npz").figure is not None
 
 
 def test_figures_that_are_there_are_not_computed_again(study, monkeypatch):

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from shconv.attacks import PAPER, LocSearchAdv, RandFGSM, locsearch_columns
+from shconv.attacks import PAPER, LocSearchAdv, RandFGSM, locsearch_columns, locsearch_for
 from shconv.experiments import (
     figure2_noise,
     figure3_traces,
@@ -141,6 +141,12 @@ def test_the_searches_of_larger_images_have_the_papers_columns():
     for name, attack in table3_locsearch.searches(256).items():
         assert locsearch_columns(attack.steps) == (30, 60, 90, 120, 150), name
         assert attack.pixels_per_step == 10
+
+
+def test_the_searches_of_small_images_change_enough_pixels_to_fool_a_network():
+    for name, attack in table3_locsearch.searches(32).items():
+        assert (attack.steps, attack.pixels_per_step) == (24, 5), name
+    assert table3_locsearch.searches(64)["locsearch"] == locsearch_for(64, 64)
 
 
 def test_the_quasi_boundary_has_an_shc_networks_gradient_attacks(study):

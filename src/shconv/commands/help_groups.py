@@ -8,8 +8,8 @@ FIRST = "options"
 GROUPS: dict[str, tuple[str, ...]] = {
     FIRST: (
         *("what", "checkpoint", "run_folder", "source", "data", "model", "models", "arch", "twin", "baseline"),
-        *("attack", "out", "folder", "epochs", "tables", "images", "eps", "budget", "seed", "Reproduce.seeds"),
-        "device",
+        *("attack", "out", "folder", "epochs", "tables", "figures", "images", "eps", "budget", "seed"),
+        *("Reproduce.seeds", "device"),
     ),
     "network": ("where", "width", "stem", "normalize"),
     "training": (

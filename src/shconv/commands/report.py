@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from shconv import report
 from shconv.commands.parser import POSITIONAL
@@ -15,8 +15,12 @@ class Report:
 
     run_folder: Annotated[Path, POSITIONAL]
     """What reproduce or evaluate wrote."""
+    figures: tuple[Literal["pdf", "svg", "png"], ...] = ("svg", "png")
+    """The files of each figure; pdf and svg are vectors with their fonts."""
+    tables: tuple[Literal["md", "csv", "tex"], ...] = ("md", "csv")
+    """The files of each table; tex is for LaTeX with booktabs."""
 
     def run(self) -> None:
-        page = report.write(self.run_folder)
+        page = report.write(self.run_folder, self.figures, self.tables)
         report.print_tables(self.run_folder, console())
         print(f"The report: {page}")

@@ -6,14 +6,16 @@ import numpy as np
 
 from shconv.attacks import GaussianNoise
 from shconv.experiments.study import Study
+from shconv.experiments.table3_locsearch import most_moved
 
 SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
 
 
 def save(study: Study) -> None:
-    """arrays/figure2.npz, for the networks of the first pair's seed and that pair's first selected image."""
+    """arrays/figure2.npz, for the networks of the first pair's seed and that pair's image that the search of Table 3
+    moves most."""
     first = study.pairs[0]
-    image = study.selected(first, study.counts.table3)[:1]
+    image = most_moved(study, first)
     networks = [network for network in study.networks if network.seed == first.members[0].seed]
     if not len(image) or _drawn(study.folder.path / "arrays" / "figure2.npz") == [each.name for each in networks]:
         return

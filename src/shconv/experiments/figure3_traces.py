@@ -1,13 +1,14 @@
-"""Figure 3: LocSearchAdv on one image of each pair: confidence and RCD at every step, the perturbed image every fifth
-of the rounds, and the filter map of the last SHC layer there."""
+"""Figure 3: LocSearchAdv on the image of each pair that it moves most: confidence and RCD at every step, the perturbed
+image every fifth of the rounds, and the filter map of the last SHC layer there."""
 
 import numpy as np
 import torch
 
-from shconv.attacks import locsearch_columns, locsearch_for
+from shconv.attacks import locsearch_columns
 from shconv.experiments.network import Network, Pair
 from shconv.experiments.run_folder import file_name
 from shconv.experiments.study import Study
+from shconv.experiments.table3_locsearch import most_moved, searches
 from shconv.metrics import relative_confidence
 from shconv.routes import record_filter_maps
 
@@ -22,8 +23,8 @@ def save(study: Study) -> None:
 
 
 def _save_pair(study: Study, pair: Pair, name: str) -> None:
-    image = study.selected(pair, study.counts.table3)[:1]
-    attack = locsearch_for(study.data.image_size, study.data.image_size)
+    image = most_moved(study, pair)
+    attack = searches(study.data.image_size)["locsearch"]
     marks = locsearch_columns(attack.steps)
     for x, y, places, n in study.batches(image):
         p_y, rcd, images, correct = [], [], [], []

@@ -1,5 +1,6 @@
 """Figure 4: for one image, the gradient of the loss J (cross-entropy of the least-likely class) with respect to its red
-channel, through both routes, the convolution route and the hypernetwork route."""
+channel, through both routes, the convolution route, the hypernetwork route, and "strict": every path through a filter
+map."""
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ def save(study: Study) -> None:
             if (study.folder.path / f"{name}.npz").exists():
                 continue
             for x, y, _, _ in study.batches(study.selected(pair, study.counts.table3)[:1]):
-                gradients = {route: _red_gradient(network.model, x[:1], route) for route in routes_of(network)}
+                gradients = {
+                    route: _red_gradient(network.model, x[:1], route) for route in (*routes_of(network), "strict")
+                }
                 about = {"label": study.data.classes[int(y[0])], "objective": "least_likely"}
                 words = {key: np.array(value) for key, value in about.items()}
                 study.folder.save_arrays(name, {"red": x[0, 0].cpu().numpy(), **gradients, **words})

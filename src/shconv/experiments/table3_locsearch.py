@@ -2,26 +2,53 @@
 and the random-pixel control. The same searches show the quasi decision boundary of section 4.1."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+
+import numpy as np
 
 from shconv.attacks import LocSearchAdv, locsearch_columns, locsearch_for
 from shconv.attacks.budget import distances
 from shconv.experiments import quasi_boundary
-from shconv.experiments.network import Network
+from shconv.experiments.network import Network, Pair
 from shconv.experiments.outcomes import Outcomes, judge
 from shconv.experiments.partial import Columns
 from shconv.experiments.question import Images, Index, Question, padded
 from shconv.experiments.run_folder import Row
 from shconv.experiments.study import Study, row_id
 
+SMALL, SMALL_SHARE = 64, 0.12  # below so many pixels a side the paper's 2.3 % of the pixels fool no network
+
 
 def searches(image_size: int) -> dict[str, LocSearchAdv]:
-    """The attacks of this table by the name that its rows use."""
+    """The attacks of this table by the name that its rows use; on small images with more pixels a round."""
+    attack = locsearch_for(image_size, image_size)
+    if image_size < SMALL:
+        pixels = max(1, round(SMALL_SHARE * image_size**2 / attack.steps))
+        attack = replace(attack, pixels_per_step=pixels)
     return {
-        "locsearch": locsearch_for(image_size, image_size),
-        "locsearch_cyclic": locsearch_for(image_size, image_size, probe="cyclic"),
-        "locsearch_random": locsearch_for(image_size, image_size, order="random"),
+        "locsearch": attack,
+        "locsearch_cyclic": replace(attack, probe="cyclic"),
+        "locsearch_random": replace(attack, order="random"),
     }
+
+
+def most_moved(study: Study, pair: Pair) -> Index:
+    """(1,): of the images of Table 3 the one whose confidence the default search lowers most, in any of the pair.
+
+    Of equals the first, and the first selected one where the searches are not in the folder; (0,) where none is.
+    """
+    index = study.selected(pair, study.counts.table3)
+    fall = np.zeros(len(index))
+    attack = searches(study.data.image_size)["locsearch"]
+    for network in pair.members:
+        id = row_id("table3", network, "locsearch", attack, step=locsearch_columns(attack.steps)[-1])
+        if id in study.folder.rows and len(index):
+            after, before = study.folder.outcomes(id), study.clean(network)
+            if np.array_equal(after["index"], index):
+                clean = before.p_y[np.searchsorted(before.index, index)]
+                fall = np.maximum(fall, clean - after["p_y"])
+    return index[[int(fall.argmax())]] if len(index) else index
 
 
 def searched_together(attack: LocSearchAdv) -> int:

@@ -130,9 +130,9 @@ def _tables(run: Run, name: str) -> Iterator[str]:
     for table in paper_tables(run) if run.rows else ():
         lines = tuple(line for line in table.lines if line.model in own and any(cell.scores for cell in line.cells))
         if lines:
-            yield f"##{to_markdown(replace(table, lines=lines), run.data.warning)}".rstrip()
+            yield f"##{to_markdown(replace(table, lines=lines))}".rstrip()
     for grid in audit_tables([audit for audit in run.audits if audit.model == name]):
-        yield f"##{to_markdown(grid, '')}".rstrip()
+        yield f"##{to_markdown(grid)}".rstrip()
     others = {network_name(row.model) for row in run.rows if row.model not in own}
     said = [each for each in map(str, read(run)) if _is_about(each, set(map(network_name, own)), others)]
     if said:

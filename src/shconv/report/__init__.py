@@ -1,27 +1,40 @@
 """A run folder as tables, figures and one HTML page, drawn without a network: ``rows.jsonl``, ``outcomes/`` and
 ``arrays/`` are all it reads."""
 
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from shconv.errors import InputError
 from shconv.files import replace_file, replace_text
 from shconv.report.audit.sections import comparison, sections
 from shconv.report.audit.tables import audit_tables
 from shconv.report.folder.run import Run, load_run
 from shconv.report.output.cells import Grid, Table
 from shconv.report.output.render import print_table, to_csv, to_markdown
+from shconv.report.output.tex import to_tex
 from shconv.report.paper.reading import Statement, read
 from shconv.report.paper.summaries import summaries
 from shconv.report.paper.tables import paper_tables
 
 __all__ = ["Run", "Statement", "load_run", "print_tables", "read", "write"]
 
+TABLE_FORMATS: dict[str, Callable[[Table | Grid, Run], str]] = {
+    "md": lambda table, _: to_markdown(table),
+    "csv": lambda table, run: to_csv(table, run.data.name),
+    "tex": lambda table, _: to_tex(table),
+}
 
-def write(run_folder: Path | str) -> Path:
-    """Write ``tables/*.csv``, ``tables/*.md``, ``figures/*.png`` and ``report.html`` into a run folder.
+
+def write(
+    run_folder: Path | str, figures: Sequence[str] = ("svg", "png"), tables: Sequence[str] = ("md", "csv")
+) -> Path:
+    """Write ``tables/``, ``figures/`` and ``report.html`` into a run folder.
+
+    figures: the formats of the figures' files, of pdf, svg and png. tables: of the tables' files, of md, csv and tex.
 
     Returns
     -------
@@ -31,28 +44,30 @@ def write(run_folder: Path | str) -> Path:
     Raises
     ------
     InputError
-        Where the folder is missing, holds no row yet, or has a damaged file or line; the message names it.
+        Where the folder is missing, holds no row yet, or has a damaged file or line, or for an unknown format; the
+        message names it.
     """
     from shconv.report.audit.figures import draw_audit, draw_comparison
+    from shconv.report.output.canvas import FORMATS  # matplotlib takes a second to import
     from shconv.report.page.page import render
-    from shconv.report.paper.figures import draw  # matplotlib takes a second to import
+    from shconv.report.paper.figures import draw
 
+    _check("figures", figures, FORMATS)
+    _check("tables", tables, TABLE_FORMATS)
     run = load_run(run_folder)
-    figures = draw(run) if run.rows else ()
+    drawn = draw(run) if run.rows else ()
     of_audits = [draw_audit(run, audit) for audit in run.audits]
     compared = draw_comparison(run.audits)
     papers = paper_tables(run) if run.rows else ()
-    page = render(run, papers, summaries(run), read(run), figures, of_audits, compared)
+    kinds = {"figures": tuple(figures), "tables": tuple(tables)}
+    page = render(run, papers, summaries(run), read(run), drawn, of_audits, compared, kinds)
     content: dict[str, bytes | str] = {}
-    for table in _tables(run):
-        content[f"tables/{table.name}.csv"] = to_csv(table, run.data.name)
-        content[f"tables/{table.name}.md"] = to_markdown(table, run.data.warning)
-    for table in audit_tables(run.audits):  # no number of the paper stands beside these: no warning
-        content[f"tables/{table.name}.csv"] = to_csv(table, run.data.name)
-        content[f"tables/{table.name}.md"] = to_markdown(table, "")
-    for figure in chain(figures, [compared], *of_audits):
-        if figure.png is not None:
-            content[f"figures/{figure.name}.png"] = figure.png
+    for kind in tables:
+        for table in (*_tables(run), *audit_tables(run.audits)):
+            content[f"tables/{table.name}.{kind}"] = TABLE_FORMATS[kind](table, run)
+    for figure in chain(drawn, [compared], *of_audits):
+        for kind in figures if figure.figure is not None else ():
+            content[f"figures/{figure.name}.{kind}"] = figure.saved(kind)
     content["report.html"] = page
     for name, text in content.items():
         (run.folder / name).parent.mkdir(exist_ok=True)
@@ -60,12 +75,17 @@ def write(run_folder: Path | str) -> Path:
     return run.folder / "report.html"
 
 
+def _check(name: str, given: Sequence[str], known: Iterable[str]) -> None:
+    for kind in given:
+        if kind not in known:
+            raise InputError(f"{name}: got {kind!r}, want one of {', '.join(known)}")
+
+
 def print_tables(run_folder: Path | str, console: Console) -> None:
     """Print the tables, then what they show, on a terminal. Raises InputError as ``write`` does."""
     run = load_run(run_folder)
-    for note in (run.data.warning if run.rows else "", *run.notes):
-        if note:
-            console.print(Text(note, style="yellow"))
+    for note in run.notes:
+        console.print(Text(note, style="yellow"))
     for table in _tables(run):
         print_table(table, console)
     _print_audits(run, console)

@@ -19,7 +19,7 @@ def drawn(run_folder, place=0):
 
 
 def pixels(figure):
-    return matplotlib.image.imread(io.BytesIO(figure.png))[..., :3]
+    return matplotlib.image.imread(io.BytesIO(figure.saved("png")))[..., :3]
 
 
 def rewrite(run_folder, kind, **changes):
@@ -43,7 +43,7 @@ def test_every_figure_is_there_and_none_is_blank(run_folder):
 
 def test_what_was_not_run_is_named_and_has_no_picture(run_folder):
     add_audit(run_folder, "resnet18", finished=False)
-    absent = [figure.title for figure in drawn(run_folder).values() if figure.png is None]
+    absent = [figure.title for figure in drawn(run_folder).values() if figure.figure is None]
     assert absent == ["Gradient routes: ResNet-18, seed 0", "Loss surface: ResNet-18, seed 0"]
 
 
@@ -54,7 +54,7 @@ def test_an_array_file_is_looked_for_in_the_runs_own_folder_only(run_folder, tmp
     for row in run_folder.rows:
         if row.get("array"):
             row["array"] = f"../../{outside.name}"
-    assert {figure.png for figure in drawn(run_folder).values()} == {None}
+    assert {figure.figure for figure in drawn(run_folder).values()} == {None}
 
 
 def test_bars_stand_at_the_accuracies_and_a_route_that_met_no_image_has_none(run_folder, monkeypatch):
@@ -106,7 +106,7 @@ def test_a_loss_that_overflows_can_be_drawn(run_folder, value):
         loss = np.ones((19, 17)) + np.arange(17)
         loss[part] = value
         rewrite(run_folder, "surface", loss=loss, twin_loss=None)
-        assert drawn(run_folder)["audit-resnet18_shc-seed0-surface"].png
+        assert drawn(run_folder)["audit-resnet18_shc-seed0-surface"].figure
 
 
 def test_the_gradient_of_a_network_without_routes_is_one_map_and_grey_images_are_shown(run_folder):
@@ -140,7 +140,7 @@ def test_damaged_arrays_are_named(run_folder, kind, changes, words):
 def test_networks_are_drawn_side_by_side_where_two_have_a_verdict(run_folder):
     add_audit(run_folder)
     add_audit(run_folder, "plain10", finished=False)
-    assert draw_comparison(load_run(run_folder.save()).audits).png is None
+    assert draw_comparison(load_run(run_folder.save()).audits).figure is None
     add_audit(run_folder, "resnet18", masked=False)
     assert pixels(draw_comparison(load_run(run_folder.save()).audits)).std() > 0.05
 

@@ -184,7 +184,7 @@ def test_routes_have_names(run_folder):
 
 def test_markdown_escapes_what_came_from_files_and_warns_of_no_paper(run_folder):
     add_audit(run_folder, "<b>|*evil*`")
-    text = "".join(to_markdown(grid, "") for grid in audit_tables(audits(run_folder)))
+    text = "".join(to_markdown(grid) for grid in audit_tables(audits(run_folder)))
     assert "<b>" not in text
     assert "&lt;b&gt;&#124;\\*evil\\*&#96;" in text
     folder = run_folder.folder

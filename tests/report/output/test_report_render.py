@@ -2,13 +2,17 @@
 
 import csv
 import io
+import re
 
 import pytest
 from rich.console import Console
 
+from shconv.errors import InputError
 from shconv.report import load_run, print_tables, write
 from shconv.report.output.render import to_csv, to_markdown
+from shconv.report.output.tex import to_tex
 from shconv.report.paper.extra_steps import extra_steps
+from shconv.report.paper.figures import figure3
 from shconv.report.paper.summaries import summaries, worst_case
 from shconv.report.paper.tables import paper_tables, table2
 
@@ -38,12 +42,13 @@ def test_csv_gives_every_number_back_unrounded(run_folder):
 
 def test_csv_has_a_line_for_every_cell_that_was_not_run(run_folder):
     run_folder.add("other", "resnet18", "clean", (1, 2))
+    run_folder.add("other", "resnet18_shc", "clean", (1, 2))
     records = read_csv(to_csv(table2(load_run(run_folder.save())), "demo"))
-    assert len(records) == 6 * 14
-    assert [record["status"] for record in records].count("does not apply") == 3 * 3  # vanilla: no own routes
+    assert len(records) == 2 * 14
+    assert [record["status"] for record in records].count("does not apply") == 3  # vanilla: no own routes
     assert {record["status"] for record in records} == {"not run", "does not apply"}
     papers = [record for record in records if record["paper_accuracy_percent"]]
-    assert len(papers) == 24
+    assert len(papers) == 8
     assert all(record["accuracy"] == "" for record in records)
 
 
@@ -55,22 +60,63 @@ def test_every_table_is_rectangular_csv(run_folder):
         assert len({len(row) for row in rows}) == 1
 
 
-def test_markdown_says_above_the_table_that_the_data_is_another(run_folder):
+def imagenet(run_folder):
+    run_folder.data.update(name="imagenet", classes=[f"class {place}" for place in range(1000)])
+
+
+def test_the_papers_numbers_stand_beside_ours_on_the_papers_data_alone(run_folder):
     run_folder.gradient("resnet18", "fgsm", "least_likely", (1, 7), rcd=2.5, rcd_median=1.25, rcd_floored=2)
-    run = load_run(run_folder.save())
-    text = to_markdown(table2(run), run.data.warning)
-    assert text.index("numbers are for ImageNet") < text.index("| Network")
-    assert "the demo data" in text
-    line = next(line for line in text.splitlines() if line.startswith("| ResNet-18 | FGSM, least-likely"))
+
+    def shown():
+        table = paper_tables(load_run(run_folder.save()))[1]
+        lines = to_markdown(table).splitlines(), to_tex(table).splitlines()
+        return (next(line for line in each if "ResNet-18 " in line and "14.29" in line) for each in lines)
+
+    markdown, tex = shown()
+    assert markdown.split(" | ")[2:] == [*("14.29", "2.6–51.3", "2.50", "1.25", "2", "7 of 5,000", "– |")]
+    assert tex.startswith("ResNet-18 & ours & 14.29 / 2.50 & ")
+    imagenet(run_folder)
+    table = paper_tables(load_run(run_folder.save()))[1]
+    line = next(line for line in to_markdown(table).splitlines() if line.startswith("| ResNet-18 | FGSM, least-likely"))
     assert line.split(" | ")[2:] == [
         *("10.54", "14.29", "+3.75", "2.6–51.3", "9.78", "2.50", "−7.28", "1.25", "2", "7 of 5,000", "– |"),
     ]
+    assert "ResNet-18 & paper & 10.54 / 9.78 & " in to_tex(table)
+
+
+def test_every_table_is_a_rectangle_of_latex_with_booktabs_and_nothing_raw(run_folder):
+    run_folder.add("table1", r"a_b & 100% \ {x} $y$ #1 ~^", "clean", (1, 2))
+    run = load_run(run_folder.everything(n=20).save())
+    for table in (*paper_tables(run), *summaries(run)):
+        text = to_tex(table)
+        for rule in (r"\begin{tabular}", r"\toprule", r"\bottomrule", rf"\label{{tab:{table.name.replace('_', '-')}}}"):
+            assert text.count(rule) == 1
+        body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
+        columns = re.search(r"begin{tabular}{([lr]+)}", text)[1]
+        assert {line.count(" & ") for line in body} == {len(columns) - 1}
+        assert all(line.endswith(r" \\") for line in body)
+        assert all(ord(letter) < 128 or letter.isalpha() for letter in text), table.name
+    assert r"a\_b \& 100\% \textbackslash{}" in to_tex(paper_tables(run)[0])
+
+
+def test_figures_and_tables_come_in_the_formats_asked_for(run_folder):
+    run_folder.everything(n=10)
+    folder = run_folder.save()
+    write(folder, figures=("pdf", "svg"), tables=("tex",))
+    assert {file.suffix for file in (folder / "figures").iterdir()} == {".pdf", ".svg"}
+    assert {file.suffix for file in (folder / "tables").iterdir()} == {".tex"}
+    assert b"/FontFile2" in (folder / "figures" / "routes.pdf").read_bytes()  # its letters are in the file
+    assert b"<text" not in (folder / "figures" / "routes.svg").read_bytes()
+    again = figure3(folder / "arrays" / "figure3_resnet18-seed0.npz").saved("svg")
+    assert again == (folder / "figures" / "figure3_resnet18-seed0.svg").read_bytes()
+    with pytest.raises(InputError, match="figures: got 'gif', want one of pdf, svg, png"):
+        write(folder, figures=("gif",))
 
 
 def test_markdown_escapes_what_came_from_files(run_folder):
     run_folder.add("table1", "<b>|*evil*`", "clean", (1, 2))
     run = load_run(run_folder.save())
-    text = "".join(to_markdown(table, "") for table in (*paper_tables(run), *summaries(run)))
+    text = "".join(to_markdown(table) for table in (*paper_tables(run), *summaries(run)))
     assert "<b>" not in text
     assert "&lt;b&gt;&#124;\\*evil\\*&#96;" in text
 
@@ -110,7 +156,7 @@ def test_written_files_are_whole_and_readable_and_leave_no_scraps(run_folder):
     names = {file.stem for file in (folder / "tables").iterdir()}
     assert names == {
         *("table1", "table2", "table3", "table4", "table3_steps"),
-        *("worst_case", "twins", "quasi_boundary", "training", "attacks"),
+        *("worst_case", "twins", "route_verdicts", "search_verdicts", "quasi_boundary", "training", "attacks"),
     }
     assert not [file for file in folder.rglob("*") if file.name.startswith(".")]
     first = path.read_bytes()

@@ -19,14 +19,14 @@ def drawn(run_folder):
 
 
 def pixels(figure):
-    return matplotlib.image.imread(io.BytesIO(figure.png))[..., :3]
+    return matplotlib.image.imread(io.BytesIO(figure.saved("png")))[..., :3]
 
 
 def test_every_figure_is_there_and_none_is_blank(run_folder):
     run_folder.everything(n=20)
     figures = drawn(run_folder)
     with_arrays = {"figure2", "figure3_resnet18-seed0", "figure4_resnet18_shc-seed0", "routes", "training"}
-    assert {name for name, figure in figures.items() if figure.png} == with_arrays
+    assert {name for name, figure in figures.items() if figure.figure} == with_arrays
     for name in with_arrays:
         image = pixels(figures[name])
         assert image.std() > 0.05, name
@@ -35,7 +35,7 @@ def test_every_figure_is_there_and_none_is_blank(run_folder):
 
 def test_what_is_not_there_is_named_and_has_no_picture(run_folder):
     figures = drawn(run_folder)
-    assert {name: figure.png for name, figure in figures.items()} == dict.fromkeys(
+    assert {name: figure.figure for name, figure in figures.items()} == dict.fromkeys(
         ["figure2", "figure3_resnet18", "figure4_resnet18_shc", "routes", "training"]
     )
     assert figures["figure4_resnet18_shc"].title == "Figure 4. ResNet-18-SHC"
@@ -78,7 +78,7 @@ def test_figure4_says_its_scales_and_survives_one_wild_pixel(run_folder):
 def test_a_gradient_that_is_zero_everywhere_can_be_drawn(run_folder):
     zero = np.zeros((8, 8))
     run_folder.arrays("figure4_a-seed0", red=zero, both=zero, convolution=zero, hypernetwork=zero)
-    assert figure4(run_folder.folder / "arrays" / "figure4_a-seed0.npz").png
+    assert figure4(run_folder.folder / "arrays" / "figure4_a-seed0.npz").figure
 
 
 def test_a_class_name_is_no_formula(run_folder):
@@ -120,5 +120,5 @@ def test_route_bars_stand_at_the_accuracies(run_folder, monkeypatch):
     run_folder.gradient("resnet18", "rand_fgsm", "least_likely", (2, 100))
     for route, right in (("both", 28), ("convolution", 3), ("hypernetwork", 98)):
         run_folder.gradient("resnet18_shc", "rand_fgsm", "least_likely", (right, 100), route=route)
-    assert drawn(run_folder)["routes"].png
+    assert drawn(run_folder)["routes"].figure
     assert [[round(height, 9) for height in bars] for bars in heights] == [[2], [28], [3], [98], [], [], [], []]

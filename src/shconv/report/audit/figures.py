@@ -74,7 +74,7 @@ def draw_comparison(audits: Sequence[Audit]) -> Drawn:
     if len(verdicts) < 2:
         return Drawn("audit", title, "")
     held = dict.fromkeys(key for _, verdict in verdicts for key in verdict.worst_case)
-    with canvas(1.0 + 0.42 * len(verdicts)) as (figure, buffer):
+    with canvas(1.0 + 0.42 * len(verdicts)) as figure:
         axes = figure.subplots()
         for place, key in enumerate([None, *held]):
             shares = [verdict.clean if key is None else verdict.worst_case.get(key) for _, verdict in verdicts]
@@ -97,21 +97,21 @@ def draw_comparison(audits: Sequence[Audit]) -> Drawn:
         "By network and training seed, with 95 % intervals. Each worst case is an upper bound; where images met no "
         "attack there is none. Compare networks over the shared attacks, those that any network can meet."
     )
-    return Drawn("audit", title, text, buffer.getvalue())
+    return Drawn("audit", title, text, figure)
 
 
 def _kind(array: str) -> str:
     return re.split(r"[-/]", array.removesuffix(".npz"))[-1]
 
 
-def budget(path: Path, audit: Audit) -> tuple[str, bytes]:
+def budget(path: Path, audit: Audit) -> tuple[str, Figure]:
     """Accuracy over the budget; the axis grows with its square root, so that small budgets have room."""
     arrays = load(path)
     check(path, arrays, {"epsilon": ("E",), "accuracy": ("E",), "chance": ()})
     order = np.argsort(arrays["epsilon"])
     epsilon, accuracy = arrays["epsilon"][order], 100 * arrays["accuracy"][order]
     chance = 100 * float(arrays["chance"])
-    with canvas(2.9) as (figure, buffer):
+    with canvas(2.9) as figure:
         axes = figure.subplots()
         axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
         axes.axhline(chance, color=RED, linestyle="--", linewidth=1)
@@ -134,11 +134,11 @@ def budget(path: Path, audit: Audit) -> tuple[str, bytes]:
         "Accuracy on images that are right before any attack, as the budget grows. It must fall all the way, to chance "
         "at 0.5, where every image can be made grey, and to 0 at 1, where it can be made another image; an attack that "
         "fails there is broken. The horizontal axis is stretched for small budgets.",
-        buffer.getvalue(),
+        figure,
     )
 
 
-def routes(path: Path, audit: Audit) -> tuple[str, bytes]:
+def routes(path: Path, audit: Audit) -> tuple[str, Figure]:
     """A bar for each gradient route; the line is at both routes."""
     arrays = load(path)
     count = check(path, arrays, dict.fromkeys(("names", "accuracy", "low", "high"), ("R",)))["R"]
@@ -146,7 +146,7 @@ def routes(path: Path, audit: Audit) -> tuple[str, bytes]:
     accuracy, low, high = (100 * arrays[key] for key in ("accuracy", "low", "high"))
     known = high - low < 100  # an interval from 0 to 1 is one of no images
     looks = [ROUTE_LOOK.get(name, (GREY, "")) for name in names]
-    with canvas(0.75 + 0.3 * count) as (figure, buffer):
+    with canvas(0.75 + 0.3 * count) as figure:
         axes = figure.subplots()
         at = np.arange(count)
         for place, (colour, hatch) in enumerate(looks):
@@ -169,11 +169,11 @@ def routes(path: Path, audit: Audit) -> tuple[str, bytes]:
         "The whole network's accuracy, on images that are right before any attack, when the attack takes the gradient "
         "of one route; with 95 % intervals. A bar that ends left of the dashed line, at both routes, belongs to a "
         "stronger attack than the ordinary gradient's: what the ordinary one left right was masked.",
-        buffer.getvalue(),
+        figure,
     )
 
 
-def surface(path: Path, audit: Audit) -> tuple[str, bytes]:
+def surface(path: Path, audit: Audit) -> tuple[str, Figure]:
     """The loss over the plane of two directions, and along each of them alone; a twin's in a second column."""
     arrays = load(path)
     losses = {"loss": audit.name, **({"twin_loss": "its twin"} if "twin_loss" in arrays else {})}
@@ -181,7 +181,7 @@ def surface(path: Path, audit: Audit) -> tuple[str, bytes]:
     for key in losses:  # a network that overflows has no loss there
         arrays[key] = np.where(np.isfinite(arrays[key]), arrays[key], np.nan)
     other = "the twin's gradient" if "twin_loss" in arrays else "random signs"
-    with canvas(5.4 if len(losses) > 1 else 2.9) as (figure, buffer):
+    with canvas(5.4 if len(losses) > 1 else 2.9) as figure:
         grid = np.array(figure.subplots(*((2, 2) if len(losses) > 1 else (1, 2)))).reshape(2, -1)
         for (above, below), (key, words) in zip(grid.T, losses.items(), strict=True):
             _from_above(figure, above, arrays, key)
@@ -197,7 +197,7 @@ def surface(path: Path, audit: Audit) -> tuple[str, bytes]:
         f"Mean loss around a few images: steps along the sign of the network's gradient, and along {other}; the cross "
         "is the clean image. From above, each network on its own colours; and along each direction alone, on one "
         "scale. Where another direction raises the network's loss more than its own gradient, that gradient misleads.",
-        buffer.getvalue(),
+        figure,
     )
 
 
@@ -220,7 +220,7 @@ def _along(axes: Axes, arrays: Arrays, key: str, other: str) -> None:
     axes.set_ylabel("loss")
 
 
-def gradients(path: Path, audit: Audit) -> tuple[str, bytes]:
+def gradients(path: Path, audit: Audit) -> tuple[str, Figure]:
     """The gradient of one image, whole and by route."""
     arrays = load(path)
     parts = {key: words for key, words in MAPS.items() if key in arrays or key == "both"}
@@ -228,7 +228,7 @@ def gradients(path: Path, audit: Audit) -> tuple[str, bytes]:
     if len(parts) == 1:
         parts = {"both": "gradient"}
     rows = 1 if len(parts) == 1 else 2  # a second row, each on its own scale, says nothing new of one map
-    with canvas(0.3 + 1.8 * rows) as (figure, buffer):
+    with canvas(0.3 + 1.8 * rows) as figure:
         grid = figure.subplots(rows, 4, squeeze=False)
         for axes in grid[:, 1 + len(parts) :].flat:
             axes.axis("off")
@@ -237,4 +237,4 @@ def gradients(path: Path, audit: Audit) -> tuple[str, bytes]:
         if rows == 2:
             say_scales(grid[1, 0])
         draw_maps(grid[:, 1 : 1 + len(parts)], arrays, parts)
-    return f"Gradient with respect to one image, summed over its channels; {caption(arrays, parts)}", buffer.getvalue()
+    return f"Gradient with respect to one image, summed over its channels; {caption(arrays, parts)}", figure

@@ -44,6 +44,7 @@ class Comparison:
     verdicts: tuple[str, ...]  # "lower", "higher" or "none", one a seed
     evidence: str  # the numbers behind it
     interval: tuple[float, float] | None  # 95 %, of `points`: from the seeds' scatter, of one seed from its images
+    ends: tuple[tuple[float, float], tuple[float, float]]  # 95 % of each; of several seeds, from lowest to highest end
 
     @property
     def verdict(self) -> str:
@@ -86,15 +87,16 @@ def compare(first: Mapping[int, Measured], second: Mapping[int, Measured]) -> Co
     a, b = mean(a.accuracy for a, _, _ in pairs), mean(b.accuracy for _, b, _ in pairs)
     assert a is not None
     assert b is not None
+    each = _ends([a.interval for a, _, _ in pairs]), _ends([b.interval for _, b, _ in pairs])
     if len(pairs) == 1:
         by_image = pairs[0][2]
         ends = None if by_image is None else (100 * by_image.interval[0], 100 * by_image.interval[1])
-        return Comparison(a, b, verdicts, _evidence(*pairs[0]), ends)
+        return Comparison(a, b, verdicts, _evidence(*pairs[0]), ends, each)
     low, high = mean_interval([100 * (b.accuracy - a.accuracy) for a, b, _ in pairs])
     ends = max(-100.0, low), min(100.0, high)
     difference = f"difference {signed(100 * (b - a), 1)} points, {seeds_text(ends)}"
     evidence = f"means of {len(pairs)} seeds; {_images(pairs)}; {_tally(verdicts)}; {difference}"
-    return Comparison(a, b, verdicts, evidence, ends)
+    return Comparison(a, b, verdicts, evidence, ends, each)
 
 
 _Pair = tuple[Measured, Measured, Paired | None]
@@ -110,6 +112,10 @@ def _pair(a: Measured, b: Measured) -> _Pair:
     index, correct = on_shared_images([a.outcomes, b.outcomes])
     first, second = (Measured.of(Outcomes(index, each)) for each in correct)
     return first, second, by_image
+
+
+def _ends(intervals: list[tuple[float, float]]) -> tuple[float, float]:
+    return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 
 def _verdict(a: Measured, b: Measured, by_image: Paired | None) -> str:
@@ -149,6 +155,14 @@ def better(against: Comparison) -> str:
         "none": "the two are not significantly different",
         "mixed": "the seeds disagree",
     }[against.verdict]
+
+
+VERDICTS = {
+    "higher": "SHC is higher",
+    "lower": "SHC is lower",
+    "none": "no significant difference",
+    "mixed": "the seeds disagree",
+}
 
 
 def seeds_text(interval: tuple[float, float]) -> str:

@@ -1,7 +1,8 @@
-"""The look that all figures share, and how one becomes a PNG. Drawn without pyplot: no window, no global figure.
+"""The look that all figures share, and how one becomes a file. Drawn without pyplot: no window, no global figure.
 Colours stay apart for colour-blind readers; line styles and words repeat what a colour says."""
 
 import io
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,27 +46,47 @@ _STYLE: Any = {
     "legend.fontsize": 8,
     "legend.handlelength": 2.8,
     "text.parse_math": False,  # a class may be called "$5"
+    "svg.hashsalt": "shconv",  # the same run gives the same bytes
+    "svg.fonttype": "path",  # letters are part of the file: no reader needs our fonts
+    "pdf.fonttype": 42,
 }
+_NO_DATE: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+FORMATS = ("pdf", "svg", "png")
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure of the page: ``png`` is None where the run has nothing to draw it from."""
+    """A figure of the page: ``figure`` is None where the run has nothing to draw it from."""
 
     name: str
     title: str
     caption: str
-    png: bytes | None = None
+    figure: Figure | None = None
+
+    def saved(self, kind: str) -> bytes:
+        """The figure as a file of one of ``FORMATS``; vectors hold their fonts."""
+        assert self.figure is not None
+        buffer = io.BytesIO()
+        with rc_context(_STYLE):
+            self.figure.savefig(buffer, format=kind, metadata=_NO_DATE.get(kind))
+        return _numbered(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
+
+
+def _numbered(svg: bytes) -> bytes:
+    """Names of parts by their place: matplotlib makes some of addresses in memory, which differ from run to run."""
+    names: dict[bytes, bytes] = {}
+    return re.sub(
+        rb'((?: id="|#)[a-z])([0-9a-f]{10})\b',
+        lambda found: found[1] + names.setdefault(found[2], b"%d" % len(names)),
+        svg,
+    )
 
 
 @contextmanager
-def canvas(height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
-    """A figure to draw on; when the block ends, the buffer holds it as PNG."""
-    buffer = io.BytesIO()
+def canvas(height: float) -> Iterator[Figure]:
+    """A figure to draw on, as wide as all others; inches."""
     with rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        yield figure, buffer
-        figure.savefig(buffer, format="png")
+        yield Figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def picture(axes: Axes, image: NDArray[Any]) -> None:

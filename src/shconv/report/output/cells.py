@@ -119,6 +119,7 @@ class Table:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
+    comparable: bool = True  # are the paper's numbers about the same data? Else only the CSV file has them
 
 
 @dataclass(frozen=True)

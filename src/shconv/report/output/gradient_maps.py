@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from shconv.report.output.canvas import Arrays, bare
 
 ROUTES = {"both": "both routes", "convolution": "convolution route", "hypernetwork": "hypernetwork route"}
+STRICT = {"strict": "strict"}
+NOTHING = 1e-6  # of the convolution route's norm: nothing gets through
 PERCENTILE = 99.5
 
 
@@ -21,7 +23,7 @@ def draw_maps(grid: NDArray[Any], arrays: Arrays, routes: Mapping[str, str]) -> 
             axes.imshow(arrays[key], cmap="RdBu_r", vmin=-end, vmax=end, interpolation="nearest")
             bare(axes)
             axes.set_xlabel(f"±{end:.2g}", fontsize=8)
-        grid[0, place].set_title(f"({'bcd'[place]}) {words}", fontsize=8)
+        grid[0, place].set_title(f"({'bcde'[place]}) {words.replace(' ', chr(10))}", fontsize=8)
 
 
 def caption(arrays: Arrays, routes: Mapping[str, str]) -> str:
@@ -35,6 +37,15 @@ def caption(arrays: Arrays, routes: Mapping[str, str]) -> str:
     if {"convolution", "hypernetwork"} <= routes.keys():
         ratio = _norm_ratio(arrays["hypernetwork"], arrays["convolution"])
         text += f" Norm of the hypernetwork route over that of the convolution route: {ratio:.2g}."
+        if ratio < NOTHING:
+            text += (
+                " Next to nothing gets through the hypernetwork route alone: this network has no path around its "
+                "hypernetworks, so a gradient has to pass all of them, and each makes it smaller."
+            )
+    if "strict" in routes:
+        text += (
+            " Strict: all paths through at least one filter map, the gradient of both routes minus the convolution's."
+        )
     return text
 
 

@@ -107,13 +107,13 @@ def _csv_value(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def to_markdown(table: Table | Grid, warning: str) -> str:
-    """A section with heading, the warning on the data, caption, the table and its notes."""
+def to_markdown(table: Table | Grid) -> str:
+    """A section with heading, caption, the table and its notes."""
     grid = long_form(table) if isinstance(table, Table) else table
     rows = [[column.title for column in grid.columns], ["---"] * len(grid.columns), *grid.shown()]
     lines = [f"| {' | '.join(_markdown(text) for text in row)} |" for row in rows]
     notes = [f"- {_markdown(note)}" for note in grid.notes]
-    head = [f"# {_markdown(grid.title)}", *([_markdown(warning)] if warning else []), _markdown(grid.caption)]
+    head = [f"# {_markdown(grid.title)}", _markdown(grid.caption)]
     body = "\n".join(lines) if grid.records else "Not run."
     return "\n\n".join([*head, body, *(["\n".join(notes)] if notes else [])]) + "\n"
 
@@ -122,6 +122,9 @@ def _markdown(text: str) -> str:
     for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("`", "&#96;")):
         text = text.replace(character, entity)
     return " ".join(text.replace("*", "\\*").replace("_", "\\_").split())
+
+
+_PAPERS = (3, 5, 7, 9)  # columns of the long form that the paper's numbers are in
 
 
 def long_form(table: Table) -> Grid:
@@ -136,7 +139,11 @@ def long_form(table: Table) -> Grid:
         for column, cell in zip(table.columns, line.cells, strict=True)
     ]
     # columns that are empty throughout (variants, attacks) only take room
-    used = [key for key in map(str, range(len(columns))) if any(record[key] for record in records)]
+    used = [
+        key
+        for key in map(str, range(len(columns)))
+        if any(record[key] for record in records) and (table.comparable or int(key) not in _PAPERS)
+    ]
     return Grid(
         name=table.name,
         title=table.title,
@@ -173,6 +180,8 @@ def print_table(table: Table | Grid, console: Console) -> None:
     console.print(Text(table.caption, style="dim"))
     if isinstance(table, Table):
         rows = [row for line in table.lines for row in _terminal_rows(table, line)]
+        if not table.comparable:
+            rows = [[row[0], DASH, row[2], DASH, *row[4:]] if any(row[1:]) else row for row in rows]
         console.print(_fitted(("", "paper", "ours", "difference", "95 %", "images"), rows, console.width))
     elif table.records:
         console.print(_fitted([column.title for column in table.columns], table.shown(), console.width))

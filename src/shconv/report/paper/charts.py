@@ -29,7 +29,7 @@ def draw_routes(run: Run) -> Drawn:
     models = [model for model in run.models if is_shc(model) and _routes(run, model)]
     if not models:
         return Drawn("routes", title, "")
-    with canvas(2.9) as (figure, buffer):
+    with canvas(2.9) as figure:
         panels: tuple[Axes, ...] = tuple(figure.subplots(1, 2, sharey=True))
         for axes, objective in zip(panels, OBJECTIVES, strict=True):
             _bars(axes, run, models, objective)
@@ -40,7 +40,7 @@ def draw_routes(run: Run) -> Drawn:
         "below both routes, the hypernetwork route masks the gradient. Whiskers: 95 % intervals; of several seeds, "
         "from the lowest to the highest end of theirs. No bar: not run."
     )
-    return Drawn("routes", title, caption, buffer.getvalue())
+    return Drawn("routes", title, caption, figure)
 
 
 def _routes(run: Run, model: str) -> bool:
@@ -76,7 +76,7 @@ def draw_training(run: Run) -> Drawn:
     if not logs:
         return Drawn("training", title, "")
     models = tuple(dict.fromkeys(each.model for each in logs))
-    with canvas(2.9) as (figure, buffer):
+    with canvas(2.9) as figure:
         left, right = figure.subplots(1, 2)
         for axes, key, factor, words in (
             (left, "test_accuracy", 100, "test accuracy, %"),
@@ -93,7 +93,7 @@ def draw_training(run: Run) -> Drawn:
             axes.set_title(words)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     caption = "One line a seed; SHC networks solid, their twins dashed in the same colour."
-    return Drawn("training", title, caption, buffer.getvalue())
+    return Drawn("training", title, caption, figure)
 
 
 def _points(log: tuple[Mapping[str, Any], ...], key: str) -> tuple[list[float], list[float]]:

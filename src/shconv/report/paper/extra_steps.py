@@ -8,7 +8,7 @@ from shconv.report import published as paper
 from shconv.report.folder.run import Run
 from shconv.report.output.cells import Grid, GridColumn, signed
 from shconv.report.paper.tables import rounds, search_rows
-from shconv.report.published import NETWORKS, network_name, twin
+from shconv.report.published import network_name
 
 
 class ExtraSteps(NamedTuple):
@@ -57,14 +57,16 @@ def steps_to_reach(rcd: float, curve: Sequence[tuple[float, float]]) -> float | 
 
 
 def extra_steps(run: Run) -> Grid:
-    """All pairs of the paper and of the run, "not run" included."""
+    """All pairs of the run that Table 3 is about, "not run" included."""
     records = [record for vanilla in _pairs(run) for record in _records(run, vanilla)]
     return Grid(
         name="table3_steps",
         title="Table 3, continued. How many more steps the SHC network needs",
         caption="Steps until the SHC network's mean RCD is its vanilla twin's, less the twin's steps, interpolated "
-        "linearly between the columns of Table 3 from RCD 0 at step 0. The paper's text says about 60 of 150; its "
-        "column here is interpolated in the same way from its own Table 3, a dash where 150 steps are not enough.",
+        "linearly between the columns of Table 3 from RCD 0 at step 0." + " The paper's text says about 60 of 150; its "
+        "column is interpolated in the same way from its own Table 3, a dash where 150 steps are not enough."
+        if run.data.is_imagenet
+        else "",
         columns=(
             GridColumn("pair", "Pair"),
             GridColumn("seed", "Seed"),
@@ -74,15 +76,18 @@ def extra_steps(run: Run) -> Grid:
             GridColumn("status", "Twin's RCD"),
             GridColumn("more_steps", "More steps", lambda value: signed(value, 1)),
             GridColumn("more_share", "% of the rounds", lambda value: signed(100 * value, 1)),
-            GridColumn("paper_more_steps", "Paper's, of 150", lambda value: signed(value, 1)),
+            *(
+                (GridColumn("paper_more_steps", "Paper's, of 150", lambda value: signed(value, 1)),)
+                if run.data.is_imagenet
+                else ()
+            ),
         ),
         records=tuple(records),
     )
 
 
 def _pairs(run: Run) -> dict[str, None]:
-    searched = [vanilla for vanilla, _ in run.pairs if search_rows(run, vanilla, "locsearch")]
-    return dict.fromkeys([*(twin(name) for name in NETWORKS), *searched])
+    return dict.fromkeys(vanilla for vanilla, _ in run.pairs if search_rows(run, vanilla, "locsearch"))
 
 
 def _records(run: Run, vanilla: str) -> Iterator[dict[str, Any]]:

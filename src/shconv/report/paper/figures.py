@@ -28,6 +28,7 @@ Arrays of every file; images are (3, H, W), uint8 or floats in [0, 1]; text is a
     both          (H, W)    through both routes
     convolution   (H, W)    through the convolution route, filter maps held constant
     hypernetwork  (H, W)    through the hypernetwork route
+    strict        (H, W)    through at least one filter map (optional)
     label         () text   the true class (optional)
     objective     () text   "least_likely" or "untargeted" (optional)
 """
@@ -56,9 +57,11 @@ from shconv.report.output.canvas import (
     load,
     picture,
 )
-from shconv.report.output.gradient_maps import ROUTES, caption, draw_maps, say_scales
+from shconv.report.output.gradient_maps import ROUTES, STRICT, caption, draw_maps, say_scales
 from shconv.report.paper.charts import draw_routes, draw_training
 from shconv.report.published import is_shc, network_name
+
+MOST_MOVED = "The selected image whose confidence the search of Table 3 lowers most."
 
 
 def draw(run: Run) -> tuple[Drawn, ...]:
@@ -96,7 +99,7 @@ def figure2(path: Path) -> Drawn:
     shapes = {"sigma": ("K",), "models": ("J",), "p_y": ("J", "K"), "rcd": ("J", "K"), "images": ("K", 3, "H", "W")}
     levels = check(path, arrays, shapes)["K"]
     models = tuple(str(model) for model in arrays["models"])
-    with canvas(4.4) as (figure, buffer):
+    with canvas(4.4) as figure:
         parts: Any = figure.subfigures(2, 1, height_ratios=[1.2, 3])
         top, bottom = parts
         for place, axes in enumerate(np.atleast_1d(top.subplots(1, levels))):
@@ -116,8 +119,9 @@ def figure2(path: Path) -> Drawn:
     return Drawn(
         path.stem,
         "Figure 2. One image under Gaussian noise",
-        f"{_class(arrays)}Confidence of the true class and RCD as noise grows; SHC networks solid, their twins dashed.",
-        buffer.getvalue(),
+        f"{_class(arrays)}{MOST_MOVED} Confidence of the true class and RCD as noise grows; SHC networks solid, their "
+        "twins dashed.",
+        figure,
     )
 
 
@@ -136,7 +140,7 @@ def figure3(path: Path) -> Drawn:
     check(path, arrays, shapes)
     names = [network_name(str(model)) for model in arrays["models"]]
     low, high = float(arrays["maps"].min()), float(arrays["maps"].max())
-    with canvas(7.8) as (figure, buffer):
+    with canvas(7.8) as figure:
         parts: Any = figure.subfigures(2, 1, height_ratios=[1, 1.3])
         for place, (part, name) in enumerate(zip(parts, names, strict=True)):
             rows = part.subfigures(3 if place else 2, 1, height_ratios=[1.25, 2, 1][: 3 if place else 2])
@@ -148,11 +152,11 @@ def figure3(path: Path) -> Drawn:
     return Drawn(
         path.stem,
         f"Figure 3. LocSearchAdv on one image: {' and '.join(names)}{_seed(path)}",
-        f"{_class(arrays)}Confidence of the true class (brown) and RCD (blue) along the search. Above: the perturbed "
-        "images, framed green where the network is right and red, dashed, where it is wrong. Below: filter map M of "
-        f"the last SHC layer, all on one scale, {low:.3f} (dark) to {high:.3f} (light); between the marks no entry "
-        f"moves by more than {np.ptp(arrays['maps'], axis=0).max():.2g}.",
-        buffer.getvalue(),
+        f"{_class(arrays)}{MOST_MOVED} Confidence of the true class (brown) and RCD (blue) along the search. Above: "
+        "the perturbed images, framed green where the network is right and red, dashed, where it is wrong. "
+        f"Below: filter map M of the last SHC layer, all on one scale, {low:.3f} (dark) to {high:.3f} (light); between "
+        f"the marks no entry moves by more than {np.ptp(arrays['maps'], axis=0).max():.2g}.",
+        figure,
     )
 
 
@@ -196,22 +200,23 @@ def _maps(part: SubFigure, arrays: Arrays, low: float, high: float) -> None:
 def figure4(path: Path) -> Drawn:
     """Gradients of one image by route, on one scale and each on its own."""
     arrays = load(path)
-    check(path, arrays, dict.fromkeys(("red", *ROUTES), ("H", "W")))
+    routes = ROUTES | (STRICT if "strict" in arrays else {})  # which earlier versions did not store
+    check(path, arrays, dict.fromkeys(("red", *routes), ("H", "W")))
     match = re.fullmatch(r"figure4_(.+)-seed(\d+)", path.stem)
     name = network_name(match[1]) if match else path.stem
-    with canvas(3.9) as (figure, buffer):
-        grid = figure.subplots(2, 4)
+    with canvas(3.9) as figure:
+        grid = figure.subplots(2, 1 + len(routes))
         grid[0, 0].imshow(arrays["red"], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         grid[0, 0].set_title("(a) red channel", fontsize=8)
         bare(grid[0, 0])
         say_scales(grid[1, 0])
-        draw_maps(grid[:, 1:], arrays, ROUTES)
+        draw_maps(grid[:, 1:], arrays, routes)
     objective = f", {str(arrays['objective']).replace('_', '-')} objective" if "objective" in arrays else ""
     return Drawn(
         path.stem,
         f"Figure 4. Gradients by route: {name}{_seed(path)}",
-        f"{_class(arrays)}Gradient of the loss with respect to the red channel{objective}; {caption(arrays, ROUTES)}",
-        buffer.getvalue(),
+        f"{_class(arrays)}Gradient of the loss with respect to the red channel{objective}; {caption(arrays, routes)}",
+        figure,
     )
 
 

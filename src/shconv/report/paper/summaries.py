@@ -14,6 +14,7 @@ from shconv.report.paper.extra_steps import extra_steps
 from shconv.report.paper.selections import read_selections
 from shconv.report.paper.tables import ATTACKS, OBJECTIVE_NAMES, SEARCHES
 from shconv.report.paper.twins import twins
+from shconv.report.paper.verdicts import routes, searches
 from shconv.report.published import is_shc, network_name, twin
 
 TWIN_WARNING = 0.03
@@ -22,7 +23,8 @@ ATTACK_NAMES = {"clean": "clean", "gaussian": "Gaussian noise", **ATTACKS, **SEA
 
 
 def summaries(run: Run) -> tuple[Grid, ...]:
-    return extra_steps(run), worst_case(run), twins(run), quasi_boundary(run), training(run), attacks(run)
+    checks = routes(run), searches(run)
+    return extra_steps(run), worst_case(run), twins(run), *checks, quasi_boundary(run), training(run), attacks(run)
 
 
 def worst_case(run: Run) -> Grid:

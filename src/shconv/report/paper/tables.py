@@ -42,7 +42,14 @@ SEEDS = (
 def paper_tables(run: Run) -> tuple[Table, ...]:
     """Tables 1 to 4, in the paper's order."""
     tables = (table1(run), table2(run), table3(run), table4(run))
-    return tuple(replace(table, notes=(*table.notes, SEEDS)) if _several_seeds(table) else table for table in tables)
+    return tuple(
+        replace(
+            table,
+            notes=(*table.notes, SEEDS) if _several_seeds(table) else table.notes,
+            comparable=run.data.is_imagenet,
+        )
+        for table in tables
+    )
 
 
 def _several_seeds(table: Table) -> bool:
@@ -119,19 +126,33 @@ def table3(run: Run) -> Table:
         title="Table 3. LocSearchAdv",
         caption=f"Accuracy in per cent / mean RCD after each fifth of the search. {selected(run)} The default scores a "
         "pixel by a fixed probe, as the paper's source does; the cyclic probe scores it by the step that will really "
-        "be taken; the control perturbs random pixels. A weak searcher flatters a defence.",
+        f"be taken; the control perturbs random pixels. A weak searcher flatters a defence.{_searched_share(run)}",
         columns=tuple(Column(*_step_column(run, fifth)) for fifth in range(1, 6)),
         lines=_emptied(run, lines),
         notes=tuple(_selection_notes(run, "table3", 500)),
     )
 
 
+def _searched_share(run: Run) -> str:
+    """How much of an image the search may change, where the rows say."""
+    side = run.data.image_size or 0
+    counts = {
+        (pixels or 0) * (rounds(row) or 0)
+        for row in run.rows
+        if row.experiment == "table3" and (pixels := row.parameter("pixels_per_step"))
+    }
+    if not side or len(counts) != 1:
+        return ""
+    return f" It changes at most {100 * counts.pop() / side**2:.1f} % of the pixels; the paper's, 2.3 %."
+
+
 def table4(run: Run) -> Table:
     """RAND+FGSM with the gradient of both routes, and of each alone."""
-    held = [twin(row.model) for row in run.rows if row.experiment == "table4"]
+    held = [row.model for row in run.rows if row.attack == "rand_fgsm" and _by_route(row)]
+    pairs = dict.fromkeys(twin(model) for model in [*(name for name in NETWORKS if name in held), *held])
     lines = []
-    for vanilla in dict.fromkeys(["resnet18", *(name for name in NETWORKS if name in held), *held]):
-        for model in (vanilla, f"{vanilla}_shc"):
+    for vanilla in pairs:
+        for model in (name for name in (vanilla, f"{vanilla}_shc") if name in run.models):
             for route, suffix, variant in ROUTE_VARIANTS[: 4 if is_shc(model) else 1]:
                 cells = tuple(_table4_cell(run, model, objective, route) for objective in OBJECTIVES)
                 if route != "strict" or any(cell.scores for cell in cells):
@@ -147,6 +168,10 @@ def table4(run: Run) -> Table:
         lines=_emptied(run, lines),
         notes=tuple(_selection_notes(run, "table4", 5000)),
     )
+
+
+def _by_route(row: Row) -> bool:
+    return row.experiment == "table4" or row.route not in (None, "both")
 
 
 def route_rows(run: Run, model: str, attack: str, objective: str, route: str) -> dict[int, Row]:
@@ -188,8 +213,9 @@ def _lines(run: Run, experiment: str, cells: Callable[[str], tuple[Cell, ...]]) 
 
 
 def _networks(run: Run, experiment: str) -> Iterable[str]:
-    """The paper's networks, then any other that the experiment ran."""
-    return dict.fromkeys([*NETWORKS, *(row.model for row in run.rows if row.experiment == experiment)])
+    """Those of the run, the paper's first: all, so that what an experiment left out shows as not run."""
+    held = [row.model for row in run.rows]
+    return dict.fromkeys([*(name for name in NETWORKS if name in held), *held])
 
 
 def _step_column(run: Run, fifth: int) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from shconv.report.computed.compare import Comparison, compare, measured, measured_worst
+from shconv.report.computed.compare import VERDICTS, Comparison, compare, measured, measured_worst
 from shconv.report.computed.worst_case import OBJECTIVES, THREATS, over_same_attacks
 from shconv.report.folder.run import Run
 from shconv.report.output.cells import Grid, GridColumn, percent, signed
@@ -18,7 +18,8 @@ def twins(run: Run) -> Grid:
         title="SHC minus its twin",
         caption="Accuracy of each SHC network minus that of its vanilla twin, in points. The interval is of the mean "
         "over the seeds, from their scatter (Student's t); of one seed, from the images that both were asked about. "
-        "Of twenty such intervals one leaves out zero by chance. Attacks follow the gradient of both routes; worst "
+        "Of twenty such intervals one leaves out zero by chance. The verdict is by image (McNemar's exact test, 5 %) "
+        "where outcomes are there; every seed has to say the same. Attacks follow the gradient of both routes; worst "
         "cases are over the same attacks.",
         columns=(
             GridColumn("network", "Network"),
@@ -28,16 +29,19 @@ def twins(run: Run) -> Grid:
             GridColumn("points", "Difference", lambda value: signed(value, 1)),
             GridColumn("interval", "95 %", lambda ends: f"{signed(ends[0], 1)} to {signed(ends[1], 1)}"),
             GridColumn("seeds", "Seeds"),
+            GridColumn("verdict", "Verdict"),
         ),
         records=tuple(
             _record(shc, column, against)
             for vanilla, shc in run.pairs
-            for column, against in _columns(run, vanilla, shc)
+            for column, against in columns(run, vanilla, shc)
         ),
     )
 
 
-def _columns(run: Run, vanilla: str, shc: str) -> Iterator[tuple[str, Comparison]]:
+def columns(run: Run, vanilla: str, shc: str) -> Iterator[tuple[str, Comparison]]:
+    """What both networks of a pair have: clean images, noise, each attack of Table 2, the worst cases."""
+
     def found(title: str, *of: Any, **where: Any) -> Iterator[tuple[str, Comparison]]:
         first, second = (measured(run, run.find(of[0], model, *of[1:], **where)) for model in (vanilla, shc))
         if against := compare(first, second):
@@ -63,4 +67,5 @@ def _record(shc: str, column: str, against: Comparison) -> dict[str, Any]:
         "points": against.points,
         "interval": against.interval,
         "seeds": len(against.verdicts),
+        "verdict": VERDICTS[against.verdict],
     }

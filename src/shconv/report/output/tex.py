@@ -1,0 +1,78 @@
+"""Tables for LaTeX: booktabs rules, a network a line as the paper has it. Needs \\usepackage{booktabs}.
+Whatever came from a file is escaped; what TeX has no letter for is written as a command."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from shconv.report.output.cells import Grid, Line, Table, ours_text, paper_text
+
+_NAMES = ("backslash", "asciitilde", "asciicircum", "less", "greater", "bar")
+_ESCAPED = {
+    **{each: f"\\{each}" for each in "&%$#_{}"},
+    **dict(zip("\\~^<>|", (f"\\text{name}{{}}" for name in _NAMES), strict=True)),
+    **dict(
+        zip(
+            "–\N{MINUS SIGN}∞σ±×ε",
+            ("--", "$-$", r"$\infty$", r"$\sigma$", r"$\pm$", r"$\times$", r"$\varepsilon$"),
+            strict=True,
+        )
+    ),
+    "\N{NO-BREAK SPACE}": "~",
+}
+
+
+def to_tex(table: Table | Grid) -> str:
+    """A table environment with caption and label; the paper's lines only where they are comparable."""
+    head, rows = _of_table(table) if isinstance(table, Table) else _of_grid(table)
+    notes = [text for text in (table.caption, *table.notes) if text]
+    body = [*head, r"\midrule", *rows] if rows else [r"Not run. \\"]
+    width = max((line.count(" & ") + 1 for line in rows), default=1)
+    columns = "l" * (2 if isinstance(table, Table) else 1)
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{escaped(table.title)}. {escaped(' '.join(notes))}}}",
+            rf"\label{{tab:{table.name.replace('_', '-')}}}",
+            r"\centering",
+            rf"\begin{{tabular}}{{{columns[:width]}{'r' * (width - len(columns))}}}",
+            r"\toprule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def escaped(text: str) -> str:
+    return "".join(_ESCAPED.get(letter, letter) for letter in text)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(escaped(cell) for cell in cells) + r" \\"
+
+
+def _of_grid(grid: Grid) -> tuple[list[str], list[str]]:
+    return [_row([column.title for column in grid.columns])], [_row(row) for row in grid.shown()]
+
+
+def _of_table(table: Table) -> tuple[list[str], list[str]]:
+    groups = [(group, len(list(same))) for group, same in groupby(table.columns, key=lambda column: column.group)]
+    spans = " & ".join(rf"\multicolumn{{{count}}}{{c}}{{{escaped(group)}}}" for group, count in groups)
+    head = [rf"Network & & {spans} \\"]
+    if any(column.label for column in table.columns):
+        start = 3
+        for _, count in groups:
+            head.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
+            start += count
+        head.append(_row(["", "", *(column.label for column in table.columns)]))
+    return head, [row for line in table.lines for row in _lines(line, table.comparable)]
+
+
+def _lines(line: Line, comparable: bool) -> Iterator[str]:
+    name = ", ".join(part for part in (line.name, line.variant) if part)
+    if comparable and any(cell.paper for cell in line.cells):
+        yield _row([name, "paper", *(paper_text(cell) for cell in line.cells)])
+        name = ""
+    yield _row([name, "ours", *(ours_text(cell) for cell in line.cells)])

@@ -1,0 +1,134 @@
+"""The answer of a run in three lines and one chart: each SHC network beside its twin on clean images, under the
+paper's attacks and in the worst case; then what that means and what it does not. Every word hangs on a comparison."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from shconv.report.computed.compare import VERDICTS, Comparison, compare, measured, measured_worst, pct
+from shconv.report.computed.worst_case import OBJECTIVES, THREATS, over_same_attacks, worst_case_cell
+from shconv.report.folder.run import Run
+from shconv.report.output.cells import between
+from shconv.report.paper.selections import CONFIDENT
+from shconv.report.paper.tables import ATTACKS, route_rows
+from shconv.report.published import network_name
+
+CLEAN, PAPERS, WORST = "Clean images", "The paper's attacks", "Worst case"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One line of the chart. ``own``: the SHC network's worst case where its own gradient routes are attacked too."""
+
+    group: str  # CLEAN, PAPERS or WORST
+    words: str
+    seen: Comparison  # of the SHC network with its twin
+    own: float | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    twin: str
+    shc: str
+    lines: tuple[Beside, ...]
+
+    def of(self, group: str) -> list[Beside]:
+        return [line for line in self.lines if line.group == group]
+
+
+def pairs(run: Run) -> list[Pair]:
+    """Pairs that share at least one result."""
+    found = [Pair(network_name(v), network_name(s), tuple(_lines(run, v, s))) for v, s in run.pairs]
+    return [pair for pair in found if pair.lines]
+
+
+def _lines(run: Run, vanilla: str, shc: str) -> Iterator[Beside]:
+    both = vanilla, shc
+    if seen := compare(*(measured(run, run.find("table1", model, "clean")) for model in both)):
+        yield Beside(CLEAN, "clean", seen)
+    for attack, name in ATTACKS.items():
+        rows = (run.find("table2", model, attack, "least_likely", "both") for model in both)
+        if seen := compare(*(measured(run, each) for each in rows)):
+            yield Beside(PAPERS, name, seen)
+    for threat in THREATS:
+        if seen := compare(*map(measured_worst, over_same_attacks(run, vanilla, shc, threat))):
+            yield Beside(WORST, threat.name, seen, worst_case_cell(run, shc, threat, own=True).accuracy)
+
+
+def answer(found: Sequence[Pair]) -> list[tuple[str, list[str]]]:
+    """Three lines at most: a topic, and a sentence for each pair."""
+    said = [(group, [_said(pair, group) for pair in found if pair.of(group)]) for group in (CLEAN, PAPERS, WORST)]
+    return [(group, sentences) for group, sentences in said if sentences]
+
+
+def _said(pair: Pair, group: str) -> str:
+    lines = pair.of(group)
+    if group == CLEAN:
+        seen = lines[0].seen
+        return f"{pair.shc} {pct(seen.second)}, {pair.twin} {pct(seen.first)}: {VERDICTS[seen.verdict]}."
+    named: dict[str, list[str]] = {}
+    for line in lines:
+        levels = f" ({pct(line.seen.second)}, twin {pct(line.seen.first)})" if group == WORST else ""
+        named.setdefault(line.seen.verdict, []).append(f"{line.words}{levels}")
+    parts = [
+        f"{words} {'within' if group == WORST else 'under'} {', '.join(named[verdict])}"
+        for verdict, words in VERDICTS.items()
+        if verdict in named
+    ]
+    return f"{pair.shc}: {'; '.join(parts)}."
+
+
+def meaning(run: Run, found: Sequence[Pair]) -> list[str]:
+    """What the answer means, in at most three sentences or so."""
+    worst = {line.seen.verdict for pair in found for line in pair.of(WORST)}
+    single = {line.seen.verdict for pair in found for line in pair.of(PAPERS)}
+    said = []
+    above = [pair.shc for pair in found if any(line.seen.verdict == "higher" for line in pair.of(WORST))]
+    if above:
+        said.append(
+            f"{_and(above)}: above the twin in the worst case, over the same attacks. A worst case is an upper bound: "
+            "a stronger attack can only lower it."
+        )
+    elif worst and "higher" in single:
+        said.append("Single attacks find the SHC network more often right; in the worst case that advantage is gone.")
+    elif worst or single:
+        said.append("These images show no advantage of SHC under attack.")
+    if "lower" in worst:
+        below = [pair.shc for pair in found if any(line.seen.verdict == "lower" for line in pair.of(WORST))]
+        said.append(f"{_and(below)}: below the twin in the worst case.")
+    if masked := [network_name(shc) for _, shc in run.pairs if _is_masked(run, shc)]:
+        said.append(
+            f"{_and(masked)}: the attack gets stronger when it ignores the hypernetwork route. That part of the "
+            "accuracy is gradient masking, not robustness."
+        )
+    return said
+
+
+def _is_masked(run: Run, shc: str) -> bool:
+    """Does blocking the hypernetwork route lower the accuracy under RAND+FGSM, for either objective, in some seed?"""
+    seen = [
+        compare(*(measured(run, route_rows(run, shc, "rand_fgsm", objective, route)) for route in ROUTES))
+        for objective in OBJECTIVES
+    ]
+    return any(each is not None and "lower" in each.verdicts for each in seen)
+
+
+ROUTES = ("both", "convolution")
+
+
+def limits(run: Run, found: Sequence[Pair]) -> list[str]:
+    """What the answer does not mean."""
+    said = ["Nothing here shows that a network is robust: attacks that fail prove nothing."]
+    counts = [row.n for row in run.rows if row.experiment == "table2" and row.n]
+    if counts:
+        least = min((each.min_confidence for each in run.selections), default=CONFIDENT)
+        said.append(
+            f"The attacks are on {between(counts)} selected images, which all networks of a pair classify correctly "
+            f"with confidence above {least:g}. They are not a sample of the data set."
+        )
+    if not run.data.is_imagenet and found:
+        said.append(f"The data are {run.data.title}, not the paper's ImageNet.")
+    return said
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
