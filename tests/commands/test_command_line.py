@@ -153,7 +153,7 @@ def test_refused_in_a_line_or_two_and_nothing_is_written(shconv, arguments, mess
         (["bench", "opp"], "got 'opp'; did you mean op? choose from op, host, model, attack"),
         (["reproduce", "--config"], "--config: expected one argument"),
         (["train", "plain10"], "train: unrecognized arguments: plain10"),
-        (["evaluate"], "evaluate wants CHECKPOINT; `shconv evaluate --help` says what it is"),
+        (["evaluate"], "evaluate wants CHECKPOINT or --model; `shconv evaluate --help` says what they are"),
         (["finetune"], "finetune wants --from; `shconv finetune --help` says what it is"),
     ],
 )
