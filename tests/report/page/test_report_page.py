@@ -73,6 +73,14 @@ def test_everything_from_files_is_escaped(run_folder):
     Page(text)
 
 
+def test_a_figure_whose_name_is_no_text_is_linked_by_its_bytes(run_folder):
+    run_folder.everything(n=10)
+    arrays = run_folder.folder / "arrays"
+    (arrays / "figure4_resnet18_shc-seed0.npz").rename(arrays / "figure4_net\udcff-seed0.npz")
+    page = Page(write(run_folder.save()).read_text(encoding="utf-8", errors="replace"))
+    assert "figures/figure4_net%FF-seed0.svg" in page.links
+
+
 def test_a_run_with_one_row_has_a_page_that_says_not_run(run_folder):
     run_folder.add("table1", "resnet18", "clean", (1, 2))
     text = write(run_folder.save()).read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from importlib.resources import files
 from itertools import groupby, pairwise
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -90,6 +91,7 @@ def render(
     script = room.joinpath("page.js").read_text(encoding="utf-8")
     found = pairs(run)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["address"] = lambda name: quote(name, errors="surrogateescape")  # names may be no text
     template = environment.from_string(room.joinpath("page.html.j2").read_text(encoding="utf-8"))
     return template.render(
         run=run,
