@@ -63,7 +63,7 @@ class Plan(Reproduce):
                 routes = (*ROUTES[shc], *(("strict",) if shc else ()))
                 costs[name] = probe.network(config, recipe, facts.train_size, facts.test_size, self.batch_size, routes)
                 advance()
-            shared = probe.shared(recipe, facts.train_size, facts.test_size, searches(facts.test_size))
+            shared = probe.shared(recipe, facts.train_size, facts.test_size, searches(facts.test_size, facts.demo))
             advance()
         busy = others.cores()
         wanted = Counts() if self.full else Counts(self.table1_images, self.table2_images, self.table3_images)
@@ -90,7 +90,7 @@ class Plan(Reproduce):
             sizes = (data.train_size, data.image_size)
         if self.image_size is not None:
             sizes = self.image_size, self.image_size
-        return Facts(train, test, classes, *sizes)
+        return Facts(train, test, classes, *sizes, self.data == "demo")
 
     def _config(self, name: str, facts: Facts) -> ModelConfig:
         small = facts.test_size <= 64 if self.stem == "auto" else self.stem == "small"

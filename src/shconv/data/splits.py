@@ -70,6 +70,10 @@ class ImageData:
         return Preparation(self.image_size, self.train_size, self.test_preset)
 
     @property
+    def is_demo(self) -> bool:
+        return self.name == "demo"
+
+    @property
     def open_groups(self) -> int | None:
         """Groups among which training shuffles at any moment, where its images are read by the group; else None."""
         groups = self.train.files.groups if isinstance(self.train, FileSplit) else None

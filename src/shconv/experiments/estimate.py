@@ -25,10 +25,10 @@ def announcements(study: Study) -> Mapping[str, str]:
     size, test = study.data.image_size, len(study.data.test)
     costs = {name: _cost(network, study) for name, network in networks.items()}
     rounds: dict[str, tuple[float, float]] = {
-        attack.order: (0.0, _rows(attack, size)) for attack in searches(size).values()
+        attack.order: (0.0, _rows(attack, size)) for attack in searches(size, study.data.is_demo).values()
     }
     seeds = max(1, len(study.pairs) * len(study.pairs[0].members) // len(networks))
-    facts = Facts(0, test, len(study.data.classes), size, size)
+    facts = Facts(0, test, len(study.data.classes), size, size, study.data.is_demo)
     recipe = next(iter(RECIPES.values()))  # of no account: nothing is trained
     shared = SharedCost(0.0, 0.0, rounds)
     load = Workload(facts, recipe, study.counts, seeds, study.batch_size, 0, costs, shared)

@@ -24,7 +24,7 @@ def save(study: Study) -> None:
 
 def _save_pair(study: Study, pair: Pair, name: str) -> None:
     image = most_moved(study, pair)
-    attack = searches(study.data.image_size)["locsearch"]
+    attack = searches(study.data.image_size, study.data.is_demo)["locsearch"]
     marks = locsearch_columns(attack.steps)
     for x, y, places, n in study.batches(image):
         p_y, rcd, images, correct = [], [], [], []

@@ -30,6 +30,7 @@ class Facts:
     classes: int
     train_size: int
     test_size: int
+    demo: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Workload:
         seconds = [self._attacked(cost, n2, asked[name]) for name, cost in self.costs.items()]
         yield self._stage("Table 2", n2, sum(map(len, asked.values())), sum(seconds))
 
-        searches = table3_locsearch.searches(self.facts.test_size)
+        searches = table3_locsearch.searches(self.facts.test_size, self.facts.demo)
         steps = searches["locsearch"].steps
         rows = len(searches) * len(locsearch_columns(steps)) * (len(self.costs) + len(shc))  # those of the boundary too
         about = f", {len(searches)} searches of {steps} rounds"
@@ -128,7 +129,7 @@ class Workload:
         return seconds
 
     def _table3(self, n: int) -> Iterator[float]:
-        for attack in table3_locsearch.searches(self.facts.test_size).values():
+        for attack in table3_locsearch.searches(self.facts.test_size, self.facts.demo).values():
             beside, rows = self.shared.search_round[attack.order]
             together = table3_locsearch.searched_together(attack)
             units, columns = ceil(n / together), len(locsearch_columns(attack.steps))
@@ -138,7 +139,7 @@ class Workload:
                 yield n * attack.steps * beside + passed * cost.forward
 
     def _figures(self) -> Stage:
-        attack = table3_locsearch.searches(self.facts.test_size)["locsearch"]
+        attack = table3_locsearch.searches(self.facts.test_size, self.facts.demo)["locsearch"]
         searched = attack.steps * 2 * attack.batch_size * self.seeds
         noisy = len(figure2_noise.SIGMAS) * self.batch_size
         seconds = sum((searched + noisy) * cost.forward for cost in self.costs.values())
