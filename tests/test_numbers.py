@@ -12,6 +12,7 @@ from shconv.attacks import (
     FGSM,
     IFGSM,
     PGD,
+    Foreign,
     GaussianNoise,
     HardLabel,
     LocSearchAdv,
@@ -19,6 +20,7 @@ from shconv.attacks import (
     RandomSigns,
     Square,
     Standard,
+    Substitute,
     create_attack,
 )
 from shconv.audit.setting import Setting
@@ -49,6 +51,8 @@ BUDGETS: dict[str, Callable[[Any], Any]] = {
     "audit Standard": lambda value: Standard(value).epsilon,
     "audit HardLabel": lambda value: HardLabel("boundary", value).epsilon,
     "audit RandomSigns": lambda value: RandomSigns(value).epsilon,
+    "Foreign": lambda value: Foreign(print, epsilon=value).epsilon,
+    "Substitute": lambda value: Substitute(value).epsilon,
     "audit": lambda value: Setting(value, 0.5).eps,
     "training FGSMRS": lambda value: FGSMRS(eps=value).eps,
     "training PGD": lambda value: PGD_TRAINING(eps=value).eps,

@@ -230,7 +230,12 @@ class _Note:
         self.task = task
         M = self.maps[(self.calls - 1) % len(self.maps)]
         frozen = self.routes.frozen if M is None else lambda _: M
-        return dataclasses.replace(self.routes, recorder=None, frozen=frozen)
+        recorder = None if self.routes.recorder is None else _unheard  # the layer takes the way that it took
+        return dataclasses.replace(self.routes, recorder=recorder, frozen=frozen)
+
+
+def _unheard(M: Tensor) -> None:
+    """In a recorder's place where a run is run again: the maps were recorded the first time."""
 
 
 _LED: WeakSet[Any] = WeakSet()  # layers that have run inside a context manager

@@ -138,8 +138,11 @@ def test_refused_in_a_line_or_two_and_nothing_is_written(shconv, arguments, mess
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "reproduce, train, evaluate, audit, report"),
-        (["reproduc"], "no command reproduc; did you mean reproduce? choose from reproduce, train, evaluate, audit"),
+        ([], "reproduce, train, evaluate, compare, audit, report"),
+        (
+            ["reproduc"],
+            "no command reproduc; did you mean reproduce? choose from reproduce, train, evaluate",
+        ),
         (["trian", "--epochs", "3"], "no command trian; did you mean train?"),
         (["--data", "demo", "train"], "a command comes first; choose from reproduce, train"),
         (["reproduce", "--wdth", "3"], "reproduce has no option --wdth; did you mean --width?"),

@@ -244,7 +244,7 @@ def test_two_checkpoints_that_are_no_pair_are_refused(shconv, finished, shc, pic
     data = ["--data", f"folder:{pictures}"]
     vanilla = checkpoint(finished, "plain10")
     if message is None:  # the same network twice
-        shc, message = vanilla, "plain10/seed0 and plain10/seed0 are no pair"
+        shc, message = vanilla, "the twin is the network itself: wanted NAME and NAME_shc of the same seed"
     else:
         changed(shc, **changes)
     assert message in shconv("evaluate", vanilla, "--twin", shc, *data).message

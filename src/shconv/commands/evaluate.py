@@ -245,6 +245,8 @@ def networks_and_data(
     networks = [*told_apart(networks, paths), *options.own_networks()]
     keys = [network.key for network in networks]
     if twice := [key for key in keys if keys.count(key) > 1]:
+        if getattr(options, "twin", None) is not None:
+            raise InputError("the twin is the network itself: wanted NAME and NAME_shc of the same seed")
         raise InputError(f"two networks are called {twice[0].partition('/')[0]}; give one another name as NAME=...")
     for network in networks:
         network.model.to(processes.device)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from shconv import terminal
 from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_choice
 from shconv.audit.paired import PairedCounts
@@ -228,7 +229,7 @@ class Results:
             table.add_column(Text(name), justify="right", overflow="fold")
         for title, shown in lines:
             table.add_row(Text(title), *(Text(each) for each in shown))
-        (console or Console()).print(table)
+        (console or terminal.console()).print(table)
 
     def _repr_html_(self) -> str:
         names, lines = self._by_measure()

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from shconv import terminal
 from shconv.attacks.budget import Budget
 from shconv.audit.paired import PairedCounts
 from shconv.errors import InputError, near
@@ -105,7 +106,7 @@ class Comparison:
             table.add_column(Text(title), justify="right" if place else "left", overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
-        out = console or Console()
+        out = console or terminal.console()
         out.print(table)
         for note in self.notes:
             out.print(Text(note))

@@ -337,7 +337,7 @@ class Kernel:
     keys = ("C",)
 
     def __init__(self, configs: list[Any]) -> None:
-        self.configs, self.best_config, self.fn, self.launches = configs, configs[-1], {"grid": self._untuned}, []
+        self.configs, self.best_config, self.fn, self.launches = configs, configs[-1], self._untuned, []
 
     def __getitem__(self, grid: str) -> Any:
         return lambda **arguments: self.launches.append("tuned")
@@ -353,6 +353,7 @@ def test_tiles_are_tried_once_and_where_nothing_may_be_measured_the_first_that_f
     kernel = Kernel(settings)
     monkeypatch.setattr(kernels, "_fastest", {})
     monkeypatch.setattr(tuning, "measures", lambda products: True)
+    monkeypatch.setattr(kernels.plans, "run", lambda kernel, grid, arguments: kernel(**arguments))
     monkeypatch.setattr(kernels, "_compile", lambda kernel, arguments: kernel.launches.append("compiled"))
     kernels.launch(kernel, "grid", C=64, **call)
     monkeypatch.setattr(tuning, "measures", lambda products: False)  # a graph is captured

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from shconv.audit.subject import Subject
+from shconv.routes import shc_layers
 
 
 class Features:
@@ -37,7 +38,8 @@ class Features:
     @torch.no_grad()
     def _last_called(self, network: nn.Module, x: Tensor) -> nn.Linear | None:
         called: list[tuple[nn.Linear, Any]] = []
-        layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        inner = {part for layer in shc_layers(network).values() for part in layer.modules()}  # hypernetworks
+        layers = [part for part in network.modules() if isinstance(part, nn.Linear) and part not in inner]
         hooks = [
             layer.register_forward_pre_hook(lambda module, inputs: called.append((module, inputs[0])))
             for layer in layers

@@ -68,6 +68,9 @@ class Drawn:
         assert self.figure is not None
         buffer = io.BytesIO()
         with rc_context(_STYLE):
+            if self.figure.get_layout_engine() is not None:  # laid out once: each further time moves parts a little
+                self.figure.draw_without_rendering()
+                self.figure.set_layout_engine("none")
             self.figure.savefig(buffer, format=kind, metadata=_NO_DATE.get(kind))
         return _numbered(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
 
