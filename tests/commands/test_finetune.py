@@ -12,7 +12,7 @@ from shconv.pretrained import ConvertedConfig, from_pretrained
 from shconv.pretrained.finetune import fine_tune, parameter_groups, set_training
 from shconv.routes import shc_layers
 from shconv.training import Recipe
-from toys import colour_data, colour_networks
+from toys import colour_data, colour_folder, colour_networks
 
 ARCH = "timm:test_resnet"
 OUT = "stored"
@@ -108,3 +108,33 @@ def test_frozen_batch_norms_keep_their_statistics_but_not_their_scales():
     assert [module.training for module in network] == [False, True, True, True]
     fine_tune(network, colour_data().test, recipe, 0.1, torch.device("cpu"), freeze_batch_norm=False)
     assert network[0].running_mean.any()
+
+
+@pytest.mark.parametrize("name", ["plain10", "plain10_shc"])
+def test_a_checkpoint_of_ours_says_how_it_is_built_and_sees(shconv, pictures, name):
+    """Trained at 12 px with ImageNet's normalisation: fine-tuned, and evaluated, as that."""
+    data = ("--data", f"folder:{pictures}")
+    small = ("--model", name, "--width", 4, "--epochs", 2, "--batch-size", 12, "--image-size", 12)
+    assert shconv("train", *data, *small, "--normalize", "imagenet", "--out", "trained").code == 0
+    ended = shconv("finetune", "--from", "trained", *data, "--epochs", 1, "--batch-size", 12, "--out", OUT)
+    assert ended.code == 0, ended.err
+    before, after = re.findall(r"(?:before|after) the conversion: ([\d.]+)%", ended.out)
+    assert before == after
+    stored = json.loads(Path(OUT, "config.json").read_text())
+    assert stored["model"]["name"] == "plain10_shc"
+    assert stored["model"]["normalize"] == "imagenet"
+    assert stored["data"]["image_size"] == 12
+    assert shc_layers(from_pretrained(OUT))
+    refused = shconv("finetune", "--from", "trained", *data, "--normalize", "none")
+    assert "trained is a checkpoint of shconv, which says its normalize by itself" in refused.message
+
+
+def test_a_checkpoint_of_ours_for_other_classes_gets_a_new_head(shconv, pictures, tmp_path):
+    data = ("--data", f"folder:{pictures}")
+    small = ("--model", "plain10", "--width", 4, "--epochs", 1, "--batch-size", 12)
+    assert shconv("train", *data, *small, "--out", "trained").code == 0
+    more = colour_folder(tmp_path / "four", classes=("blue", "green", "red", "rust"))
+    ended = shconv("finetune", "--from", "trained", "--data", f"folder:{more}", "--epochs", 0, "--out", OUT)
+    assert ended.code == 0, ended.err
+    assert "3 outputs, 4 classes: the head is new, with random weights" in ended.err
+    assert json.loads(Path(OUT, "config.json").read_text())["model"]["num_classes"] == 4

@@ -22,6 +22,8 @@ from shconv.models.normalize import Normalization
 from shconv.pretrained import ConvertedConfig, save_pretrained
 from shconv.pretrained.converted import LIBRARIES, create_vanilla, library_and_name
 from shconv.pretrained.finetune import fine_tune
+from shconv.pretrained.folder import CONVERTED, Config
+from shconv.pretrained.own import network_of, shc_of
 from shconv.pretrained.state_file import read_weights
 from shconv.pretrained.weights import for_classes, imagenet_rows, network_with
 from shconv.processes import Processes
@@ -39,7 +41,8 @@ class Finetune(DataOptions, DeviceOptions):
     """
 
     source: Annotated[str, Shown("from")]
-    """timm:NAME or torchvision:NAME with that library's weights, or a file of weights, safetensors or torch's."""
+    """timm:NAME or torchvision:NAME with that library's weights, a file of weights, safetensors or torch's, or a
+    checkpoint folder of shconv."""
     folder: Annotated[Path | None, Shown("out")] = None
     """Folder of the result, empty or new; by default runs/finetune/ and the network's name, with a number behind it
     where that is taken."""
@@ -48,7 +51,7 @@ class Finetune(DataOptions, DeviceOptions):
     where: tuple[str, ...] = ("3",)
     """Convolutions to convert: kernels (3 5), names or patterns ("features.*")."""
     normalize: Literal["auto", "imagenet", "none"] = "auto"
-    """Mean and std inside the network; auto: what the library says of it."""
+    """Mean and std inside the network; auto: what the library, or the checkpoint, says of it."""
     epochs: int = 5
     """Passes over the training images; 0 converts and stores."""
     batch_size: int = 32
@@ -86,9 +89,15 @@ class Finetune(DataOptions, DeviceOptions):
             raise InputError(f"epochs must be at least 0, got {self.epochs}")
         if not 0 <= self.hyper_learning_rate < float("inf"):
             raise InputError(f"hyper_learning_rate is {self.hyper_learning_rate}; wanted: a finite number >= 0")
-        ConvertedConfig(self._arch, 1, self._where)
-        if not self._from_library and not Path(self.source).is_file():
-            raise InputError(f"there is no file {self.source}; wanted: one, or timm:NAME or torchvision:NAME")
+        if self._is_ours:
+            own = {"arch": None, "where": ("3",), "normalize": "auto"}
+            if other := [name for name, usual in own.items() if getattr(self, name) != usual]:
+                raise InputError(f"{self.source} is a checkpoint of shconv, which says its {other[0]} by itself")
+        else:
+            ConvertedConfig(self._arch, 1, self._where)
+            if not self._from_library and not Path(self.source).is_file():
+                wanted = "wanted: one, a checkpoint folder, or timm:NAME or torchvision:NAME"
+                raise InputError(f"there is no file {self.source}; {wanted}")
         self._recipe()
         if self.folder is not None and _is_taken(self.folder):
             raise InputError(f"{self.folder} is there and not empty; wanted: a new folder")
@@ -108,17 +117,14 @@ class Finetune(DataOptions, DeviceOptions):
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             images = first_images(data, self.batch_size)
-            vanilla = self._vanilla(data, images, progress)
-            config = ConvertedConfig(self._arch, len(data.classes), self._where, self._constants(vanilla))
-            before = config.normalized(vanilla).eval().to(device)
-            images = images.to(device)
+            before, model, config = self._networks(data, images, progress)
+            before, model, images = before.to(device), model.to(device), images.to(device)
             correct = {"before the conversion": self._correct(before, data, device, workers)}
-            model = config.normalized(config.converted(vanilla, check=before[0](images))).eval()
             print(str(conversion_report(model)).splitlines()[-1])
             difference, largest = largest_difference(before, model, images)
             print(f"largest difference of the logits: {difference:.1e}, of at most {largest:.1f}, {len(images)} images")
             correct["after the conversion"] = self._correct(model, data, device, workers)
-            del before, vanilla
+            del before
             if self.epochs and data.train is not None:
                 settings: dict[str, Any] = {"freeze_batch_norm": self.freeze_batch_norm, "seed": self.seed}
                 settings |= {"classes": len(data.classes), "workers": workers}
@@ -136,6 +142,18 @@ class Finetune(DataOptions, DeviceOptions):
         if data.note:
             print(data.note)
         print(f"The network: {out}")
+
+    def _networks(
+        self, data: ImageData, images: Tensor, progress: ExperimentProgress
+    ) -> tuple[nn.Module, nn.Module, Config]:
+        """Before the conversion and after it, both from images in [0, 1] and in eval mode; how the second is built."""
+        if self._is_ours:
+            network, built = network_of(Path(self.source), len(data.classes), progress.say)
+            return network, *shc_of(network, built, images)
+        vanilla = self._vanilla(data, images, progress)
+        config = ConvertedConfig(self._arch, len(data.classes), self._where, self._constants(vanilla))
+        before = config.normalized(vanilla).eval()
+        return before, config.normalized(config.converted(vanilla, check=before[0](images))).eval(), config
 
     def _vanilla(self, data: ImageData, images: Tensor, progress: ExperimentProgress) -> nn.Module:
         """The pretrained network for the data's classes."""
@@ -202,7 +220,18 @@ class Finetune(DataOptions, DeviceOptions):
     @property
     def _beside(self) -> dict[str, Any]:
         """The config.json beside a file of weights, where the file is a checkpoint's of ours."""
-        return {} if self._from_library else load_info(Path(self.source).parent) or {}
+        if self._from_library:
+            return {}
+        place = Path(self.source)
+        return load_info(place if place.is_dir() else place.parent) or {}
+
+    @property
+    def _is_ours(self) -> bool:
+        """A checkpoint folder, or its file of weights where no --arch says that it is another network's."""
+        place = Path(self.source)
+        return not self._from_library and bool(
+            place.is_dir() or (self.arch is None and {"model", CONVERTED} & self._beside.keys())
+        )
 
     @property
     def _from_library(self) -> bool:
@@ -225,7 +254,9 @@ class Finetune(DataOptions, DeviceOptions):
 
     @property
     def _usual(self) -> Path:
-        return Path("runs/finetune") / re.sub(r"[^\w.-]+", "-", self._arch)
+        place = Path(self.source)
+        name = (place if place.is_dir() else place.parent).resolve().name if self._is_ours else self._arch
+        return Path("runs/finetune") / re.sub(r"[^\w.-]+", "-", name)
 
 
 def _is_taken(folder: Path) -> bool:

@@ -70,7 +70,7 @@ def create_model(
         num_classes=num_classes, in_channels=in_channels, stem=stem, width=width, normalize=normalize
     )
     if name.endswith("_shc"):
-        model = to_shc(model, where=_behind_the_stem, start="random", inplace=True)
+        model = to_shc(model, where=behind_the_stem, start="random", inplace=True)
     if pretrained is not None:
         # Named, not imported: that room knows this one, and brings data and training along.
         import_module("shconv.pretrained.given").fill(model, pretrained)
@@ -97,5 +97,5 @@ def matched_width(
     return min(max(width, above - 1), above, key=lambda at: abs(parameters(vanilla, at) - wanted))
 
 
-def _behind_the_stem(name: str, module: nn.Module) -> bool:
+def behind_the_stem(name: str, module: nn.Module) -> bool:
     return is_3x3(name, module) and name != "conv1"
