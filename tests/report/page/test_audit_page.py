@@ -8,21 +8,19 @@ from shconv.report import write
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory, run_folder_class):
-    """A page with five audits, one of them stopped."""
+def painted(tmp_path_factory, run_folder_class):
+    """A page with two audits and their figures."""
     folder = run_folder_class(tmp_path_factory.mktemp("audit") / "run")
     add_audit(folder)
-    add_audit(folder, seed=1)
-    add_audit(folder, "resnet18", masked=False, twin=False)
     add_audit(folder, "a network of mine, adversarially trained", masked=False)
-    add_audit(folder, "plain10_shc", finished=False)
-    return write(folder.save())
+    return write(folder.save(), figures=("svg",))
 
 
 def text_of(path):
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_an_audit_alone_makes_a_page_without_the_papers_tables(run_folder):
     add_audit(run_folder)
     folder = run_folder.save()
@@ -39,6 +37,7 @@ def test_an_audit_alone_makes_a_page_without_the_papers_tables(run_folder):
     assert sorted(file.suffix for file in (folder / "figures").iterdir()) == [".png"] * 4 + [".svg"] * 4
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_verdict_stands_before_the_checks_the_attacks_and_the_figures(run_folder):
     add_audit(run_folder)
     text = text_of(write(run_folder.save()))
@@ -50,6 +49,7 @@ def test_the_verdict_stands_before_the_checks_the_attacks_and_the_figures(run_fo
     assert text.count("<details open>") == 2
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_paper_and_an_audit_share_a_page(run_folder):
     run_folder.everything(n=10)
     before = Page(text_of(write(run_folder.save()))).ids
@@ -60,8 +60,14 @@ def test_the_paper_and_an_audit_share_a_page(run_folder):
     assert both.index("audit") < both.index("reading") < both.index("table1")
 
 
-def test_several_networks_are_compared_on_top_and_their_attacks_are_folded(many):
-    text = text_of(many)
+@pytest.mark.usefixtures("unpainted")
+def test_several_networks_are_compared_on_top_and_their_attacks_are_folded(run_folder):
+    add_audit(run_folder)
+    add_audit(run_folder, seed=1)
+    add_audit(run_folder, "resnet18", masked=False, twin=False)
+    add_audit(run_folder, "a network of mine, adversarially trained", masked=False)
+    add_audit(run_folder, "plain10_shc", finished=False)
+    text = text_of(write(run_folder.save()))
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
     assert page.ids.index("audit-comparison") < page.ids.index("figure-audit") < page.ids.index("audit-1")
@@ -74,11 +80,12 @@ def test_several_networks_are_compared_on_top_and_their_attacks_are_folded(many)
     assert "over 2 training seeds" in text
 
 
-def test_the_same_rows_give_the_same_page(many):
-    first = many.read_bytes()
-    assert write(many.parent).read_bytes() == first
+def test_the_same_rows_give_the_same_page(painted):
+    first = painted.read_bytes()
+    assert write(painted.parent, figures=("svg",)).read_bytes() == first
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_everything_from_an_audit_is_escaped(run_folder):
     evil = "<script>alert(1)</script>"
     for model in (evil, "resnet18_shc"):
@@ -101,8 +108,8 @@ def test_everything_from_an_audit_is_escaped(run_folder):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_renders_without_sideways_scrolling(many, tmp_path, width):
-    client, scroll, body, _, images = measured(many, tmp_path, width)
+def test_the_page_renders_without_sideways_scrolling(painted, tmp_path, width):
+    client, scroll, body, _, images = measured(painted, tmp_path, width)
     assert client in range(width - 20, width + 1)  # less the scroll bar
     assert scroll == client
     assert body == client

@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +62,20 @@ class Drawn:
     title: str
     caption: str
     figure: Figure | None = None
+    _files: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def saved(self, kind: str) -> bytes:
-        """The figure as a file of one of ``FORMATS``; vectors hold their fonts."""
+        """The figure as a file of one of ``FORMATS``, painted once; vectors hold their fonts."""
         assert self.figure is not None
-        buffer = io.BytesIO()
-        with rc_context(_STYLE):
-            if self.figure.get_layout_engine() is not None:  # laid out once: each further time moves parts a little
-                self.figure.draw_without_rendering()
-                self.figure.set_layout_engine("none")
-            self.figure.savefig(buffer, format=kind, metadata=_NO_DATE.get(kind))
-        return _numbered(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
+        if kind not in self._files:
+            buffer = io.BytesIO()
+            with rc_context(_STYLE):
+                if self.figure.get_layout_engine() is not None:  # laid out once: each further time moves parts a little
+                    self.figure.draw_without_rendering()
+                    self.figure.set_layout_engine("none")
+                self.figure.savefig(buffer, format=kind, metadata=_NO_DATE.get(kind))
+            self._files[kind] = _numbered(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
+        return self._files[kind]
 
 
 def _numbered(svg: bytes) -> bytes:
