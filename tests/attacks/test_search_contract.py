@@ -38,7 +38,7 @@ WHITE_BOX = [
 ]
 OWN = [*WHITE_BOX, Square(0.03, queries=25), Square(0.5, "l2", queries=25), RandomSigns(0.03, draws=70)]
 OTHERS = [
-    HardLabel("boundary", 1.0, "l2", steps=100),
+    HardLabel("boundary", 3.0, "l2", steps=100),
     HardLabel("hop_skip_jump", 0.5, "l2", steps=2),
     HardLabel("hop_skip_jump", 0.03, steps=2),
     Standard(0.03, attacks=("apgd-ce", "fab-t")),
@@ -85,7 +85,7 @@ def optional(request: pytest.FixtureRequest) -> None:
         pytest.importorskip("pyautoattack")
 
 
-def batch(n: int = 7, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def batch(n: int = 4, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Images of which some pixels lie at the edges of the box, with the classes that the row-wise model gives them."""
     x = torch.rand(n, 2, 6, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     x = (1.4 * x - 0.2).clamp(0, 1)
@@ -117,25 +117,25 @@ def test_no_budget_returns_the_clean_image(attack: SearchAttack, row_wise: RowWi
 def test_an_image_is_misclassified_inside_the_box_or_as_it_was(
     attack: MinimalAttack, dtype: torch.dtype, row_wise: RowWise
 ) -> None:
-    x, y = batch(24, dtype)
-    y = torch.where(torch.arange(24) % 6 == 0, (y + 1) % 5, y)  # some are misclassified from the start
+    x, y = batch(12, dtype)
+    y = torch.where(torch.arange(12) % 6 == 0, (y + 1) % 5, y)  # some are misclassified from the start
     result = attack.run(row_wise, x, y)
     wrong, moved = row_wise(result.images).argmax(1) != y, result.distances["l2"] > 0
     assert result.images.dtype == dtype
     assert torch.equal(result.images, result.images.clamp(0, 1))
     assert torch.equal(moved, wrong & (row_wise(x).argmax(1) == y))
     assert bool(moved.any())
-    assert result.queries[::6].tolist() == [1] * 4
+    assert result.queries[::6].tolist() == [1] * 2
     assert attack.budget == ANY_CHANGE
 
 
 @every_attack
 def test_an_image_gets_the_same_result_in_any_batch(attack: Attack, row_wise: RowWise) -> None:
     x, y = batch()
-    index = torch.arange(20, 27)
+    index = torch.arange(20, 24)
     whole = attack.run(row_wise, x, y, index=index, seed=3)
-    order = torch.tensor([4, 0, 6, 2, 5, 1, 3])
-    for part in (order[:1], order[1:4], order[4:]):
+    order = torch.tensor([2, 0, 3, 1])
+    for part in (order[:1], order[1:]):
         other = attack.run(row_wise, x[part], y[part], index=index[part], seed=3)
         assert torch.equal(other.images, whole.images[part])
         assert torch.equal(other.queries, whole.queries[part])
@@ -157,7 +157,7 @@ def test_the_layout_of_images_and_gradients_does_not_matter(attack: Attack, row_
 
 @pytest.mark.parametrize("attack", DRAWING, ids=name_of)
 def test_seed_chooses_the_random_numbers_and_nothing_else_does(attack: Attack, row_wise: RowWise) -> None:
-    x, y = batch(24)
+    x, y = batch(8)
     torch.manual_seed(0)
     first = attack.run(row_wise, x, y, seed=5)
     state = torch.get_rng_state()

@@ -20,12 +20,12 @@ GRADIENTS = ("apgd-ce", "apgd-t", "fab-t")
 def test_any_number_of_classes_from_two_runs_and_finds_what_pgd_finds(
     classes: int, toy_of: Callable[[int], Toy]
 ) -> None:
-    network, x, y = toy_of(classes)
+    network, x, y = toy_of(classes)[0], *(each[:40] for each in toy_of(classes)[1:])
     attack = Standard(0.1, attacks=("apgd-ce", "apgd-dlr", "apgd-t", "fab-t"))
     found = accuracy(network, attack(network, x, y), y)
     ours = accuracy(network, PGD(0.1, steps=100, targets=classes - 1, loss="margin")(network, x, y), y)
     assert found < accuracy(network, x, y)
-    assert abs(found - ours) <= 3 / len(x)
+    assert abs(found - ours) <= 1 / len(x)
 
 
 def test_what_few_classes_leave_out_is_said() -> None:
@@ -43,8 +43,18 @@ def test_what_few_classes_leave_out_is_said() -> None:
     ]
 
 
-@pytest.mark.parametrize(("norm", "epsilon"), [("linf", EPSILON), ("l2", 0.5)])
-def test_it_leaves_as_many_images_as_the_original(robust_toy: Toy, norm: Norm, epsilon: float) -> None:
+@pytest.mark.parametrize(
+    ("norm", "epsilon", "attacks"),
+    [
+        ("linf", EPSILON, ("apgd-ce", "fab-t")),
+        ("l2", 0.5, ("apgd-ce", "apgd-t")),
+        pytest.param("linf", EPSILON, GRADIENTS, marks=pytest.mark.slow),
+        pytest.param("l2", 0.5, GRADIENTS, marks=pytest.mark.slow),
+    ],
+)
+def test_it_leaves_as_many_images_as_the_original(
+    robust_toy: Toy, norm: Norm, epsilon: float, attacks: tuple[str, ...]
+) -> None:
     from pyautoattack import AutoAttack
 
     network, x, y = robust_toy[0], *(each[:8] for each in robust_toy[1:])
@@ -55,11 +65,11 @@ def test_it_leaves_as_many_images_as_the_original(robust_toy: Toy, norm: Norm, e
             eps=epsilon,
             seed=0,
             version="custom",
-            attacks=[*GRADIENTS],
+            attacks=[*attacks],
         )
         original.apgd.n_restarts = original.fab.n_restarts = 1
         theirs, _ = original.run_standard_evaluation(x, y)
-    ours = Standard(epsilon, norm, attacks=GRADIENTS)(network, x, y)
+    ours = Standard(epsilon, norm, attacks=attacks)(network, x, y)
     assert abs(accuracy(network, ours, y) - accuracy(network, theirs, y)) <= 1 / len(x)
 
 
@@ -73,7 +83,7 @@ def test_an_image_gets_the_same_result_in_any_batch_from_all_attacks(attack: Sta
     x = inner_images(4, (2, 6, 6)).float()
     y = model(x).argmax(1)
     whole = attack.run(model, x, y)
-    for part in ([1], [0, 3]):
+    for part in ([1], [3, 0]):
         other = attack.run(model, x[part], y[part])
         assert torch.equal(other.images, whole.images[part])
         assert torch.equal(other.queries, whole.queries[part])
