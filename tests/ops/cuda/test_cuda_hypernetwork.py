@@ -124,9 +124,14 @@ def assert_near(got: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize(("D", "hidden"), [(1, 1), (5, 7), (20, 17)])
-@pytest.mark.parametrize("order", ORDERS, ids=str)
-def test_the_map_and_every_gradient_are_the_definitions(D, hidden, order, run):
+@pytest.mark.parametrize(
+    ("order", "D", "hidden"),
+    [(order, *size) for order in ORDERS for size in ((1, 1), (5, 7))]
+    + [(ORDERS[0], 20, 17)]
+    + [pytest.param(order, 20, 17, marks=pytest.mark.slow) for order in ORDERS[1:]],
+    ids=str,
+)
+def test_the_map_and_every_gradient_are_the_definitions(order, D, hidden, run):
     network, x, dM = (
         network_for(D, hidden, order),
         images((3, D, 6, 7), torch.float32, LAYOUTS[D % 2]),
