@@ -36,7 +36,7 @@ def test_the_l2_budget_is_spent_whole_while_the_box_is_far() -> None:
 
 def test_more_queries_break_more_images_and_many_break_about_as_many_as_pgd(robust_toy: Toy) -> None:
     network, x, y = robust_toy
-    rates = [accuracy(network, Square(EPSILON, queries=queries)(network, x, y), y) for queries in (10, 100, 1000)]
+    rates = [accuracy(network, Square(EPSILON, queries=queries)(network, x, y), y) for queries in (10, 100, 500)]
     assert rates == sorted(rates, reverse=True)
     assert rates[2] < rates[0] - 0.2
     assert rates[2] <= accuracy(network, PGD(EPSILON)(network, x, y), y) + 0.15
@@ -45,7 +45,7 @@ def test_more_queries_break_more_images_and_many_break_about_as_many_as_pgd(robu
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", EPSILON), ("l2", 0.8)])
 def test_it_breaks_about_as_many_images_as_the_published_one(robust_toy: Toy, norm: Norm, epsilon: float) -> None:
     square = pytest.importorskip("pyautoattack.square")
-    network, x, y = robust_toy
+    network, x, y = robust_toy[0], *(each[:60] for each in robust_toy[1:])
     with torch.random.fork_rng():
         published = square.SquareAttack(network, {"linf": "Linf", "l2": "L2"}[norm], 300, epsilon, seed=0, device="cpu")
         theirs = accuracy(network, published.perturb(x, y), y)
