@@ -107,7 +107,7 @@ def test_everything_from_an_audit_is_escaped(run_folder):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.slow)])
 def test_the_page_renders_without_sideways_scrolling(painted, tmp_path, width):
     client, scroll, body, _, images = measured(painted, tmp_path, width)
     assert client in range(width - 20, width + 1)  # less the scroll bar
