@@ -230,8 +230,10 @@ def from_nothing(command: list[str], left: Callable[[], float]) -> Iterator[Row]
         try:
             done = subprocess.run([sys.executable, "-m", "shconv", *command], cwd=folder, env=environment, text=True,
                                   capture_output=True, timeout=max(10.0, left()))  # fmt: skip
-        except subprocess.TimeoutExpired:
-            yield {"work": " ".join(command), "error": f"had not finished after {time.monotonic() - begun:.0f} s"}
+        except subprocess.TimeoutExpired as stopped:
+            said = " ".join((stopped.stdout or b"").decode(errors="replace").split())[-400:]
+            reason = f"had not finished after {time.monotonic() - begun:.0f} s: {said}"
+            yield {"work": " ".join(command), "error": reason}
             return
         row: Row = {"work": " ".join(command), "seconds": time.monotonic() - begun}
         if done.returncode:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shconv.machine import processor
+from shconv.ops.cuda import runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ def machine(device: torch.device) -> dict[str, str]:
 def _gpu(device: torch.device) -> dict[str, str]:
     """float32 convolutions may be TF32, on both sides of a ratio."""
     cuda, cudnn = str(torch.version.cuda), str(torch.backends.cudnn.version())
-    tf32 = "allowed" if torch.backends.cudnn.allow_tf32 else "not allowed"
+    tf32 = "allowed" if runtime.tf32() else "not allowed"
     return {"gpu": torch.cuda.get_device_name(device), "cuda": cuda, "cudnn": cudnn, "tf32": tf32}
 
 
