@@ -200,7 +200,7 @@ def test_one_label_stands_for_one_attack(make_audit: MakeAudit, change: str) -> 
     audit = make_audit()
     audit.attack("shift", Shift(EPS), on=audit.correct)
     attack = Shift(EPS / 2) if change == "attack" else Shift(EPS)
-    with pytest.raises(InputError, match="one label stands for one attack"):
+    with pytest.raises(InputError, match="One label names one attack"):
         audit.attack("shift", attack, on=audit.correct if change == "attack" else audit.sample(3))
 
 

@@ -257,7 +257,7 @@ def test_nothing_starts_after_the_deadline_and_that_is_said(tmp_path: Path, cloc
     late = {finding.name: finding.not_run for finding in report.findings}
     assert late["slow"] == ""
     assert late["late"] == late["side"] == "left out: the time was used up before it"
-    assert "Cut short by the budget: shift, linf (5 images)" in report.verdict
+    assert "Stopped early by the time budget: shift, linf (5 images)" in report.verdict
     assert "Not tried: check 6, late (left out: the time was used up before it)" in report.verdict
     assert clock == [81.0]
 

@@ -52,7 +52,7 @@ def test_a_report_is_tables_and_sentences() -> None:
     case = report.worst_case["linf"]
     assert rows["L∞"][1:2] + rows["L∞"][3:] == [f"{100 * case['accuracy']:.1f}", str(case["correct"]), "24", ""]
     assert rows["few pixels"][1] == "–"
-    assert rows["few pixels"][-1] == "21 images met no attack"
+    assert rows["few pixels"][-1] == "21 images were not attacked"
     results = {row[1]: row[2] for row in page.rows if len(row) == 4}
     assert results["<i>step</i>"] == "alarm"
     assert (results["side"], results["cut"], results["transfer"]) == ("no alarm", "no answer", "not run")

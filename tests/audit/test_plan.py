@@ -103,7 +103,7 @@ def test_a_plan_fits_its_budget(budget: float, passes: list[float]) -> None:
     assert not any(each.number in HEADLINE for each in left)
     if left or plan.seconds > budget:
         assert plan.effort.restarts == 1
-        assert all("left out for lack of time: wants about" in each.left_out for each in left)
+        assert all("left out for lack of time: needs about" in each.left_out for each in left)
 
 
 class WithStandard(ToyCheck):
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_left_out_by_name_and_the_worst_case_goes_first() -
     ]
     plan = make_plan([network()], checks, 3.2)
     assert [bool(each.left_out) for each in plan.checks] == [True, False, False]
-    said = [line for line in plan.lines() if "left out for lack of time: wants about 1.6 s" in line]
+    said = [line for line in plan.lines() if "left out for lack of time: needs about 1.6 s" in line]
     assert ["3 side" in line for line in said] == [True]
     assert [each.granted for each in plan.checks] == pytest.approx([0.0, 1.6, 0.64])
 
@@ -140,7 +140,7 @@ def test_the_headline_is_never_left_out_but_cut_and_that_is_said() -> None:
     plan = make_plan([network()], [ToyCheck(2, "far too long", passes=Cost(0, 1e6)), ToyCheck(8, "side")], 4.0)
     assert [bool(each.left_out) for each in plan.checks] == [False, False]
     assert "cut at 4.0 s" in plan.lines()[1]
-    assert "attacks will be cut where their share of the time ends" in plan.lines()[-1]
+    assert "attacks stop where their share of the time ends" in plan.lines()[-1]
 
 
 def test_a_check_that_does_not_apply_costs_nothing_and_says_why() -> None:

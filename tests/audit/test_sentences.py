@@ -40,13 +40,13 @@ def test_strength(once: PairedCounts, losses: PairedCounts, doubled: PairedCount
     found = Strength((50, 200), once, losses, doubled, told, min(told, part))
     text = found.text()
     if once.n:
-        one, _, many, _ = numbers(rf"One step leaves {OF} .*? PGD-200, which leaves {OF}", text)
+        one, _, many, _ = numbers(rf"accuracy {OF} \([^)]*\) under one step, {OF} \([^)]*\) under PGD-200", text)
         word = "weaker than" if one > many else "stronger than" if one < many else "as strong as"
-        assert f"and is {word} PGD-200" in text
+        assert f"One step is {word} PGD-200" in text
     if found.weak and one > many:
         assert "as high" in text  # what makes it weak stands there: the margins
     if losses.n:
-        entropy, n, margins, _ = numbers(rf"PGD-50 leaves {OF} .*? on cross-entropy and {OF}", text)
+        entropy, n, margins, _ = numbers(rf"PGD-50: accuracy {OF} .*? with the cross-entropy as loss, {OF}", text)
         assert ("saturates" in text) == found.saturated
         assert not found.saturated or entropy - margins >= 0.1 * n
     if doubled.n:
@@ -66,12 +66,12 @@ def test_random_start(pairs: dict[str, PairedCounts]) -> None:
         if not each.n:
             assert f"{name}:" not in text
             continue
-        without, n, started, _ = numbers(rf"{name}: {OF} \([^)]*\) right without a random start, {OF}", text)
+        without, n, started, _ = numbers(rf"{name}: accuracy {OF} \([^)]*\) without a random start, {OF}", text)
         named = name in text.split(" break")[0]
         assert not named or without - started >= 0.1 * n
         if "no attack breaks" in text:
             assert not (without - started >= 0.1 * n and each.interval[0] > 0)
-    assert ("No image met" in text) == (not any(each.n for each in pairs.values()))
+    assert ("No image was attacked" in text) == (not any(each.n for each in pairs.values()))
 
 
 @given(st.dictionaries(st.sampled_from(["twin", "other"]), st.tuples(paired, paired), max_size=2))
@@ -81,11 +81,13 @@ def test_transfer(pairs: dict[str, tuple[PairedCounts, PairedCounts]]) -> None:
         if not direct.n or not added.n:
             assert f"{name}: not tried" in text
             continue
-        theirs, _, own = numbers(rf"{name}: {OF} \([^)]*\) right, where the white box leaves (\d+)", text)
-        if re.search(rf"break more than the white box \([^)]*{name}", text):
+        theirs, _, own = numbers(rf"{name}: accuracy {OF} \([^)]*\) where the white-box attack gives (\d+)", text)
+        if re.search(rf"break more than the white-box attack \([^)]*{name}", text):
             assert theirs < own
-        mixed, _, twice, _ = numbers(rf"{name}: .*?it leave {OF} \([^)]*\) right, two white-box runs {OF}", text)
-        if re.search(rf"add more to the white box than a second run \([^)]*{name}", text):
+        mixed, _, twice, _ = numbers(
+            rf"{name}: .*?transfer alone, accuracy {OF} \([^)]*\) under both together and {OF}", text
+        )
+        if re.search(rf"add more to the white-box attack than a second run \([^)]*{name}", text):
             assert mixed < twice
         if "No transferred examples break significantly more" in text:
             assert direct.interval[0] <= 0
@@ -107,7 +109,7 @@ def test_searches(stood: int, tried: int, broken: int, seen: int, hidden: int) -
     assert ("break no image" in text) == (tried > 0 and broken == 0)
     if broken:
         assert numbers(rf"break {OF}", text) == [broken, tried]
-        assert (f"leaves {hidden} standing" in text) == (seen > 0)
+        assert (f"fails on {hidden}" in text) == (seen > 0)
     assert alarm is (True if hidden else None if (stood and not tried) or (broken and not seen) else False)
 
 
@@ -155,9 +157,9 @@ def test_routes(pairs: dict[str, PairedCounts]) -> None:
     text = c01_routes.text({"one step": table})
     below = any(each.interval[0] > 0 for each in pairs.values())
     assert ("The full gradient misleads" in text) == below
-    assert ("No route leaves significantly fewer" in text) == (not below)
+    assert ("No route gives a significantly lower accuracy" in text) == (not below)
     if below:
-        own, both = numbers(r"leaves ([\d.]+) % right through route \w+ and ([\d.]+) % of the same", text)
+        own, both = numbers(r"is ([\d.]+) % through route \w+ and ([\d.]+) % through both", text)
         assert own < both
 
 
@@ -165,7 +167,7 @@ def test_routes(pairs: dict[str, PairedCounts]) -> None:
 def test_ablations(gains: list[str], same: list[str]) -> None:
     text = c11_ablations.text(gains or (same and ["PGD"]) or [], same, "its twin")
     assert ("stays" in text) == bool(same)
-    assert ("no gain to explain" in text) == (not gains and not same)
+    assert ("No gain to explain" in text) == (not gains and not same)
 
 
 CHECK = st.fixed_dictionaries(
@@ -222,7 +224,7 @@ def test_twin(counts: PairedCounts, attacks: int, own: int) -> None:
     assert "the twin plain10" not in text  # met no other attacks than those of the comparison
 
 
-@pytest.mark.parametrize("reason", ["no attack was tried on plain10", "3 images of plain10 met none"])
+@pytest.mark.parametrize("reason", ["no attack was tried on plain10", "3 images of plain10 had none"])
 def test_without_a_comparison_a_sentence_has_no_number_but_the_reason(reason: str) -> None:
     empty = dict.fromkeys(("accuracy", "twin_accuracy", "difference", "interval", "p"))
     text = twin_sentence("net", "twin plain10", {"reason": reason, "attacks": 0, **empty})
@@ -233,7 +235,7 @@ def test_without_a_comparison_a_sentence_has_no_number_but_the_reason(reason: st
 def test_worst_case(left: int, broken: int, untried: int, wrong: int, attacks: int, tried: bool) -> None:
     clean = left + broken + untried
     n = clean + wrong + 1
-    why = NO_ATTACK if not tried else f"{untried} images met no attack" if untried else ""
+    why = NO_ATTACK if not tried else f"{untried} images were not attacked" if untried else ""
     spread = {"classes": 2, "of_classes": 10, "largest": clean // 3}
     known = share(left, n) if not why else dict.fromkeys(("correct", "accuracy", "interval"))
     case = {
@@ -251,15 +253,15 @@ def test_worst_case(left: int, broken: int, untried: int, wrong: int, attacks: i
     }
     text = worst_case_sentence("within L2 0.5", case)
     assert (f"correct on {left} of {n}" in text) == (not why)
-    assert ("Nothing is left" in text) == (not why and left == 0)
+    assert ("No image survived" in text) == (not why and left == 0)
     assert ("%" in text) == (not why)
-    if "One class carries" in text:
+    if "Most of them are of one class" in text:
         assert clean // 3 > (clean // 2) / 2
     assert ("too few to say much" in text) == (not why and 0 < clean // 2 < 20)
     if tried and untried:
-        assert f"of {clean} images right when clean {left + broken} were attacked, and {left} of these" in text
-    if "they leave" in text:
-        (shared,) = numbers(r"they leave ([\d.]+) %", text)
+        assert f"{left + broken} of {clean} correct images were attacked, and {left} of them" in text
+    if "under these the accuracy" in text:
+        (shared,) = numbers(r"under these the accuracy is ([\d.]+) %", text)
         (all_,) = numbers(r"correct on \d+ of \d+, ([\d.]+) %", text)
         assert shared >= all_
 
@@ -276,5 +278,5 @@ def test_seeds(values: list[float], absent: int) -> None:
     }
     text = seeds_sentence(over)
     assert ("No spread" in text) == (len(values) < 2)
-    assert (f"Over {len(values)} seeds" in text) == (len(values) > 1)
+    assert (f"Over {len(values)} training seeds" in text) == (len(values) > 1)
     assert text.count(NO_ATTACK) == absent

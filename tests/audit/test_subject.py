@@ -186,7 +186,7 @@ def test_the_network_is_left_as_it_was_found() -> None:
 REFUSED = {
     "no module": (lambda x: x, "want a torch.nn.Module"),
     "images of another size": (nn.Sequential(nn.Flatten(), nn.Linear(5, 3)), "cannot take images"),
-    "too few logits": (Around(after=lambda z: z[:, :2]), "returns 2 logits; the data have a class 2"),
+    "too few logits": (Around(after=lambda z: z[:, :2]), "returns 2 logits; the data have class 2"),
     "no logits": (Around(after=lambda z: z.argmax(1)), "want float logits of shape"),
     "maps": (nn.Conv2d(3, 3, 1), "want float logits of shape"),
     "right on nothing": (Around(after=lambda z: -z), "classifies none of 24 images correctly"),

@@ -15,7 +15,7 @@ from shconv.audit.paired import PairedCounts
 from shconv.audit.setting import FULL
 from shconv.intervals import wilson
 
-NO_EVIDENCE = "That is no evidence of robustness"
+NO_EVIDENCE = "This is no evidence of robustness"
 
 
 class Steady(Brightest):
@@ -51,13 +51,13 @@ def test_every_alarm_stands_with_its_numbers() -> None:
     assert "Alarm, check 8" not in report.verdict
     assert "No alarm: check 8, side." in report.verdict
     assert NO_EVIDENCE not in report.verdict
-    assert "cannot be taken for robustness" in report.verdict
+    assert "cannot be taken as evidence of robustness" in report.verdict
     assert verdict_row(report)["alarms"] == ["step", "odd"]
 
 
 def test_without_a_check_that_tells_it_says_that_it_knows_nothing() -> None:
     report = run([attacking(2, "step", alarm=None), ToyCheck(1, "routes", why="has no SHC layer")])
-    assert "this audit tells nothing about masked gradients" in report.verdict
+    assert "this audit says nothing about masked gradients" in report.verdict
     assert NO_EVIDENCE not in report.verdict
 
 
@@ -110,8 +110,8 @@ def test_images_that_met_no_attack_are_counted_and_said() -> None:
     assert (case["accuracy"], case["interval"], case["correct"]) == (None, None, None)
     assert report.worst_case["confident"]["accuracy"] is None
     assert (
-        f"No worst case within L-infinity 38.2/255: of 60 images right when clean 40 were attacked, and {left} of "
-        "these are still right. The other 20 met no attack." in report.verdict
+        f"No worst case within L-infinity 38.2/255: 40 of 60 correct images were attacked, and {left} of them are "
+        "still correct. The other 20 were not attacked." in report.verdict
     )
 
 
@@ -121,7 +121,7 @@ def test_the_limit_of_confidence_is_the_one_asked_for() -> None:
         report = run([attacking(2, "step")], min_confidence=least)
         cases[least] = report.worst_case["confident"]
         assert f"with confidence above {least:g}: correct on" in report.verdict
-        assert f"They are of 3 of the 3 classes, {cases[least]['largest']} of one." in report.verdict
+        assert f"They belong to 3 of the 3 classes, {cases[least]['largest']} of them to one class." in report.verdict
     assert cases[0.99]["n"] < cases[0.5]["n"]
 
 
@@ -142,7 +142,7 @@ def test_a_network_with_nothing_left_is_called_that() -> None:
         Dim(), colour_images(), eps, checks=[ToyCheck(2, "all", lambda a: a.attack("far", Shift(eps)))], progress=False
     )
     assert report.worst_case["linf"]["accuracy"] == 0
-    assert "Nothing is left." in report.verdict
+    assert "No image survived." in report.verdict
 
 
 def test_the_twin_is_compared_image_by_image() -> None:
@@ -160,7 +160,7 @@ def test_the_twin_is_compared_image_by_image() -> None:
     assert (twin["difference"], twin["p"]) == (counts.difference, counts.p)
     assert twin["interval"] == pytest.approx(counts.interval)
     assert twin["accuracy"] - twin["twin_accuracy"] == pytest.approx(twin["difference"])
-    assert "Beside its twin steady on the same 60 images" in report.verdict
+    assert "Comparison with its twin steady, on the same 60 images" in report.verdict
     assert f"{100 * counts.difference:+.1f} points" in report.verdict
 
 
@@ -200,7 +200,7 @@ def test_a_twin_that_was_tried_on_a_part_decides_nothing() -> None:
         audit.attack("shift", Shift(EPS), on=audit.correct if audit.subject.name == "model" else audit.sample(5))
 
     report = run([ToyCheck(2, "step", step)], twin=Brightest())
-    assert "No comparison with the twin: 60 images of model and 60 images of twin met none" in report.verdict
+    assert "No comparison with the twin: 60 images of model and 60 images of twin had none" in report.verdict
     assert "its twin under these attacks" not in report.verdict
     assert (verdict_row(report)["twin"]["difference"], verdict_row(report)["twin"]["p"]) == (None, None)
 
@@ -221,7 +221,7 @@ def test_twins_are_compared_over_the_attacks_that_both_met() -> None:
     assert (twin["all"]["network"]["attacks"], twin["all"]["twin"]["attacks"]) == (3, 1)
     assert "over the same 1 attack" in report.verdict
     assert "model is not significantly different from its twin" in report.verdict
-    assert "Left out, as only one of them met it in full: other." in report.verdict
+    assert "Left out, because only one of them was attacked in full: other." in report.verdict
     shared = report.worst_case["linf"]["shared"]
     assert (shared["names"], shared["attacks"]) == (["weak", "other"], 2)
 
@@ -250,12 +250,12 @@ def test_seeds_are_summed_up_by_mean_and_spread() -> None:
     assert len(set(values)) == 3
     assert spread["mean"] == pytest.approx(values.mean())
     assert spread["sd"] == pytest.approx(values.std(ddof=1))
-    assert f"Over 3 seeds of training, worst case within L-infinity: mean {100 * values.mean():.1f} %" in report.verdict
+    assert f"Over 3 training seeds, worst case within L-infinity: mean {100 * values.mean():.1f} %" in report.verdict
 
 
 def test_examples_that_left_the_ball_are_said() -> None:
     report = run([ToyCheck(2, "far", lambda audit: audit.attack("far", Shift(3 * EPS)))])
     outside = report.rows[0]["outside"]
     assert outside > 0
-    assert f"{outside} misclassified examples had left the ball or [0, 1] and did not count." in report.verdict
+    assert f"{outside} misclassified examples lay outside the ball or [0, 1] and did not count." in report.verdict
     assert report.worst_case["linf"]["accuracy"] == 1

@@ -236,7 +236,7 @@ def seen_through(network: nn.Module, route: str, x: Tensor) -> Iterator[nn.Modul
 def _line(row: Mapping[str, Any]) -> str:
     """What a person reads when an attack has ended."""
     parts = [row["attack"], *([f"route {row['route']}"] if row["route"] != "both" else []), row["threat"]]
-    cut = "" if row["complete"] else ", cut short by the budget"
-    outside = f", {row['outside']} more left the ball and do not count" if row["outside"] else ""
+    cut = "" if row["complete"] else ", stopped early by the time budget"
+    outside = f", {row['outside']} more lie outside the ball and do not count" if row["outside"] else ""
     name = ", ".join([*parts, *([f"made on {row['source']}"] if row["source"] else [])])
     return f"{name}: breaks {row['successes']} of {row['n']}{outside}  {row['seconds']:.1f} s{cut}"

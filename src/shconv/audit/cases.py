@@ -57,7 +57,8 @@ def _over(audit: Audit, standing: Flags, met: Flags, images: Flags, about: Case)
     attacked, left = int((can & met).sum()), int((standing & met & images).sum())
     untried = int((can & ~met).sum())
     held = {"clean": int(can.sum()), "untried": untried, "attacked": attacked, "left": left, **about}
-    why = NO_ATTACK if not about["attacks"] else f"{count(untried, 'image')} met no attack" if untried else ""
+    never = f"{count(untried, 'image')} {'was' if untried == 1 else 'were'} not attacked" if untried else ""
+    why = never if about["attacks"] else NO_ATTACK
     if why:
         return {"correct": None, "n": int(images.sum()), "accuracy": None, "interval": None, "reason": why, **held}
     return {**share(left, int(images.sum())), "reason": "", **held}
@@ -89,7 +90,7 @@ def against_twin(audit: Audit, twin: Audit) -> Case:
         if (never := each.correct & ~_any([held[name][1] for name in names], len(each.correct))).any()
     ]
     if untried:
-        return _no_difference(about, f"{' and '.join(untried)} met none of the attacks that both networks met in full")
+        return _no_difference(about, f"{' and '.join(untried)} had none of the attacks that both networks had in full")
     # what one met alone counts where the other had nothing left for it to attack, and is left out where it had
     alone = [[name for name in held if name not in names] for held in broken]
     fair = [alone[place] if not stands[1 - place].any() else [] for place in (0, 1)]

@@ -108,8 +108,8 @@ class Ledger:
             return None
         if row["question"] != question:
             raise InputError(
-                f"{row['id']} was another attack, or on other images; one label stands for one attack, and a folder "
-                "for one version of the checks: take another folder"
+                f"{row['id']} was another attack, or ran on other images. One label names one attack, and one folder "
+                "holds one version of the checks: use another folder"
             )
         record = self._read(row)
         self._count(row, record)

@@ -88,9 +88,7 @@ class Plan:
         widths = [max(len(row[column]) for row in rows) for column in range(2)]
         table = ["  ".join((a.ljust(widths[0]), b.ljust(widths[1]), c)) for a, b, c in rows]
         few = "" if self.effort.share == 1 else f"; counts are at {self.effort.share:.3g} of those without a limit"
-        cut = (
-            "; attacks will be cut where their share of the time ends" if any(each.cut for each in self.checks) else ""
-        )
+        cut = "; attacks stop where their share of the time ends" if any(each.cut for each in self.checks) else ""
         return [*table, f"In all about {minutes(self.seconds)}; budget {minutes(self.budget)}{few}{cut}."]
 
     def stored(self) -> dict[str, Any]:
@@ -195,7 +193,7 @@ def _fitting(planned: Sequence[Planned], budget: float) -> list[Planned]:
     if not short:
         return given
     dearest = max(short, key=lambda each: each.seconds)
-    words = f"wants about {minutes(dearest.seconds)}, its share is {minutes(dearest.granted)}"
+    words = f"needs about {minutes(dearest.seconds)}, its share is {minutes(dearest.granted)}"
     without = replace(dearest, left_out=f"left out for lack of time: {words}")
     return _fitting([without if each is dearest else each for each in given], budget)
 

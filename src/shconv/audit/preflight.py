@@ -62,7 +62,7 @@ def _outputs(subject: Subject, images: Tensor, labels: Tensor) -> list[str]:
         said.append(
             f"{subject.name} is random: two passes over the same images differ in eval mode. It is judged and attacked "
             f"by the mean of its logits over {PASSES} passes (expectation over transformation, Athalye et al. 2018), "
-            "with the same numbers drawn every time; a single pass may be right less often."
+            "with the same numbers drawn every time; the accuracy of a single pass may be lower."
         )
     nan = int(subject.judge(images, labels).nan.sum())
     if nan:
@@ -109,11 +109,11 @@ def _gradient(subject: Subject, images: Tensor, labels: Tensor) -> list[str]:
         loss = F.cross_entropy(subject.model(x), y, reduction="sum")
     gradient = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
     if gradient is None:
-        return [f"{subject.name} passes no gradient to its images: attacks by gradient see nothing of it."]
+        return [f"{subject.name} passes no gradient to its images: gradient attacks cannot work on it."]
     zero = int((gradient.flatten(1) == 0).all(1).sum())
     if not zero:
         return []
     return [
-        f"The cross-entropy's gradient of {subject.name} is exactly 0 on {zero} of {len(x)} clean images: attacks by "
-        "gradient are blind there."
+        f"The cross-entropy's gradient of {subject.name} is exactly 0 on {zero} of {len(x)} clean images: gradient "
+        "attacks cannot work there."
     ]

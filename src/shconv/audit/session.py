@@ -174,7 +174,7 @@ def _run(audit: Audit, check: Check) -> Finding:
     cut = [row for row in audit.ledger.attacks() if row["checked_by"] == audit.ledger.check and not row["complete"]]
     if finding.alarm is not False or not cut:
         return finding
-    return replace(finding, alarm=None, text=f"{finding.text} Cut short by the budget, it has no answer.")
+    return replace(finding, alarm=None, text=f"{finding.text} The time budget stopped it early, so it has no answer.")
 
 
 def _too_late(audit: Audit, planned: Planned) -> str:
@@ -183,10 +183,10 @@ def _too_late(audit: Audit, planned: Planned) -> str:
     if planned.seconds and not left:
         return "left out: the time was used up before it"
     if planned.number not in HEADLINE and planned.seconds > left:
-        return f"left out for lack of time: wants about {minutes(planned.seconds)}, {minutes(left)} were left"
+        return f"left out for lack of time: needs about {minutes(planned.seconds)}, {minutes(left)} were left"
     return ""
 
 
 def _left(audit: Audit) -> str:
     left = audit.remaining()
-    return "no limit of time" if math.isinf(left) else f"{minutes(left)} left"
+    return "no time limit" if math.isinf(left) else f"{minutes(left)} left"

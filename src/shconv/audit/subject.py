@@ -59,7 +59,7 @@ class Subject:
         self.classes = first.shape[1]
         if int(labels.max()) >= self.classes:
             raise InputError(
-                f"{name} returns {self.classes} logits; the data have a class {int(labels.max())}: "
+                f"{name} returns {self.classes} logits; the data have class {int(labels.max())}; "
                 "want a network for these classes"
             )
         self.probabilities = _are_probabilities(first)

@@ -60,39 +60,39 @@ def worst_case_sentences(setting: Setting, cases: Mapping[str, Case]) -> list[st
 
 
 def worst_case_sentence(where: str, case: Case) -> str:
-    """A worst case in words; where images met no attack, what happened to those that did, and that it is none."""
+    """A worst case in words; where images were not attacked, what happened to those that were, and that it is none."""
     if case["reason"] == NO_ATTACK:
         return f"Worst case {where}: no attack was tried, so nothing is known."
     if case["reason"]:
         return (
-            f"No worst case {where}: of {case['clean']} images right when clean {case['attacked']} were attacked, and "
-            f"{case['left']} of these are still right. The other {case['untried']} met no attack."
+            f"No worst case {where}: {case['attacked']} of {case['clean']} correct images were attacked, and "
+            f"{case['left']} of them are still correct. The other {case['untried']} were not attacked."
         )
     shared, confident = case["shared"], case["confident"]
     said = [f"Worst case {where} over {count(case['attacks'], 'attack')}: {_words(case)}."]
     if case["correct"] == 0:
-        said.append("Nothing is left.")
+        said.append("No image survived.")
     if not shared["reason"] and shared["attacks"] < case["attacks"]:
         said.append(
-            f"Of these {count(shared['attacks'], 'attack')} can be run on any network and met every image still "
-            f"standing; they leave {_percent(shared['accuracy'])} right. The others are its own gradient routes, "
-            "attacks made on other networks, and searches on a part of the images."
+            f"{count(shared['attacks'], 'attack')} of these can be run on any network, and attacked every image that "
+            f"had survived; under these the accuracy is {_percent(shared['accuracy'])}. The others are the network's "
+            "own gradient routes, attacks made on other networks, and searches on a part of the images."
         )
     if confident["n"] and not confident["reason"]:
         said.append(
-            f"Of the {confident['n']} clean ones with confidence above {confident['min_confidence']:g}: "
-            f"{_words(confident)}. They are of {confident['classes']} of the {confident['of_classes']} classes, "
-            f"{confident['largest']} of one."
+            f"On the correct images with confidence above {confident['min_confidence']:g}: {_words(confident)}. "
+            f"They belong to {confident['classes']} of the {confident['of_classes']} classes, "
+            f"{confident['largest']} of them to one class."
         )
         if confident["largest"] > confident["n"] / 2 and confident["of_classes"] > 2:
-            said.append("One class carries this number: it says nothing about the others.")
+            said.append("Most of them are of one class, so this number says nothing about the other classes.")
         if confident["n"] < FEW:
             said.append(
                 f"{count(confident['n'], 'image')} {'is' if confident['n'] == 1 else 'are'} too few to say much."
             )
     most = ", ".join(f"{label} {broken}" for label, broken in list(case["broken_by"].items())[:3])
     if most:
-        said.append(f"First broken by {most}.")
+        said.append(f"Images broken first by each attack: {most}.")
     return " ".join(said)
 
 
@@ -104,18 +104,18 @@ def check_sentences(findings: Sequence[Row]) -> Iterator[str]:
     open_ = [row for row in able if row["alarm"] is None]
     told = len(raised) + len(calm)
     if not told:
-        yield "No check gave an answer: this audit tells nothing about masked gradients."
+        yield "No check gave an answer: this audit says nothing about masked gradients."
     elif not raised:
         yield (
-            f"None of the {count(told, 'check')} with an answer raised an alarm. That is no evidence of robustness: it "
-            "says only that these checks did not show the worst case above to be too high."
+            f"None of the {count(told, 'check')} with an answer raised an alarm. This is no evidence of robustness. It "
+            "only means that these checks did not show the worst case above to be too high."
         )
     else:
         yield f"{len(raised)} of the {count(told, 'check')} with an answer raised an alarm."
         yield from (f"Alarm, check {row['check']}, {row['name']}: {row['text']}" for row in raised)
         yield (
-            "While an alarm stands, the accuracy under attack of this network, the worst case included, cannot be "
-            "taken for robustness."
+            "With an alarm, this network's accuracy under attack, including the worst case, cannot be taken as "
+            "evidence of robustness."
         )
     if calm:
         yield f"No alarm: {'; '.join(_check_name(row) for row in calm)}."
@@ -140,10 +140,10 @@ def twin_sentence(name: str, twin: str, against: Case) -> str:
         for whose, case in ((name, against["all"]["network"]), (f"the {twin}", against["all"]["twin"]))
         if case["accuracy"] is not None and case["attacks"] != against["attacks"]
     ]
-    more = f" Over all attacks that each of them met, which are not the same: {', '.join(others)}." if others else ""
-    left = f" Left out, as only one of them met it in full: {', '.join(against['left_out'])}."
+    more = f" Over all attacks on each of them, which are not the same: {', '.join(others)}." if others else ""
+    left = f" Left out, because only one of them was attacked in full: {', '.join(against['left_out'])}."
     return (
-        f"Beside its {twin} on the same {count(against['n'], 'image')} and over the same "
+        f"Comparison with its {twin}, on the same {count(against['n'], 'image')} and over the same "
         f"{count(against['attacks'], 'attack')}, worst case within L-infinity: {name} "
         f"{_percent(against['accuracy'])}, its twin {_percent(against['twin_accuracy'])}, difference "
         f"{100 * against['difference']:+.1f} points (95 % interval {low} to {high}; McNemar's exact "
@@ -156,9 +156,9 @@ def seeds_sentence(over: Case) -> str:
     left_out = "; ".join(f"{name}: {why}" for name, why in over["left_out"].items())
     without = f" Without a worst case: {left_out}." if left_out else ""
     if over["sd"] is None:
-        return f"No spread over seeds of training: fewer than two have a worst case within L-infinity.{without}"
+        return f"No spread over training seeds: fewer than two have a worst case within L-infinity.{without}"
     return (
-        f"Over {len(over['accuracy'])} seeds of training, worst case within L-infinity: mean "
+        f"Over {len(over['accuracy'])} training seeds, worst case within L-infinity: mean "
         f"{_percent(over['mean'])}, standard deviation {100 * over['sd']:.1f} points, "
         f"{_percent(over['lowest'])} to {_percent(over['highest'])}.{without}"
     )
@@ -173,7 +173,7 @@ def _tried(audit: Audit, findings: Sequence[Row]) -> Iterator[str]:
     yield f"Tried: {'; '.join(words)}." if words else "No attack was tried."
     cut = [f"{_label(row)} ({row['n']} images)" for row in rows if row["n"] and not row["complete"]]
     if cut:
-        yield f"Cut short by the budget: {'; '.join(dict.fromkeys(cut))}."
+        yield f"Stopped early by the time budget: {'; '.join(dict.fromkeys(cut))}."
     absent = [f"check {row['check']}, {row['name']} ({row['not_run']})" for row in findings if row["not_run"]]
     late = [_label(row) for row in rows if not row["n"] and not row["complete"]]
     absent += [f"for lack of time, {', '.join(late)}"] if late else []
@@ -181,7 +181,7 @@ def _tried(audit: Audit, findings: Sequence[Row]) -> Iterator[str]:
         yield f"Not tried: {'; '.join(absent)}."
     outside = sum(row["outside"] for row in rows if row["headline"])
     if outside:
-        yield f"{count(outside, 'misclassified example')} had left the ball or [0, 1] and did not count."
+        yield f"{count(outside, 'misclassified example')} lay outside the ball or [0, 1] and did not count."
     nan = sum(row["nan"] for row in rows)
     if nan:
         yield f"The network returned NaN on {count(nan, 'attacked image')}, which counts as misclassified."
@@ -200,7 +200,7 @@ def _attack_words(attack: str, threat: str, source: str, routes: Sequence[str]) 
 
 def threat_name(setting: Setting, threat: str) -> str:
     if threat == "pixels":
-        return "when few pixels change at will"
+        return "when a few pixels may change freely"
     if threat == "l2":
         return f"within L2 {setting.eps_l2:.3g}"
     return f"within L-infinity {255 * setting.eps:.3g}/255"

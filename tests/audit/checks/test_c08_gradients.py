@@ -22,7 +22,7 @@ from shconv.audit.checks.side import gradient
         (blind(), "exactly zero"),
         (saturated(), "exactly zero"),
         (Masked(lambda x: -(x * 0 + 1)), "disagree with finite differences"),
-        (Shc(mislead=-1000.0), "turns the convolution's signs"),
+        (Shc(mislead=-1000.0), "changes the convolution's signs"),
     ],
 )
 def test_each_way_to_mislead_raises_the_alarm(tmp_path: Path, network: nn.Module, fault: str) -> None:

@@ -49,7 +49,7 @@ def test_the_csv_gives_the_verdict_back_unrounded(run_folder):
         assert (int(found["correct"]), int(found["n"])) == (case["correct"], case["n"])
     pixels = records["worst case, few pixels"]
     assert [pixels[key] for key in ("accuracy", "interval_low", "correct", "untried")] == ["", "", "", "60"]
-    assert pixels["reason"] == "60 images met no attack"
+    assert pixels["reason"] == "60 images were not attacked"
     difference = records["worst case minus its twin ResNet-18"]
     ends = [float(difference[f"difference_interval_{end}"]) for end in ("low", "high")]
     assert (float(difference["difference"]), float(difference["p"]), ends) == (0.02, 1 / 3, [-0.006, 0.048])
@@ -155,7 +155,7 @@ def test_side_by_side_says_how_many_checks_could_tell(run_folder):
     assert masked["alarms"] == "1, 4, 5, 6, 8, 9 (of 9)"
     assert calm["alarms"] == "none (of 8)"
     assert (stopped["clean"], stopped["linf"], stopped["not_run"]) == ("not finished", None, "1, 9, 10, 11, 12")
-    assert masked["pixels"] == "– (60 images met no attack)"
+    assert masked["pixels"] == "– (60 images were not attacked)"
     assert "not thereby robust" in comparison(audits(run_folder)).caption
 
 

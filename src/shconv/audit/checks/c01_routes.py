@@ -23,7 +23,7 @@ from shconv.intervals import wilson
 NUMBER = 1
 NAME = "gradient routes"
 SOURCE = "Sun et al. 2017, Table 4; Athalye et al. 2018"
-ALARM = "any route leaves fewer images right than the full gradient, the paired 95 % interval excluding 0"
+ALARM = "through any route the accuracy is below that of the full gradient, the paired 95 % interval excluding 0"
 
 Table = dict[str, dict[str, Any]]
 
@@ -45,7 +45,7 @@ def run(audit: Audit) -> Finding:
     tables = {"one step": _table(single), f"PGD-{steps}": _table(many)}
     n = max((row["n"] for table in tables.values() for row in table.values()), default=0)
     if not n:
-        return Finding(NUMBER, NAME, None, "No attack came to an image through two routes.", {"images": 0}, SOURCE)
+        return Finding(NUMBER, NAME, None, "No image was attacked through two routes.", {"images": 0}, SOURCE)
     lower = [(attack, route) for attack, table in tables.items() for route, row in table.items() if row["below"]]
     names = [f"{attack}, {route}" for attack, route in lower]
     numbers = {"images": n, "below_both": names, **tables}
@@ -53,14 +53,15 @@ def run(audit: Audit) -> Finding:
 
 
 def text(tables: Mapping[str, Table]) -> str:
-    """Whether a route leaves fewer right than both, the worst such route, and what each leaves of the images it met."""
+    """Whether a route gives a lower accuracy than both, the worst such route, and the accuracy under each route."""
     lower = [(attack, *entry) for attack, table in tables.items() for entry in table.items() if entry[1]["below"]]
-    said = "No route leaves significantly fewer images right than both routes together."
+    said = "No route gives a significantly lower accuracy than both routes together."
     if lower:
         attack, route, most = max(lower, key=lambda entry: float(entry[2]["difference"]))
         said = (
-            f"The full gradient misleads: {attack} leaves {percent(most['accuracy'])} right through route {route} and "
-            f"{percent(most['both'])} of the same {most['n']} images through both ({points(most['interval'])})."
+            f"The full gradient misleads: the accuracy under {attack} is {percent(most['accuracy'])} through route "
+            f"{route} and {percent(most['both'])} through both, on the same {most['n']} images "
+            f"({points(most['interval'])})."
         )
     sizes = {row["n"] for table in tables.values() for row in table.values()}
     shown = ". ".join(
@@ -72,8 +73,8 @@ def text(tables: Mapping[str, Table]) -> str:
         for attack, table in tables.items()
         if table
     )
-    images = f"{max(sizes)} images" if len(sizes) == 1 else "the images that each met"
-    return f"{said} Right by route, of {images} that are right when clean. {shown}."
+    images = f"{max(sizes)} images" if len(sizes) == 1 else "the images that each attacked"
+    return f"{said} Accuracy by route, on {images}, all of them correct without an attack. {shown}."
 
 
 def _routes(audit: Audit) -> list[str]:

@@ -20,6 +20,7 @@ from shconv.attacks import Attack
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin
 from shconv.audit.audit import Audit
+from shconv.audit.cases import count
 from shconv.audit.checks import headline
 from shconv.audit.checks.comparison import (
     compared,
@@ -88,26 +89,27 @@ class Strength:
     def _once(self) -> Iterator[str]:
         last, (one, many) = self.steps[1], left(self.once)
         if not self.once.n:
-            yield f"No image met both one step and PGD-{last}."
+            yield f"No image was attacked by both one step and PGD-{last}."
             return
         yield (
-            f"One step leaves {of(one, self.once.n)} right and is {strength(one, many)} PGD-{last}, which leaves "
-            f"{of(many, self.once.n)}."
+            f"One step is {strength(one, many)} PGD-{last}: accuracy {of(one, self.once.n)} under one step, "
+            f"{of(many, self.once.n)} under PGD-{last}."
         )
         if self.told:
             yield (
-                f"On {of(self.as_strong, self.told)} images that it or PGD-{self.steps[0]} leaves right, and whose "
-                "loss is not linear along it, one step or noise raises the margin as high."
+                f"{count(self.told, 'image')} survived one step or PGD-{self.steps[0]} and had a loss that is not "
+                f"linear along the step. On {self.as_strong} of these, one step or noise raises the margin as high as "
+                f"PGD-{self.steps[0]}."
             )
         if self.weak:
-            yield "So one step, or noise, does as well as many: gradients away from the clean image are of no use."
+            yield "So one step, or noise, is as strong as many steps: gradients away from the clean image are useless."
 
     def _losses(self) -> Iterator[str]:
         if self.losses.n:
             entropy, margins = left(self.losses)
             yield (
-                f"PGD-{self.steps[0]} leaves {of(entropy, self.losses.n)} right on cross-entropy and "
-                f"{of(margins, self.losses.n)} on the margin"
+                f"PGD-{self.steps[0]}: accuracy {of(entropy, self.losses.n)} with the cross-entropy as loss, "
+                f"{of(margins, self.losses.n)} with the margin"
                 + (": cross-entropy saturates." if self.saturated else ".")
             )
 

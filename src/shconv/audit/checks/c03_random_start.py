@@ -19,7 +19,7 @@ from shconv.audit.paired import PairedCounts
 NUMBER = 3
 NAME = "random start"
 SOURCE = "Tramer et al. 2017; Athalye et al. 2018"
-ALARM = "with a random start at least 10 points fewer are left right, the paired 95 % interval excluding 0"
+ALARM = "a random start lowers the accuracy by at least 10 points more, the paired 95 % interval excluding 0"
 LARGE = 0.1  # what the table calls a large drop: ours
 
 
@@ -58,19 +58,19 @@ def _row(paired: PairedCounts) -> dict[str, Any]:
 
 
 def text(pairs: Mapping[str, PairedCounts]) -> str:
-    """By attack, the images right without and with a random start, and whether a start breaks many more."""
+    """By attack, the accuracy without and with a random start, and whether a start breaks many more."""
     met = {name: paired for name, paired in pairs.items() if paired.n}
     if not met:
-        return "No image met an attack both with and without a random start."
+        return "No image was attacked both with and without a random start."
     large = [name for name, paired in met.items() if _row(paired)["large"]]
     verdict = f"With a random start {' and '.join(large)} break" if large else "With a random start no attack breaks"
     verdict += "s" if len(large) == 1 else ""
     said = [
-        f"{name}: {of(left(paired)[0], paired.n)} right without a random start, {of(left(paired)[1], paired.n)} with "
-        f"one ({points((-paired.interval[1], -paired.interval[0]))})"
+        f"{name}: accuracy {of(left(paired)[0], paired.n)} without a random start, {of(left(paired)[1], paired.n)} "
+        f"with one ({points((-paired.interval[1], -paired.interval[0]))})"
         for name, paired in met.items()
     ]
-    return f"{verdict} at least 10 points more, at equal total distance. {'; '.join(said)}."
+    return f"{verdict} at least 10 points more images, at equal total distance. {'; '.join(said)}."
 
 
 def _pairs(audit: Audit) -> dict[str, tuple[Attack, Attack]]:

@@ -26,7 +26,7 @@ from shconv.intervals import wilson
 NUMBER = 4
 NAME = "budget curve"
 SOURCE = "Carlini et al. 2019; Athalye et al. 2018"
-ALARM = "accuracy rises with the radius (paired 95 % interval), is above chance at 0.5 (interval), or above 0 at 1"
+ALARM = "accuracy rises with the radius (paired 95 % interval), is above guessing at 0.5 (interval), or above 0 at 1"
 GREY, ALL = 0.5, 1.0
 BETWEEN = (32 / 255, 2 / 255, 16 / 255, 4 / 255, 64 / 255, 1 / 255, 8 / 255)  # in the order in which they join
 
@@ -52,9 +52,9 @@ class Curve(NamedTuple):
                 found.append(f"accuracy rises from {rise}")
         grey, everything = (int(self.standing[self.radii.index(radius)].sum()) for radius in (GREY, ALL))
         if wilson(grey, n)[0] > 1 / self.classes:
-            found.append(f"at 0.5, {of(grey, n)} stay right, above the chance of {percent(1 / self.classes)}")
+            found.append(f"at 0.5 the accuracy is {of(grey, n)}, above the {percent(1 / self.classes)} of guessing")
         if everything:
-            found.append(f"at 1, {of(everything, n)} stay right")
+            found.append(f"at 1 the accuracy is {of(everything, n)}")
         return found
 
     def text(self) -> str:
@@ -62,9 +62,9 @@ class Curve(NamedTuple):
         verdict = (
             "The curve rises nowhere significantly, and ends as it must" if rises else "The curve falls as it must"
         )
-        verdict = f"The attack fails where none can: {'; '.join(faults)}" if faults else verdict
+        verdict = f"The attack fails where no attack can fail: {'; '.join(faults)}" if faults else verdict
         shown = ", ".join(f"{at:.3g}: {percent(share)}" for at, share in zip(self.radii, self.accuracy, strict=True))
-        return f"{verdict}. Right of {self.standing.shape[1]} images by L-infinity radius, {shown}."
+        return f"{verdict}. Accuracy on {self.standing.shape[1]} images by L-infinity radius, {shown}."
 
 
 def applies(audit: Audit) -> str:

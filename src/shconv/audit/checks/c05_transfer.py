@@ -12,6 +12,7 @@ from typing import Any
 
 from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
+from shconv.audit.cases import count
 from shconv.audit.checks.comparison import compared, counts, left, pgd, run_pgd, usual_steps
 from shconv.audit.checks.side import cost_of, of, points
 from shconv.audit.findings import Finding
@@ -21,7 +22,7 @@ from shconv.audit.subject import Subject
 NUMBER = 5
 NAME = "transfer"
 SOURCE = "Tramer et al. 2017; Carlini et al. 2019"
-ALARM = "transferred examples beat the white box, or add more to it than a second run, the paired interval excluding 0"
+ALARM = "transferred examples beat the white-box attack, or add more to it than a second run (paired 95 % intervals)"
 
 
 def applies(audit: Audit) -> str:
@@ -38,7 +39,7 @@ def run(audit: Audit) -> Finding:
     steps = usual_steps(audit)
     white, twice = run_pgd(audit, steps), run_pgd(audit, steps, restarts=2)
     if not white.attempted.any():
-        return Finding(NUMBER, NAME, None, "The white box came to no image.", {"images": 0}, SOURCE)
+        return Finding(NUMBER, NAME, None, "The white-box attack reached no image.", {"images": 0}, SOURCE)
     numbers: dict[str, Any] = {"images": int(white.attempted.sum())}
     pairs: dict[str, tuple[PairedCounts, PairedCounts]] = {}
     for name, other in _others(audit).items():
@@ -77,28 +78,31 @@ def _row(direct: PairedCounts, added: PairedCounts) -> dict[str, Any]:
 def text(steps: int, whole: tuple[int, int], pairs: Mapping[str, tuple[PairedCounts, PairedCounts]]) -> str:
     """By source: the white box and the transferred examples alone, then two white boxes and one of each.
 
-    whole: images that the white box leaves right, and that it met.
+    whole: images that are correct under the white-box attack, and images that it attacked.
     """
     met = {name: each for name, each in pairs.items() if each[0].n and each[1].n}
     beats = [name for name, (direct, _) in met.items() if _beats(direct)]
     adds = [name for name, (_, added) in met.items() if _beats(added) and name not in beats]
-    verdict = [f"Transferred examples break more than the white box ({', '.join(beats)})"] if beats else []
-    verdict += [f"Transferred examples add more to the white box than a second run ({', '.join(adds)})"] if adds else []
+    verdict = [f"Transferred examples break more than the white-box attack ({', '.join(beats)})"] if beats else []
+    verdict += (
+        [f"Transferred examples add more to the white-box attack than a second run ({', '.join(adds)})"] if adds else []
+    )
     if not verdict:
         verdict = [
-            "No transferred examples break significantly more than the white box"
+            "No transferred examples break significantly more than the white-box attack"
             if met
             else "No transferred example was tried"
         ]
     said = [
-        f"{name}: {of(left(direct)[1], direct.n)} right, where the white box leaves {left(direct)[0]}, and "
-        f"{direct.only_first} broken by it alone; the white box and it leave {of(left(added)[1], added.n)} right, two "
-        f"white-box runs {of(left(added)[0], added.n)} ({points((-added.interval[1], -added.interval[0]))})"
+        f"{name}: accuracy {of(left(direct)[1], direct.n)} where the white-box attack gives {left(direct)[0]}, "
+        f"{count(direct.only_first, 'image')} broken by the transfer alone, accuracy {of(left(added)[1], added.n)} "
+        f"under both together and {of(left(added)[0], added.n)} under two white-box runs "
+        f"({points((-added.interval[1], -added.interval[0]))})"
         if name in met
         else f"{name}: not tried"
         for name, (direct, added) in pairs.items()
     ]
-    return f"{'. '.join(verdict)}. The white box, PGD-{steps}, leaves {of(*whole)} right. {'; '.join(said)}."
+    return f"{'. '.join(verdict)}. Accuracy under the white-box attack, PGD-{steps}: {of(*whole)}. {'; '.join(said)}."
 
 
 def _others(audit: Audit) -> dict[str, Subject]:

@@ -22,7 +22,7 @@ from shconv.audit.findings import Finding, Outcome
 NUMBER = 6
 NAME = "gradient-free"
 SOURCE = "Andriushchenko et al. 2020; Brendel et al. 2018; Chen et al. 2020; Athalye et al. 2018"
-ALARM = "any image falls that no white-box attack breaks, a second and longer one included"
+ALARM = "an image is broken that no white-box attack breaks, not even a second, longer one"
 
 
 def applies(audit: Audit) -> str:
@@ -57,9 +57,9 @@ def run(audit: Audit) -> Finding:
     numbers["LocSearchAdv cyclic"] = _numbers(pixels)
     changed = of(int(pixels.success.sum()), int(pixels.attempted.sum()))
     if pixels.attempted.any():
-        said.append(f"LocSearchAdv cyclic, by changing 2.3 % of the pixels at will: {changed} of all right ones broken")
+        said.append(f"LocSearchAdv cyclic, on all correct images, may change 2.3 % of the pixels: {changed} broken")
     if why := missing("foolbox"):
-        said.append(f"no attack from decisions: {why}")
+        said.append(f"no decision-based attack: {why}")
     text = ". ".join([searched("searches without gradients", stood, tried, broken, seen, hidden), *_joined(said)])
     return Finding(NUMBER, NAME, answer(hidden, broken, seen, stood, tried), f"{text}.", numbers, SOURCE)
 

@@ -16,7 +16,7 @@ from shconv.audit.findings import Finding
 NUMBER = 7
 NAME = "random signs"
 SOURCE = "Athalye et al. 2018; Carlini et al. 2019"
-ALARM = "any image falls that no white-box attack breaks, a second and longer one included"
+ALARM = "an image is broken that no white-box attack breaks, not even a second, longer one"
 
 
 def applies(audit: Audit) -> str:

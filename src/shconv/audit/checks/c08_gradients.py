@@ -27,7 +27,7 @@ NUMBER = 8
 NAME = "gradients"
 SOURCE = "Athalye et al. 2018; Qin et al. 2019 (local linearity); Sun et al. 2017, section 4.2"
 ALARM = (
-    "finite differences disagree (median error above 1/2), gradients are zero (wholly on 5 % of the images, or in half "
+    "finite differences disagree (median error above 1/2), gradients are zero (all on 5 % of the images, or half "
     "of all entries), or the part through filter maps outweighs the convolution's and fewer than 3/4 of the signs agree"
 )
 DIRECTIONS = 8
@@ -64,9 +64,9 @@ def run(audit: Audit) -> Finding:
         "faults": alarms,
     }
     said = (
-        f"median error against finite differences {numbers['finite_difference_error']:.3f}, "
-        f"{percent(numbers['zeros'])} of the gradient's entries exactly zero and {percent(numbers['wholly_zero'])} of "
-        f"the gradients wholly zero, median error of the linear prediction of a step of {audit.setting.eps:.3g} "
+        f"median error against finite differences {numbers['finite_difference_error']:.3f}; "
+        f"{percent(numbers['zeros'])} of the gradient's entries and {percent(numbers['wholly_zero'])} of the whole "
+        f"gradients are exactly zero; median error of the linear prediction of a step of {audit.setting.eps:.3g} is "
         f"{numbers['linearity_error']:.2f}"
     )
     if audit.subject.is_shc:
@@ -74,8 +74,8 @@ def run(audit: Audit) -> Finding:
         numbers |= medians
         said += (
             f"; the part through filter maps has {medians['through_maps']:.2f} times the norm of the convolution "
-            f"route's (the hypernetwork route alone {medians['hypernetwork']:.2f}), and the whole shares "
-            f"{percent(medians['agreement'])} of its signs with the convolution route"
+            f"route's (the hypernetwork route alone {medians['hypernetwork']:.2f}); {percent(medians['agreement'])} of "
+            "the full gradient's signs are those of the convolution route"
         )
     verdict = f"Gradients mislead: {'; '.join(alarms)}" if alarms else "Gradients raise no alarm"
     text = f"{verdict}. On {numbers['images']} images: {said}."
@@ -89,7 +89,7 @@ def faults(found: Mapping[str, NDArray[np.float64]]) -> Iterator[str]:
     if found["wholly_zero"].mean() >= VANISHED or found["zeros"].mean() >= MOSTLY_ZERO:
         yield "too many are exactly zero"
     if "agreement" in found and np.median(found["through_maps"]) > LARGE and np.median(found["agreement"]) < AGREEING:
-        yield "most of them passes through filter maps and turns the convolution's signs"
+        yield "most of the gradient passes through the filter maps and changes the convolution's signs"
 
 
 def measures(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, rng: np.random.Generator) -> Measures:

@@ -51,7 +51,7 @@ def run(audit: Audit) -> Finding:
     along, across = np.concatenate(own), np.concatenate(other)
     n, steeper = len(along), int((across > along + 1e-6 * np.abs(across)).sum())
     alarm = wilson(steeper, n)[0] > 0.5
-    axis = f"the sign of the {audit.twin.as_twin}'s gradient" if audit.twin else "random signs, the better way round"
+    axis = f"the sign of the {audit.twin.as_twin}'s gradient" if audit.twin else "random signs, in the better direction"
     numbers = {
         "images": n,
         "axis": "twin" if audit.twin else "random",
@@ -70,9 +70,9 @@ def text(steeper: int, n: int, axis: str) -> str:
     low, high = wilson(steeper, n)
     verdict = f"{n} images are too few to say along which axis the loss rises higher"
     if low > 0.5:
-        verdict = f"On most images the loss rises higher along {axis} than along the own gradient"
+        verdict = f"On most images the loss rises higher along {axis} than along the network's own gradient"
     elif high < 0.5:
-        verdict = f"On most images the loss rises no higher along {axis} than along the own gradient"
+        verdict = f"On most images the loss rises no higher along {axis} than along the network's own gradient"
     return f"{verdict}: higher on {of(steeper, n)} images"
 
 

@@ -29,7 +29,7 @@ from shconv.experiments.network import routed
 NUMBER = 10
 NAME = "binarisation test"
 SOURCE = "Zimmermann et al. 2022, Increasing Confidence in Adversarial Robustness Evaluations"
-ALARM = "PGD succeeds on less than 95 % of the binarised networks"
+ALARM = "PGD succeeds on fewer than 95 % of the binarised networks"
 PASS = 0.95
 INNER = 0.95  # of the radius: inner points lie within
 CLOSE = 0.95  # of the way from the inner points to the boundary point lies the decision boundary
@@ -92,7 +92,11 @@ def _finding(audit: Audit, features: Features, points: int, found: dict[str, Fla
             if "convolution" in hits
             else ""
         )
-        + (" As chance succeeds so often, passing says little." if alarm is False and hits["control"] > n / 2 else "")
+        + (
+            " Random signs succeed so often that this says little."
+            if alarm is False and hits["control"] > n / 2
+            else ""
+        )
     )
     numbers: dict[str, Any] = {"images": n, "inner_points": points, "features": features.size, "successes": hits}
     return Finding(NUMBER, NAME, alarm, text, {**numbers, "not_separated": len(separated) - n}, SOURCE)

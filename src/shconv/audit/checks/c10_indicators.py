@@ -104,12 +104,12 @@ def run(audit: Audit) -> Finding:
         "falling_steps": float(found["falling"].mean()),
         "raised": raised,
     }
-    verdict = f"Raised: {', '.join(raised)}" if raised else "None is raised"
+    verdict = f"Raised: {', '.join(raised)}" if raised else "No indicator is raised"
     rising = of(numbers["incomplete_optimisation"], numbers["standing"])
     text = (
-        f"{verdict}. Of {n} images under PGD-{usual_steps(audit)}: zero gradients on {counted['unavailable']}, "
-        f"predictions vary by {percent(unstable)} under slight noise, silent success on {counted['silent']}, the loss "
-        f"still rises on {rising} left standing, and without a budget {of(counted['unconstrained'], n)} stand."
+        f"{verdict}. On {n} images under PGD-{usual_steps(audit)}: zero gradients on {counted['unavailable']}; "
+        f"predictions vary by {percent(unstable)} under slight noise; silent success on {counted['silent']}; the loss "
+        f"still rises on {rising} that survive; {of(counted['unconstrained'], n)} survive an attack without a budget."
     )
     return Finding(NUMBER, NAME, bool(raised), text, numbers, SOURCE)
 

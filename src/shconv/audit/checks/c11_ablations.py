@@ -32,8 +32,8 @@ NUMBER = 11
 NAME = "ablations"
 SOURCE = "Carlini et al. 2019; Tramer et al. 2020 (find the part that defends)"
 ALARM = (
-    "the network gains over its twin under attack (over nothing, without a twin), and keeps the gain without "
-    "statistics: as many images stay right within 5 points, the paired 95 % interval including 0"
+    "under attack the network is more accurate than its twin (than 5 %, without a twin), and stays so without "
+    "statistics: at most 5 points less accurate, the paired 95 % interval including 0"
 )
 WHOLE, TWIN = "whole", "twin"
 SHARED = ("mean only", "std only")  # these keep some of the statistics: shown, no alarm
@@ -76,26 +76,26 @@ def run(audit: Audit) -> Finding:
     ]
     ruined = [name for name, row in rows.items() if row["clean"] < RUINED]
     gains = [attack for place, attack in enumerate(_attacks(audit), start=1) if _gains(flags, place)]
-    verdict = text(gains, same, over="its twin" if TWIN in flags else "nothing")
+    verdict = text(gains, same, over="its twin" if TWIN in flags else percent(ROBUST))
     shown = "; ".join(
         f"{name}: clean {percent(row['clean'])}, "
         + ", ".join(f"{attack} {percent(row[attack]['accuracy'])}" for attack in _attacks(audit))
         for name, row in rows.items()
     )
     n = flags[WHOLE].shape[1]
-    note = f" Ruined by the ablation, so that they prove nothing: {', '.join(ruined)}." if ruined else ""
-    said = f"{verdict}. Right of {n} images that the whole network gets right when clean. {shown}.{note}"
+    note = f" No evidence, because ruined by the ablation: {', '.join(ruined)}." if ruined else ""
+    said = f"{verdict}. Accuracy on {n} images that the whole network classifies correctly. {shown}.{note}"
     numbers = {"images": n, "gains": gains, "same": same, "ruined": ruined, **rows}
     return Finding(NUMBER, NAME, bool(same), said, numbers, SOURCE)
 
 
 def text(gains: Sequence[str], same: Sequence[str], over: str) -> str:
-    """gains: attacks under which the whole network is significantly above its twin or nothing; same: of the ablations
-    without statistics those that keep it."""
+    """gains: attacks under which the whole network is significantly above its twin, or above ROBUST; same: of the
+    ablations without statistics those that keep it."""
     if same:
         return f"The gain stays without statistics ({'; '.join(same)})"
     if not gains:
-        return f"Under no attack does the network keep significantly more images right than {over}: no gain to explain"
+        return f"No gain to explain: the network is not significantly more accurate than {over} under any attack"
     return f"No ablation without statistics keeps the gain over {over} under {' and '.join(gains)}"
 
 

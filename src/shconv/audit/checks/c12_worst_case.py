@@ -15,7 +15,7 @@ from shconv.audit.verdict import worst_case_sentences
 NUMBER = 12
 NAME = "worst case"
 SOURCE = "Carlini et al. 2019, On Evaluating Adversarial Robustness; Croce and Hein 2020"
-ALARM = "raises none: it is the number that the alarms are about"
+ALARM = "none: the alarms of the other checks are about this number"
 
 
 def applies(audit: Audit) -> str:

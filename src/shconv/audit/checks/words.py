@@ -4,33 +4,33 @@ from shconv.audit.checks.side import of
 
 
 def strength(left_by_first: int, left_by_second: int) -> str:
-    """How strong the first attack is beside the second, from how many images each leaves right."""
+    """How strong the first attack is beside the second, from how many images are correct under each."""
     if left_by_first == left_by_second:
         return "as strong as"
     return "weaker than" if left_by_first > left_by_second else "stronger than"
 
 
 def searched(names: str, stood: int, tried: int, broken: int, seen: int, hidden: int) -> str:
-    """What searches did to images that gradients left standing, and a second white box to what they broke.
+    """What searches did to images that survived the gradient attacks, and a second white box to what they broke.
 
-    stood: images on which they could be tried; seen: broken ones that the second white box came to; hidden: of these
-    the ones that it leaves standing.
+    stood: images on which they could be tried; seen: broken ones that the second white box attacked; hidden: of these
+    the ones that survive it.
     """
     if not stood:
-        return f"Gradients left no image standing for {names}"
+        return f"No image was left for {names}, as none survived the gradient attacks"
     if not tried:
-        return f"No image met {names}"
+        return f"No image was attacked by {names}"
     if not broken:
-        return f"{names[0].upper()}{names[1:]} break no image that gradients left standing"
-    said = f"{names[0].upper()}{names[1:]} break {of(broken, tried)} that gradients left standing"
+        return f"{names[0].upper()}{names[1:]} break no image that survived the gradient attacks"
+    said = f"{names[0].upper()}{names[1:]} break {of(broken, tried)} that survived the gradient attacks"
     if not seen:
-        return f"{said}; no longer white-box attack came to these"
+        return f"{said}; no longer white-box attack was tried on these"
     part = "" if seen == broken else f" on {seen} of these"
-    return f"{said}; a second and longer white-box attack{part} leaves {hidden} standing"
+    return f"{said}; a second, longer white-box attack{part} fails on {hidden}"
 
 
 def answer(hidden: int, broken: int, seen: int, stood: int, tried: int) -> bool | None:
-    """The alarm of a search: None where it met no image, or where nothing that it broke was looked at again."""
+    """The alarm of a search: None where it attacked no image, or where nothing that it broke was looked at again."""
     if hidden:
         return True
     return None if (stood and not tried) or seen < min(broken, 1) else False

@@ -116,7 +116,7 @@ class Finding:
 class Share:
     """How often the network is right: ``correct`` of ``n`` images after ``attacks``, or ``reason``, why none is known.
 
-    ``untried`` images met no attack; of the ``attacked`` ones ``left`` are still right.
+    ``untried`` images were not attacked; of the ``attacked`` ones ``left`` are still correct.
     """
 
     accuracy: float | None
@@ -147,9 +147,9 @@ class Share:
 
 
 def _why_unknown(record: Mapping[str, Any]) -> str:
-    """A share after no attack, or one that counts images which met none as right, is no result."""
+    """A share after no attack, or one that counts images which were not attacked as correct, is no result."""
     untried = whole(record, "untried")
-    derived = f"{untried:,} image{'' if untried == 1 else 's'} met no attack" if untried else ""
+    derived = f"{untried:,} image{' was' if untried == 1 else 's were'} not attacked" if untried else ""
     derived = "no image" if whole(record, "n") == 0 else derived
     derived = "no attack was tried" if whole(record, "attacks") == 0 else derived
     return optional(record, "reason", str) or derived
