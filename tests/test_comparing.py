@@ -12,9 +12,9 @@ import torch
 
 import shconv
 from shconv.attacks import FGSM
-from shconv.audit.paired import PairedCounts
 from shconv.errors import InputError
 from shconv.intervals import wilson
+from shconv.report.computed.intervals import Paired
 from toys import colour_networks, colours
 
 LABELS = torch.tensor([i % 3 for i in range(20)])
@@ -50,7 +50,7 @@ def test_a_line_for_each_network_sorted_by_worst_case_and_tested_against_the_bas
         assert line[WORST] == standing[name].mean()
         assert (line[f"{WORST}_low"], line[f"{WORST}_high"]) == wilson(int(standing[name].sum()), 20)
         assert line["parameters"] == sum(each.numel() for each in model.parameters())
-    counts = PairedCounts.of(standing["plain"], standing["shc"])
+    counts = Paired.of(standing["plain"], standing["shc"])
     plain = lines.loc["plain"]
     assert plain["difference"] == counts.difference
     assert (plain["difference_low"], plain["difference_high"]) == counts.interval

@@ -14,12 +14,12 @@ from shconv.audit.checks.c02_strength import Strength
 from shconv.audit.checks.c04_budget import Curve
 from shconv.audit.checks.words import answer, searched
 from shconv.audit.checks.words import strength as strength_words
-from shconv.audit.paired import PairedCounts
 from shconv.audit.verdict import check_sentences, seeds_sentence, twin_sentence, worst_case_sentence
 from shconv.intervals import wilson
+from shconv.report.computed.intervals import Paired
 
 few = st.integers(0, 60)
-paired = st.builds(PairedCounts, few, few, few, few)
+paired = st.builds(Paired, few, few, few, few)
 OF = r"(\d+) of (\d+)"
 
 
@@ -36,7 +36,7 @@ def test_a_comparison_word_follows_the_two_counts(first: int, second: int) -> No
 
 
 @given(paired, paired, paired, few, few)
-def test_strength(once: PairedCounts, losses: PairedCounts, doubled: PairedCounts, told: int, part: int) -> None:
+def test_strength(once: Paired, losses: Paired, doubled: Paired, told: int, part: int) -> None:
     found = Strength((50, 200), once, losses, doubled, told, min(told, part))
     text = found.text()
     if once.n:
@@ -60,7 +60,7 @@ def test_strength(once: PairedCounts, losses: PairedCounts, doubled: PairedCount
 
 
 @given(st.dictionaries(st.sampled_from(["FGSM", "PGD-50"]), paired, min_size=1))
-def test_random_start(pairs: dict[str, PairedCounts]) -> None:
+def test_random_start(pairs: dict[str, Paired]) -> None:
     text = c03_random_start.text(pairs)
     for name, each in pairs.items():
         if not each.n:
@@ -75,7 +75,7 @@ def test_random_start(pairs: dict[str, PairedCounts]) -> None:
 
 
 @given(st.dictionaries(st.sampled_from(["twin", "other"]), st.tuples(paired, paired), max_size=2))
-def test_transfer(pairs: dict[str, tuple[PairedCounts, PairedCounts]]) -> None:
+def test_transfer(pairs: dict[str, tuple[Paired, Paired]]) -> None:
     text = c05_transfer.text(50, (3, 9), pairs)
     for name, (direct, added) in pairs.items():
         if not direct.n or not added.n:
@@ -141,8 +141,8 @@ def test_budget_curve(standing: list[list[bool]]) -> None:
 
 
 @given(st.dictionaries(st.sampled_from(["convolution", "frozen"]), paired.filter(lambda each: each.n), max_size=2))
-def test_routes(pairs: dict[str, PairedCounts]) -> None:
-    def row(each: PairedCounts) -> dict[str, Any]:
+def test_routes(pairs: dict[str, Paired]) -> None:
+    def row(each: Paired) -> dict[str, Any]:
         both, own = each.both + each.only_first, each.both + each.only_second
         return {
             "n": each.n,
@@ -153,7 +153,7 @@ def test_routes(pairs: dict[str, PairedCounts]) -> None:
             "below": each.interval[0] > 0,
         }
 
-    table = {"both": row(PairedCounts(5, 0, 0, 5)), **{name: row(each) for name, each in pairs.items()}}
+    table = {"both": row(Paired(5, 0, 0, 5)), **{name: row(each) for name, each in pairs.items()}}
     text = c01_routes.text({"one step": table})
     below = any(each.interval[0] > 0 for each in pairs.values())
     assert ("The full gradient misleads" in text) == below
@@ -195,7 +195,7 @@ def test_every_check_that_ran_stands_in_one_list(rows: list[dict[str, Any]]) -> 
 
 
 @given(paired.filter(lambda each: each.n), st.integers(1, 9), st.integers(1, 9))
-def test_twin(counts: PairedCounts, attacks: int, own: int) -> None:
+def test_twin(counts: Paired, attacks: int, own: int) -> None:
     ours, theirs = (counts.both + counts.only_first) / counts.n, (counts.both + counts.only_second) / counts.n
     whole = {
         "network": {"accuracy": ours / 2, "attacks": attacks + own},

@@ -11,9 +11,9 @@ from torch import Tensor
 from shconv import audit
 from shconv.audit.audit import Audit
 from shconv.audit.checks import c12_worst_case
-from shconv.audit.paired import PairedCounts
 from shconv.audit.setting import FULL
 from shconv.intervals import wilson
+from shconv.report.computed.intervals import Paired
 
 NO_EVIDENCE = "This is no evidence of robustness"
 
@@ -154,7 +154,7 @@ def test_the_twin_is_compared_image_by_image() -> None:
 
     report = run([ToyCheck(2, "step", step)], twin=Steady(), twin_name="steady")
     twin = verdict_row(report)["twin"]
-    counts = PairedCounts.of(standing["model"], standing["steady"])
+    counts = Paired.of(standing["model"], standing["steady"])
     assert counts.only_first + counts.only_second > 0
     assert (twin["n"], twin["only_network"], twin["only_twin"]) == (60, counts.only_first, counts.only_second)
     assert (twin["difference"], twin["p"]) == (counts.difference, counts.p)

@@ -11,8 +11,8 @@ import numpy as np
 from shconv.audit.audit import Audit
 from shconv.audit.findings import Flags
 from shconv.audit.ledger import THREATS
-from shconv.audit.paired import PairedCounts
 from shconv.intervals import wilson
+from shconv.report.computed.intervals import Paired
 
 Case = dict[str, Any]
 NO_ATTACK = "no attack was tried"
@@ -95,7 +95,7 @@ def against_twin(audit: Audit, twin: Audit) -> Case:
     alone = [[name for name in held if name not in names] for held in broken]
     fair = [alone[place] if not stands[1 - place].any() else [] for place in (0, 1)]
     stands = [_stands(each, held, [*names, *more]) for each, held, more in zip(pair, broken, fair, strict=True)]
-    counts = PairedCounts.of(*stands)
+    counts = Paired.of(*stands)
     return {
         **about,
         "reason": "",
@@ -134,7 +134,7 @@ def _no_difference(about: Case, reason: str) -> Case:
 
 
 def _difference(first: Flags, second: Flags) -> Case:
-    counts = PairedCounts.of(first, second)
+    counts = Paired.of(first, second)
     return {"difference": counts.difference, "interval": list(counts.interval), "p": counts.p}
 
 

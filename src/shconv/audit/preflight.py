@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shconv.attacks.checks import check_inputs
-from shconv.audit.paired import PairedCounts
 from shconv.audit.subject import PASSES, Subject, drawing
 from shconv.errors import InputError
 from shconv.intervals import wilson
+from shconv.report.computed.intervals import Paired
 
 LEAST_IMAGES = 10
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -76,7 +76,7 @@ def _range(subject: Subject, images: Tensor, labels: Tensor) -> list[str]:
     best, words, counts = int(given.sum()), "", None
     for candidate, x in _ranges(images).items():
         right = subject.judge(x, labels).right
-        paired = PairedCounts.of(right, given)
+        paired = Paired.of(right, given)
         if right.sum() > best and paired.p < _CLEAR:
             best, words, counts = int(right.sum()), candidate, paired
     if counts is not None:

@@ -17,12 +17,12 @@ from rich.text import Text
 from shconv import terminal
 from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_choice
-from shconv.audit.paired import PairedCounts
 from shconv.errors import InputError
 from shconv.experiments.outcomes import Outcomes
 from shconv.experiments.run_folder import Row, RunFolder
 from shconv.files import replace_file
 from shconv.intervals import wilson
+from shconv.report.computed.intervals import Paired
 from shconv.results.curves import Point, curve
 from shconv.results.measures import Measures, Network, Right, budget_of
 from shconv.results.stored import Stored, save_pngs, stored_images
@@ -162,7 +162,7 @@ class Results:
             index, at_a, at_b = np.intersect1d(left[0], right[0], return_indices=True)
             if not len(index):
                 continue
-            counts = PairedCounts.of(right[1][at_b], left[1][at_a])
+            counts = Paired.of(right[1][at_b], left[1][at_a])
             low, high = counts.interval
             shares = {a: float(left[1][at_a].mean()), b: float(right[1][at_b].mean())}
             lines.append(

@@ -16,10 +16,10 @@ from rich.text import Text
 
 from shconv import terminal
 from shconv.attacks.budget import Budget
-from shconv.audit.paired import PairedCounts
 from shconv.errors import InputError, near
 from shconv.files import replace_file, replace_text
 from shconv.intervals import wilson
+from shconv.report.computed.intervals import Paired
 from shconv.results import Results
 from shconv.results.audits import audited
 from shconv.results.compared import Compared, compared
@@ -273,7 +273,7 @@ def _against(networks: Sequence[Compared], lines: Sequence[Line], budget: Budget
             paired.append(line)
             continue
         own = network.worst[budget]
-        counts = PairedCounts.of(own.right[np.argsort(own.places)], base.right[np.argsort(base.places)])
+        counts = Paired.of(own.right[np.argsort(own.places)], base.right[np.argsort(base.places)])
         paired.append(replace(line, difference=(counts.difference, *counts.interval), p=counts.p))
     return paired
 

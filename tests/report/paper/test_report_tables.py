@@ -212,7 +212,7 @@ def test_of_one_seed_the_interval_is_that_of_the_images(run_folder):
     run_folder.add("table1", "resnet18", "clean", (70, 100))
     run_folder.add("table1", "resnet18_shc", "clean", (60, 100))
     (record,) = twins(load_run(run_folder.save())).records
-    paired = Paired(100, 10, 0)  # the helper lets the first images be right
+    paired = Paired(60, 0, 10, 30)  # SHC beside its twin; the helper lets the first images be right
     assert record["points"] == pytest.approx(-10)
     assert record["interval"] == pytest.approx([100 * end for end in paired.interval])
 

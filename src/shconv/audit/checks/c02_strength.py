@@ -36,7 +36,7 @@ from shconv.audit.checks.comparison import (
 from shconv.audit.checks.side import Batch, Numbers, batches, cost_of, gradient, loss_at, made_by, of, points
 from shconv.audit.checks.words import strength
 from shconv.audit.findings import Finding, Outcome
-from shconv.audit.paired import PairedCounts
+from shconv.report.computed.intervals import Paired
 
 NUMBER = 2
 NAME = "attack strength"
@@ -57,9 +57,9 @@ class Strength:
     """Accuracies in pairs, the weaker attack's first."""
 
     steps: tuple[int, int]  # of the usual attack and of the longest
-    once: PairedCounts  # one step, and the longest
-    losses: PairedCounts  # cross-entropy and the margin, usual steps
-    doubled: PairedCounts  # half the longest, and the longest
+    once: Paired  # one step, and the longest
+    losses: Paired  # cross-entropy and the margin, usual steps
+    doubled: Paired  # half the longest, and the longest
     told: int  # images that one step or the usual attack leaves right, with a loss that is not linear along the step
     as_strong: int  # of them the usual attack leaves right, and one step or noise raises the margin as high
 

@@ -14,7 +14,7 @@ from shconv.audit.audit import Audit
 from shconv.audit.checks.comparison import counts, left
 from shconv.audit.checks.side import cost_of, of, points
 from shconv.audit.findings import Finding
-from shconv.audit.paired import PairedCounts
+from shconv.report.computed.intervals import Paired
 
 NUMBER = 3
 NAME = "random start"
@@ -45,7 +45,7 @@ def run(audit: Audit) -> Finding:
     return Finding(NUMBER, NAME, alarm, text(pairs), numbers, SOURCE)
 
 
-def _row(paired: PairedCounts) -> dict[str, Any]:
+def _row(paired: Paired) -> dict[str, Any]:
     plain, random = left(paired)
     return {
         "n": paired.n,
@@ -57,7 +57,7 @@ def _row(paired: PairedCounts) -> dict[str, Any]:
     }
 
 
-def text(pairs: Mapping[str, PairedCounts]) -> str:
+def text(pairs: Mapping[str, Paired]) -> str:
     """By attack, the accuracy without and with a random start, and whether a start breaks many more."""
     met = {name: paired for name, paired in pairs.items() if paired.n}
     if not met:

@@ -20,8 +20,8 @@ from shconv.audit.audit import Audit
 from shconv.audit.checks.comparison import usual_steps
 from shconv.audit.checks.side import Batch, batches, cost_of, made_by, of, percent, right
 from shconv.audit.findings import Finding, Flags
-from shconv.audit.paired import PairedCounts
 from shconv.intervals import wilson
+from shconv.report.computed.intervals import Paired
 
 NUMBER = 4
 NAME = "budget curve"
@@ -47,7 +47,7 @@ class Curve(NamedTuple):
         """In words, what no true curve can do."""
         n, rows, found = self.standing.shape[1], list(zip(self.radii, self.standing, strict=True)), []
         for (small, before), (large, after) in pairwise(rows):
-            if PairedCounts.of(after, before).interval[0] > 0:
+            if Paired.of(after, before).interval[0] > 0:
                 rise = f"{percent(before.mean())} at {small:.3g} to {percent(after.mean())} at {large:.3g}"
                 found.append(f"accuracy rises from {rise}")
         grey, everything = (int(self.standing[self.radii.index(radius)].sum()) for radius in (GREY, ALL))

@@ -16,8 +16,8 @@ from shconv.audit.cases import count
 from shconv.audit.checks.comparison import compared, counts, left, pgd, run_pgd, usual_steps
 from shconv.audit.checks.side import cost_of, of, points
 from shconv.audit.findings import Finding
-from shconv.audit.paired import PairedCounts
 from shconv.audit.subject import Subject
+from shconv.report.computed.intervals import Paired
 
 NUMBER = 5
 NAME = "transfer"
@@ -41,7 +41,7 @@ def run(audit: Audit) -> Finding:
     if not white.attempted.any():
         return Finding(NUMBER, NAME, None, "The white-box attack reached no image.", {"images": 0}, SOURCE)
     numbers: dict[str, Any] = {"images": int(white.attempted.sum())}
-    pairs: dict[str, tuple[PairedCounts, PairedCounts]] = {}
+    pairs: dict[str, tuple[Paired, Paired]] = {}
     for name, other in _others(audit).items():
         moved = audit.attack(
             f"PGD-{steps} transferred", pgd(audit, steps), on=compared(audit), model=other, source=name
@@ -55,11 +55,11 @@ def run(audit: Audit) -> Finding:
     return Finding(NUMBER, NAME, any(told) if told else None, text(steps, whole, pairs), numbers, SOURCE)
 
 
-def _beats(paired: PairedCounts) -> bool:
+def _beats(paired: Paired) -> bool:
     return paired.interval[0] > 0
 
 
-def _row(direct: PairedCounts, added: PairedCounts) -> dict[str, Any]:
+def _row(direct: Paired, added: Paired) -> dict[str, Any]:
     own, theirs = left(direct)
     return {
         "n": direct.n,
@@ -75,7 +75,7 @@ def _row(direct: PairedCounts, added: PairedCounts) -> dict[str, Any]:
     }
 
 
-def text(steps: int, whole: tuple[int, int], pairs: Mapping[str, tuple[PairedCounts, PairedCounts]]) -> str:
+def text(steps: int, whole: tuple[int, int], pairs: Mapping[str, tuple[Paired, Paired]]) -> str:
     """By source: the white box and the transferred examples alone, then two white boxes and one of each.
 
     whole: images that are correct under the white-box attack, and images that it attacked.

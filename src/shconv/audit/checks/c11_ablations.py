@@ -23,9 +23,9 @@ from shconv.audit.checks.ablated import Means, constant_maps, layer_means, only,
 from shconv.audit.checks.comparison import one_step, pgd, usual_steps
 from shconv.audit.checks.side import Batch, batches, cost_of, made_by, percent, right
 from shconv.audit.findings import Finding
-from shconv.audit.paired import PairedCounts
 from shconv.audit.subject import Subject
 from shconv.intervals import wilson
+from shconv.report.computed.intervals import Paired
 from shconv.routes import shc_layers
 
 NUMBER = 11
@@ -140,7 +140,7 @@ def _row(audit: Audit, flags: Mapping[str, Rights], own: Rights) -> dict[str, An
     row: dict[str, Any] = {"clean": float(own[0].mean())}
     for place, attack in enumerate(_attacks(audit), start=1):
         both = whole[0] & own[0]
-        paired = PairedCounts.of(whole[place][both], own[place][both])
+        paired = Paired.of(whole[place][both], own[place][both])
         kept = paired.difference <= SAME and paired.interval[0] <= 0 and row["clean"] >= RUINED
         row[attack] = {
             "accuracy": float(own[place].mean()),
@@ -157,5 +157,5 @@ def _gains(flags: Mapping[str, Rights], place: int) -> bool:
     whole = flags[WHOLE]
     if TWIN in flags:
         both = whole[0] & flags[TWIN][0]
-        return PairedCounts.of(whole[place][both], flags[TWIN][place][both]).interval[0] > 0
+        return Paired.of(whole[place][both], flags[TWIN][place][both]).interval[0] > 0
     return wilson(int(whole[place].sum()), whole.shape[1])[0] > ROBUST

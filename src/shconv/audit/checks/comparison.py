@@ -8,7 +8,7 @@ import numpy as np
 from shconv.attacks import PGD
 from shconv.audit.audit import Audit
 from shconv.audit.findings import Flags, Outcome
-from shconv.audit.paired import PairedCounts
+from shconv.report.computed.intervals import Paired
 
 
 def compared(audit: Audit) -> Flags:
@@ -45,13 +45,13 @@ def run_pgd(audit: Audit, steps: int, restarts: int = 1, route: str = "both") ->
     return audit.attack(label, pgd(audit, steps, restarts), on=compared(audit), route=route)
 
 
-def counts(first: Outcome, *second: Outcome) -> PairedCounts:
+def counts(first: Outcome, *second: Outcome) -> Paired:
     """Who leaves which image right: the first attack, and the second ones together, where all came to the image."""
     both = np.logical_and.reduce([first.attempted, *(each.attempted for each in second)])
     broken = np.logical_or.reduce([each.success for each in second])
-    return PairedCounts.of(~first.success[both], ~broken[both])
+    return Paired.of(~first.success[both], ~broken[both])
 
 
-def left(counts: PairedCounts) -> tuple[int, int]:
+def left(counts: Paired) -> tuple[int, int]:
     """How many of the counted images the first attack leaves right, and how many the second."""
     return counts.both + counts.only_first, counts.both + counts.only_second

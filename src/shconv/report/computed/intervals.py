@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
 
-from shconv.intervals import Z
+import numpy as np
+from numpy.typing import NDArray
+
+from shconv.intervals import wilson
 
 SIGNIFICANT = 0.05
 
@@ -24,33 +27,61 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two results on the same ``n`` images; differences are second minus first, in shares of 1."""
+    """How many images both are right on, only the first, only the second, neither. Differences: first minus second."""
 
-    n: int
+    both: int
     only_first: int
     only_second: int
+    neither: int
+
+    @classmethod
+    def of(cls, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> "Paired":
+        """From who is right on which image, each (N,)."""
+        cells = (first & second, first & ~second, ~first & second, ~first & ~second)
+        return cls(*(int(cell.sum()) for cell in cells))
+
+    @property
+    def n(self) -> int:
+        return self.both + self.only_first + self.only_second + self.neither
 
     @property
     def difference(self) -> float:
-        return (self.only_second - self.only_first) / self.n
+        return (self.only_first - self.only_second) / self.n if self.n else 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the difference: Wald's with half an image added to each cell (Agresti and Min 2005)."""
-        n, b, c = self.n + 2, self.only_first + 0.5, self.only_second + 0.5
-        half = Z * sqrt(b + c - (c - b) ** 2 / n) / n
-        return max(-1.0, (c - b) / n - half), min(1.0, (c - b) / n + half)
+        """95 % interval of the difference: Newcombe 1998 (Statistics in Medicine 17, 2635), method 10.
+
+        Wilson's intervals of the two shares, joined by their correlation phi, which is corrected for continuity.
+        """
+        if not self.n:
+            return -1.0, 1.0
+        a, b, c, d, n = self.both, self.only_first, self.only_second, self.neither, self.n
+        p1, p2 = (a + b) / n, (a + c) / n
+        (l1, u1), (l2, u2) = wilson(a + b, n), wilson(a + c, n)
+        margins = (a + b) * (c + d) * (a + c) * (b + d)
+        excess = a * d - b * c
+        phi = (max(excess - n / 2, 0) if excess > 0 else excess) / sqrt(margins) if margins else 0.0
+        return (
+            self.difference - _joined(p1 - l1, u2 - p2, phi),
+            self.difference + _joined(u1 - p1, p2 - l2, phi),
+        )
 
     @property
     def p(self) -> float:
+        """McNemar's exact two-sided p-value."""
         return mcnemar(self.only_first, self.only_second)
 
     @property
     def verdict(self) -> str:
-        """ "lower" or "higher" where the second differs from the first at the 5 % level, else "none"."""
+        """ "lower" or "higher" where the first differs from the second at the 5 % level, else "none"."""
         if self.p >= SIGNIFICANT:
             return "none"
-        return "lower" if self.only_second < self.only_first else "higher"
+        return "lower" if self.only_first < self.only_second else "higher"
+
+
+def _joined(x: float, y: float, phi: float) -> float:
+    return sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0))
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:

@@ -173,9 +173,9 @@ def on_shared_images(outcomes: Sequence[Outcomes]) -> tuple[NDArray[np.int64], N
 
 
 def paired(first: Outcomes, second: Outcomes) -> Paired | None:
-    """Compare two outcomes image by image; None where they share no image."""
+    """The second outcomes beside the first, image by image; None where they share no image."""
     index, (a, b) = on_shared_images([first, second])
-    return Paired(len(index), int((a & ~b).sum()), int((b & ~a).sum())) if len(index) else None
+    return Paired.of(b, a) if len(index) else None
 
 
 def by_seed(rows: Iterable[Row]) -> dict[int, Row]:
