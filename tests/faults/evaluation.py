@@ -66,7 +66,7 @@ def reach(run: Run, out: Path, rows: int) -> None:
 
 
 def kill_at_random_moments(bench: Evaluations, out: Path) -> str:
-    """The same command ends with exactly the rows of an undisturbed run, also where LocSearchAdv was under way."""
+    """The same command ends with exactly the rows of an undisturbed run, also within LocSearchAdv."""
     rng, order = random.Random(0), bench.order()
     starts = [i for i, (a, b) in enumerate(pairwise(order), 1) if _attack(a) != _attack(b)]
     searches = [i for i in starts if order[i].startswith("table3/")]
@@ -108,7 +108,7 @@ def sigterm(bench: Evaluations, out: Path) -> str:
 
 
 def truncated_record(bench: Evaluations, out: Path) -> str:
-    """It is recognised and computed again; the same command ends with the same rows."""
+    """It is detected and computed again; the same command ends with the same rows."""
     parts: list[Path] = []
     while not parts:  # the row may be finished before it can be killed
         with bench.started(out) as run:
@@ -154,7 +154,7 @@ def one_of_two_processes_dies(bench: Evaluations, out: Path) -> str:
 
 
 def full_disk(bench: Evaluations, out: Path) -> str:
-    """Exit code 1 and a message that names the file; with room again the same command ends with the same rows."""
+    """Exit code 1 and a message that names the file; with free space the same command ends with the same rows."""
     with small_disk(out, "40m") as disk:
         folder, filler = out / "run", out / "filler"
         with bench.started(folder) as run:
@@ -172,7 +172,7 @@ def full_disk(bench: Evaluations, out: Path) -> str:
 
 
 def damaged_rows(bench: Evaluations, out: Path) -> str:
-    """A last line that is cut is computed again; another damaged one is refused by its number, and removed is too."""
+    """A truncated last line is computed again; another damaged line is an error with its number, until it is removed."""
     with bench.started(out) as run:
         reach(run, out, 6)
         run.kill()

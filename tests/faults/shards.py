@@ -92,22 +92,22 @@ def write_parquet(path: Path, samples: Sequence[Sample]) -> None:
 
 
 def deleted_tar(bench: Shards, out: Path) -> str:
-    """It is named, no step is lost; restored, the same command ends bit for bit."""
+    """It is named, no step is lost; once it is restored, the same command ends bit for bit."""
     return _trouble(bench.of("tar"), out, Path.unlink)
 
 
 def truncated_tar(bench: Shards, out: Path) -> str:
-    """It is named, no step is lost; restored, the same command ends bit for bit."""
+    """It is named, no step is lost; once it is restored, the same command ends bit for bit."""
     return _trouble(bench.of("tar"), out, _truncated)
 
 
 def deleted_parquet(bench: Shards, out: Path) -> str:
-    """It is named, no step is lost; restored, the same command ends bit for bit."""
+    """It is named, no step is lost; once it is restored, the same command ends bit for bit."""
     return _trouble(bench.of("parquet"), out, Path.unlink)
 
 
 def truncated_parquet(bench: Shards, out: Path) -> str:
-    """It is named, no step is lost; restored, the same command ends bit for bit."""
+    """It is named, no step is lost; once it is restored, the same command ends bit for bit."""
     return _trouble(bench.of("parquet"), out, _truncated)
 
 

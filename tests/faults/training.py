@@ -33,7 +33,7 @@ def stored_steps(out: Path) -> int:
 
 
 def kill_at_random_moments(bench: Bench, out: Path) -> str:
-    """The same command goes on; weights and log bit for bit as undisturbed, with and without workers."""
+    """The same command continues; weights and log are bit for bit those of an undisturbed run."""
     rng = random.Random(0)
     wanted, steps = bench.undisturbed(), []
     runs, kills = 0, 0
@@ -54,7 +54,7 @@ def kill_at_random_moments(bench: Bench, out: Path) -> str:
 
 
 def sigterm(bench: Bench, out: Path) -> str:
-    """The step ends, the state is stored, exit code 75; the same command ends bit for bit as undisturbed."""
+    """The step ends, the state is stored, exit code 75; the same command ends bit for bit as an undisturbed run."""
     return _asked_to_stop(bench, out, 0.5, lambda run: run.kill(signal.SIGTERM), 75)
 
 
@@ -69,7 +69,7 @@ def sigterm_to_the_group(bench: Bench, out: Path) -> str:
 
 
 def control_c(bench: Bench, out: Path) -> str:
-    """The step ends, the state is stored, exit code 130; the same command ends bit for bit as undisturbed."""
+    """The step ends, the state is stored, exit code 130; the same command ends bit for bit as an undisturbed run."""
     return _asked_to_stop(bench, out, 0.5, lambda run: run.kill(signal.SIGINT), 130)
 
 
@@ -95,7 +95,7 @@ def _killed(bench: Bench, out: Path) -> None:
 
 
 def truncated_state(bench: Bench, out: Path) -> str:
-    """It is recognised, the state before it taken, and that said; bit for bit."""
+    """It is detected and reported, and the previous state is used; bit for bit."""
     _killed(bench, out)
     content = (out / "state.pt").read_bytes()
     (out / "state.pt").write_bytes(content[: len(content) * 2 // 3])
@@ -107,7 +107,7 @@ def truncated_state(bench: Bench, out: Path) -> str:
 
 
 def deleted_state(bench: Bench, out: Path) -> str:
-    """The state before it is taken, and that said; bit for bit. Both gone: from the start, bit for bit."""
+    """The previous state is used and this is reported; bit for bit. Both gone: from the start, bit for bit."""
     _killed(bench, out)
     shutil.copytree(out, out.with_name(f"{out.name}-both"))
     (out / "state.pt").unlink()
@@ -123,7 +123,7 @@ def deleted_state(bench: Bench, out: Path) -> str:
 
 
 def full_disk(bench: Bench, out: Path) -> str:
-    """Exit code 1 and a message that names the file; the last state is whole; with room again, bit for bit."""
+    """Exit code 1 and a message that names the file; the last state is complete; with free space, bit for bit."""
     with small_disk(out, "4m") as disk:
         run_folder, filler = out / "run", out / "filler"
         with bench.started(run_folder, *SAVING) as run:
@@ -142,13 +142,13 @@ def full_disk(bench: Bench, out: Path) -> str:
 
 
 def corrupt_image(bench: Bench, out: Path) -> str:
-    """It is named, no step is lost; the image restored, the same command ends bit for bit."""
+    """It is named, no step is lost; with the image restored, the same command ends bit for bit."""
     victim = sorted((bench.images / "train").rglob("*.png"))[7]
     return _image_trouble(bench, out, victim, lambda: victim.write_bytes(victim.read_bytes()[:200]))
 
 
 def deleted_image(bench: Bench, out: Path) -> str:
-    """It is named, no step is lost; the image restored, the same command ends bit for bit."""
+    """It is named, no step is lost; with the image restored, the same command ends bit for bit."""
     victim = sorted((bench.images / "train").rglob("*.png"))[70]
     return _image_trouble(bench, out, victim, victim.unlink)
 
@@ -180,7 +180,7 @@ def two_runs_in_one_folder(bench: Bench, out: Path) -> str:
 
 
 def a_worker_dies(bench: Bench, out: Path) -> str:
-    """An error that names it, at most the steps since the last state lost; the same command ends bit for bit."""
+    """An error that names it; only steps since the last state are lost; the same command ends bit for bit."""
     with bench.started(out, "--workers", "2", *SAVING) as run:
         run.await_file(out / "state.pt")
         run.await_that(lambda: bool(run.children()), "a worker")
@@ -195,7 +195,7 @@ def a_worker_dies(bench: Bench, out: Path) -> str:
 
 
 def small_shared_memory(bench: Bench, out: Path) -> str:
-    """An error that names it and what to do, exit code 75; the same command, with room again, ends bit for bit."""
+    """An error that names it and says what to do, exit code 75; with space, the same command ends bit for bit."""
     run = bench.start(out, "--workers", "2", *SAVING, launcher=SMALL_SHARED_MEMORY)
     code = run.end()
     said = next((line for line in run.text.splitlines() if "/dev/shm" in line), "")
@@ -207,7 +207,7 @@ def small_shared_memory(bench: Bench, out: Path) -> str:
 
 
 def a_worker_freezes(bench: Bench, out: Path) -> str:
-    """It is waited for; a SIGTERM ends that: the state is stored, exit code 75, no worker left; bit for bit."""
+    """The training waits; SIGTERM ends this: the state is stored, exit code 75, no worker left; bit for bit."""
     with bench.started(out, "--workers", "2", "--save-minutes", "60") as run:
         run.await_that(lambda: bool(run.children()), "a worker")
         frozen = run.children()
@@ -227,7 +227,7 @@ def a_worker_freezes(bench: Bench, out: Path) -> str:
 
 
 def divergence(bench: Bench, out: Path) -> str:
-    """Exit code 1; epoch, step and images are in diverged.json, and no weights pass for a result."""
+    """Exit code 1; epoch, step and images are in diverged.json, and no weights are stored as a result."""
     run = bench.start(out, "--learning-rate", "1e6")
     code = run.end()
     expect(code == 1 and (out / "diverged.json").exists(), f"exit code {code}: {run.text[-300:]}")
@@ -237,7 +237,7 @@ def divergence(bench: Bench, out: Path) -> str:
 
 
 def one_of_two_processes_dies(bench: Bench, out: Path) -> str:
-    """Both end; the same command goes on after the last state, bit for bit as two undisturbed processes."""
+    """Both end; the same command continues after the last state, bit for bit as two undisturbed processes."""
     with bench.started(out, *SAVING, launcher=TORCHRUN) as run:
         run.await_file(out / "state.previous.pt")
         _training(run)[-1].kill()
@@ -251,7 +251,7 @@ def one_of_two_processes_dies(bench: Bench, out: Path) -> str:
 
 
 def torchrun_is_told_to_stop(bench: Bench, out: Path) -> str:
-    """Both processes store one state at the same step; the same command ends bit for bit as undisturbed."""
+    """Both processes store one state at the same step; the same command ends bit for bit as an undisturbed run."""
     with bench.started(out, "--save-minutes", "60", launcher=TORCHRUN) as run:
         time.sleep(0.5)
         code = run.kill(signal.SIGTERM)
@@ -263,7 +263,7 @@ def torchrun_is_told_to_stop(bench: Bench, out: Path) -> str:
 
 
 def a_node_vanishes(bench: Bench, out: Path) -> str:
-    """The other ends; the same training goes on with what is left, here one process, to the same curve to 1e-3."""
+    """The other ends; the training continues with one process, and its curve is the same to 1e-3."""
     port = 20_000 + os.getpid() % 10_000
     common = ("-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1")
     nodes = [(*common, f"--master-port={port}", f"--node-rank={rank}") for rank in (0, 1)]
