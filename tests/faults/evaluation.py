@@ -172,7 +172,7 @@ def full_disk(bench: Evaluations, out: Path) -> str:
 
 
 def damaged_rows(bench: Evaluations, out: Path) -> str:
-    """A truncated last line is computed again; another damaged line is an error with its number, until it is removed."""
+    """A truncated last line is computed again; another damaged line is an error until it is removed."""
     with bench.started(out) as run:
         reach(run, out, 6)
         run.kill()
