@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import shconv
 from shconv.errors import InputError
 from shconv.training import DEFENCES, Defence, ModelConfig, create_defence, save_checkpoint
-from shconv.training.defences import FGSMRS, PGD, Ensemble, Plain, Source, Stability, Step
+from shconv.training.defences import FGSMRS, PGD, TRADES, Ensemble, Goodfellow, Plain, Source, Stability, Step
 from shconv.training.defences.base import ascend, ascent, crafting, step_generator
 
 EPS = 0.05
@@ -233,6 +233,59 @@ def test_sources_come_from_checkpoints_and_say_which(tmp_path: Path) -> None:
     assert all(p.grad is None for p in network.parameters())
 
 
+# ---- goodfellow
+
+
+def test_goodfellow_weighs_the_clean_loss_with_alpha_and_that_of_one_step_with_the_rest() -> None:
+    network, x, y = linear(), images(low=0.2, high=0.8), torch.arange(6) % 2
+    result, batch = trained_on(network, Goodfellow(0.3, EPS), x, y, step(label_smoothing=0.1))
+    attacked = x + EPS * away_from(network, y)
+    torch.testing.assert_close(batch, torch.cat([x, attacked]))
+    clean, fooled = (F.cross_entropy(network(each), y, label_smoothing=0.1) for each in (x, attacked))
+    torch.testing.assert_close(result.loss, 0.3 * clean + 0.7 * fooled)
+    torch.testing.assert_close(result.logits, network(x))
+    torch.testing.assert_close(result.attacked, network(attacked))
+
+
+@pytest.mark.parametrize(("alpha", "place"), [(1.0, 0), (0.0, 1)])
+def test_goodfellows_alpha_reaches_from_the_clean_images_alone_to_the_attacked_alone(alpha: float, place: int) -> None:
+    network, y = linear(), torch.arange(6) % 2
+    result, batch = trained_on(network, Goodfellow(alpha, EPS), images(), y, step())
+    torch.testing.assert_close(result.loss, F.cross_entropy(network(batch.chunk(2)[place]), y))
+
+
+# ---- trades
+
+
+def test_trades_adds_beta_times_the_divergence_at_the_attacked_image() -> None:
+    network, x, y = slim("plain10").eval(), images(4), torch.tensor([0, 1, 2, 0])
+    result, batch = trained_on(network, TRADES(EPS, beta=2.5, steps=3), x, y, step(label_smoothing=0.1))
+    clean, attacked = batch.chunk(2)
+    assert torch.equal(clean, x)
+    assert 0 < (attacked - x).abs().max() <= EPS + 1e-6
+    P, Q = (network(each).double().softmax(1) for each in (clean, attacked))
+    divergence = (P * (P / Q).log()).sum(1).mean()
+    wanted = F.cross_entropy(network(x), y, label_smoothing=0.1).double() + 2.5 * divergence
+    torch.testing.assert_close(result.loss.double(), wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(result.attacked, network(attacked))
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_trades_goes_to_a_corner_where_a_linear_networks_outputs_differ_most(scale: float) -> None:
+    """Of two classes: along the difference of the rows, to the side that the noise began on; also where it is sure."""
+    network, x = linear(scale=scale), images(low=0.2, high=0.8)
+    _, batch = trained_on(network, TRADES(EPS, step_size=0.25, steps=9), x, torch.zeros(6, dtype=torch.int64), step())
+    side = (network(x + step().normal(x, 0.001)) - network(x)).double() @ torch.tensor([-1.0, 1.0]).double()
+    towards = side.sign()[:, None, None, None] * away_from(network, torch.zeros(6, dtype=torch.int64))
+    torch.testing.assert_close(batch.chunk(2)[1], (x + EPS * towards).float())
+
+
+def test_trades_attack_asks_no_label() -> None:
+    network, x = slim("plain10_shc"), images(4)
+    batches = [trained_on(network, TRADES(steps=2), x, torch.full((4,), label), step())[1] for label in (0, 2)]
+    assert torch.equal(*batches)
+
+
 # ---- stability
 
 
@@ -268,7 +321,7 @@ def test_a_step_is_a_function_of_its_generator(name: str) -> None:
     y = torch.tensor([0, 1, 2, 0])
     losses = [one_of(name).loss(slim("plain10"), images(4), y, step(k)).loss.item() for k in (4, 4, 5, 6, 7, 8)]
     assert losses[0] == losses[1]
-    assert (len(set(losses)) == 1) == (name == "none")
+    assert (len(set(losses)) == 1) == (name in ("none", "goodfellow"))  # these draw nothing
 
 
 def test_every_step_of_every_epoch_and_seed_draws_numbers_of_its_own() -> None:
@@ -281,7 +334,10 @@ def test_every_step_of_every_epoch_and_seed_draws_numbers_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("create", "message"),
     [
-        (lambda: create_defence("fgsm"), "unknown defence 'fgsm'; choose from none, fgsm-rs, pgd, ensemble, stability"),
+        (
+            lambda: create_defence("fgsm"),
+            "unknown defence 'fgsm'; choose from none, goodfellow, fgsm-rs, pgd, ensemble, stability, trades",
+        ),
         (lambda: create_defence("none", eps=0.1), "defence none has no eps$"),
         (lambda: create_defence("fgsm-rs", steps=3), "defence fgsm-rs has no steps; it has eps, step_size"),
         (lambda: create_defence("pgd", sources=["a"]), "defence pgd has no sources"),
@@ -295,6 +351,10 @@ def test_every_step_of_every_epoch_and_seed_draws_numbers_of_its_own() -> None:
         (lambda: FGSMRS(step_size=0), "step_size: got 0; want a number > 0"),
         (lambda: PGD(step_size=math.inf), "step_size: got inf"),
         (lambda: PGD(steps=0), "steps is 0; wanted: an integer of at least 1"),
+        (lambda: Goodfellow(alpha=1.5), "alpha: got 1.5; want a number from 0 to 1"),
+        (lambda: Goodfellow(eps=0), "eps: got 0"),
+        (lambda: TRADES(beta=0), "beta: got 0; want a number > 0"),
+        (lambda: TRADES(steps=0), "steps is 0; wanted: an integer of at least 1"),
         (lambda: Stability(alpha=-1), "alpha: got -1"),
         (lambda: Stability(sigma=0), "sigma: got 0"),
         (lambda: Stability(sigma=25), "sigma: got 25; want at most 1"),

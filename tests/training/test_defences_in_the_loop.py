@@ -15,12 +15,12 @@ from shconv.data import Batch, ImageData
 from shconv.data.splits import MemorySplit
 from shconv.errors import InputError
 from shconv.training import Defence, ModelConfig, Recipe, job, load_checkpoint, train
-from shconv.training.defences import FGSMRS, PGD, Ensemble, Plain, Source, Stability
+from shconv.training.defences import FGSMRS, PGD, TRADES, Ensemble, Goodfellow, Plain, Source, Stability
 from shconv.training.defences.watch import collapse, pgd_accuracy
 
 pytestmark = pytest.mark.usefixtures("toy_network")
 
-DEFENCES = ["fgsm-rs", "pgd", "ensemble", "stability"]
+DEFENCES = ["goodfellow", "fgsm-rs", "pgd", "ensemble", "stability", "trades"]
 TIMES = {"seconds": 0, "images_per_second": 0}
 
 
@@ -29,7 +29,8 @@ def toy_defence(name: str) -> Defence:
         torch.manual_seed(9)
         other = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval().requires_grad_(False)
         return Ensemble((Source(other, ModelConfig("other", 3), ("red", "green", "blue"), 9, "abc"),), eps=0.1)
-    return {"fgsm-rs": FGSMRS(0.1), "pgd": PGD(0.1, steps=2), "stability": Stability()}[name]
+    toys = [Goodfellow(eps=0.1), FGSMRS(0.1), PGD(0.1, steps=2), Stability(), TRADES(0.1, steps=2)]
+    return next(each for each in toys if each.name == name)
 
 
 def outcome(folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
@@ -101,6 +102,8 @@ def test_the_checkpoint_says_how_it_was_trained_and_the_log_how_it_went(
     assert (
         info["defence"]
         == {
+            "goodfellow": {"name": "goodfellow", "alpha": 0.5, "eps": 0.1},
+            "trades": {"name": "trades", "eps": 0.1, "beta": 6.0, "step_size": 0.007 / 0.031, "steps": 2},
             "fgsm-rs": {"name": "fgsm-rs", "eps": 0.1, "step_size": 1.25},
             "pgd": {"name": "pgd", "eps": 0.1, "step_size": 0.25, "steps": 2},
             "ensemble": {"name": "ensemble", "eps": 0.1, "sources": [{"model": "other", "seed": 9, "weights": "abc"}]},

@@ -18,7 +18,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("mixup", "cutmix"),
         *("freeze_batch_norm", "precision", "channels_last"),
     ),
-    "defence": tuple(f"defence{part}" for part in ("", "_eps", "_step_size", "_steps", "_sources", "_alpha", "_sigma")),
+    "defence": (
+        *("defence", "defence_eps", "defence_step_size", "defence_steps", "defence_sources", "defence_alpha"),
+        *("defence_beta", "defence_sigma"),
+    ),
     "attacks": (
         *("table1_images", "table2_images", "table3_images", "full", "eps_l2", "sources", "AuditCommand.seeds"),
         *("standard", "norm", "selection", "routes", "keep", "min_confidence", "batch_size", "attack_seed"),

@@ -66,18 +66,23 @@ class Train(DataOptions, EngineOptions):
     """By default the recipe's. auto: bf16 mixed precision on CUDA and on CPUs with matrix tiles (AMX), else float32."""
     channels_last: bool = True
     """Train in the channels-last layout, which is faster."""
-    defence: Literal["none", "fgsm-rs", "pgd", "ensemble", "stability"] = "none"
-    """Random-start FGSM, PGD or ensemble adversarial training, or stability training."""
+    defence: Literal["none", "goodfellow", "fgsm-rs", "pgd", "ensemble", "stability", "trades"] = "none"
+    """goodfellow, fgsm-rs, pgd, ensemble, trades: adversarial training, on examples of one step beside the clean
+    images, of one step from a random start, of several steps, of one step with the gradients of other networks too, of
+    several steps away from the network's own output. stability: the same outputs for noisy images."""
     defence_eps: float | None = None
-    """fgsm-rs, pgd, ensemble: the L-infinity budget, as 0.03 or 8/255, by default 8/255."""
+    """goodfellow, fgsm-rs, pgd, ensemble, trades: the L-infinity budget, as 0.03 or 8/255, by default 8/255."""
     defence_step_size: float | None = None
-    """fgsm-rs, pgd: size of a step, in units of eps; by default 1.25 and 0.25."""
+    """fgsm-rs, pgd, trades: size of a step, in units of eps; by default 1.25, 0.25 and 0.226."""
     defence_steps: int | None = None
-    """pgd: steps an example, by default 7."""
+    """pgd, trades: steps an example, by default 7 and 10."""
     defence_sources: tuple[str, ...] = ()
     """ensemble: checkpoints of finished networks of the same classes."""
     defence_alpha: float | None = None
-    """stability: weight of the divergence between the two outputs, by default 1."""
+    """goodfellow: weight of the clean images' loss, by default 0.5. stability: weight of the divergence between the two
+    outputs, by default 1."""
+    defence_beta: float | None = None
+    """trades: weight of the divergence between the outputs of clean and attacked image, by default 6."""
     defence_sigma: float | None = None
     """stability: standard deviation of the noise, by default 0.1."""
 
@@ -136,12 +141,5 @@ class Train(DataOptions, EngineOptions):
         return replace(recipe, channels_last=self.channels_last and recipe.channels_last, **changes)
 
     def _defence(self) -> Defence:
-        asked = {
-            "eps": self.defence_eps,
-            "step_size": self.defence_step_size,
-            "steps": self.defence_steps,
-            "sources": self.defence_sources or None,
-            "alpha": self.defence_alpha,
-            "sigma": self.defence_sigma,
-        }
-        return create_defence(self.defence, **{name: value for name, value in asked.items() if value is not None})
+        asked = {name.removeprefix("defence_"): value for name, value in vars(self).items() if "defence_" in name}
+        return create_defence(self.defence, **{name: value for name, value in asked.items() if value not in (None, ())})

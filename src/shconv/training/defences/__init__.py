@@ -7,15 +7,19 @@ from shconv.errors import InputError
 from shconv.training.defences.base import Defence, Plain, Step, Trained
 from shconv.training.defences.ensemble import Ensemble, Source
 from shconv.training.defences.fgsm_rs import FGSMRS
+from shconv.training.defences.goodfellow import Goodfellow
 from shconv.training.defences.pgd import PGD
 from shconv.training.defences.stability import Stability
+from shconv.training.defences.trades import TRADES
 
 __all__ = [
     "DEFENCES",
     "FGSMRS",
     "PGD",
+    "TRADES",
     "Defence",
     "Ensemble",
+    "Goodfellow",
     "Plain",
     "Source",
     "Stability",
@@ -24,7 +28,7 @@ __all__ = [
     "create_defence",
 ]
 
-DEFENCES: dict[str, Any] = {kind.name: kind for kind in (Plain, FGSMRS, PGD, Ensemble, Stability)}
+DEFENCES: dict[str, Any] = {kind.name: kind for kind in (Plain, Goodfellow, FGSMRS, PGD, Ensemble, Stability, TRADES)}
 
 
 def create_defence(name: str, **settings: Any) -> Defence:

@@ -4,7 +4,7 @@ Its random numbers are a function of (seed, epoch, step) and of an image's place
 one divided among several processes, draws those of an uninterrupted one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -19,6 +19,7 @@ from shconv.attacks.objective import log_odds
 from shconv.errors import InputError
 from shconv.training.checkpoint import ModelConfig
 
+Uphill = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> the signs of a direction, in {-1, 0, 1}
 STREAM = 16  # the second word of a SeedSequence: apart from the draws for the images' order and augmentation
 
 
@@ -148,13 +149,21 @@ def ascent(model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
 
 
 def ascend(model: nn.Module, x: Tensor, y: Tensor, step: Step, *, eps: float, step_size: float, steps: int) -> Tensor:
-    """Attacked images (B, C, H, W): from a uniform start, `steps` steps of step_size * eps up the cross-entropy, the
-    start and each step put back into the eps ball around x and into [0, 1]."""
+    """Attacked images (B, C, H, W): from a uniform start in the eps ball, `steps` steps up the cross-entropy."""
+    start = x + step.uniform(x, -eps, eps)
+    return climb(model, x, start, lambda at: ascent(model, at, y, step), eps=eps, step_size=step_size, steps=steps)
+
+
+def climb(
+    model: nn.Module, x: Tensor, start: Tensor, uphill: Uphill, *, eps: float, step_size: float, steps: int
+) -> Tensor:
+    """From start (B, C, H, W), `steps` steps of step_size * eps; the start and each step are put back into the eps ball
+    around x and into [0, 1]. `model` is the network that the steps ask."""
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
-    attacked = (x + step.uniform(x, -eps, eps)).clamp(low, high)
+    attacked = start.clamp(low, high)
     with crafting(model):
         for _ in range(steps):
-            attacked = (attacked + step_size * eps * ascent(model, attacked, y, step)).clamp(low, high)
+            attacked = (attacked + step_size * eps * uphill(attacked)).clamp(low, high)
     return attacked
 
 
