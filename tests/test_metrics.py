@@ -1,5 +1,7 @@
 """Relative confidence against the formula in 60 decimal digits, and Wilson intervals against published ones."""
 
+import math
+
 import mpmath
 import pytest
 import torch
@@ -8,7 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shconv.errors import InputError
-from shconv.metrics import accuracy_interval, rcd, relative_confidence, relative_confidence_floored
+from shconv.metrics import (
+    accuracy_interval,
+    alarm_threshold,
+    detection_auc,
+    rcd,
+    relative_confidence,
+    relative_confidence_floored,
+)
 
 
 def by_formula(logits: list[float], label: int) -> float:
@@ -182,3 +191,32 @@ def test_no_images_say_nothing() -> None:
 def test_impossible_counts_are_refused(correct: int, n: int) -> None:
     with pytest.raises(InputError, match=f"correct={correct}, n={n}"):
         accuracy_interval(correct, n)
+
+
+# ---- a detector's scores
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=20), st.lists(st.integers(0, 6), min_size=1, max_size=20))
+def test_the_area_under_the_curve_is_the_share_of_pairs_in_order(clean: list[int], attacked: list[int]) -> None:
+    pairs = [(a > c) + (a == c) / 2 for a in attacked for c in clean]
+    found = detection_auc(torch.tensor(clean).float(), torch.tensor(attacked).float())
+    assert found == pytest.approx(sum(pairs) / len(pairs))
+
+
+@given(st.lists(st.integers(-9, 9), min_size=1, max_size=60), st.floats(0, 0.99))
+def test_the_alarm_threshold_is_the_lowest_score_with_no_more_false_alarms(scores: list[int], share: float) -> None:
+    threshold = alarm_threshold(torch.tensor(scores).float(), share)
+    assert threshold in scores
+    assert sum(each > threshold for each in scores) <= share * len(scores)
+    lower = [each for each in scores if each < threshold]
+    assert not lower or sum(each > max(lower) for each in scores) > share * len(scores)
+
+
+def test_scores_that_are_none_are_refused() -> None:
+    for scores in (torch.tensor([]), torch.zeros(2, 2), torch.tensor([math.nan])):
+        with pytest.raises(InputError, match="clean: wanted finite scores"):
+            alarm_threshold(scores)
+        with pytest.raises(InputError, match="attacked: wanted finite scores"):
+            detection_auc(torch.zeros(1), scores)
+    with pytest.raises(InputError, match="false_alarms must be at least 0 and below 1, got 1"):
+        alarm_threshold(torch.zeros(3), 1.0)

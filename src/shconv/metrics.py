@@ -1,5 +1,7 @@
-"""The scores: accuracy with its interval, Relative Confidence and Relative Confidence Diminution (RCD, eq 5).
-Per image, in float64 and in log space, so that a confident prediction neither under- nor overflows."""
+"""The scores: accuracy with its interval, Relative Confidence and Relative Confidence Diminution (RCD, eq 5), and those
+of a detector. Per image, in float64 and in log space, so that a confident prediction neither under- nor overflows."""
+
+import math
 
 import torch
 from torch import Tensor
@@ -50,6 +52,30 @@ def rcd(clean_logits: Tensor, adversarial_logits: Tensor, labels: Tensor) -> Ten
             f"adversarial {tuple(adversarial_logits.shape)}"
         )
     return relative_confidence(clean_logits, labels) - relative_confidence(adversarial_logits, labels)
+
+
+def detection_auc(clean: Tensor, attacked: Tensor) -> float:
+    """The area under the ROC curve of a detector: how often an attacked image's score (M,) is above a clean one's (N,),
+    ties counted half. 1 is a detector without a mistake, 0.5 one that guesses."""
+    for name, scores in (("clean", clean), ("attacked", attacked)):
+        _check_scores(name, scores)
+    ranked = clean.double().sort().values
+    below = torch.searchsorted(ranked, attacked.double())
+    ties = torch.searchsorted(ranked, attacked.double(), right=True) - below
+    return float((below + ties / 2).double().mean() / len(clean))
+
+
+def alarm_threshold(clean: Tensor, false_alarms: float = 0.05) -> float:
+    """The lowest score that at most this share of clean images' scores (N,) lie above."""
+    _check_scores("clean", clean)
+    if not 0 <= false_alarms < 1:
+        raise InputError(f"false_alarms must be at least 0 and below 1, got {false_alarms}")
+    return float(clean.double().sort(descending=True).values[math.floor(false_alarms * len(clean))])
+
+
+def _check_scores(name: str, scores: Tensor) -> None:
+    if scores.dim() != 1 or not len(scores) or not torch.isfinite(scores).all():
+        raise InputError(f"{name}: wanted finite scores (N,), at least one, got shape {tuple(scores.shape)}")
 
 
 def _parts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ import tomli_w
 
 from shconv.commands.config_file import from_toml, plain
 from shconv.commands.train import Train
+from shconv.training import DEFENCES
 
 REFUSED = {
     "unknown fraction": (["pgd", "--defence-eps", "8/0"], "got '8/0'; want a number, such as 0.03 or 8/255"),
@@ -33,9 +34,9 @@ def test_refused_in_a_line_or_two_and_nothing_is_written(shconv, arguments, mess
 
 
 def test_an_unknown_defence_is_refused_with_those_there_are(shconv):
-    ended = shconv("train", "--defence", "distillation")
+    ended = shconv("train", "--defence", "distilled")
     assert ended.code == 2
-    assert all(name in ended.err for name in ("fgsm-rs", "pgd", "ensemble", "stability"))
+    assert all(name in ended.err for name in DEFENCES)
 
 
 @pytest.mark.parametrize(("text", "eps"), [("8/255", 8 / 255), ("0.03", 0.03), ("1e-2", 0.01), ("1/2", 0.5)])

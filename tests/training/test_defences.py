@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,25 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import shconv
+from shconv.data.splits import MemorySplit
 from shconv.errors import InputError
+from shconv.models.detector import DetectorNetwork
 from shconv.training import DEFENCES, Defence, ModelConfig, create_defence, save_checkpoint
-from shconv.training.defences import FGSMRS, PGD, TRADES, Ensemble, Goodfellow, Plain, Source, Stability, Step
+from shconv.training.defences import (
+    FGSMRS,
+    PGD,
+    TRADES,
+    Detector,
+    Distillation,
+    Ensemble,
+    Goodfellow,
+    Plain,
+    Source,
+    Stability,
+    Step,
+)
 from shconv.training.defences.base import ascend, ascent, crafting, step_generator
+from shconv.training.defences.distillation import AtTemperature
 
 EPS = 0.05
 CLASSES = ("red", "green", "blue")
@@ -54,9 +70,21 @@ def source(network: nn.Module, classes: Sequence[str] = CLASSES, in_channels: in
     return Source(network.eval().requires_grad_(False), config, tuple(classes), 0, "")
 
 
+def taught(name: str, model: str) -> tuple[nn.Module, Defence]:
+    """A network in train mode and its defence, ready for a step."""
+    if name != "detector":
+        return slim(model), one_of(name)
+    defence = Detector(EPS, steps=2, sources=(source(slim(model, seed=5)),))
+    network = DetectorNetwork(slim(model))
+    defence.begin(network)
+    return network.train(), defence
+
+
 def one_of(name: str) -> Defence:
     if name == "ensemble":
         return Ensemble((source(slim("plain10", seed=5)), source(slim("plain10_shc", seed=6))), EPS)
+    if name == "distillation":
+        return Distillation(sources=(source(slim("plain10", seed=5)),))
     return create_defence(name)
 
 
@@ -129,15 +157,15 @@ def test_a_network_sure_of_itself_still_gives_a_direction() -> None:
 @pytest.mark.parametrize("name", DEFENCES)
 @pytest.mark.parametrize("model", ["plain10", "plain10_shc"])
 def test_running_statistics_see_the_training_pass_alone(name: str, model: str) -> None:
-    network, y = slim(model), torch.tensor([0, 1, 2, 0])
+    (network, defence), y = taught(name, model), torch.tensor([0, 1, 2, 0])
     twin = copy.deepcopy(network)
-    _, batch = trained_on(network, one_of(name), images(4), y, step())
+    _, batch = trained_on(network, defence, images(4), y, step())
     twin(batch)
     for (what, there), here in zip(network.named_buffers(), twin.buffers(), strict=True):
         assert torch.equal(there, here), what
-    counts = [buffer for what, buffer in network.named_buffers() if what.endswith("num_batches_tracked")]
-    assert counts
-    assert all(count == 1 for count in counts)
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert norms
+    assert all(norm.num_batches_tracked == norm.training for norm in norms)  # a guarded classifier's are at rest
 
 
 def test_examples_are_crafted_with_the_statistics_of_their_batch() -> None:
@@ -286,6 +314,129 @@ def test_trades_attack_asks_no_label() -> None:
     assert torch.equal(*batches)
 
 
+# ---- distillation
+
+
+def test_distillation_is_the_cross_entropy_of_both_softened_outputs() -> None:
+    student, teacher, x = linear(3), linear(3, seed=7, scale=20), images()
+    defence, y = Distillation(5.0, (source(teacher),)), torch.arange(6) % 3
+    result, batch = trained_on(student, defence, x, y, step(label_smoothing=0.1))
+    P, Q = ((network(x).double() / 5).softmax(1) for network in (teacher, student))
+    torch.testing.assert_close(result.loss.double(), -5 * (P * Q.log()).sum(1).mean(), rtol=1e-5, atol=1e-6)
+    assert torch.equal(batch, x)
+    torch.testing.assert_close(result.logits, student(x))  # at temperature 1
+    other = defence.loss(student, x, 2 - y, step())
+    assert torch.equal(other.loss, result.loss)  # labels say nothing
+
+
+def test_no_student_is_better_than_one_that_says_what_its_teacher_says() -> None:
+    teacher, x, y = linear(3, scale=20), images(), torch.zeros(6, dtype=torch.int64)
+    defence = Distillation(5.0, (source(copy.deepcopy(teacher)),))
+    teacher.requires_grad_(True)
+    loss = defence.loss(teacher, x, y, step()).loss
+    loss.backward()
+    assert teacher[1].weight.grad is not None
+    assert teacher[1].weight.grad.abs().max() < 1e-6
+    P = (teacher(x) / 5).softmax(1)
+    torch.testing.assert_close(loss, -5 * (P * P.log()).sum(1).mean())  # its entropy
+
+
+def test_the_teacher_is_trained_at_the_temperature_and_from_other_weights() -> None:
+    (name, (how, seed)), *others = Distillation(5.0).first(3).items()
+    assert (name, others, how.record()) == ("teacher", [], {"name": "temperature", "temperature": 5.0})
+    assert seed != 3
+    network, x, y = linear(3), images(), torch.arange(6) % 3
+    torch.testing.assert_close(how.loss(network, x, y, step()).loss, 5 * F.cross_entropy(network(x) / 5, y))
+    assert isinstance(how, AtTemperature)
+    assert Distillation(5.0, (source(linear()),)).first(3) == {}
+
+
+# ---- detector
+
+
+def guarded(defence: Detector, name: str = "plain10") -> DetectorNetwork:
+    network = DetectorNetwork(slim(name), defence.layer)
+    defence.begin(network)
+    network.train()
+    return network
+
+
+def test_the_detector_learns_to_tell_the_attacked_half_of_its_batch() -> None:
+    classifier, y = slim("plain10", seed=5), torch.tensor([0, 1, 2, 0])
+    defence = Detector(EPS, steps=3, sources=(source(classifier),))
+    network = guarded(defence)
+    twin = copy.deepcopy(network)
+    result, batch = trained_on(network, defence, images(4), y, step())
+    clean, attacked = batch.chunk(2)
+    assert torch.equal(clean, images(4))
+    assert 0 < (attacked - clean).abs().max() <= EPS + 1e-6
+    score = twin.both(batch)[1].double()
+    torch.testing.assert_close(result.loss.double(), -torch.cat([(-score[:4]), score[4:]]).sigmoid().log().mean())
+    torch.testing.assert_close(result.logits, classifier(clean))
+    missed = (score[4:] <= 0) & (classifier(attacked).argmax(1) != y)
+    assert result.attacked is not None
+    assert torch.equal(result.attacked.argmax(1) != y, missed)
+
+
+def test_only_the_detector_is_trained() -> None:
+    defence = Detector(EPS, steps=1, sources=(source(slim("plain10_shc", seed=5)),))
+    network = guarded(defence, "plain10_shc")
+    defence.loss(network, images(4), torch.arange(4) % 3, step()).loss.backward()
+    assert all(each.grad is None for each in network.network.parameters())
+    assert all(each.grad is not None for each in network.detector.parameters())
+    wanted = defence.sources[0].network.state_dict()
+    assert all(torch.equal(each, wanted[name]) for name, each in network.network.state_dict().items())
+
+
+class TwoSlopes(nn.Module):
+    """Classifier and detector linear, so that the signs of their gradients are known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier, self.detector = linear(2, seed=1), linear(1, seed=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.classifier(x), self.detector(x)], 1)
+
+
+def test_a_static_adversary_climbs_the_classifiers_loss_and_a_dynamic_one_a_drawn_mixture() -> None:
+    network, x, y = TwoSlopes(), images(low=0.3, high=0.7), torch.arange(6) % 2
+    fooling = away_from(network.classifier, y)
+    hiding = -network.detector[1].weight.data.sign().view(-1, 3, 8, 8)
+    shares = []
+    for adversary in ("static", "dynamic"):
+        defence = Detector(EPS, step_size=0.5, steps=1, adversary=adversary, sources=(source(linear()),))  # type: ignore[arg-type]
+        moved = (trained_on(network, defence, x, y, step())[1].chunk(2)[1] - x) / (0.5 * EPS)
+        share = (1 - moved[fooling != hiding.expand_as(fooling)] * fooling[fooling != hiding.expand_as(fooling)]) / 2
+        shares.append(share)
+        same = fooling == hiding.expand_as(fooling)
+        torch.testing.assert_close(moved[same], fooling[same], rtol=0, atol=1e-5)
+    assert shares[0].abs().max() < 1e-5
+    assert shares[1].min() > -1e-5
+    assert shares[1].max() < 1 + 1e-5
+    assert 2 <= len(shares[1].mul(1e4).round().unique()) <= 2 * 6  # one draw an image, up to rounding
+
+
+def test_after_an_epoch_the_threshold_rejects_one_training_image_in_twenty() -> None:
+    split = MemorySplit((images(40) * 255).to(torch.uint8), torch.arange(40) % 3, [str(i) for i in range(40)])
+    defence = Detector(sources=(source(slim("plain10", seed=5)),))
+    network = guarded(defence).eval()
+    defence.settle(network, split, seed=0)
+    score = network.score(split.images.float() / 255)
+    assert (score > network.threshold).sum() == 2
+    assert (score >= network.threshold).sum() == 3
+
+
+def test_a_classifier_of_another_kind_is_refused() -> None:
+    defence = Detector(sources=(source(slim("plain10")),))
+    with pytest.raises(InputError, match="guards the network that is asked for, plain10_shc of width 4; got plain10"):
+        defence.check(ModelConfig("plain10_shc", 3, width=4), CLASSES)
+    defence.check(replace(defence.sources[0].config), CLASSES)
+    assert defence.around(ModelConfig("plain10", 3)) == ModelConfig("plain10", 3, wrapper="detector:layer2")
+    assert list(Detector().first(4).items()) == [("classifier", (Plain(), 4))]
+    assert defence.first(4) == {}
+
+
 # ---- stability
 
 
@@ -319,9 +470,12 @@ def test_stabilitys_noise_is_gaussian_and_stays_in_the_box() -> None:
 @pytest.mark.parametrize("name", DEFENCES)
 def test_a_step_is_a_function_of_its_generator(name: str) -> None:
     y = torch.tensor([0, 1, 2, 0])
-    losses = [one_of(name).loss(slim("plain10"), images(4), y, step(k)).loss.item() for k in (4, 4, 5, 6, 7, 8)]
+    losses = []
+    for k in (4, 4, 5, 6, 7, 8):
+        network, defence = taught(name, "plain10")
+        losses.append(defence.loss(network, images(4), y, step(k)).loss.item())
     assert losses[0] == losses[1]
-    assert (len(set(losses)) == 1) == (name in ("none", "goodfellow"))  # these draw nothing
+    assert (len(set(losses)) == 1) == (name in ("none", "goodfellow", "distillation"))  # they draw nothing
 
 
 def test_every_step_of_every_epoch_and_seed_draws_numbers_of_its_own() -> None:
@@ -336,7 +490,7 @@ def test_every_step_of_every_epoch_and_seed_draws_numbers_of_its_own() -> None:
     [
         (
             lambda: create_defence("fgsm"),
-            "unknown defence 'fgsm'; choose from none, goodfellow, fgsm-rs, pgd, ensemble, stability, trades",
+            "unknown defence 'fgsm'; choose from none, goodfellow, fgsm-rs, pgd, ensemble, stability, trades, ",
         ),
         (lambda: create_defence("none", eps=0.1), "defence none has no eps$"),
         (lambda: create_defence("fgsm-rs", steps=3), "defence fgsm-rs has no steps; it has eps, step_size"),
@@ -355,6 +509,12 @@ def test_every_step_of_every_epoch_and_seed_draws_numbers_of_its_own() -> None:
         (lambda: Goodfellow(eps=0), "eps: got 0"),
         (lambda: TRADES(beta=0), "beta: got 0; want a number > 0"),
         (lambda: TRADES(steps=0), "steps is 0; wanted: an integer of at least 1"),
+        (lambda: Distillation(0), "temperature: got 0; want a number > 0"),
+        (lambda: Distillation(sources=(source(linear()),) * 2), "one teacher: got 2 sources"),
+        (lambda: create_defence("distillation", sources=["nowhere"]), "no checkpoint in nowhere"),
+        (lambda: Detector(adversary="both"), "adversary is 'both'; wanted: static or dynamic"),  # type: ignore[arg-type]
+        (lambda: Detector(sources=(source(linear()),) * 2), "guards one classifier: got 2 sources"),
+        (lambda: Detector(steps=0), "steps is 0"),
         (lambda: Stability(alpha=-1), "alpha: got -1"),
         (lambda: Stability(sigma=0), "sigma: got 0"),
         (lambda: Stability(sigma=25), "sigma: got 25; want at most 1"),

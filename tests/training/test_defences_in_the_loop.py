@@ -14,13 +14,25 @@ from torch import Tensor, nn
 from shconv.data import Batch, ImageData
 from shconv.data.splits import MemorySplit
 from shconv.errors import InputError
-from shconv.training import Defence, ModelConfig, Recipe, job, load_checkpoint, train
-from shconv.training.defences import FGSMRS, PGD, TRADES, Ensemble, Goodfellow, Plain, Source, Stability
+from shconv.training import Defence, ModelConfig, Recipe, holds_another, job, load_checkpoint, train
+from shconv.training.defences import (
+    FGSMRS,
+    PGD,
+    TRADES,
+    Detector,
+    Distillation,
+    Ensemble,
+    Goodfellow,
+    Plain,
+    Source,
+    Stability,
+)
 from shconv.training.defences.watch import collapse, pgd_accuracy
 
 pytestmark = pytest.mark.usefixtures("toy_network")
 
-DEFENCES = ["goodfellow", "fgsm-rs", "pgd", "ensemble", "stability", "trades"]
+DEFENCES = ["goodfellow", "fgsm-rs", "pgd", "ensemble", "stability", "trades", "distillation", "detector"]
+LEARNING = ["distillation", "detector"]  # from networks that are trained first
 TIMES = {"seconds": 0, "images_per_second": 0}
 
 
@@ -29,7 +41,8 @@ def toy_defence(name: str) -> Defence:
         torch.manual_seed(9)
         other = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval().requires_grad_(False)
         return Ensemble((Source(other, ModelConfig("other", 3), ("red", "green", "blue"), 9, "abc"),), eps=0.1)
-    toys = [Goodfellow(eps=0.1), FGSMRS(0.1), PGD(0.1, steps=2), Stability(), TRADES(0.1, steps=2)]
+    toys = [Goodfellow(eps=0.1), FGSMRS(0.1), PGD(0.1, steps=2), Stability(), TRADES(0.1, steps=2), Distillation(2.0)]
+    toys.append(Detector(0.1, steps=2, layer="conv"))
     return next(each for each in toys if each.name == name)
 
 
@@ -74,6 +87,40 @@ def test_interrupted_anywhere_and_continued_nothing_is_different(
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize("at", [12, 19])  # of 12 batches for either network
+def test_what_a_defence_learns_from_is_trained_once_and_a_stop_after_it_changes_nothing(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str, at: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_before_batch(patch, at)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, data, recipe, tmp_path / "stopped", defence=toy_defence(name), progress=False)
+    (first,) = toy_defence(name).first(0)
+    before = (tmp_path / "stopped" / first / "model.safetensors").stat().st_mtime_ns
+    for folder in ("stopped", "whole"):
+        train(config, data, recipe, tmp_path / folder, defence=toy_defence(name), progress=False)
+    assert (tmp_path / "stopped" / first / "model.safetensors").stat().st_mtime_ns == before
+    for part in (".", first):
+        assert outcome(tmp_path / "stopped" / part) == outcome(tmp_path / "whole" / part)
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_folder_of_another_training_is_refused_before_anything_is_trained(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
+) -> None:
+    for folder, defence in (("plain", Plain()), ("first", toy_defence(name))):
+        with pytest.MonkeyPatch.context() as patch:
+            stop_before_batch(patch, 6)
+            with pytest.raises(KeyboardInterrupt):
+                train(config, data, recipe, tmp_path / folder, defence=defence, progress=False)
+    with pytest.raises(InputError, match=r"plain holds a training with (defence|model.wrapper) = null"):
+        train(config, data, recipe, tmp_path / "plain", defence=toy_defence(name), progress=False)
+    assert not (tmp_path / "plain" / next(iter(toy_defence(name).first(0)))).exists()
+    for folder, seed, another in (("plain", 0, True), ("first", 0, False), ("first", 1, True), ("new", 0, False)):
+        assert holds_another(tmp_path / folder, config, data, recipe, seed, toy_defence(name)) == another
+
+
 def test_its_random_numbers_depend_on_the_seed_and_leave_the_rest_of_the_randomness_alone(
     tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, toy_network: Callable[..., None]
 ) -> None:
@@ -104,6 +151,16 @@ def test_the_checkpoint_says_how_it_was_trained_and_the_log_how_it_went(
         == {
             "goodfellow": {"name": "goodfellow", "alpha": 0.5, "eps": 0.1},
             "trades": {"name": "trades", "eps": 0.1, "beta": 6.0, "step_size": 0.007 / 0.031, "steps": 2},
+            "distillation": {"name": "distillation", "temperature": 2.0, "teacher": "trained first"},
+            "detector": {
+                "name": "detector",
+                "eps": 0.1,
+                "step_size": 0.25,
+                "steps": 2,
+                "adversary": "dynamic",
+                "layer": "conv",
+                "classifier": "trained first",
+            },
             "fgsm-rs": {"name": "fgsm-rs", "eps": 0.1, "step_size": 1.25},
             "pgd": {"name": "pgd", "eps": 0.1, "step_size": 0.25, "steps": 2},
             "ensemble": {"name": "ensemble", "eps": 0.1, "sources": [{"model": "other", "seed": 9, "weights": "abc"}]},
@@ -111,9 +168,9 @@ def test_the_checkpoint_says_how_it_was_trained_and_the_log_how_it_went(
         }[name]
     )
     plain = {"epoch", "loss", "train_accuracy", "test_accuracy", "images_per_second", "seconds", "learning_rate"}
-    attacked = {"adversarial_accuracy", "pgd_accuracy", "warning"} if name != "stability" else set()
+    attacked = {"adversarial_accuracy"} | ({"pgd_accuracy", "warning"} if toy_defence(name).watched else set())
     for row in result.history:
-        assert set(row) == plain | attacked
+        assert set(row) == plain | (attacked if toy_defence(name).eps is not None else set())
         if name in ("fgsm-rs", "pgd"):
             assert row["train_accuracy"] == row["adversarial_accuracy"]
     assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == list(result.history)
@@ -160,9 +217,10 @@ def test_in_bfloat16_too_the_loss_is_finite_and_falls(
     tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
 ) -> None:
     recipe = replace(recipe, epochs=6, precision="bf16")
-    defence = Stability(sigma=0.02) if name == "stability" else replace(toy_defence(name), eps=0.01)  # type: ignore[type-var]
+    changes = {"stability": {"sigma": 0.02}, "distillation": {}, "detector": {}}.get(name, {"eps": 0.01})
+    defence = replace(toy_defence(name), **changes)  # type: ignore[type-var]
     losses = [row["loss"] for row in train(config, data, recipe, tmp_path, defence=defence, progress=False).history]
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < (1 if name in LEARNING else 0.9) * losses[0]  # the two have little left to learn in six epochs
 
 
 # ---- robust and brittle features

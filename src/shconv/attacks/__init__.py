@@ -31,6 +31,7 @@ from shconv.attacks.signs import RandomSigns
 from shconv.attacks.square import Square
 from shconv.attacks.standard import Standard
 from shconv.attacks.substitute import SeedImages, Substitute
+from shconv.attacks.undetected import Undetected, UndetectedPGD
 
 __all__ = [
     "ANY_CHANGE",
@@ -66,6 +67,8 @@ __all__ = [
     "Square",
     "Standard",
     "Substitute",
+    "Undetected",
+    "UndetectedPGD",
     "as_attack",
     "create_attack",
     "list_attacks",

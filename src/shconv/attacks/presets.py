@@ -26,6 +26,7 @@ from shconv.attacks.spelling import our_names
 from shconv.attacks.square import Square
 from shconv.attacks.standard import Standard
 from shconv.attacks.substitute import Substitute
+from shconv.attacks.undetected import UndetectedPGD
 from shconv.errors import InputError
 
 A = TypeVar("A", bound=Attack)
@@ -85,6 +86,7 @@ STRONG: Mapping[str, Attack] = MappingProxyType(
         "pgd_dlr": PGD(epsilon=EPSILON, loss="dlr"),
         "pgd_targets": PGD(epsilon=EPSILON, loss="margin", targets=9),
         "pgd_madry": PGD(epsilon=EPSILON, steps=20, step_size=2 / 255),
+        "undetected_pgd": UndetectedPGD(epsilon=EPSILON, loss="margin", steps=100),
         "square": Square(epsilon=EPSILON),
         "square_l2": Square(epsilon=EPSILON_L2, norm="l2"),
         "random_signs": RandomSigns(epsilon=EPSILON, draws=1000),

@@ -20,7 +20,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "defence": (
         *("defence", "defence_eps", "defence_step_size", "defence_steps", "defence_sources", "defence_alpha"),
-        *("defence_beta", "defence_sigma"),
+        *("defence_beta", "defence_sigma", "defence_temperature", "defence_adversary", "defence_layer"),
     ),
     "attacks": (
         *("table1_images", "table2_images", "table3_images", "full", "eps_l2", "sources", "AuditCommand.seeds"),

@@ -66,18 +66,32 @@ class Train(DataOptions, EngineOptions):
     """By default the recipe's. auto: bf16 mixed precision on CUDA and on CPUs with matrix tiles (AMX), else float32."""
     channels_last: bool = True
     """Train in the channels-last layout, which is faster."""
-    defence: Literal["none", "goodfellow", "fgsm-rs", "pgd", "ensemble", "stability", "trades"] = "none"
-    """goodfellow, fgsm-rs, pgd, ensemble, trades: adversarial training, on examples of one step beside the clean
-    images, of one step from a random start, of several steps, of one step with the gradients of other networks too, of
-    several steps away from the network's own output. stability: the same outputs for noisy images."""
+    defence: Literal[
+        "none",
+        "goodfellow",
+        "fgsm-rs",
+        "pgd",
+        "ensemble",
+        "stability",
+        "trades",
+        "distillation",
+        "detector",
+    ] = "none"
+    """What is trained on. none: the images as they are. goodfellow: they and attacks of one step. fgsm-rs: attacks of
+    one step from a random start. pgd: attacks of several steps. ensemble: attacks of one step with other networks'
+    gradients too. stability: the same outputs for noisy images. trades: the same outputs for attacked images.
+    distillation: the soft outputs of a teacher. detector: a small network beside the classifier that rejects attacked
+    images."""
     defence_eps: float | None = None
-    """goodfellow, fgsm-rs, pgd, ensemble, trades: the L-infinity budget, as 0.03 or 8/255, by default 8/255."""
+    """goodfellow, fgsm-rs, pgd, ensemble, trades, detector: the L-infinity budget, as 0.03 or 8/255, by default
+    8/255."""
     defence_step_size: float | None = None
-    """fgsm-rs, pgd, trades: size of a step, in units of eps; by default 1.25, 0.25 and 0.226."""
+    """fgsm-rs, pgd, trades, detector: size of a step, in units of eps; by default 1.25, 0.25, 0.226 and 0.25."""
     defence_steps: int | None = None
-    """pgd, trades: steps an example, by default 7 and 10."""
+    """pgd, trades, detector: steps an example, by default 7, 10 and 10."""
     defence_sources: tuple[str, ...] = ()
-    """ensemble: checkpoints of finished networks of the same classes."""
+    """ensemble: checkpoints of finished networks of the same classes. distillation: that of the teacher. detector: that
+    of the classifier. These two are by default trained first, in teacher/ or classifier/ below --out."""
     defence_alpha: float | None = None
     """goodfellow: weight of the clean images' loss, by default 0.5. stability: weight of the divergence between the two
     outputs, by default 1."""
@@ -85,6 +99,13 @@ class Train(DataOptions, EngineOptions):
     """trades: weight of the divergence between the outputs of clean and attacked image, by default 6."""
     defence_sigma: float | None = None
     """stability: standard deviation of the noise, by default 0.1."""
+    defence_temperature: float | None = None
+    """distillation: what the logits are divided by in training, by default 20."""
+    defence_adversary: Literal["static", "dynamic"] | None = None
+    """detector: whether attacked images fool the classifier alone (static) or, as far as a draw says, the detector too
+    (dynamic, the default)."""
+    defence_layer: str | None = None
+    """detector: the layer that it looks at, by default layer2."""
 
     def check(self) -> None:
         super().check()

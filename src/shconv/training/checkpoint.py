@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from shconv.errors import InputError
 from shconv.files import replace_file, replace_json
 from shconv.models.normalize import Normalization
+from shconv.models.wrapped import wrapped
 from shconv.training.recipe import Recipe
 from shconv.training.state import STATE
 from shconv.training.tensors import read_tensors
@@ -34,7 +35,7 @@ LATER_IN_RECIPES = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The arguments of `shconv.create_model` that rebuild a network."""
+    """The arguments of `shconv.create_model` that rebuild a network, and what a defence has put around it."""
 
     name: str
     num_classes: int
@@ -42,12 +43,17 @@ class ModelConfig:
     stem: str = "imagenet"
     width: int = 64
     normalize: Normalization = None
+    wrapper: str | None = None  # "detector:layer2": a word of shconv.models.wrapped, and its setting
 
     def build(self) -> nn.Module:
-        """A new network with random weights from torch's generator. Raises InputError where `create_model` does."""
+        """A new network with random weights from torch's generator. Raises InputError where `create_model` or `wrapped`
+        does."""
         from shconv import create_model
 
-        return create_model(**vars(self))
+        arguments = dict(vars(self))
+        wrapper = arguments.pop("wrapper")
+        network = create_model(**arguments)
+        return network if wrapper is None else wrapped(network, wrapper)
 
 
 def run_record(

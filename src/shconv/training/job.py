@@ -65,8 +65,9 @@ class Job:
             started = time.perf_counter() - sums.elapsed
             self._train(number, sums)
             row = {"epoch": number + 1, **sums.row(self.processes, self.defence.eps is not None)}
+            self._settle()
             row["test_accuracy"] = self._test(number, sums) / len(self.data.test)
-            if self.defence.eps is not None:
+            if self.defence.eps is not None and self.defence.watched:
                 network, device = self.learner.outcome, self.learner.device
                 row["pgd_accuracy"] = pgd_accuracy(network, self.split, self.defence.eps, self.seed, device)
                 row["warning"] = collapse([*self.history, row])
@@ -126,6 +127,12 @@ class Job:
                     self._look(epoch, sums, unread)
                     unread.clear()
 
+    def _settle(self) -> None:
+        """What the defence measures on the epoch's network."""
+        network = self.learner.outcome
+        share_buffers(network, self.processes)
+        self.defence.settle(network.eval(), self.split, self.seed)
+
     def _is_look(self, steps: int, last: int) -> bool:
         every = 1 if self.learner.device.type == "cpu" else LOOK_EVERY
         return steps % every == 0 or steps == last or self._due_by_steps(steps)
@@ -148,7 +155,6 @@ class Job:
     def _test(self, number: int, sums: Sums) -> int:
         """How many test images are right. Asked to stop before that is known, stores the end of the epoch's steps."""
         learner, processes = self.learner, self.processes
-        share_buffers(learner.outcome, processes)
         told: list[float] = []
 
         def stop() -> bool:

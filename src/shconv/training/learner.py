@@ -1,5 +1,6 @@
 """A network together with what trains it: optimiser, mixed precision, device; and their state, to continue later."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
@@ -32,15 +33,24 @@ class Learner:
 
     @classmethod
     def build(
-        cls, config: ModelConfig, recipe: Recipe, engine: Engine, processes: Processes, graphs: str = "not asked for"
+        cls,
+        config: ModelConfig,
+        recipe: Recipe,
+        engine: Engine,
+        processes: Processes,
+        graphs: str = "not asked for",
+        begin: Callable[[nn.Module], None] = lambda network: None,
     ) -> Self:
         """Random weights from torch's generator. Raises InputError where the device lacks the recipe's precision.
 
         graphs: why CUDA graphs do not hold a compiled network's passes, "" where they do.
+        begin: changes the network before anything is made of its parameters.
         """
         device = processes.device
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        network = config.build().to(device).to(memory_format=layout)
+        network = config.build()
+        begin(network)
+        network = network.to(device).to(memory_format=layout)
         dtype = autocast_dtype(recipe, device, network)
         if engine.sync_batch_norm and processes.count > 1:
             network = synchronized(network, device)

@@ -28,7 +28,7 @@ from shconv.training.checkpoint import (
     save_checkpoint,
 )
 from shconv.training.compiling import reason_against_graphs, said
-from shconv.training.defences import Defence, Plain
+from shconv.training.defences import Defence, Plain, Source
 from shconv.training.engine import Engine
 from shconv.training.epoch import Sums
 from shconv.training.job import LOG, Job, Row
@@ -77,7 +77,8 @@ def train(
         data: must have training images and as many classes as the network.
         recipe: one of RECIPES or your own.
         folder: of this one training; made if need be.
-        defence: what each step minimises; None: the cross-entropy of the images.
+        defence: what each step minimises; None: the cross-entropy of the images. Networks that it learns from are
+            trained first, by the same recipe, each in a folder of its own below this one.
         engine: how it is carried out; None: an Engine as it comes.
         seed: of the initial weights, the order of the images, their augmentation and the defence's random numbers. A
             vanilla network and its SHC counterpart with the same seed and recipe see the same batches.
@@ -98,6 +99,7 @@ def train(
     folder = Path(folder)
     defence = Plain() if defence is None else defence
     engine = Engine() if engine is None else engine
+    asked, config = config, defence.around(config)
     record = run_record(config, data, recipe, seed, defence.record())
     split = _checked(config, data, folder, seed, defence)
     if recipe.mixup + recipe.cutmix > 0 and not isinstance(defence, Plain):
@@ -111,6 +113,8 @@ def train(
         if _is_finished(folder, record, processes):
             return _stored_result(folder)
         shown = TrainingProgress(recipe.epochs, progress and processes.is_first)
+        how: dict[str, Any] = {"engine": engine, "workers": workers, "device": device, "progress": progress}
+        defence = _taught(defence, asked, data, recipe, folder, seed, record, shown, how)
         place = processes.device
         split, data = near(split, place, recipe.augmentation), replace(data, test=near(data.test, place))
         with (
@@ -122,7 +126,7 @@ def train(
             state, problem = load_state(folder)
             torch.manual_seed(seed)
             graphs = reason_against_graphs(processes.device, engine, processes.count, defence)
-            learner = Learner.build(config, recipe, engine, processes, graphs)
+            learner = Learner.build(config, recipe, engine, processes, graphs, defence.begin)
             args = (folder, record, data, split, recipe, defence, engine, seed, workers)
             job = Job(*args, learner, processes, request, shown, _history(state), on_epoch)
             sums = _restored(job, state)
@@ -149,7 +153,11 @@ def holds_another(
     folder: Path, config: ModelConfig, data: ImageData, recipe: Recipe, seed: int, defence: Defence | None = None
 ) -> bool:
     """Does the folder hold a training, finished or interrupted, with which `train` would refuse to go on?"""
-    record = run_record(config, data, recipe, seed, None if defence is None else defence.record())
+    defence = Plain() if defence is None else defence
+    for name, (its, own_seed) in defence.first(seed).items():
+        if holds_another(folder / name, config, data, recipe, own_seed, its):
+            return True
+    record = run_record(defence.around(config), data, recipe, seed, defence.record())
     try:
         stored = load_info(folder) or (load_state(folder)[0] or {}).get("run")
         if stored is not None:
@@ -164,6 +172,30 @@ def _is_finished(folder: Path, record: dict[str, Any], processes: Processes) -> 
     if info is not None:
         check_same_run(folder, info, record)
     return info is not None
+
+
+def _taught(
+    defence: Defence,
+    config: ModelConfig,
+    data: ImageData,
+    recipe: Recipe,
+    folder: Path,
+    seed: int,
+    record: dict[str, Any],
+    shown: TrainingProgress,
+    how: dict[str, Any],
+) -> Defence:
+    """The defence with the networks that it learns from, each trained by `train` itself in a folder below."""
+    first = defence.first(seed)
+    if not first:
+        return defence
+    state, _ = load_state(folder)
+    if state is not None:
+        check_same_run(folder, state["run"], record)  # before time is spent
+    for name, (its, own_seed) in first.items():
+        shown.say(f"defence {defence.name}: its {name}, in {folder / name}")
+        train(config, data, recipe, folder / name, defence=its, seed=own_seed, **how)
+    return defence.taught({name: Source.load(folder / name) for name in first})
 
 
 def _history(state: State | None) -> list[Row]:

@@ -5,10 +5,13 @@ from typing import Any
 
 from shconv.errors import InputError
 from shconv.training.defences.base import Defence, Plain, Step, Trained
-from shconv.training.defences.ensemble import Ensemble, Source
+from shconv.training.defences.detector import Detector
+from shconv.training.defences.distillation import Distillation
+from shconv.training.defences.ensemble import Ensemble
 from shconv.training.defences.fgsm_rs import FGSMRS
 from shconv.training.defences.goodfellow import Goodfellow
 from shconv.training.defences.pgd import PGD
+from shconv.training.defences.source import Source
 from shconv.training.defences.stability import Stability
 from shconv.training.defences.trades import TRADES
 
@@ -18,6 +21,8 @@ __all__ = [
     "PGD",
     "TRADES",
     "Defence",
+    "Detector",
+    "Distillation",
     "Ensemble",
     "Goodfellow",
     "Plain",
@@ -28,13 +33,14 @@ __all__ = [
     "create_defence",
 ]
 
-DEFENCES: dict[str, Any] = {kind.name: kind for kind in (Plain, Goodfellow, FGSMRS, PGD, Ensemble, Stability, TRADES)}
+KINDS: tuple[Any, ...] = (Plain, Goodfellow, FGSMRS, PGD, Ensemble, Stability, TRADES, Distillation, Detector)
+DEFENCES: dict[str, Any] = {kind.name: kind for kind in KINDS}
 
 
 def create_defence(name: str, **settings: Any) -> Defence:
     """The defence of that name, its published settings changed: create_defence("pgd", eps=4 / 255, steps=10).
 
-    `sources` of "ensemble" are checkpoint folders. Raises InputError for an unknown name, a setting that the defence
+    `sources` are checkpoint folders. Raises InputError for an unknown name, a setting that the defence
     has not got or refuses, and a source that cannot be loaded.
     """
     if name not in DEFENCES:
@@ -43,7 +49,7 @@ def create_defence(name: str, **settings: Any) -> Defence:
     for setting in settings:
         if setting not in known:
             raise InputError(f"defence {name} has no {setting}" + (f"; it has {', '.join(known)}" if known else ""))
-    if name == Ensemble.name:
+    if "sources" in known:
         settings = {**settings, "sources": tuple(map(Source.load, settings.get("sources", ())))}
     defence: Defence = DEFENCES[name](**settings)
     return defence

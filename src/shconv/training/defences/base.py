@@ -4,10 +4,10 @@ Its random numbers are a function of (seed, epoch, step) and of an image's place
 one divided among several processes, draws those of an uninterrupted one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from shconv.attacks.objective import log_odds
+from shconv.data import ImageSplit
 from shconv.errors import InputError
 from shconv.training.checkpoint import ModelConfig
+from shconv.training.defences.source import Source
 
 Uphill = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> the signs of a direction, in {-1, 0, 1}
 STREAM = 16  # the second word of a SeedSequence: apart from the draws for the images' order and augmentation
@@ -69,11 +71,13 @@ class Trained(NamedTuple):
 
 
 class Defence(ABC):
-    """A defence is a frozen set of hyper-parameters with one method. It leaves the network as it found it, but for the
-    running statistics of its batch norms, which see each step once."""
+    """A defence is a frozen set of hyper-parameters with one method, `loss`. It leaves the network as it found it, but
+    for the running statistics of its batch norms, which see each step once. The other methods are for defences that
+    want more: networks to learn from, or a part of their own in the network."""
 
     name: ClassVar[str]
     eps: float | None = None  # L-infinity budget of the examples trained on, of 1; None: it trains on none
+    watched: ClassVar[bool] = True  # whether accuracy under PGD says how it goes, where there is an eps
 
     @abstractmethod
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Trained:
@@ -84,9 +88,35 @@ class Defence(ABC):
         if self.eps is not None and len(classes) < 2:
             raise InputError(f"defence {self.name} needs at least 2 classes to attack, these are {len(classes)}")
 
+    def first(self, seed: int) -> Mapping[str, "First"]:
+        """Networks of the same kind that are trained before, by the name of their folder below the training's own."""
+        return {}
+
+    def taught(self, sources: Mapping[str, Source]) -> Self:
+        """The defence with the networks that `first` asked for, finished."""
+        return self
+
+    def around(self, config: ModelConfig) -> ModelConfig:
+        """The network that is trained and stored, where `config` was asked for."""
+        return config
+
+    def begin(self, network: nn.Module) -> None:  # noqa: B027 (most have nothing to do)
+        """Changes the network as it was built, before its first step or the state that is gone on from."""
+
+    def settle(self, network: nn.Module, split: ImageSplit, seed: int) -> None:  # noqa: B027 (the same)
+        """At the end of each epoch, what is measured on training images and stored with the network. It is in eval
+        mode, on its device; what it gets is a function of its weights, the images and the seed."""
+
     def record(self) -> dict[str, Any] | None:
         """How the network was trained, for its checkpoint, as plain values; None for plain training."""
         return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
+
+
+class First(NamedTuple):
+    """How a network is trained that a defence learns from."""
+
+    defence: Defence
+    seed: int
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,18 @@
 """Ensemble adversarial training: Tramer et al. 2017. Many of the examples come from other, static networks, so that the
 trained one gains nothing by giving gradients that point nowhere."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from shconv.errors import InputError
 from shconv.numbers import read_budgets
-from shconv.training.checkpoint import ModelConfig, load_checkpoint
+from shconv.training.checkpoint import ModelConfig
 from shconv.training.defences.base import Defence, Step, Trained, ascent, crafting
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """A finished network that examples are taken from, in eval mode and never trained."""
-
-    network: nn.Module
-    config: ModelConfig
-    classes: tuple[str, ...]
-    seed: int
-    weights: str  # SHA-256 of its tensors: a checkpoint may move, and stays the same
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """From a checkpoint folder. Raises InputError where there is no whole one."""
-        network, config, info = load_checkpoint(path)
-        digest = hashlib.sha256()
-        for tensor in network.state_dict().values():
-            digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
-        classes = tuple(info.get("data", {}).get("classes", ()))
-        return cls(network.requires_grad_(False), config, classes, info.get("seed", 0), digest.hexdigest())
+from shconv.training.defences.source import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,17 +50,7 @@ class Ensemble(Defence):
     def check(self, config: ModelConfig, classes: Sequence[str]) -> None:
         super().check(config, classes)
         for place, source in enumerate(self.sources):
-            what = f"source {place + 1} of the defence, a {source.config.name} of seed {source.seed},"
-            if source.config.in_channels != config.in_channels:
-                channels = f"{source.config.in_channels} channels, not {config.in_channels}"
-                raise InputError(f"{what} takes images of {channels}")
-            if source.classes != tuple(classes):
-                raise InputError(f"{what} was trained on {_few(source.classes)}; wanted: {_few(classes)}")
+            source.check(place, config, classes)
 
     def record(self) -> dict[str, Any]:
-        sources = [{"model": each.config.name, "seed": each.seed, "weights": each.weights} for each in self.sources]
-        return {"name": self.name, "eps": self.eps, "sources": sources}
-
-
-def _few(classes: Sequence[str]) -> str:
-    return f"{len(classes)} classes ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"
+        return {"name": self.name, "eps": self.eps, "sources": [each.record() for each in self.sources]}
