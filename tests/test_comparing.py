@@ -12,9 +12,11 @@ import torch
 
 import shconv
 from shconv.attacks import FGSM
+from shconv.attacks.budget import Budget
 from shconv.errors import InputError
 from shconv.intervals import wilson
 from shconv.report.computed.intervals import Paired
+from shconv.results.compared import Compared, Worst, on_shared_images
 from toys import colour_networks, colours
 
 LABELS = torch.tensor([i % 3 for i in range(20)])
@@ -68,6 +70,23 @@ def test_runs_results_and_modules_on_the_same_images_are_one_table(tmp_path: Pat
     assert set(table.index) == {"plain", "shc", "fresh"}
     assert table.loc["fresh", WORST] == table.loc["plain", WORST]
     assert table.loc["shc", "large, untargeted"] == right(given["shc"], ATTACKS["large"])[3:15].mean()
+
+
+def test_pairs_of_one_run_are_compared_on_the_images_that_they_share() -> None:
+    def network(name: str, source: str, *places: int) -> Compared:
+        index, right = np.array(places), np.array([place % 2 == 0 for place in places])
+        measures = {"clean": (np.arange(9), np.ones(9, bool)), "FGSM": (index, right), "own": (index[-1:], right[-1:])}
+        return Compared(name, 0, source, measures, {Budget("linf", 0.1): Worst(index, right, ("FGSM",), False)}, 1.0)
+
+    a, b, elsewhere = on_shared_images(
+        [network("a", "run", 4, 2, 3), network("b", "run", 1, 3, 4), network("c", "x", 7)]
+    )
+    for each, places in ((a, [4, 3]), (b, [3, 4]), (elsewhere, [7])):
+        worst = each.worst[Budget("linf", 0.1)]
+        assert worst.places.tolist() == each.measures["FGSM"][0].tolist() == places
+        assert worst.right.tolist() == each.measures["FGSM"][1].tolist() == [place % 2 == 0 for place in places]
+        assert len(each.measures["clean"][0]) == 9
+    assert ["own" in each.measures for each in (a, b, elsewhere)] == [False, False, True]
 
 
 def test_every_output_holds_the_same_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

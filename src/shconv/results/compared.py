@@ -1,8 +1,9 @@
 """One network of a comparison: which images it is right on, clean, under each attack and in the worst case."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,3 +48,32 @@ def compared(measures: Measures, source: str, parameters: Mapping[str, int]) -> 
         seconds = sum(row["seconds"] for row in rows if row["attack"] != "clean")
         plain = {title: right for title, right in shown.items() if title not in titles and len(right[0])}
         yield Compared(*network, source, plain, worst, seconds, parameters.get(f"{network[0]}/seed{network[1]}"))
+
+
+def on_shared_images(networks: Sequence[Compared]) -> list[Compared]:
+    """Networks of one run on the images that all of them share, by column; a column without shared images is left out.
+
+    The pairs of a run are attacked on different images.
+    """
+
+    def shared(network: Compared, of: str, key: Any) -> NDArray[np.int64]:
+        near = (getattr(each, of) for each in networks if each.source == network.source)
+        places: NDArray[np.int64] = reduce(np.intersect1d, [held[key][0] for held in near if key in held])
+        return places
+
+    def kept(network: Compared, of: str) -> dict[Any, Any]:
+        cut = {}
+        for key, (places, right, *more) in getattr(network, of).items():
+            at = np.isin(places, shared(network, of, key))
+            if at.any():
+                cut[key] = (places[at], right[at], *more)
+        return cut
+
+    return [
+        replace(
+            each,
+            measures=kept(each, "measures"),
+            worst={budget: Worst(*found) for budget, found in kept(each, "worst").items()},
+        )
+        for each in networks
+    ]

@@ -22,7 +22,7 @@ from shconv.intervals import wilson
 from shconv.report.computed.intervals import Paired
 from shconv.results import Results
 from shconv.results.audits import audited
-from shconv.results.compared import Compared, compared
+from shconv.results.compared import Compared, compared, on_shared_images
 from shconv.results.measures import Measures
 
 if TYPE_CHECKING:
@@ -72,9 +72,10 @@ class Comparison:
         """
         facts = [_facts(each) for each in given]
         _check_same_data(facts)
-        networks = _told_apart(_networks(given))
-        if len(networks) < 2:
-            raise InputError(f"compare: got {len(networks)} network{'' if networks else 's'}; want at least two")
+        whole = _told_apart(_networks(given))
+        if len(whole) < 2:
+            raise InputError(f"compare: got {len(whole)} network{'' if whole else 's'}; want at least two")
+        networks = on_shared_images(whole)
         budget = _budget(networks)
         titles = ("clean", *dict.fromkeys(title for each in networks for title in each.measures if title != "clean"))
         worst = f"worst case {budget.title}"
@@ -88,7 +89,13 @@ class Comparison:
         lines.sort(key=lambda line: (-(line.worst or (0.0,))[0], -(line.clean or (0.0,))[0], line.name))
         counts = [next(len(right[0]) for right in column.values() if right is not None) for column in columns]
         name = str(facts[0][1].get("name", ""))
-        return cls((*titles, worst), tuple(counts), tuple(lines), baseline, name, _notes(networks, budget, baseline))
+        notes = _notes(networks, budget, baseline)
+        if any(len(a.worst[budget].places) < len(b.worst[budget].places) for a, b in zip(networks, whole, strict=True)):
+            notes = (
+                *notes,
+                "Pairs of one run are attacked on different images. Only images that all pairs share count.",
+            )
+        return cls((*titles, worst), tuple(counts), tuple(lines), baseline, name, notes)
 
     def table(self) -> "DataFrame":
         """A line for each network: of every column the accuracy and its interval (_low, _high), in shares of 1."""
