@@ -7,7 +7,7 @@ from shconv.threads import wait_without_spinning
 
 wait_without_spinning()  # before torch comes in
 
-from shconv import attacks, metrics, ops  # noqa: E402
+from shconv import attacks, metrics, ops, relatives  # noqa: E402
 from shconv.conversion import conversion_report, is_3x3, load_vanilla, to_shc, to_vanilla  # noqa: E402
 from shconv.errors import InputError  # noqa: E402
 from shconv.layers import SHConv2d  # noqa: E402
@@ -40,6 +40,7 @@ __all__ = [
     "metrics",
     "ops",
     "record_filter_maps",
+    "relatives",
     "to_shc",
     "to_vanilla",
 ]

@@ -18,10 +18,14 @@ from torch import Tensor, nn
 
 from shconv.layers import SHConv2d
 from shconv.ops import flops
+from shconv.relatives import Relative
 
 
-def macs(layer: SHConv2d, x: Tensor, Y: Tensor) -> int:
-    """Multiply-accumulates of one call, x (N, D, H, W) -> Y: the convolution, and the hypernetwork's linear layers."""
+def macs(layer: SHConv2d | Relative, x: Tensor, Y: Tensor) -> int:
+    """Multiply-accumulates of one call, x (N, D, H, W) -> Y: the convolution, and the hypernetwork's linear layers or
+    what else makes a relative's kernel."""
+    if isinstance(layer, Relative):
+        return layer.macs(x, Y)
     linear = sum(each.weight.numel() for each in layer.hyper.modules() if isinstance(each, nn.Linear))
     return flops.convolution(x.shape, layer.weight.shape, Y.shape) // 2 + len(x) * linear
 
@@ -57,9 +61,9 @@ def fvcore() -> dict[str, Callable[..., int]]:
     return {"shconv::filtered_conv2d": filtered, "shconv::layer": layer}
 
 
-def _classes() -> list[type[SHConv2d]]:
-    """SHConv2d and what is derived from it: counters look a class up exactly."""
-    found = [SHConv2d]
+def _classes() -> list[type[nn.Module]]:
+    """SHConv2d, the relatives and what is derived from them: counters look a class up exactly."""
+    found: list[type[nn.Module]] = [SHConv2d, Relative]
     for each in found:
         found.extend(each.__subclasses__())
     return found

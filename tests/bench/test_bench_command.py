@@ -16,6 +16,7 @@ from shconv.bench import attack, host, memory, model, op
 from shconv.bench.setting import Setting
 from shconv.ops import FORMULATIONS
 from shconv.ops.plain import grouped
+from shconv.relatives import RELATIVES, SEConv2d
 
 OP = ["bench", "op", "--rows", "4x3x5", "--rounds", "1"]
 SMALL = ["--networks", "plain10", "--width", "2", "--batch", "4", "--image-size", "16", "--rounds", "1"]
@@ -59,14 +60,32 @@ def test_the_machine_stands_above_the_table(capsys: pytest.CaptureFixture[str]) 
     assert "grouped" not in rest
 
 
-def test_host_compares_the_layer_with_torchs_in_microseconds(tmp_path: Path) -> None:
+def test_host_compares_the_layer_and_its_relatives_with_torchs_in_microseconds_parameters_and_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "_CALLS", 2)
     assert cli.run(["bench", "host", "--rounds", "1", "--csv", str(tmp_path / "host.csv")]) == 0
     lines = read(tmp_path / "host.csv")
-    assert len(lines) == len(op.LAYOUTS) * len(host.PASSES)
-    assert {(line["contender"], line["baseline"], line["unit"]) for line in lines} == {
-        ("SHConv2d", "conv2d", "us a call")
+    contenders = ["SHConv2d", *(kind.__name__ for kind in RELATIVES.values())]
+    units = {**dict.fromkeys(host.PASSES, "us a call"), "parameters": "", "multiply-adds": ""}
+    assert {(line["contender"], line["measure"], line["unit"]) for line in lines} == {
+        (contender, *each) for contender in contenders for each in units.items()
     }
+    assert len(lines) == len(op.LAYOUTS) * len(contenders) * len(units)
     assert all(float(line["ratio"]) > 0 for line in lines)
+    shc = next(line for line in lines if line["measure"] == "parameters")
+    assert (float(shc["baseline_value"]), float(shc["value"])) == (16 * 16 * 9 + 16, 16 * 16 * 9 + 16 + 32 * 8 + 8 + 81)
+
+
+def test_a_wrong_relative_gets_no_speed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def wrong(self: SEConv2d, x: Tensor) -> Tensor:
+        return self.convolve(x, self.weight) * (1.1 if x.dtype == torch.float32 else 1)
+
+    monkeypatch.setattr(SEConv2d, "convolved", wrong)
+    monkeypatch.setattr(host, "_CALLS", 2)
+    with pytest.raises(SystemExit, match="1"):
+        cli.run(["bench", "host", "--rounds", "1"])
+    assert "no speed for a result that is wrong: SEConv2d" in capsys.readouterr().err
 
 
 def test_a_formulation_that_cannot_serve_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

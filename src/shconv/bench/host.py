@@ -1,17 +1,24 @@
-"""What a call costs before anything is computed: the layer against torch's convolution on an image so small that the
-time is Python's and torch's own. On a GPU it is the time in which the device waits."""
+"""What a call costs before anything is computed: the layer and its relatives against torch's convolution on an image so
+small that the time is Python's and torch's own. On a GPU it is the time in which the device waits. And what each has in
+parameters and in multiply-adds for an image."""
 
+import copy
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shconv.bench.check import layers_deviation
 from shconv.bench.device import Work
 from shconv.bench.measurement import Measurement
 from shconv.bench.op import LAYOUTS
 from shconv.bench.timing import interleaved
+from shconv.flops import macs
 from shconv.layers import SHConv2d
+from shconv.ops.flops import convolution
+from shconv.relatives import RELATIVES
 
 SHAPE = (2, 16, 4, 4)  # 16 output channels
 PASSES = ("forward", "forward + backward")
@@ -21,27 +28,67 @@ _CALLS = 100
 def measure(
     dtype: str, layouts: tuple[str, ...], device: torch.device, rounds: int, tick: Callable[[], object] = lambda: None
 ) -> Iterator[Measurement]:
-    """Microseconds a call, forward alone and both ways; `tick` is called 2 * (rounds + 1) times a layout."""
+    """Microseconds a call, forward alone and both ways, parameters and multiply-adds; `tick` is called
+    2 * (rounds + 1) times a layout."""
     for layout in layouts:
         place = {"device": device, "dtype": getattr(torch, dtype)}
         x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)).to(**place)
         x = x.contiguous(memory_format=LAYOUTS[layout])
-        layers: dict[str, nn.Module] = {
-            "SHConv2d": SHConv2d(SHAPE[1], SHAPE[1], 3, padding=1, **place).to(memory_format=LAYOUTS[layout]),
-            "conv2d": nn.Conv2d(SHAPE[1], SHAPE[1], 3, padding=1, **place).to(memory_format=LAYOUTS[layout]),
-        }
-        reason = layers_deviation(nn.Sequential(layers["SHConv2d"]), x)
+        layers = _layers(place, LAYOUTS[layout])
+        conv = layers.pop("conv2d")
+        wrong = {name: _wrong(layer, x) for name, layer in layers.items()}
+        found = partial(Measurement, subject="x".join(map(str, SHAPE)), dtype=dtype, layout=layout, baseline="conv2d")
         for name, work in zip(PASSES, (_forward, _both), strict=True):
-            works = {each: work(layer, x) for each, layer in layers.items()}
+            timed = {each: layer for each, layer in {"conv2d": conv, **layers}.items() if not wrong.get(each)}
+            works = {each: work(layer, x) for each, layer in timed.items()}
             seconds = interleaved(works, rounds, device, tick)
-            yield Measurement(
-                subject="x".join(map(str, SHAPE)), dtype=dtype, layout=layout, measure=name, contender="SHConv2d",
-                baseline="conv2d", unit="us a call", baseline_value=seconds["conv2d"] / _CALLS * 1e6,
-                value=None if reason else seconds["SHConv2d"] / _CALLS * 1e6, reason=reason, wrong=bool(reason),
-            )  # fmt: skip
+            for each in layers:
+                value = None if wrong[each] else seconds[each] / _CALLS * 1e6
+                yield found(
+                    measure=name, contender=each, unit="us a call", value=value, reason=wrong[each],
+                    baseline_value=seconds["conv2d"] / _CALLS * 1e6, wrong=bool(wrong[each]),
+                )  # fmt: skip
+        counts: dict[str, Callable[[nn.Module], int]] = {
+            "parameters": _parameters,
+            "multiply-adds": partial(_multiply_adds, x=x[:1]),
+        }
+        for name, count in counts.items():
+            for each, layer in layers.items():
+                yield found(measure=name, contender=each, unit="", value=count(layer), baseline_value=count(conv))
 
 
-def _forward(layer: nn.Module, x: torch.Tensor) -> Work:
+def _layers(place: dict[str, Any], layout: torch.memory_format) -> dict[str, nn.Module]:
+    kinds: dict[str, type[nn.Conv2d]] = {"conv2d": nn.Conv2d, "SHConv2d": SHConv2d}
+    kinds |= {kind.__name__: kind for kind in RELATIVES.values()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = {name: kind(SHAPE[1], SHAPE[1], 3, padding=1, **place) for name, kind in kinds.items()}
+    return {name: layer.to(memory_format=layout) for name, layer in made.items()}
+
+
+def _wrong(layer: nn.Module, x: Tensor) -> str:
+    """What is wrong with a layer's result, "": nothing. A relative's is compared with its own in float64."""
+    if isinstance(layer, SHConv2d):
+        return layers_deviation(nn.Sequential(layer), x)
+    with torch.no_grad():
+        Y, wanted = layer(x), copy.deepcopy(layer).double()(x.double())
+    error, largest = float((Y.double() - wanted).abs().max()), float(wanted.abs().max())
+    allowed = 1e-3 + 8 * torch.finfo(x.dtype).eps
+    return "" if error <= allowed * largest else f"off by {error / largest:.1e} of its largest element"
+
+
+def _parameters(layer: nn.Module) -> int:
+    return sum(p.numel() for p in layer.parameters())
+
+
+def _multiply_adds(layer: Any, x: Tensor) -> int:
+    """Of one image; products only, a multiplication and an addition counted as one."""
+    with torch.no_grad():
+        Y = layer(x)
+    return convolution(x.shape, layer.weight.shape, Y.shape) // 2 if type(layer) is nn.Conv2d else macs(layer, x, Y)
+
+
+def _forward(layer: nn.Module, x: Tensor) -> Work:
     @torch.no_grad()
     def calls() -> None:
         for _ in range(_CALLS):
@@ -50,7 +97,7 @@ def _forward(layer: nn.Module, x: torch.Tensor) -> Work:
     return calls
 
 
-def _both(layer: nn.Module, x: torch.Tensor) -> Work:
+def _both(layer: nn.Module, x: Tensor) -> Work:
     leaf = x.detach().requires_grad_()
     leaves, dY = [leaf, *layer.parameters()], torch.ones_like(layer(x))
 

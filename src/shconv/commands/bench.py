@@ -21,7 +21,7 @@ from shconv.terminal import console
 
 TITLES = {
     "op": "Filtered convolution: times over F.conv2d's",
-    "host": "What a call costs before anything is computed: SHConv2d over nn.Conv2d",
+    "host": "What a call costs before anything is computed: SHConv2d and its relatives over nn.Conv2d",
     "model": "SHC networks: time and memory over their twins'",
     "attack": "Attacks: time over the passes they need (less is better), images a second over plain ones (more is)",
 }
@@ -38,7 +38,8 @@ class Bench:
     """
 
     what: Annotated[Literal["op", "host", "model", "attack"], POSITIONAL]
-    """op: every formulation. host: microseconds of a call. model: training step, inference, memory. attack: FGSM,
+    """op: every formulation. host: microseconds of a call, for SHC's relatives
+    too. model: training step, inference, memory. attack: FGSM,
     LocSearchAdv."""
     rows: tuple[str, ...] = ()
     """op: shapes NxDxH (stride 1) or NxDxH/2 (stride 2), or how some of the table's begin; by default all of it."""

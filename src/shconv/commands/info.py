@@ -9,14 +9,16 @@ from rich.table import Table
 import shconv
 from shconv.attacks import create_attack, list_attacks
 from shconv.devices import available
+from shconv.models.registry import MATCHED
 from shconv.ops import FORMULATIONS
+from shconv.relatives import RELATIVES
 from shconv.terminal import console
 from shconv.training import RECIPES
 
 
 @dataclass(frozen=True)
 class Info:
-    """Print versions, the device, the networks with their parameters, the attacks and the recipes."""
+    """Print versions, the device, the networks and the layers with their parameters, the attacks and the recipes."""
 
     def run(self) -> None:
         out = console()
@@ -24,7 +26,7 @@ class Info:
             f"shconv {metadata.version('shconv')}, torch {torch.__version__}, devices {' '.join(available())}, "
             f"{torch.get_num_threads()} threads, formulations {', '.join(FORMULATIONS)}"
         )
-        out.print(_networks(), _attacks(), _recipes())
+        out.print(_networks(), _relatives(), _attacks(), _recipes())
 
 
 def _networks() -> Table:
@@ -38,6 +40,22 @@ def _networks() -> Table:
         vanilla = counts[name.removesuffix("_shc")]
         grown = (f"+{count / vanilla - 1:.1%}", str(shconv.models.matched_width(name))) if count > vanilla else ("", "")
         table.add_row(name, f"{count:,}", *grown)
+    return table
+
+
+def _relatives() -> Table:
+    """What can stand behind a vanilla network's name; sizes are Plain-10's."""
+    table = Table("network", "layer", "parameters", "growth", "source", title="Other networks: behind any vanilla name")
+    with torch.device("meta"):
+        names = [name for name in shconv.models.all_models() if name.startswith("plain10")]
+        counts = {name: sum(p.numel() for p in shconv.create_model(name).parameters()) for name in names}
+    vanilla = counts["plain10"]
+    for suffix, kind in RELATIVES.items():
+        count = counts[f"plain10_{suffix}"]
+        table.add_row(f"plain10_{suffix}", kind.__name__, f"{count:,}", f"{count / vanilla - 1:+.1%}", kind.source)
+    name = f"plain10_{MATCHED}"
+    about = "vanilla, widened to the parameters of plain10_shc"
+    table.add_row(name, "Conv2d", f"{counts[name]:,}", f"{counts[name] / vanilla - 1:+.1%}", about)
     return table
 
 

@@ -45,7 +45,7 @@ def to_layer(conv: nn.Conv2d, borrowed: bool, **options: Any) -> SHConv2d:
     """
     cls = shc_class(conv)
     assert cls is not None
-    layer = _recast(conv, cls)
+    layer = recast(conv, cls)
     layer.vanilla_class = parametrize.type_before_parametrizations(conv)
     some = next(conv.parameters())
     computed = cls is StandardizedSHConv2d or "weight" not in conv._parameters
@@ -57,14 +57,14 @@ def to_layer(conv: nn.Conv2d, borrowed: bool, **options: Any) -> SHConv2d:
 
 def to_convolution(layer: SHConv2d) -> nn.Conv2d:
     """The layer without its hypernetwork, of the class it was converted from."""
-    conv = _recast(layer, layer.vanilla_class)
+    conv = recast(layer, layer.vanilla_class)
     del conv._modules["hyper"]
     for name in ("routes", "vanilla_class"):
         vars(conv).pop(name, None)
     return conv
 
 
-def _recast(module: nn.Module, cls: type[ModuleT]) -> ModuleT:
+def recast(module: nn.Module, cls: type[ModuleT]) -> ModuleT:
     """A module of class cls that has all that module has."""
     new = cls.__new__(cls)
     nn.Module.__init__(new)

@@ -1,5 +1,5 @@
-"""The paper's networks: Plain-10, ResNet-18, ResNet-50 and their SHC counterparts."""
+"""The paper's networks: Plain-10, ResNet-18, ResNet-50, their SHC counterparts, and the same with other layers."""
 
-from shconv.models.registry import create_model, list_models, matched_width
+from shconv.models.registry import all_models, create_model, list_models, matched_width, vanilla_of
 
-__all__ = ["create_model", "list_models", "matched_width"]
+__all__ = ["all_models", "create_model", "list_models", "matched_width", "vanilla_of"]

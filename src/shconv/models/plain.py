@@ -24,27 +24,31 @@ class PlainBlock(nn.Module):
 
 
 class Plain10(nn.Module):
-    """Images (N, in_channels, H, W) in [0, 1] -> logits (N, num_classes)."""
+    """Images (N, in_channels, H, W) in [0, 1] -> logits (N, num_classes).
+
+    width: channels of the stem; a stage has width * 2**stage, rounded where the width is a fraction.
+    """
 
     def __init__(
         self,
         num_classes: int,
         in_channels: int = 3,
         stem: str = "imagenet",
-        width: int = 64,
+        width: float = 64,
         normalize: Normalization = None,
     ) -> None:
         super().__init__()
         self.normalize = make_normalize(normalize, in_channels)
-        self.conv1, self.maxpool = make_stem(stem, in_channels, width)
-        self.bn1 = nn.BatchNorm2d(width)
+        first, second, third, last = (round(width * 2**stage) for stage in range(4))
+        self.conv1, self.maxpool = make_stem(stem, in_channels, first)
+        self.bn1 = nn.BatchNorm2d(first)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = PlainBlock(width, width, stride=1)
-        self.layer2 = PlainBlock(width, 2 * width, stride=2)
-        self.layer3 = PlainBlock(2 * width, 4 * width, stride=2)
-        self.layer4 = PlainBlock(4 * width, 8 * width, stride=2)
+        self.layer1 = PlainBlock(first, first, stride=1)
+        self.layer2 = PlainBlock(first, second, stride=2)
+        self.layer3 = PlainBlock(second, third, stride=2)
+        self.layer4 = PlainBlock(third, last, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(8 * width, num_classes)
+        self.fc = nn.Linear(last, num_classes)
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:

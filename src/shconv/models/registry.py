@@ -1,4 +1,5 @@
-"""The networks by name: three of the paper's, each vanilla and as its SHC counterpart."""
+"""The networks by name: three of the paper's, each vanilla, as its SHC counterpart, with the layers of SHC's relatives,
+and vanilla but as large as its SHC counterpart."""
 
 import difflib
 import fnmatch
@@ -16,19 +17,32 @@ from shconv.errors import InputError
 from shconv.models.normalize import Normalization
 from shconv.models.plain import Plain10
 from shconv.models.resnet import BasicBlock, Bottleneck, ResNet
+from shconv.relatives import RELATIVES, to_relative
 
 _VANILLA: dict[str, Callable[..., nn.Module]] = {
     "plain10": Plain10,
     "resnet18": partial(ResNet, BasicBlock, (2, 2, 2, 2)),
     "resnet50": partial(ResNet, Bottleneck, (3, 4, 6, 3)),
 }
+MATCHED = "matched"
+SUFFIXES = ("", "shc", MATCHED, *RELATIVES)
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names create_model takes, each vanilla network followed by its SHC counterpart: those that fit a pattern with
-    * and ?, such as "*shc*"."""
+    """The paper's networks, each vanilla one followed by its SHC counterpart: those whose names fit a pattern with *
+    and ?, such as "*shc*". create_model takes more: see all_models."""
     names = [name + suffix for name in _VANILLA for suffix in ("", "_shc")]
     return fnmatch.filter(names, pattern)
+
+
+def all_models() -> list[str]:
+    """All names that create_model takes: each vanilla network, and with _shc, _matched and each relative's suffix."""
+    return ["_".join(filter(None, (name, suffix))) for name in _VANILLA for suffix in SUFFIXES]
+
+
+def vanilla_of(name: str) -> str:
+    """The vanilla network that this one of all_models() is made of."""
+    return name.partition("_")[0]
 
 
 def create_model(
@@ -43,7 +57,9 @@ def create_model(
     """Build a network of the paper (section 3.2), randomly initialised or with weights of yours.
 
     Args:
-        name: one of list_models(); "*_shc" has a Statistical Hyper-Convolution in every 3x3 but the stem.
+        name: one of all_models(); "*_shc" has a Statistical Hyper-Convolution in every 3x3 but the stem, "*_se" and its
+            like have a relative there (shconv.relatives), and "*_matched" is the vanilla network, widened until it has
+            as many parameters as "*_shc", nearly.
         stem: "imagenet" (7x7/2, max pool) or "small" (3x3/1, no pool; for images up to 64 px).
         width: channels of the first stage, 64 in the paper.
         normalize: None (the paper feeds [0, 1]), "imagenet", or (mean, std) by channel.
@@ -57,8 +73,8 @@ def create_model(
     Raises:
         InputError: unknown name (near ones are offered), an argument out of range, or weights of another network.
     """
-    if name not in list_models():
-        near = difflib.get_close_matches(name, list_models(), n=3, cutoff=0.4) or list_models()
+    if name not in all_models():
+        near = difflib.get_close_matches(name, all_models(), n=3, cutoff=0.4) or list_models()
         raise InputError(f"unknown model {name!r}; did you mean {', '.join(near)}?")
     if stem not in ("imagenet", "small"):
         raise InputError(f'stem must be "imagenet" or "small", got {stem!r}')
@@ -66,11 +82,15 @@ def create_model(
         raise InputError(
             f"num_classes, in_channels and width must be at least 1, got {num_classes}, {in_channels}, {width}"
         )
-    model = _VANILLA[name.removesuffix("_shc")](
-        num_classes=num_classes, in_channels=in_channels, stem=stem, width=width, normalize=normalize
+    vanilla, _, kind = name.partition("_")
+    real = _nearest_width(vanilla, (num_classes, in_channels, stem), width, parts=8) if kind == MATCHED else width
+    model = _VANILLA[vanilla](
+        num_classes=num_classes, in_channels=in_channels, stem=stem, width=real, normalize=normalize
     )
-    if name.endswith("_shc"):
+    if kind == "shc":
         model = to_shc(model, where=behind_the_stem, start="random", inplace=True)
+    if kind in RELATIVES:
+        model = to_relative(model, kind, where=behind_the_stem, inplace=True)
     if pretrained is not None:
         # Named, not imported: that room knows this one, and brings data and training along.
         import_module("shconv.pretrained.given").fill(model, pretrained)
@@ -82,19 +102,29 @@ def matched_width(
 ) -> int:
     """The width at which the vanilla network has as many parameters as its SHC counterpart of the given width, nearly.
 
-    SHC networks are larger (ResNet-18 by 9.9 %), so a gain over a twin of equal width may be one of size.
+    SHC networks are larger (ResNet-18 by 9.9 %), so a gain over a twin of equal width may be one of size. A whole width
+    may miss by some percent; create_model("plain10_matched") widens each stage by its own and comes nearer.
 
     Takes create_model's arguments; name may be either network of the pair. Raises InputError as create_model does.
     """
-    vanilla = name.removesuffix("_shc")
+    return int(_nearest_width(name.removesuffix("_shc"), (num_classes, in_channels, stem), width, parts=1))
 
-    def parameters(model: str, at: int) -> int:
+
+def _nearest_width(vanilla: str, about: tuple[int, int, str], width: int, parts: int) -> float:
+    """Of all widths in steps of 1 / parts, from `width` to twice that, the one that matches the SHC network best.
+
+    about: num_classes, in_channels, stem. A stage's channels are the width times a power of two, rounded.
+    """
+
+    def parameters(build: Callable[..., nn.Module], at: float) -> int:
         with torch.device("meta"):  # shapes without numbers
-            return sum(p.numel() for p in create_model(model, num_classes, in_channels, stem, at).parameters())
+            return sum(p.numel() for p in build(*about, at).parameters())
 
-    wanted = parameters(f"{vanilla}_shc", width)
-    above = bisect_left(range(2 * width), wanted, lo=width, key=lambda at: parameters(vanilla, at))
-    return min(max(width, above - 1), above, key=lambda at: abs(parameters(vanilla, at) - wanted))
+    wanted = parameters(partial(create_model, f"{vanilla}_shc"), width)
+    least, most = width * parts, 2 * width * parts
+    at = bisect_left(range(most), wanted, lo=least, key=lambda step: parameters(_VANILLA[vanilla], step / parts))
+    near = (max(least, at - 1), at)
+    return min(near, key=lambda step: abs(parameters(_VANILLA[vanilla], step / parts) - wanted)) / parts
 
 
 def behind_the_stem(name: str, module: nn.Module) -> bool:

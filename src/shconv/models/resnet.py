@@ -54,7 +54,10 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images (N, in_channels, H, W) in [0, 1] -> logits (N, num_classes)."""
+    """Images (N, in_channels, H, W) in [0, 1] -> logits (N, num_classes).
+
+    width: channels of the stem; a stage has width * 2**stage, rounded where the width is a fraction.
+    """
 
     def __init__(
         self,
@@ -63,17 +66,18 @@ class ResNet(nn.Module):
         num_classes: int,
         in_channels: int = 3,
         stem: str = "imagenet",
-        width: int = 64,
+        width: float = 64,
         normalize: Normalization = None,
     ) -> None:
         super().__init__()
         self.normalize = make_normalize(normalize, in_channels)
-        self.conv1, self.maxpool = make_stem(stem, in_channels, width)
-        self.bn1 = nn.BatchNorm2d(width)
+        first = round(width)
+        self.conv1, self.maxpool = make_stem(stem, in_channels, first)
+        self.bn1 = nn.BatchNorm2d(first)
         self.relu = nn.ReLU(inplace=True)
-        stages, inputs = [], width
+        stages, inputs = [], first
         for stage, count in enumerate(blocks):
-            channels, stride = width * 2**stage, 1 if stage == 0 else 2
+            channels, stride = round(width * 2**stage), 1 if stage == 0 else 2
             outputs = channels * block.expansion
             rest = [block(outputs, channels, 1) for _ in range(count - 1)]
             stages.append(nn.Sequential(block(inputs, channels, stride), *rest))

@@ -14,7 +14,7 @@ from torch import nn
 from shconv.data.preparation import Preparation
 from shconv.errors import InputError
 from shconv.files import replace_text
-from shconv.models import list_models
+from shconv.models import all_models
 from shconv.models.normalize import Normalize
 from shconv.models.plain import Plain10
 from shconv.models.resnet import ResNet
@@ -114,7 +114,7 @@ def config_of(model: nn.Module) -> Config:
             "width": first[0],
             "normalize": _constants(model),
         }
-        for name in list_models():
+        for name in all_models():
             for stem in ("imagenet", "small"):
                 config = ModelConfig(name, stem=stem, **sizes)
                 with torch.device("meta"):

@@ -16,6 +16,7 @@ from shconv.data import ImageData, ImageSplit
 from shconv.data.batches import naming_dead_workers
 from shconv.data.loading import near
 from shconv.errors import InputError
+from shconv.models import vanilla_of
 from shconv.processes import Processes
 from shconv.training.batches import check_micro_batch, warning_of_few_steps
 from shconv.training.board import check_tensorboard, open_board
@@ -144,7 +145,7 @@ def _check_micro_batch(
 ) -> None:
     """On the vanilla network, which has the same batch norms, and on no memory at all."""
     with torch.device("meta"):
-        network = replace(config, name=config.name.removesuffix("_shc")).build()
+        network = replace(config, name=vanilla_of(config.name)).build()
         image = torch.empty(config.in_channels, data.train_size, data.train_size)
     check_micro_batch(network, image, recipe, len(data.train or ()), engine, processes)
 

@@ -1,0 +1,55 @@
+"""Any network -> one with relatives in the place of the convolutions that where= picks, as shconv.to_shc does it."""
+
+from typing import Any, TypeVar, cast
+
+from torch import nn
+
+from shconv.conversion import is_3x3
+from shconv.conversion.convert import swap
+from shconv.conversion.layers import reason_against, recast, shc_class
+from shconv.conversion.where import Where, pick
+from shconv.copying import copied
+from shconv.errors import InputError
+from shconv.layers import SHConv2d
+from shconv.relatives.base import Relative
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+def convert(
+    model: ModelT, kind: type[Relative], where: Where = is_3x3, inplace: bool = False, **options: Any
+) -> ModelT:
+    """Replace the convolutions that where= picks by layers of this kind, with their weights where the kind has any.
+
+    where, inplace, what is kept and what is refused are to_shc's. A computed weight (weight norm, pruning) is refused.
+    What the layer adds is drawn anew, so the network computes something else than before and has to be trained.
+
+    Raises:
+        InputError: nothing was picked, or something picked cannot be converted, with its name and the reason.
+    """
+    if inplace and isinstance(model, nn.Conv2d):
+        raise InputError("a convolution by itself cannot be replaced in place; take what is returned")
+    if not inplace:
+        model = copied(model, "inplace=True converts the network itself")
+    inside = {part for m in model.modules() if isinstance(m, Relative) for part in m.modules()}
+    picked = {cast(nn.Conv2d, m): name for m, name in pick(model, where).items() if m not in inside}
+    if not picked:
+        raise InputError(f"where= picked no module of {type(model).__name__}: nothing to convert")
+    for conv, name in picked.items():
+        if reason := _reason_against(conv):
+            raise InputError(f"{name or 'the model'} is {reason}: it cannot become a {kind.__name__}")
+    new: dict[nn.Module, nn.Module] = {}
+    for conv, own in zip(picked, kind.options_for(list(picked), options), strict=True):
+        layer = recast(conv, kind)
+        layer.extend(**own)
+        new[conv] = layer.train(conv.training)
+    return cast(ModelT, swap(model, new))
+
+
+def _reason_against(module: nn.Module) -> str:
+    kind = type(module).__name__
+    if reason := reason_against(module):
+        return reason
+    if shc_class(cast(nn.Conv2d, module)) is not SHConv2d:
+        return f"a {kind}, which pads or computes its kernel in its own way"
+    return "" if module._parameters.get("weight") is not None else f"a {kind} whose weight is computed"
