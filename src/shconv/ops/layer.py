@@ -13,6 +13,7 @@ from torch import Tensor
 
 from shconv.ops import hypernetwork, registration
 from shconv.ops.cpu import layer as cpu
+from shconv.ops.cuda import replay
 from shconv.ops.derivatives import convolve
 from shconv.ops.geometry import Geometry, check
 from shconv.ops.modes import autocast_off, autocasting, cast, direct, refuse_tangents, transforming
@@ -61,13 +62,27 @@ def _compute(
     keep: bool,
 ) -> tuple[Tensor, Sequence[Tensor]]:  # fmt: skip
     """Y, and where it is to be kept what the way back needs: M (N, T), [mu, sigma] (N, 2, D), the hidden neurons."""
-    if plan := cpu.plan(x, weight, bias, theta, geometry, order, eps):
+    inputs = (x, weight, bias, *theta)
+    if x.is_cuda:
+        Y, *kept = replay.call(_forward, inputs, geometry, order, eps, keep)
+    elif plan := cpu.plan(x, weight, bias, theta, geometry, order, eps):
         return plan.forward(x, weight, bias, theta, keep)
-    M, seen, hidden = hypernetwork.compute(x, theta, order, eps)
+    else:
+        Y, *kept = _forward(*inputs, geometry, order, eps, keep)
+    return Y, kept
+
+
+def _forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor,
+    geometry: Geometry, order: Order, eps: float, keep: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Part by part."""
+    M, seen, hidden = hypernetwork.compute(x, (W1, b1, W2, b2), order, eps)
     maps = M.view(-1, *weight.shape[2:])
     check(x, weight, maps, bias, geometry)
     Y = registration.compute(x, weight, maps, geometry, "auto")
-    return Y if bias is None else Y.add_(bias[:, None, None]), (M, seen, hidden)
+    Y = Y if bias is None else Y.add_(bias[:, None, None])
+    return (Y, M, seen, hidden) if keep else (Y,)
 
 
 def _gradients(
@@ -75,10 +90,20 @@ def _gradients(
     geometry: Geometry, order: Order, eps: float, mask: cpu.Mask,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """The gradients of x, the weight, the bias and theta (W1, b1, W2, b2); None for each that is not wanted."""
+    inputs = (dY, x, weight, bias, *theta, *kept)
+    if x.is_cuda:
+        return replay.call(_backward, inputs, geometry, order, mask)
     if plan := cpu.plan(x, weight, bias, theta, geometry, order, eps):
         return plan.backward(dY, x, weight, bias, theta, kept, mask)
-    of_x, of_weight, of_bias, of_theta = mask
-    M, seen, hidden = kept
+    return _backward(*inputs, geometry, order, mask)  # type: ignore[arg-type, call-arg]
+
+
+def _backward(
+    dY: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor,
+    M: Tensor, seen: Tensor, hidden: Tensor, geometry: Geometry, order: Order, mask: cpu.Mask,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Part by part."""
+    (of_x, of_weight, of_bias, of_theta), theta = mask, (W1, b1, W2, b2)
     needs = (of_x, of_weight, of_x or of_theta)
     dX, dW, dM = registration.gradients(dY, x, weight, M.view(-1, *weight.shape[2:]), geometry, "auto", needs)
     through: Sequence[Tensor | None] = (None,) * 5

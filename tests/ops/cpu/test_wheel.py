@@ -88,12 +88,12 @@ def test_a_wheel_is_built_installed_and_serves_without_a_compiler(tmp_path: Path
 
 def test_another_compiler_that_is_named_is_used_and_a_broken_library_said(tmp_path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(library, "_BUILT", tmp_path / "kernels.so")
-    assert library._that_came_with_it() is None
+    assert library._that_came_with_it(library._BUILT) is None
     (tmp_path / "kernels.so").write_bytes(b"no library")
     monkeypatch.delenv("SHCONV_CXX", raising=False)
-    assert library._that_came_with_it() is None
+    assert library._that_came_with_it(library._BUILT) is None
     assert "do not load" in caplog.text
     caplog.clear()
     monkeypatch.setenv("SHCONV_CXX", "clang++")
-    assert library._that_came_with_it() is None
+    assert library._that_came_with_it(library._BUILT) is None
     assert caplog.text == ""

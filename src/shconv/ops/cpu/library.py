@@ -114,29 +114,35 @@ def torch_threads() -> ctypes.c_void_p:
 @functools.cache
 def kernels() -> ctypes.CDLL | str:
     """The loaded library, or why there is none."""
+    found = load(_BUILT, _SOURCE / "filtered.cpp")
+    if isinstance(found, str) and os.environ.get("SHCONV_COMPILED") != "0":
+        _log.warning("%s; slower formulations serve instead", found)
+    return found
+
+
+def load(built: Path, source: Path) -> ctypes.CDLL | str:
+    """The library that came with the package as `built`, or else is built of source; or why there is none."""
     if os.environ.get("SHCONV_COMPILED") == "0":
         return "SHCONV_COMPILED=0 turns the compiled kernels off"
     try:
-        return _that_came_with_it() or ctypes.CDLL(str(build()))
+        return _that_came_with_it(built) or ctypes.CDLL(str(build(source)))
     except (OSError, subprocess.SubprocessError) as error:
         detail = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
-        reason = f"the compiled kernels could not be built: {' '.join(detail.split())[:500]}"
-        _log.warning("%s; slower formulations serve instead", reason)
-        return reason
+        return f"the compiled kernels could not be built: {' '.join(detail.split())[:500]}"
 
 
-def _that_came_with_it() -> ctypes.CDLL | None:
+def _that_came_with_it(built: Path) -> ctypes.CDLL | None:
     """None too where SHCONV_CXX asks for another compiler's, or the system cannot load it."""
-    if not _BUILT.exists() or os.environ.get("SHCONV_CXX"):
+    if not built.exists() or os.environ.get("SHCONV_CXX"):
         return None
     try:
-        return ctypes.CDLL(str(_BUILT))
+        return ctypes.CDLL(str(built))
     except OSError as error:
         _log.warning("the compiled kernels of this package do not load: %s", error)
         return None
 
 
-def build() -> Path:
+def build(source: Path = _SOURCE / "filtered.cpp") -> Path:
     """The shared library in the cache, compiled if it is not there; safe against other processes doing the same."""
     compiler = shlex.split(os.environ.get("SHCONV_CXX") or os.environ.get("CXX") or "")
     if not compiler:
@@ -144,13 +150,13 @@ def build() -> Path:
         if found is None:
             raise FileNotFoundError("no C++ compiler (g++, clang++ or c++) on the path")
         compiler = [found]
-    library = cache_folder() / f"filtered-{_key(compiler)}.so"
+    library = cache_folder() / f"{source.stem}-{_key(compiler, source.parent)}.so"
     if library.exists():
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         made = Path(folder) / library.name
-        command = [*compiler, *_FLAGS, str(_SOURCE / "filtered.cpp"), "-o", str(made)]
+        command = [*compiler, *_FLAGS, str(source), "-o", str(made)]
         native = subprocess.run([*command, _NATIVE], capture_output=True, text=True, timeout=300)
         if native.returncode:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
@@ -159,11 +165,11 @@ def build() -> Path:
     return library
 
 
-def _key(compiler: list[str]) -> str:
-    """What the library depends on: source, flags, compiler, processor and torch."""
+def _key(compiler: list[str], folder: Path) -> str:
+    """What a library depends on: the folder of its source, flags, compiler, processor and torch."""
     version = subprocess.run([*compiler, "--version"], check=True, capture_output=True, text=True, timeout=60).stdout
     parts = [*compiler, version, *_FLAGS, _NATIVE, torch.__version__, platform.machine(), _processor()]
-    for file in sorted(_SOURCE.iterdir()):
+    for file in sorted(folder.iterdir()):
         parts += [file.name, file.read_text()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 

@@ -19,7 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
-from shconv.ops.cuda import plans, runtime, tuning
+from shconv.ops.cuda import plans, runtime, tape, tuning
 
 _fastest: dict[tuple[Any, ...], Any] = {}  # the tiles of every key launched so far
 _PRODUCTS = ("C", "D", "S_H", "S_W", "OUT_H", "OUT_W")  # of an image, all of them together
@@ -216,6 +216,7 @@ def launch(kernel: Any, grid: Callable[[dict[str, int]], tuple[int]], **argument
     key = (kernel, arguments["x"].dtype, *(arguments[name] for name in kernel.keys))
     tiles = None if tuning.fixed() else _fastest.get(key)
     if tiles is None and tuning.measures(math.prod(arguments[name] for name in _PRODUCTS)):
+        tape.refuse_for_now("tiles are tried")
         _compile(kernel, arguments)
         kernel[grid](**arguments)
         _fastest[key] = kernel.best_config

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from shconv.ops.cuda import tape
 
 _MOST = 4096  # kinds of call remembered
 _ALIGNED = 16  # bytes, what Triton asks of an address
@@ -18,24 +21,39 @@ _plans: dict[Hashable, tuple[Any, tuple[str, ...]]] = {}
 def run(kernel: Any, grid: Grid, arguments: Mapping[str, Any]) -> None:
     """kernel[grid](**arguments) on the current device: arguments are the kernel's, by name, and Triton's options.
 
-    Tensors count by dtype and by whether they begin at a multiple of 16 bytes, everything else by its value.
+    Tensors count by dtype and by whether they begin at a multiple of 16 bytes, descriptors by dtype and box, everything
+    else by its value.
     """
     places = grid(arguments) if callable(grid) else grid
+    if (recorder := tape.recorder()) is None:
+        _launch(kernel, places, arguments)
+    else:
+        recorder.launch(_launch, kernel, places, arguments)
+
+
+def _launch(kernel: Any, places: tuple[int, ...], arguments: Mapping[str, Any]) -> Any:
+    """The compiled kernel; None in the interpreter."""
     if triton.knobs.runtime.interpret:
-        kernel[places](**arguments)
-        return
-    kinds = tuple(
-        (name, each.dtype, each.data_ptr() % _ALIGNED == 0) if isinstance(each, Tensor) else (name, each)
-        for name, each in arguments.items()
-    )
+        return kernel[places](**arguments)
+    kinds = tuple((name, *_kind(each)) for name, each in arguments.items())
     key = id(kernel), torch.cuda.current_device(), kinds
     if (plan := _plans.get(key)) is not None:
         compiled, names = plan
         compiled[(*places, 1, 1)[:3]](*(arguments[name] for name in names))
-        return
+        return compiled
     if len(_plans) >= _MOST:
         _plans.clear()
     compiled = kernel[places](**arguments)
     names = tuple(kernel.arg_names)
     if compiled is not None and all(name in arguments for name in names):
         _plans[key] = compiled, names
+    return compiled
+
+
+def _kind(argument: Any) -> tuple[Hashable, ...]:
+    """What Triton compiles anew for."""
+    if isinstance(argument, Tensor):
+        return argument.dtype, argument.data_ptr() % _ALIGNED == 0
+    if isinstance(argument, TensorDescriptor):
+        return argument.base.dtype, *argument.block_shape
+    return (argument,)

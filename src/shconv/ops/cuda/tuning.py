@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from shconv.files import cache_folder, replace_json
+from shconv.ops.cuda import tape
 
 Candidate = TypeVar("Candidate", bound=tuple[int, ...])
 Results = Sequence[Tensor | None]
@@ -37,6 +38,11 @@ _log = logging.getLogger(__name__)
 def fixed() -> bool:
     """Whether choices follow the rule, whatever has been measured."""
     return os.environ.get("SHCONV_TUNE") == "0" or torch.are_deterministic_algorithms_enabled()
+
+
+def state() -> tuple[str | None, bool]:
+    """What decides how tiles are chosen, beside what has been measured."""
+    return os.environ.get("SHCONV_TUNE"), torch.are_deterministic_algorithms_enabled()
 
 
 def measures(products: float, known: bool = False) -> bool:
@@ -60,6 +66,7 @@ def choose(
     call; between two CUDA events by default. What raises, or differs from the rule's results, is out, and the log says
     why.
     """
+    tape.refuse_for_now("tiles are tried")
     store = _store(_path(device))
     if key in store.chosen:
         return next((each for each in candidates if list(each) == store.chosen[key]), candidates[0])

@@ -2,19 +2,18 @@
 Importing this module imports triton. Images are channels last, the weight is (C, D, S_h, S_w) channels last."""
 
 import functools
-from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from shconv.ops.cuda import plans
 from shconv.ops.cuda.hopper import images, weights
 from shconv.ops.cuda.hopper.tiles import Shape, Tile, pixels
 
 _PROCESSORS = 4  # of what is no card: enough for several programs to share a tile
 _BLOCK = 1024
-_MOST = 4096  # kinds of launch remembered
 
 
 class Launch(NamedTuple):
@@ -28,20 +27,8 @@ class Launch(NamedTuple):
     stages: int
 
     def run(self) -> None:
-        """A second call of a kind goes straight to what was compiled; Triton's own way there takes tens of
-        microseconds."""
-        kinds = tuple(map(_kind, self.arguments))
-        where = id(self.kernel), torch.cuda.current_device() if torch.cuda.is_available() else None
-        key = (*where, self.warps, self.stages, *self.constants.values(), *kinds)
-        if (compiled := _compiled.get(key)) is not None:
-            rest = (self.constants[name] for name in self.kernel.arg_names[len(self.arguments) :])
-            compiled[(self.programs, 1, 1)](*self.arguments, *rest)
-            return
-        compiled = self.kernel[(self.programs,)](*self.arguments, **self._options())
-        if compiled is not None:  # as it is in the interpreter
-            if len(_compiled) >= _MOST:
-                _compiled.clear()
-            _compiled[key] = compiled
+        names = self.kernel.arg_names[: len(self.arguments)]
+        plans.run(self.kernel, (self.programs,), dict(zip(names, self.arguments, strict=True)) | self._options())
 
     def compile(self) -> Any:
         """The same, and nothing runs."""
@@ -49,18 +36,6 @@ class Launch(NamedTuple):
 
     def _options(self) -> dict[str, Any]:
         return {**self.constants, "num_warps": self.warps, "num_stages": self.stages}
-
-
-_compiled: dict[Hashable, Any] = {}
-
-
-def _kind(argument: Any) -> Hashable:
-    """What Triton compiles anew for."""
-    if isinstance(argument, Tensor):
-        return argument.dtype, argument.data_ptr() % 16 == 0
-    if isinstance(argument, TensorDescriptor):
-        return argument.base.dtype, tuple(argument.block_shape)
-    return argument == 1, argument % 16 == 0, argument < 2**31
 
 
 def forward_shape(x: Tensor, weight: Tensor, stride: int) -> Shape:

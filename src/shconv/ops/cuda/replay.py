@@ -1,0 +1,194 @@
+"""A function that launches kernels, called with tensors of a kind it has seen: what it did then is done again, without
+its Python. A call is one allocation for all that is not returned, one for each result, and one call of launcher.py.
+
+The first call of a kind runs the function as it is, and compiles and tries what has to be; the second is recorded.
+"""
+
+import functools
+import itertools
+import logging
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shconv.ops.cuda import launcher, runtime, tuning
+from shconv.ops.cuda.tape import Computed, Launched, Ref, Tape, UnrecordableError, record
+from shconv.ops.modes import autocast_off
+
+Results = tuple[Tensor | None, ...]
+Make = Callable[[Sequence[Launched], int], Callable[[Sequence[Tensor | None]], None]]
+
+_MOST = 4096  # kinds of call remembered
+_TRIES = 4  # calls of a kind that may be recorded, where the first try tiles
+_ALIGNED = 256  # bytes, where a buffer of the scratch begins: as torch's own do
+_log = logging.getLogger(__name__)
+
+
+def call(function: Callable[..., Results], inputs: Sequence[Tensor | None], *numbers: Hashable) -> tuple[Any, ...]:
+    """function(*inputs, *numbers), the first of the inputs on a CUDA device. What it launches must depend on the kinds
+    of its inputs, on numbers and on tuning alone, and what it does is done by torch and plans.run."""
+    first = inputs[0]
+    assert first is not None
+    device = first.get_device()
+    if torch._C._cuda_getDevice() != device:
+        with torch.cuda.device(device):
+            return call(function, inputs, *numbers)
+    together = 0
+    kinds: list[Hashable] = [function, numbers, tuning.state(), first.dtype == torch.float32 and runtime.tf32()]
+    for each in inputs:
+        if each is None:
+            kinds.append(None)
+        else:
+            kinds += each.shape, each.stride(), each.dtype, each.get_device()
+            together |= each.data_ptr()
+    if together % 16:  # kernels are compiled for other addresses
+        return function(*inputs, *numbers)
+    key = tuple(kinds)
+    known = _known.get(key, 0)
+    if isinstance(known, Player):
+        return known.play(inputs)
+    if known is None or first.numel() == 0 or torch.cuda.is_current_stream_capturing():
+        return function(*inputs, *numbers)
+    if known == 0:
+        if len(_known) >= _MOST:
+            _known.clear()
+        _known[key] = 1
+        return function(*inputs, *numbers)
+    results, found = record(lambda *tensors: function(*tensors, *numbers), inputs)
+    _known[key] = _next(found, known, device)
+    return results
+
+
+_known: "dict[Hashable, Player | int | None]" = {}  # how often a kind was called, or None where it can't be replayed
+
+
+def _next(found: Tape | UnrecordableError, known: int, device: int) -> "Player | int | None":
+    try:
+        if isinstance(found, Tape):
+            return Player(found, device, _launcher)
+        refusal = found
+    except UnrecordableError as error:
+        refusal = error
+    if refusal.later and known < _TRIES:
+        return known + 1
+    _log.info("a layer's launches are made one by one: %s", refusal)
+    return None
+
+
+def _launcher(launches: Sequence[Launched], device: int) -> Callable[[Sequence[Tensor | None]], None]:
+    play = launcher.player(launches, device)
+
+    def run(roots: Sequence[Tensor | None]) -> None:
+        play([0 if each is None else each.data_ptr() for each in roots], launcher.stream(device))
+
+    return run
+
+
+class Player:
+    """A tape that is ready to be played on a device (-1: the CPU), with `make` for launches that follow each other."""
+
+    def __init__(self, tape: Tape, device: int, make: Make) -> None:
+        self.device = torch.device("cuda", device) if device >= 0 else torch.device("cpu")
+        self.inputs, self.scratch = tape.inputs, tape.inputs + len(tape.roots)  # a root of its own
+        offsets, self.bytes = _layout(tape)
+
+        def placed(value: Any) -> Any:
+            if isinstance(value, Ref) and value.root in offsets:
+                return value._replace(root=self.scratch, offset=value.offset + offsets[value.root])
+            return value._replace(base=placed(value.base)) if hasattr(value, "base") else value
+
+        kept = ((place + tape.inputs, root) for place, root in enumerate(tape.roots))
+        self.made = [(place, root) for place, root in kept if place not in offsets and not root.computed]
+        self.steps: list[Callable[[list[Tensor | None]], None]] = []
+        self.computes = False
+        for launches, steps in itertools.groupby(tape.steps, lambda each: isinstance(each, Launched)):
+            if launches:
+                self.steps.append(make([_moved(each, placed) for each in steps], device))  # type: ignore[arg-type]
+            else:
+                self.computes = True
+                self.steps += [functools.partial(_compute, each) for each in steps]  # type: ignore[arg-type]
+        self.results = tape.results
+
+    def play(self, inputs: Sequence[Tensor | None]) -> Results:
+        roots: list[Tensor | None] = [*inputs, *[None] * (self.scratch - self.inputs)]
+        for place, root in self.made:
+            roots[place] = torch.empty_strided(root.size, root.stride, dtype=root.dtype, device=self.device)
+        roots.append(torch.empty(self.bytes, dtype=torch.uint8, device=self.device) if self.bytes else None)
+        if self.computes:
+            with autocast_off(inputs[0]):  # type: ignore[arg-type]
+                for step in self.steps:
+                    step(roots)
+        else:
+            for step in self.steps:
+                step(roots)
+        return tuple(None if each is None else tensor(roots, each) for each in self.results)
+
+
+def _moved(launched: Launched, placed: Callable[[Any], Any]) -> Launched:
+    return launched._replace(arguments={name: placed(each) for name, each in launched.arguments.items()})
+
+
+def tensor(roots: Sequence[Tensor | None], ref: Ref) -> Tensor:
+    """The tensor that ref names."""
+    root = roots[ref.root]
+    assert root is not None
+    if not ref.offset and root.dtype == ref.dtype and root.shape == ref.size and root.stride() == ref.stride:
+        return root
+    whole = root if root.dtype == ref.dtype else root.view(ref.dtype)
+    return whole.as_strided(ref.size, ref.stride, whole.storage_offset() + ref.offset // ref.dtype.itemsize)
+
+
+def _compute(step: Computed, roots: list[Tensor | None]) -> None:
+    def given(value: Any) -> Any:
+        if isinstance(value, Ref):
+            return tensor(roots, value)
+        return type(value)(map(given, value)) if type(value) in (list, tuple) else value
+
+    found = step.operation(*map(given, step.arguments), **{name: given(each) for name, each in step.named.items()})
+    for root, result in zip(step.made, found if isinstance(found, tuple | list) else (found,), strict=True):
+        if root is not None:
+            roots[root] = result
+
+
+def _layout(tape: Tape) -> tuple[dict[int, int], int]:
+    """Where in the scratch each root lies that launches alone use, by the first place that is free from its first use
+    to its last; and how many bytes that is."""
+    outside = {each.root for each in tape.results if each is not None}
+    used: dict[int, list[int]] = {}
+    for number, step in enumerate(tape.steps):
+        for ref in _refs(step):
+            used.setdefault(ref.root, []).append(number)
+            if isinstance(step, Computed):
+                outside.add(ref.root)
+    offsets, total = dict[int, int](), 0
+    taken: list[tuple[int, int, int, int]] = []  # first and last use, first and last byte
+    for place, root in enumerate(tape.roots, tape.inputs):
+        if place in outside or root.computed or place not in used:
+            continue
+        first, last = used[place][0], used[place][-1]
+        size = -(-root.bytes // _ALIGNED) * _ALIGNED
+        at = 0
+        for _, _, begin, end in sorted((each for each in taken if each[0] <= last and first <= each[1]), key=_begin):
+            if begin < at + size and at < end:
+                at = end
+        offsets[place] = at
+        taken.append((first, last, at, at + size))
+        total = max(total, at + size)
+    return offsets, total
+
+
+def _begin(taken: tuple[int, int, int, int]) -> int:
+    return taken[2]
+
+
+def _refs(value: Any) -> Iterable[Ref]:
+    """All in a step or in a part of it."""
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, dict):
+        yield from _refs(tuple(value.values()))
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _refs(each)

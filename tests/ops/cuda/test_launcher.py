@@ -1,0 +1,130 @@
+"""The launcher against Triton's own, byte by byte, with a driver that launches nothing; and what it refuses."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMPILER = shutil.which("gcc") or shutil.which("cc")
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler for the stub of the driver")
+
+# In a process of its own, with the stub for a driver: Triton's launcher and ours, for all that a layer launches.
+SCRIPT = """
+import ctypes, os, sys
+import torch
+from triton.backends.nvidia import driver as nvidia
+from triton.runtime import driver
+from shconv.bench.gpu_kernels import StandIn
+from shconv.ops import choice, hypernetwork, layer
+from shconv.ops.cuda import launcher, tape
+from shconv.ops.cuda.hopper import passes
+from shconv.ops.geometry import Geometry
+
+class Utils:
+    def __init__(self): self.real = nvidia.CudaUtils()
+    def __getattr__(self, name): return getattr(self.real, name)
+    def load_binary(self, name, *rest): return 1, 4096 + len(name), 0, 0, 1024
+    def get_device_properties(self, device): return {"max_shared_mem": 232448}
+    def unload_module(self, module): pass
+
+class Driver(StandIn):
+    launcher_cls = nvidia.CudaLauncher
+    def get_current_stream(self, device=None): return 7
+
+sys.setdlopenflags(os.RTLD_LAZY)  # the stub has what is called, not all that Triton knows
+Driver.utils = Utils()
+driver.set_active(Driver())
+torch.cuda.current_device = lambda: 0
+hypernetwork._FUSED_ON = ("cuda", "cpu")
+choice.choose = lambda *_: "triton"
+passes.serves = lambda *_: True
+stub = ctypes.CDLL("libcuda.so.1")
+
+BYTES = {"i1": 1, "i8": 1, "i32": 4, "i64": 8, "fp32": 4, "fp64": 8}
+
+def expect(compiled):
+    sizes = []
+    for kind in compiled.src.signature.values():
+        if kind.startswith("tensordesc"):
+            rank = kind[kind.index("["):kind.index("]")].count(",") + 1
+            sizes += [128, *[4] * rank, *[8] * rank]
+        elif kind != "constexpr":
+            sizes.append(8 if kind[0] == "*" else BYTES[kind])
+    stub.stub_expect((ctypes.c_int * 256)(*sizes, 8, 8))
+
+from triton.compiler import CompiledKernel
+runner = CompiledKernel.run.fget
+def run(self):
+    found = runner(self)
+    expect(self)
+    return found
+CompiledKernel.run = property(run)
+
+def lines(name, work):
+    stub.stub_file(name.encode())
+    work()
+    stub.stub_flush()
+    return open(name).read().splitlines()
+
+def compare(function, *inputs_and_rest):
+    inputs, *rest = inputs_and_rest
+    now, results = tape.Recorder(inputs), []
+    def direct():
+        with tape._recording(now):
+            results.extend(function(*inputs, *rest))
+    theirs = lines(sys.argv[1] + "/theirs", direct)
+    steps = [each for each in now.tape(results).steps if isinstance(each, tape.Launched)]
+    addresses = [first for first, _ in now._ranges]
+    def one(each):
+        expect(each.compiled)
+        launcher.player([each], 0)(addresses, 7)
+    ours = lines(sys.argv[1] + "/ours", lambda: [one(each) for each in steps])
+    assert len(ours) == len(theirs) == len(steps) > 2, (len(ours), len(theirs), len(steps))
+    for each, mine, its in zip(steps, ours, theirs):
+        assert mine == its, (each.compiled.name, mine, its)
+    print(*(each.compiled.name for each in steps))
+    return results
+
+dtype, stride = getattr(torch, sys.argv[2]), int(sys.argv[3])
+def images(*size): return torch.empty(size, dtype=dtype).to(memory_format=torch.channels_last)
+x, weight = images(2, 64, 8, 8), images(64, 64, 3, 3)
+theta = [torch.empty(size) for size in ((32, 128), (32,), (9, 32), (9,))]
+numbers = Geometry((stride, stride), (1, 1), (1, 1), 1), (0, 1)
+Y, *kept = compare(layer._forward, [x, weight, None, *theta], *numbers, 1e-5, True)
+if "backward" in sys.argv:
+    compare(layer._backward, [Y, x, weight, None, *theta, *kept], *numbers, (True, True, False, True))
+print("fine")
+"""
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stub")
+    source = Path(__file__).parent / "stub_driver.c"
+    command = [str(COMPILER), "-w", "-shared", "-fPIC", str(source), "-o", str(folder / "libcuda.so.1")]
+    subprocess.run(command, check=True)
+    return folder
+
+
+@needs_triton
+@needs_compiler
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bfloat16", "1"],
+        pytest.param(["bfloat16", "1", "backward"], marks=pytest.mark.slow),
+        pytest.param(["bfloat16", "2", "backward"], marks=pytest.mark.slow),
+        pytest.param(["float32", "1", "backward"], marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
+def test_a_kernel_gets_the_bytes_that_it_gets_from_triton(arguments, stub, tmp_path):
+    env = os.environ | {"TRITON_LIBCUDA_PATH": str(stub), "LD_LIBRARY_PATH": str(stub), "SHCONV_TUNE": "0"}
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+    assert done.stdout.strip().endswith("fine"), done.stderr[-3000:]

@@ -1,0 +1,176 @@
+"""Recording what a layer does on a GPU and doing it again: interpreted, against the layer's own way, with tensors of
+the same kind and other numbers; and what can't be recorded."""
+
+import importlib.util
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from triton_toys import PLACES, Run
+
+from shconv.ops import choice, hypernetwork, layer
+from shconv.ops.cuda import replay, tape
+from shconv.ops.cuda.hopper import passes
+from shconv.ops.cuda.hopper.tiles import Tile
+from shconv.ops.geometry import Geometry
+
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+BOTH = (0, 1)
+LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with PLACES["interpreter"]() as process:
+        yield process
+
+
+def inputs(seed: int, dtype: torch.dtype, layout: torch.memory_format, bias: bool) -> list[Tensor | None]:
+    """x, weight, bias and theta of a layer of 16 channels."""
+    make = torch.Generator().manual_seed(seed)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(size, generator=make)
+
+    x, weight = (normal(*size).to(dtype).contiguous(memory_format=layout) for size in ((2, 16, 4, 6), (16, 16, 3, 3)))
+    theta = normal(8, 32) / 6, normal(8), normal(9, 8), normal(9)
+    return [x, weight, normal(16).to(dtype) if bias else None, *theta]
+
+
+def _interpreted(launches: Sequence[tape.Launched], device: int) -> Any:
+    """In place of the launcher: Triton's interpreter, on what was recorded."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    from shconv.ops.cuda import plans
+
+    def run(roots: Sequence[Tensor | None]) -> None:
+        def given(value: Any) -> Any:
+            if isinstance(value, tape.Ref):
+                return replay.tensor(roots, value)
+            if isinstance(value, tape.Described):
+                return TensorDescriptor(replay.tensor(roots, value.base), *map(list, value[1:4]))
+            return value
+
+        for each in launches:
+            plans.run(each.kernel, each.grid, {name: given(value) for name, value in each.arguments.items()})
+
+    return run
+
+
+def _as_on_a_card(hopper: bool) -> None:
+    """In a process of its own: the layer goes the way of CUDA tensors, with tiles that fit small images."""
+    hypernetwork._FUSED_ON = ("cuda", "cpu")
+    choice.choose = lambda *_: "triton"  # type: ignore[assignment]
+    passes.serves = lambda *_: hopper
+    passes.rule = lambda shape: Tile(16, 16, 32, 1, 1) if shape.purpose == "weight" else Tile(32, 16, 16, 1, 1)
+    passes._precision = lambda x: "ieee"
+    os.environ["SHCONV_TUNE"] = "0"
+
+
+Both = list[tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]]
+
+
+def _both_ways(
+    first: list[Tensor | None], second: list[Tensor | None], mask: Any, stride: int, hopper: bool
+) -> tuple[Both, list[int], list[int]]:
+    """Of Y and of the gradients, for the second tensors: what the layer gives, and what the record of the first gives.
+    Then how many operations of torch's were in each record, and how large the scratch was."""
+    _as_on_a_card(hopper)
+    numbers = Geometry((stride, stride), (1, 1), (1, 1), 1), BOTH
+    found, operations, scratch = [], [], []
+
+    def again(function: Any, recorded: list[Tensor | None], given: list[Tensor | None], *rest: Any) -> Any:
+        _, record = tape.record(lambda *tensors: function(*tensors, *rest), recorded)
+        assert isinstance(record, tape.Tape), record
+        player = replay.Player(record, -1, _interpreted)
+        direct, played = function(*given, *rest), player.play(given)
+        found.append((direct, played))
+        operations.append(sum(isinstance(each, tape.Computed) for each in record.steps))
+        scratch.append(player.bytes)
+        return direct
+
+    again(layer._forward, first, second, *numbers, 1e-5, False)
+    kept = layer._forward(*first, *numbers, 1e-5, True)  # type: ignore[arg-type]
+    Y, *others = again(layer._forward, first, second, *numbers, 1e-5, True)
+    dY = torch.randn_like(Y)
+    again(layer._backward, [dY * 2, *first, *kept[1:]], [dY, *second, *others], *numbers, mask)
+    return found, operations, scratch
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("dtype", "layout", "bias", "mask", "stride", "hopper"),
+    [
+        (torch.bfloat16, LAST, False, (True, True, False, True), 1, True),
+        (torch.bfloat16, LAST, False, (False, True, False, True), 2, True),
+        (torch.float32, LAST, True, (True, True, True, True), 1, True),
+        (torch.bfloat16, CONTIGUOUS, True, (True, False, False, False), 1, True),
+        (torch.float32, CONTIGUOUS, False, (True, True, False, True), 2, False),
+    ],
+    ids=str,
+)
+def test_what_is_done_again_gives_the_layers_own_bits_in_its_layouts(dtype, layout, bias, mask, stride, hopper, run):
+    first, second = (inputs(seed, dtype, layout, bias) for seed in (1, 2))
+    found, operations, scratch = run(_both_ways, first, second, mask, stride, hopper)
+    for direct, played in found:
+        assert len(direct) == len(played)
+        for wanted, got in zip(direct, played, strict=True):
+            assert (wanted is None) == (got is None)
+            if wanted is not None:
+                assert torch.equal(got, wanted)
+                assert got.stride() == wanted.stride()
+    assert scratch[0] > scratch[1] > 0  # maps are returned in the second
+    if dtype == torch.bfloat16 and layout == LAST:
+        assert operations[:2] == [0, 0]
+
+
+def _operations(x: Tensor, scale: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Views, copies, results in place, two results, and one that is part of another."""
+    turned = x.t().contiguous()
+    both = turned.view(-1).sort()
+    turned.add_(x.new_ones(1))
+    return turned if scale is None else turned * scale, both.values[1:], both.indices, None
+
+
+def test_operations_of_torch_are_done_again_with_views_copies_and_places():
+    one, two = torch.randn(2, 3), torch.randn(2, 3)
+    for scale in (None, torch.randn(1)):
+        _, found = tape.record(_operations, [one, scale])
+        assert isinstance(found, tape.Tape)
+        played, direct = replay.Player(found, -1, _interpreted).play([two, scale]), _operations(two, scale)
+        for got, wanted in zip(played, direct, strict=True):
+            assert (got is None and wanted is None) or torch.equal(got, wanted)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "said", "later"),
+    [
+        (lambda x: (x * float(x.sum()),), 1, "gives no tensor", False),
+        (lambda x: (x + torch.ones(1)[:0].new_tensor([1.0]),), 1, "neither given nor made", False),
+        (lambda x, y: (x + y,), 2, "share memory", True),
+        (lambda x: (tape.refuse_for_now("tiles are tried"), (x + 1,))[1], 1, "tiles are tried", True),
+    ],
+    ids=["a number", "a constant", "shared", "tuning"],
+)
+def test_what_would_not_be_right_for_other_tensors_is_refused_and_computed_all_the_same(function, given, said, later):
+    x = torch.arange(4.0)
+    results, refusal = tape.record(function, [x[:3], x[1:]][:given])
+    assert torch.equal(results[0], function(*[x[:3], x[1:]][:given])[0])
+    assert isinstance(refusal, tape.UnrecordableError)
+    assert said in str(refusal)
+    assert refusal.later == later
+    assert tape.recorder() is None
+
+
+def test_buffers_share_the_scratch_when_they_are_not_used_at_the_same_time():
+    ref = [tape.Ref(root, 0, torch.float32, (64,), (1,)) for root in range(5)]
+    roots = tuple(tape.Root(torch.float32, (64,), (1,), 256, False) for _ in range(4))
+    pairs = itertools.pairwise(ref)
+    launches = tuple(tape.Launched(None, (1,), {"from": one, "to": two}, None) for one, two in pairs)
+    offsets, total = replay._layout(tape.Tape(1, roots, launches, (ref[4],)))
+    assert offsets == {1: 0, 2: 256, 3: 0}
+    assert total == 512
