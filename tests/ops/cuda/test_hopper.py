@@ -290,32 +290,35 @@ class _Kernel:
     arg_names = ("x", "N", "WIDE", "HIGH")
 
     def __init__(self) -> None:
-        self.compilations, self.calls = 0, []
+        self.compilations, self.calls = 0, list[Any]()
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
-        def first(*arguments: Any, **options: Any) -> Any:
+        def first(**arguments: Any) -> Any:
             self.compilations += 1
-            return self if not options.get("interpreted") else None
+            return self
 
         return first if len(grid) == 1 else lambda *arguments: self.calls.append((grid, *arguments))
 
 
 def test_a_second_launch_of_a_kind_goes_to_what_was_compiled_with_every_argument_in_its_place(monkeypatch):
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    from shconv.ops.cuda import plans
     from shconv.ops.cuda.hopper import launches
 
-    monkeypatch.setattr(launches, "_compiled", {})
-    kernel, x, other = _Kernel(), torch.zeros(4), torch.ones(4)
-    for N, tensor in ((6, x), (7, other), (7, x)):
-        launches.Launch(kernel, N, (tensor, N), {"HIGH": 2, "WIDE": 5}, 4, 3).run()
+    monkeypatch.setattr(plans, "_plans", {})
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    kernel = _Kernel()
+    x, other = (TensorDescriptor(torch.zeros(4, 8), [4, 8], [8, 1], [2, 4]) for _ in range(2))
+    for programs, tensor in ((6, x), (8, other), (9, x)):
+        launches.Launch(kernel, programs, (tensor, 7), {"HIGH": 2, "WIDE": 5}, 4, 3).run()
     assert kernel.compilations == 1
-    assert [call[:1] + call[2:] for call in kernel.calls] == [((7, 1, 1), 7, 5, 2)] * 2
+    assert [call[:1] + call[2:] for call in kernel.calls] == [((8, 1, 1), 7, 5, 2), ((9, 1, 1), 7, 5, 2)]
     assert [call[1] is tensor for call, tensor in zip(kernel.calls, (other, x), strict=True)] == [True, True]
     kinds = [
-        ((x.half(), 7), {"HIGH": 2, "WIDE": 5}, 4, 3),
+        ((TensorDescriptor(torch.zeros(4, 8).half(), [4, 8], [8, 1], [2, 4]), 7), {"HIGH": 2, "WIDE": 5}, 4, 3),
+        ((TensorDescriptor(torch.zeros(4, 8), [4, 8], [8, 1], [2, 8]), 7), {"HIGH": 2, "WIDE": 5}, 4, 3),
         ((x, 16), {"HIGH": 2, "WIDE": 5}, 4, 3),
-        ((x, 1), {"HIGH": 2, "WIDE": 5}, 4, 3),
-        ((x, 2**31 + 1), {"HIGH": 2, "WIDE": 5}, 4, 3),
-        ((x[1:], 7), {"HIGH": 2, "WIDE": 5}, 4, 3),
         ((x, 7), {"HIGH": 4, "WIDE": 5}, 4, 3),
         ((x, 7), {"HIGH": 2, "WIDE": 5}, 8, 3),
         ((x, 7), {"HIGH": 2, "WIDE": 5}, 4, 2),

@@ -1,13 +1,21 @@
 """The launcher against Triton's own, byte by byte, with a driver that launches nothing; and what it refuses."""
 
+import ctypes
 import importlib.util
+import logging
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+
+from shconv.ops.cuda import launcher, tape
 
 COMPILER = shutil.which("gcc") or shutil.which("cc")
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -128,3 +136,71 @@ def test_a_kernel_gets_the_bytes_that_it_gets_from_triton(arguments, stub, tmp_p
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
     assert done.stdout.strip().endswith("fine"), done.stderr[-3000:]
+
+
+@pytest.fixture
+def fresh(stub: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The launcher with the stub for a driver."""
+    caches = (launcher.reason_against, launcher._library)
+    monkeypatch.setattr(launcher, "_DRIVER", str(stub / "libcuda.so.1"))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "3.6.0")
+    for each in caches:
+        each.cache_clear()
+    yield
+    for each in caches:
+        each.cache_clear()
+
+
+X = tape.Ref(0, 8, torch.float32, (3,), (1,))
+
+
+def launched(function: int = 77, kind: str = "fp32", **told: Any) -> tape.Launched:
+    """Of a kernel (x, n, eps) as Triton would have compiled it."""
+    compiled = SimpleNamespace(
+        name="toy", function=function, metadata=SimpleNamespace(**told), packed_metadata=(4, told.get("blocks", 1), 99),
+        src=SimpleNamespace(signature={"x": "*fp32", "WIDE": "constexpr", "n": "i64", "eps": kind}),
+        _init_handles=lambda: None,
+    )  # fmt: skip
+    return tape.Launched(None, (5, 6), {"x": X, "WIDE": 3, "n": -2, "eps": 0.5}, compiled)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("fresh")
+def test_kernels_are_launched_in_their_order_on_the_stream_and_what_the_driver_refuses_is_raised(stub, tmp_path):
+    driver = ctypes.CDLL(str(stub / "libcuda.so.1"))
+    driver.stub_file(str(tmp_path / "launches").encode())
+    driver.stub_expect((ctypes.c_int * 256)(8, 8, 4, 8, 8))
+    launcher.player([launched(), launched(78)], 0)([4096], 7)
+    driver.stub_flush()
+    zero = "0" * 16
+    parameters = f"0810{zero[4:]} fe{'f' * 14} 0000003f {zero} {zero}"
+    assert (tmp_path / "launches").read_text().splitlines() == [
+        f"{hex(function)} 5 6 1 128 1 1 99 0x7 {parameters}" for function in (77, 78)
+    ]
+    with pytest.raises(RuntimeError, match=r"refuses a launch: stub \(error 700\)"):
+        launcher.player([launched(13), launched()], 0)([4096], 7)
+    driver.stub_flush()
+    assert len((tmp_path / "launches").read_text().splitlines()) == 2  # none after it
+
+
+@needs_compiler
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(
+    "odd", [{"blocks": 2}, {"global_scratch_size": 16}, {"launch_pdl": True}, {"kind": "fp16"}], ids=str
+)
+def test_kernels_that_are_launched_in_another_way_are_left_to_triton(odd):
+    with pytest.raises(tape.UnrecordableError):
+        launcher.player([launched(**odd)], 0)
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(("version", "driver"), [("4.0.1", None), ("3.6.0", "/nowhere/libcuda.so.1")])
+def test_without_a_driver_or_with_a_triton_that_is_not_known_the_log_says_so_once(version, driver, monkeypatch, caplog):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    if driver:
+        monkeypatch.setattr(launcher, "_DRIVER", driver)
+    with caplog.at_level(logging.INFO):
+        assert launcher.reason_against() == launcher.reason_against() != ""
+    assert caplog.text.count("one by one") == 1
+    with pytest.raises(tape.UnrecordableError):
+        launcher.player([launched()], 0)

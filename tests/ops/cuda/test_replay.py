@@ -174,3 +174,87 @@ def test_buffers_share_the_scratch_when_they_are_not_used_at_the_same_time():
     offsets, total = replay._layout(tape.Tape(1, roots, launches, (ref[4],)))
     assert offsets == {1: 0, 2: 256, 3: 0}
     assert total == 512
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How often the function was called itself; CPU tensors are taken for those of the current device."""
+    monkeypatch.setattr(replay, "_known", {})
+    monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: -1)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    return []
+
+
+def test_a_kind_of_call_runs_once_is_recorded_and_then_only_replayed(calls):
+    def function(x: Tensor, scale: Tensor | None, power: int) -> tuple[Tensor]:
+        calls.append("itself")
+        return ((x if scale is None else x * scale) ** power,)
+
+    def count(*tensors: Tensor | None, power: int = 2) -> int:
+        before = len(calls)
+        (got,) = replay.call(function, tensors, power)
+        x, scale = tensors
+        assert torch.equal(got, (x if scale is None else x * scale) ** power)  # type: ignore[operator]
+        return len(calls) - before
+
+    def four(*tensors: Tensor | None, **options: Any) -> list[int]:
+        return [count(*tensors, **options) for _ in range(4)]
+
+    once = [1, 1, 0, 0]
+    x, scale = torch.randn(4, 8), torch.randn(8)
+    assert four(x, scale) == once
+    assert four(torch.randn(4, 8), torch.randn(8)) == [0] * 4
+    assert four(x, None) == once
+    assert four(x[:3], scale) == once
+    assert four(torch.randn(8, 4).t(), scale) == once
+    assert four(x.double(), scale) == once
+    assert four(x, scale, power=3) == once
+    assert four(torch.randn(33)[1:].view(4, 8), scale) == [1] * 4  # begins where kernels were not compiled for
+    assert four(x[:0], scale) == [1] * 4
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert four(x, scale) == once
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert four(x, scale) == [0] * 4
+
+
+def test_a_call_that_tries_tiles_is_not_the_one_that_is_replayed_and_one_that_cannot_be_says_why_once(calls, caplog):
+    def tries(x: Tensor) -> tuple[Tensor]:
+        calls.append("itself")
+        if len(calls) < 4:
+            tape.refuse_for_now("tiles are tried")
+        return (x + 1,)
+
+    def reads(x: Tensor) -> tuple[Tensor]:
+        calls.append("itself")
+        return (x + float(x.sum()),)
+
+    x = torch.ones(4)
+    with caplog.at_level("INFO"):
+        for function, times in ((tries, 4), (reads, 6)):
+            calls.clear()
+            for _ in range(6):
+                (got,) = replay.call(function, [x])
+                assert torch.equal(got, x + 1 if function is tries else x + 4)
+            assert len(calls) == times
+    assert caplog.text.count("gives no tensor") == 1
+
+
+def test_nothing_is_recorded_while_a_graph_is_captured_and_what_was_is_replayed(calls, monkeypatch):
+    def function(x: Tensor) -> tuple[Tensor]:
+        calls.append("itself")
+        return (x + 1,)
+
+    x = torch.ones(4)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    for _ in range(3):
+        replay.call(function, [x])
+    assert len(calls) == 3
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    for _ in range(3):
+        replay.call(function, [x])
+    assert len(calls) == 5
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    replay.call(function, [x])
+    assert len(calls) == 5
