@@ -68,15 +68,18 @@ def compute(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> tuple[
 
 def gradients(
     dM: Tensor, x: Tensor, M: Tensor, seen: Tensor, hidden: Tensor, theta: Theta, order: Sequence[int],
-    needs_x: bool, needs_theta: bool,
+    needs_x: bool, needs_theta: bool, beside: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """The gradients of x and of theta, each only where it is asked for."""
+    """The gradients of x and of theta, each only where it is asked for. beside: another gradient of x; the sum of both
+    is what is returned, in its place."""
+    x = _dense(x)
     if x.device.type not in _FUSED_ON or not _triton_serves(x, theta):
         with autocast_off(x):
-            return _plain_backward(dM, _dense(x), M, seen, hidden, theta, order, needs_x, needs_theta)
+            dX, *dtheta = _plain_backward(dM, x, M, seen, hidden, theta, order, needs_x, needs_theta)
+        return dX if dX is None or beside is None else beside.add_(dX), *dtheta
     from shconv.ops.cuda import hypernetwork as kernels
 
-    return kernels.backward(dM, _dense(x), M, seen, hidden, theta, order, needs_x, needs_theta)
+    return kernels.backward(dM, x, M, seen, hidden, theta, order, needs_x, needs_theta, beside)
 
 
 def states(x: Tensor, W1: Tensor, W2: Tensor) -> tuple[Tensor, Tensor, Tensor]:

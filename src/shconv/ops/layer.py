@@ -106,13 +106,11 @@ def _backward(
     (of_x, of_weight, of_bias, of_theta), theta = mask, (W1, b1, W2, b2)
     needs = (of_x, of_weight, of_x or of_theta)
     dX, dW, dM = registration.gradients(dY, x, weight, M.view(-1, *weight.shape[2:]), geometry, "auto", needs)
-    through: Sequence[Tensor | None] = (None,) * 5
+    found: tuple[Tensor | None, ...] = (dX, None, None, None, None)
     if of_x or of_theta:
         assert dM is not None
-        through = hypernetwork.gradients(dM.flatten(1), x, M, seen, hidden, theta, order, of_x, of_theta)
-    if dX is not None and through[0] is not None:
-        dX += through[0]
-    found = dX, dW, dY.sum((0, 2, 3)) if of_bias else None, *through[1:]
+        found = hypernetwork.gradients(dM.flatten(1), x, M, seen, hidden, theta, order, of_x, of_theta, dX)
+    found = found[0], dW, dY.sum((0, 2, 3)) if of_bias else None, *found[1:]
     inputs = (x, weight, bias, *theta)
     return tuple(None if g is None or of is None else g.to(of.dtype) for g, of in zip(found, inputs, strict=True))
 

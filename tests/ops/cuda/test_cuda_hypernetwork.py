@@ -68,7 +68,10 @@ def test_mean_variance_and_their_gradient_are_torchs(shape, layout, dtype, run):
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-6, atol=1e-6)
     dmean, dvariance = torch.randn(2, *shape[:2])
-    dX = run(_input_gradient, x, got[0], dmean, dvariance)
+    dX, beside = run(_input_gradient, x, got[0], dmean, dvariance), torch.ones_like(x)
+    both = run(_input_gradient, x, got[0], dmean, dvariance, beside)
+    rounding = 2 * torch.finfo(dtype).eps * float(1 + dX.abs().max())
+    torch.testing.assert_close(both.double(), dX.double() + 1, rtol=0, atol=rounding)
     leaf = x.double().requires_grad_()
     torch.autograd.backward(moments(leaf), (dmean.double(), dvariance.double()))
     assert dX.dtype == dtype

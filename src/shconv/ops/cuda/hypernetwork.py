@@ -134,9 +134,10 @@ def forward(
 
 def backward(
     dM: Tensor, x: Tensor, M: Tensor, seen: Tensor, hidden: Tensor, theta: tuple[Tensor, Tensor, Tensor, Tensor],
-    order: Sequence[int], needs_x: bool, needs_theta: bool,
+    order: Sequence[int], needs_x: bool, needs_theta: bool, beside: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """The gradients of x and of theta = (W1, b1, W2, b2): one launch, one more for x and one more for theta."""
+    """The gradients of x, added to `beside` where there is one, and of theta = (W1, b1, W2, b2): one launch, one more
+    for x and one more for theta."""
     W1, _, W2, _ = theta
     N, D, (K, S), T = len(x), x.shape[1], W1.shape, len(W2)
     dlogits, dz, dseen = torch.empty_like(M), torch.empty_like(hidden), torch.empty_like(seen)
@@ -147,7 +148,7 @@ def backward(
         }  # fmt: skip
         numbers = {"D": D, "K": K, "T": T, "NEEDS_X": needs_x, **_columns(order), **_tile(D, K, T)}
         plans.run(_backward, (N,), {**tensors, **numbers})
-    dX = statistics.input_gradient(x, seen[:, 0], dseen[:, 0], dseen[:, 1]) if needs_x else None
+    dX = statistics.input_gradient(x, seen[:, 0], dseen[:, 0], dseen[:, 1], beside) if needs_x else None
     if not needs_theta:
         return dX, None, None, None, None
     s = seen if list(order) == [0, 1] else torch.cat([seen[:, which] for which in order], 1)

@@ -2,10 +2,10 @@
 Importing this module imports triton. x is float32, bfloat16 or float16, contiguous or channels last, below 2^31
 elements an image; everything is computed in float32.
 
-A program works on a tile of channels and a share of the pixels. Every place of its tile runs Welford's recurrence over
-the pixels that pass it, so nothing is lost to a mean that is large beside the deviation; places and shares are then put
-together by their means (Chan, Golub and LeVeque 1983). Tiles and shares depend on an image's size alone, and nothing is
-added atomically: an image's numbers have the same bits in any batch.
+A program works on a tile of channels and a share of the pixels, a tile of them in its registers at a time: first their
+mean, then the squares about it, so nothing is lost to a mean that is large beside the deviation. Tiles and shares are
+put together by their means (Chan, Golub and LeVeque 1983). Tiles and shares depend on an image's size alone, and nothing
+is added atomically: an image's numbers have the same bits in any batch.
 """
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 # (Triton compiles these bodies: their arguments have no Python types.)
@@ -20,10 +20,11 @@ from torch import Tensor
 from shconv.ops.cuda import plans
 
 _INTERPRETED = triton.knobs.runtime.interpret  # then everything is small, so that small images have several of each
-_TILE = 64 if _INTERPRETED else 4096  # elements
+_TILE = 64 if _INTERPRETED else 16384  # elements: many reads under way at a time
+_GRADIENT_TILE = 64 if _INTERPRETED else 4096
 _TILE_CHANNELS = 8 if _INTERPRETED else 64  # where channels are neighbours
 _TILE_PIXELS = 16 if _INTERPRETED else 1024  # where pixels are
-_STEPS = 2 if _INTERPRETED else 4  # tiles a share holds, the least of them
+_STEPS = 2 if _INTERPRETED else 1  # tiles a share holds, the least of them
 _MOST_SHARES = 4 if _INTERPRETED else 64  # of an image
 _WARPS = 8
 
@@ -42,27 +43,23 @@ def moments(x, partials, D, P, share, shares, LAST: tl.constexpr, CHANNELS: tl.c
     n = (tl.program_id(0) // (blocks * shares)).to(tl.int64)
     which = tl.program_id(0) % shares
     d = tl.program_id(0) // shares % blocks * CHANNELS + tl.arange(0, CHANNELS)
-    place = tl.arange(0, PIXELS)
     first = which * share
     last = tl.minimum(first + share, P)
-    mean = tl.zeros((CHANNELS, PIXELS), tl.float32)
-    squares = tl.zeros((CHANNELS, PIXELS), tl.float32)
-    seen = 0.0
+    mean = tl.zeros((CHANNELS,), tl.float32)
+    squares = tl.zeros((CHANNELS,), tl.float32)
     for start in range(first, last, PIXELS):
-        p = start + place
+        p = start + tl.arange(0, PIXELS)
         inside = (d < D)[:, None] & (p < last)[None, :]
         X = tl.load(x + _places(n, d, p, D, P, LAST), inside, 0.0).to(tl.float32)
-        seen += 1.0
-        off = tl.where(inside, X - mean, 0.0)
-        part = 1.0 / seen  # one division for a tile: the kernel should wait for memory only
+        before, count = (start - first).to(tl.float32), tl.minimum(last - start, PIXELS).to(tl.float32)
+        own = tl.sum(X, 1) / count
+        away = tl.where(inside, X - own[:, None], 0.0)
+        off, part = own - mean, count / (before + count)
         mean += off * part
-        squares += off * off * (1.0 - part)
-    passed = tl.cdiv(tl.maximum(last - first - place, 0), PIXELS).to(tl.float32)[None, :]  # pixels by each place
-    middle = tl.sum(passed * mean, 1) / (last - first)
-    away = mean - middle[:, None]
+        squares += tl.sum(away * away, 1) + off * off * (before * part)
     target = partials + (n * shares + which) * 2 * D + d
-    tl.store(target, middle, d < D)
-    tl.store(target + D, tl.sum(squares + passed * away * away, 1), d < D)
+    tl.store(target, mean, d < D)
+    tl.store(target + D, squares, d < D)
 
 
 @triton.jit
@@ -90,8 +87,9 @@ def _finish(partials, mean, variance, D, P, share, shares, SHARES: tl.constexpr,
 
 @triton.jit
 def gradient(x, mean, dmean, dvariance, dX, row, D, P, LAST: tl.constexpr, CHANNELS: tl.constexpr,
-             PIXELS: tl.constexpr):  # fmt: skip
-    """dX = (dmean + 2 dvariance (x - mean)) / P; the other three have `row` elements an image."""
+             PIXELS: tl.constexpr, ADD: tl.constexpr):  # fmt: skip
+    """dX, or with ADD what it is beside dX, = (dmean + 2 dvariance (x - mean)) / P; those three have `row` elements an
+    image."""
     blocks, across = tl.cdiv(P, PIXELS), tl.cdiv(D, CHANNELS)
     n = (tl.program_id(0) // (blocks * across)).to(tl.int64)
     d = tl.program_id(0) // blocks % across * CHANNELS + tl.arange(0, CHANNELS)
@@ -103,6 +101,8 @@ def gradient(x, mean, dmean, dvariance, dX, row, D, P, LAST: tl.constexpr, CHANN
     middle = tl.load(mean + n * row + d, d < D, 0.0)
     X = tl.load(x + places, inside, 0.0).to(tl.float32)
     result = level[:, None] + slope[:, None] * (X - middle[:, None])
+    if ADD:
+        result += tl.load(dX + places, inside, 0.0).to(tl.float32)
     tl.store(dX + places, result.to(dX.dtype.element_ty), inside)
 
 
@@ -142,24 +142,30 @@ def mean_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def input_gradient(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) -> Tensor:
-    """dX, in x's layout; the others are (N, D) with neighbouring channels and one distance between images."""
-    tile, (D, P), dX = _tile(x), (x.shape[1], x.shape[2] * x.shape[3]), torch.empty_like(x)
+def input_gradient(
+    x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor, beside: Tensor | None = None
+) -> Tensor:
+    """dX, in x's layout; the others are (N, D) with neighbouring channels and one distance between images.
+
+    beside: another gradient of x in its layout and dtype, which then becomes the sum and is what is returned."""
+    tile, (D, P), dX = _tile(x, _GRADIENT_TILE), (x.shape[1], x.shape[2] * x.shape[3]), beside
+    dX = torch.empty_like(x) if dX is None else dX
     grid = (len(x) * _blocks(D, tile["CHANNELS"]) * _blocks(P, tile["PIXELS"]),)
     with torch.cuda.device_of(x):
         tensors = {"x": x, "mean": mean, "dmean": dmean, "dvariance": dvariance, "dX": dX}
-        plans.run(gradient, grid, {**tensors, "row": mean.stride(0), "D": D, "P": P, **tile, "num_warps": _WARPS})
+        plans.run(gradient, grid, {**tensors, "row": mean.stride(0), "D": D, "P": P, **tile,
+                                   "ADD": beside is not None, "num_warps": _WARPS})  # fmt: skip
     return dX
 
 
-def _tile(x: Tensor) -> dict[str, Any]:
+def _tile(x: Tensor, elements: int = _TILE) -> dict[str, Any]:
     D, P, last = triton.next_power_of_2(x.shape[1]), triton.next_power_of_2(x.shape[2] * x.shape[3]), _last(x)
     if last:
         channels = min(D, _TILE_CHANNELS)
-        pixels = min(P, _TILE // channels)
+        pixels = min(P, elements // channels)
     else:
         pixels = min(P, _TILE_PIXELS)
-        channels = min(D, _TILE // pixels)
+        channels = min(D, elements // pixels)
     return {"LAST": last, "CHANNELS": channels, "PIXELS": pixels}
 
 
