@@ -4,8 +4,8 @@ elements an image; everything is computed in float32.
 
 A program works on a tile of channels and a share of the pixels, a tile of them in its registers at a time: first their
 mean, then the squares about it, so nothing is lost to a mean that is large beside the deviation. Tiles and shares are
-put together by their means (Chan, Golub and LeVeque 1983). Tiles and shares depend on an image's size alone, and nothing
-is added atomically: an image's numbers have the same bits in any batch.
+put together by their means (Chan, Golub and LeVeque 1983). Both depend on an image's size alone, and nothing is added
+atomically: an image's numbers have the same bits in any batch.
 """
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 # (Triton compiles these bodies: their arguments have no Python types.)
@@ -142,9 +142,7 @@ def mean_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def input_gradient(
-    x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor, beside: Tensor | None = None
-) -> Tensor:
+def input_gradient(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor, beside: Tensor | None = None) -> Tensor:
     """dX, in x's layout; the others are (N, D) with neighbouring channels and one distance between images.
 
     beside: another gradient of x in its layout and dtype, which then becomes the sum and is what is returned."""

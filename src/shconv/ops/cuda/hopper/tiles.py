@@ -101,7 +101,8 @@ def _weight(shape: Shape) -> list[Tile]:
     """INNER is the most pixels of a step; more than one line of them has only an image that one box holds."""
     C, D = shape.K, shape.COLS
     if C <= 64 and D <= 64:
-        found = [Tile(64, 64, 64, 8, 3, 3), Tile(64, 64, 64, 4, 3, 3), Tile(64, 64, 64, 4, 4), Tile(64, 64, 64, 8, 2, 3)]
+        rows = Tile(64, 64, 64, 8, 3, 3)
+        found = [rows, rows._replace(warps=4), rows._replace(stages=2), Tile(64, 64, 64, 4, 4)]
     elif C <= 64:
         found = [Tile(64, 128, 64, 4, 3), Tile(64, 64, 64, 8, 3, 3), Tile(64, 128, 64, 8, 4)]
     elif D <= 64:

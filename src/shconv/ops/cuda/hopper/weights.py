@@ -27,7 +27,7 @@ def _place(tile, C: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: 
 def _x(a, n, h, w, d, dh, dw, parity_h, parity_w, D: tl.constexpr, STRIDE: tl.constexpr,
        PIXELS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     """The box of x that a tap pairs with dY's box at (h, w)."""
-    if STRIDE == 2:
+    if STRIDE == 2:  # noqa: SIM108 (chosen when it is compiled)
         box = a.load([n, h + dh, parity_h, w + dw, parity_w * D + d])
     else:
         box = a.load([n, h + dh, w + dw, d])
@@ -62,7 +62,7 @@ def shares(g, a, cut, M, weight, parts, dM_parts, N, share, slots,
            HIGH: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
     """parts (tiles, slots, TAPS, ROWS, COLUMNS) of dW, and dM_parts (N, T, blocks of D, C): `share` units a program.
 
-    g: dY (N, H, W, C); a: x (N, H, W, D), at stride 2 (N, H, 2, W, 2 * D). A step is a box of HIGH x WIDE pixels: of one
+    g: dY (N, H, W, C); a: x (N, H, W, D), at stride 2 (N, H, 2, W, 2 * D). A step is a box of HIGH x WIDE pixels: of a
     line, or of the whole image. A step is one product: of several, each would be waited for. Boxes that run over an
     image's edge are laid so that those of dY do where those of x do: zeros meet zeros, never what is no number.
     TAPS: neighbours in a row of three that share the box of dY, or 1. The three begin at the same column, so the first
