@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shconv import audit as audit
     from shconv import data as data
     from shconv import export as export
+    from shconv import inspection as inspection
     from shconv import pretrained as pretrained
     from shconv import results as results
     from shconv import training as training
@@ -48,7 +49,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """`shconv.audit` and its like, imported when first asked for: they bring torchvision and progress bars along."""
-    if name in ("audit", "data", "export", "pretrained", "results", "training"):
+    if name in ("audit", "data", "export", "inspection", "pretrained", "results", "training"):
         return import_module(f"shconv.{name}")
     if name == "evaluate":
         return import_module("shconv.evaluation").evaluate

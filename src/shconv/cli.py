@@ -101,6 +101,7 @@ def _parse(arguments: list[str]) -> Any:
     from shconv.commands.evaluate import Evaluate
     from shconv.commands.finetune import Finetune
     from shconv.commands.info import Info
+    from shconv.commands.inspect import Inspect
     from shconv.commands.plan import Plan
     from shconv.commands.report import Report
     from shconv.commands.reproduce import PRESETS, Reproduce
@@ -112,6 +113,7 @@ def _parse(arguments: list[str]) -> Any:
         "evaluate": Evaluate,
         "compare": Compare,
         "audit": AuditCommand,
+        "inspect": Inspect,
         "report": Report,
         "finetune": Finetune,
         "plan": Plan,

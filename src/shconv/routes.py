@@ -137,6 +137,29 @@ def frozen_kernels(model: nn.Module, x: Tensor) -> Iterator[None]:
 
 
 @contextmanager
+def constant_maps(model: nn.Module, maps: Mapping[str, Tensor]) -> Iterator[None]:
+    """Hold the maps of some SHC layers at one value for all images, without gradient; `maps` by the layers' names.
+
+    Each M (S_h, S_w), or with map groups (G, S_h, S_w): such as a layer's mean map, so that what changes is what the
+    dependence on the image does. Batches of any size can pass.
+
+    Raises:
+        InputError: a name of no SHC layer.
+    """
+    layers = shc_layers(model)
+    if unknown := [name for name in maps if name not in layers]:
+        known = ", ".join(layers) or "none"
+        raise InputError(f"{type(model).__name__} has no SHC layer {unknown[0]!r}; it has {known}")
+    held = {name: M.detach() for name, M in maps.items()}
+    with _changed({layers[name]: {"frozen": _constant(M)} for name, M in held.items()}):
+        yield
+
+
+def _constant(M: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda x: M.expand(len(x), *M.shape).contiguous()
+
+
+@contextmanager
 def record_filter_maps(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Yield a dictionary that every forward pass fills: layer name -> M (N, S_h, S_w) of its last call, detached.
 

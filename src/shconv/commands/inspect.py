@@ -1,0 +1,76 @@
+"""shconv inspect: what do the filter maps of a checkpoint do?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from shconv import inspection, numbers
+from shconv.commands.evaluate import check_fits
+from shconv.commands.options import DataOptions, DeviceOptions
+from shconv.commands.parser import POSITIONAL
+from shconv.commands.prepared import prepared_as
+from shconv.errors import InputError
+from shconv.experiments.progress import ExperimentProgress
+from shconv.inspection.gradients import check_has_maps
+from shconv.pretrained import load_network
+from shconv.processes import Processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(DataOptions, DeviceOptions):
+    """Look at the filter maps and gradient routes of a trained SHC network, layer by layer.
+
+    Which maps matter and which are dead; how much of the gradient passes through them, and whether an attack that
+    follows one route breaks more than one that follows both. In about a minute, as tables and a picture.
+    """
+
+    checkpoint: Annotated[Path, POSITIONAL]
+    """A checkpoint folder, or its model.safetensors."""
+    eps: str = "8/255"
+    """L-infinity budget of every attack: 8/255 or 0.03."""
+    images: int | None = None
+    """Test images, drawn at random; by default as many as a minute allows, 20 to 200."""
+    steps: int = 10
+    """Steps of PGD."""
+    batch_size: int = 100
+    """Largest number of images in a batch."""
+    attack_seed: int = 0
+    """Seed of the attacks' random numbers and of the choice of images."""
+    out: Path | None = None
+    """Folder for tables, figure and inspection.json; by default below runs/. What is there is replaced."""
+
+    def check(self) -> None:
+        super().check()
+        numbers.budget("eps", self.eps, above=True)
+        for name in ("images", "steps", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+        if self.attack_seed < 0:
+            raise InputError(f"attack_seed must be at least 0, got {self.attack_seed}")
+
+    @property
+    def folder(self) -> Path:
+        path = self.checkpoint
+        name = (path.parent if path.suffix == ".safetensors" else path).resolve().name
+        return self.out or Path("runs") / f"inspection-{name}"
+
+    def run(self) -> None:
+        self.check()
+        progress = ExperimentProgress()
+        model, config, info = load_network(self.checkpoint)
+        check_has_maps(model)
+        data = self.load(progress, False, prepared_as(self, [(self.checkpoint, info)], progress.say))
+        check_fits(self.checkpoint, config, info, data)
+        found = inspection.run(
+            model.to(Processes.found(device=self.device).device),
+            data,
+            eps=self.eps,
+            images=self.images,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            seed=self.attack_seed,
+            name=config.name,
+        )
+        found.print()
+        progress.say(f"Tables and picture: {found.save(self.folder)}")

@@ -1,0 +1,71 @@
+"""An inspection as one picture: for each layer the gradient's share, the maps' spread and what holding them costs, and
+below the accuracy that every attack leaves through each route."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from shconv.report.output.canvas import Drawn, canvas
+
+LOOK = {  # colour and hatch of a route
+    "both": ("#0072B2", ""),
+    "convolution": ("#D55E00", "//"),
+    "hypernetwork": ("#009E73", ".."),
+    "strict": ("#CC79A7", "xx"),
+}
+PANELS = {
+    "share": ("share of the\ngradient, %", 100.0),
+    "spread": ("spread of M", 1.0),
+    "sensitivity": ("|dM/dX|", 1.0),
+    "moved": ("logits moved\nwithout it, %", 100.0),
+}
+
+
+def draw(held: Mapping[str, Any]) -> Drawn:
+    """The figure of what inspection.json holds."""
+    layers = held["layers"]
+    title = f"Filter maps and gradient routes of {held['name']}"
+    with canvas(2.6 + 0.24 * len(layers) + 1.2) as figure:
+        grid = figure.add_gridspec(2, len(PANELS), height_ratios=(1.2 + 0.24 * len(layers), 2.4))
+        first: Axes | None = None
+        for place, (key, (words, unit)) in enumerate(PANELS.items()):
+            axes = figure.add_subplot(grid[0, place], sharey=first)
+            values = [unit * each[key] for each in layers]
+            colours = ["#bbbbbb" if each["verdict"] in ("dead", "idle") else "#0072B2" for each in layers]
+            axes.barh(range(len(layers)), values, 0.7, color=colours)
+            axes.set_xlabel(words)
+            axes.locator_params(axis="x", nbins=3)
+            if first is None:
+                first = axes
+                axes.set_yticks(range(len(layers)), [each["layer"] for each in layers])
+                axes.invert_yaxis()
+            else:
+                axes.tick_params(labelleft=False)
+        _routes(figure.add_subplot(grid[1, :]), held)
+    caption = (
+        "Above, by layer: the share of the input gradient that passes through its map, the map's spread between "
+        "images, its sensitivity, and how far logits move where it is held at its mean; grey: dead or idle. Below: "
+        "images still right under each attack through each route, with 95 % intervals. A convolution route below both "
+        "routes is masking."
+    )
+    return Drawn("inspection", title, caption, figure)
+
+
+def _routes(axes: Axes, held: Mapping[str, Any]) -> None:
+    attacks = list(dict.fromkeys(each["attack"] for each in held["attacks"]))
+    width = 0.8 / len(LOOK)
+    for place, (route, (colour, hatch)) in enumerate(LOOK.items()):
+        known = [each for each in held["attacks"] if each["route"] == route and each["accuracy"] is not None]
+        at = np.array([attacks.index(each["attack"]) for each in known]) + (place - (len(LOOK) - 1) / 2) * width
+        heights = np.array([100 * each["accuracy"] for each in known])
+        ends = 100 * np.array([each["interval"] for each in known]).reshape(-1, 2)
+        axes.bar(at, heights, 0.9 * width, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=route)
+        errors = np.abs(np.stack([heights - ends[:, 0], ends[:, 1] - heights]))
+        axes.errorbar(at, heights, errors, fmt="none", ecolor="#222222", elinewidth=0.8, capsize=2)
+    axes.set_xticks(range(len(attacks)), attacks)
+    axes.grid(False, axis="x")
+    axes.set_ylabel("accuracy, %")
+    axes.set_ylim(0, 105)
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)  # type: ignore[union-attr]

@@ -1,0 +1,146 @@
+"""An inspection as tables: the maps, what depends on them, accuracy by route, linearity; and what they say in words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from shconv.report.output.cells import Grid, GridColumn, percent, short, signed
+
+Record = Mapping[str, Any]
+
+
+def grids(held: Mapping[str, Any]) -> tuple[Grid, ...]:
+    """The tables of an inspection, in the order in which one reads them."""
+    return _maps(held), _effects(held), _attacks(held), _linearity(held)
+
+
+def _maps(held: Mapping[str, Any]) -> Grid:
+    columns = (
+        GridColumn("layer", "layer"),
+        GridColumn("mean", "mean of M", _three),
+        GridColumn("spread", "spread", _small),
+        GridColumn("saturated", "near 0 or 1, %", _percent),
+        GridColumn("silent", "silent, %", _percent),
+        GridColumn("sensitivity", "|dM/dX|", _small),
+        GridColumn("shift_both", "shift, both", _small),
+        GridColumn("shift_convolution", "conv.", _small),
+        GridColumn("shift_hypernetwork", "hyper.", _small),
+    )
+    caption = (
+        "Spread: a tap's standard deviation between images. Near 0 or 1: taps beyond 0.05 "
+        "or 0.95. Silent: hidden neurons that are 0 on all images. |dM/dX|: how far M moves at most where the layer's input moves by 1. Shift: "
+        f"how far M moves (L2) under one step of {short(held['eps'])} along each route."
+    )
+    return Grid("inspection-maps", f"Filter maps of {held['name']}", caption, columns, tuple(held["layers"]))
+
+
+def _effects(held: Mapping[str, Any]) -> Grid:
+    columns = (
+        GridColumn("layer", "layer"),
+        GridColumn("share", "share, %", _percent),
+        GridColumn("agreement", "signs kept, %", _percent),
+        GridColumn("moved", "logits moved, %", _percent),
+        GridColumn("changed", "classes changed, %", _percent),
+        GridColumn("difference", "right, points", _points),
+        GridColumn("difference_interval", "95 %", _interval),
+        GridColumn("verdict", "verdict"),
+    )
+    whole = {"layer": "all", "verdict": None, **held["network"]}
+    caption = (
+        "Share: of the input gradient's norm that passes through the layer's map; signs kept: by the whole gradient, "
+        "of the rest's. The others: what changes where the map is held at its mean over the images, accuracy in "
+        "points. Dead: the map is constant. Idle: holding it moves logits by less than 1 % and changes no prediction. "
+        "Helps, harms: the interval of the accuracy's difference leaves out zero; used: it does not."
+    )
+    cosine = signed(held["network"]["cosine"])
+    note = f"Cosine between the gradient through all maps and the convolution route: {cosine}."
+    records = (*held["layers"], whole)
+    return Grid("inspection-layers", "What depends on the maps", caption, columns, records, (note,))
+
+
+def _attacks(held: Mapping[str, Any]) -> Grid:
+    columns = (
+        GridColumn("attack", "attack"),
+        GridColumn("route", "route"),
+        GridColumn("accuracy", "right, %", _percent),
+        GridColumn("difference", "less both", _points),
+        GridColumn("difference_interval", "95 %", _interval),
+        GridColumn("loss_difference", "loss, less both", _loss),
+        GridColumn("loss_difference_interval", "95 %", _losses),
+    )
+    caption = (
+        f"On {held['attacks'][0]['n']} images that are right when clean, within {short(held['eps'])} (L-infinity), "
+        "judged by the whole network. Strict: every path through at least one map. Loss: log-odds against the label, "
+        "mean over the images; it tells where accuracy is at its floor. Below both in accuracy, or above it in loss: "
+        "the whole gradient is masked."
+    )
+    return Grid("inspection-routes", "Attacks by gradient route", caption, columns, held["attacks"], (masking(held),))
+
+
+def _linearity(held: Mapping[str, Any]) -> Grid:
+    columns = (
+        GridColumn("route", "route"),
+        GridColumn("promised", "promised rise", _loss),
+        GridColumn("rise", "rise", _loss),
+        GridColumn("error", "error", _three),
+    )
+    caption = (
+        f"One step of {short(held['eps'])} along each route's gradient: the rise of the loss that the gradient "
+        "promises and what comes of it, medians. Error: 0 where the loss is linear there, 1 where one of them is nothing."
+    )
+    return Grid("inspection-linearity", "Is the loss linear?", caption, columns, held["linearity"])
+
+
+def masking(held: Mapping[str, Any]) -> str:
+    """Whether some attack through a part of the gradient is stronger than through the whole, in a sentence."""
+    known = [each for each in held["attacks"] if each["difference"] is not None]
+    stronger = [each for each in known if each["difference_interval"][1] < 0]
+    if not known:
+        return "No image is right when clean: there is nothing to attack."
+    if stronger:
+        most = min(stronger, key=lambda each: float(each["difference"]))
+        return (
+            f"The whole gradient misleads: {most['attack']} through route {most['route']} leaves "
+            f"{signed(100 * most['difference'], 1)} points against both routes (95 % "
+            f"{_interval(most['difference_interval'])})."
+        )
+    higher = [each for each in known if (each["loss_difference_interval"] or (0, 0))[0] > 0]
+    if higher:
+        most = max(higher, key=lambda each: float(each["loss_difference"]))
+        return (
+            f"No route leaves significantly fewer images right than both; {most['attack']} through route "
+            f"{most['route']} drives the loss higher by {signed(most['loss_difference'])} (95 % "
+            f"{_losses(most['loss_difference_interval'])})."
+        )
+    return "No route breaks significantly more than both routes together: no sign of masking."
+
+
+def _percent(share: float) -> str:
+    return percent(share, 1)
+
+
+def _points(share: float) -> str:
+    return signed(100 * share, 1)
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return " to ".join(signed(100 * end, 1) for end in ends)
+
+
+def _span(ends: tuple[float, float]) -> str:
+    return f"{percent(ends[0], 1)}–{percent(ends[1], 1)}"
+
+
+def _loss(value: float) -> str:
+    return signed(value)
+
+
+def _losses(ends: tuple[float, float]) -> str:
+    return " to ".join(signed(end) for end in ends)
+
+
+def _three(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _small(value: float) -> str:
+    return f"{value:.2g}" if value else "0"
