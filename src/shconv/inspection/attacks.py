@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from shconv.attacks import FGSM, PGD, Attack, RandFGSM
 from shconv.attacks.objective import log_odds
 from shconv.audit.paired import PairedCounts
-from shconv.inspection.gradients import ROUTES, seen_through
+from shconv.inspection.gradients import seen_through
 from shconv.intervals import Z, wilson
 
 Record = dict[str, Any]
@@ -44,11 +44,14 @@ def judged(model: nn.Module, x: Tensor, y: Tensor) -> tuple[NDArray[np.bool_], N
 def compared(
     outcomes: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.float64]]], clean: NDArray[np.bool_]
 ) -> Iterator[Record]:
-    """A record for each route, over the images that are right when clean. Differences are route less "both", so below
-    0 in accuracy, and above 0 in loss, where the route is the stronger attack: the whole gradient is masked."""
+    """A record for each route that was taken, over the images that are right when clean.
+
+    Differences are route less "both": below 0 in accuracy, and above 0 in loss, where the route is the stronger attack,
+    so that the whole gradient is masked.
+    """
     kept, loss = (each[clean] for each in outcomes["both"])
     n = int(clean.sum())
-    for route in ROUTES:
+    for route in outcomes:
         right, reached = (each[clean] for each in outcomes[route])
         pair = PairedCounts.of(right, kept)
         yield {

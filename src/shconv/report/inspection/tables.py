@@ -26,8 +26,8 @@ def _maps(held: Mapping[str, Any]) -> Grid:
         GridColumn("shift_hypernetwork", "hyper.", _small),
     )
     caption = (
-        "Spread: a tap's standard deviation between images. Near 0 or 1: taps beyond 0.05 "
-        "or 0.95. Silent: hidden neurons that are 0 on all images. |dM/dX|: how far M moves at most where the layer's input moves by 1. Shift: "
+        "Spread: a tap's standard deviation between images. Near 0 or 1: taps beyond 0.05 or 0.95. Silent: hidden "
+        "neurons that are 0 on all images. |dM/dX|: how far M moves at most where the layer's input moves by 1. Shift: "
         f"how far M moves (L2) under one step of {short(held['eps'])} along each route."
     )
     return Grid("inspection-maps", f"Filter maps of {held['name']}", caption, columns, tuple(held["layers"]))
@@ -85,7 +85,8 @@ def _linearity(held: Mapping[str, Any]) -> Grid:
     )
     caption = (
         f"One step of {short(held['eps'])} along each route's gradient: the rise of the loss that the gradient "
-        "promises and what comes of it, medians. Error: 0 where the loss is linear there, 1 where one of them is nothing."
+        "promises and what comes of it, medians. Error: 0 where the loss is linear there, 1 where one of them is "
+        "nothing."
     )
     return Grid("inspection-linearity", "Is the loss linear?", caption, columns, held["linearity"])
 
