@@ -49,10 +49,10 @@ def compared(
     Differences are route less "both": below 0 in accuracy, and above 0 in loss, where the route is the stronger attack,
     so that the whole gradient is masked.
     """
-    kept, loss = (each[clean] for each in outcomes["both"])
+    kept, loss = outcomes["both"][0][clean], outcomes["both"][1][clean]
     n = int(clean.sum())
     for route in outcomes:
-        right, reached = (each[clean] for each in outcomes[route])
+        right, reached = outcomes[route][0][clean], outcomes[route][1][clean]
         pair = PairedCounts.of(right, kept)
         yield {
             "route": route,

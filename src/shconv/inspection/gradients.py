@@ -93,7 +93,8 @@ def by_layer(model: nn.Module, x: Tensor, y: Tensor, both: Tensor) -> dict[str, 
 def share(part: Tensor, rest: Tensor) -> Tensor:
     """|part| / (|part| + |rest|) of each image (N,); 0 where both vanish."""
     a, b = (each.flatten(1).norm(dim=1) for each in (part, rest))
-    return a / (a + b).clamp_min(torch.finfo(a.dtype).tiny)
+    shares: Tensor = a / (a + b).clamp_min(torch.finfo(a.dtype).tiny)
+    return shares
 
 
 def kept_signs(one: Tensor, whole: Tensor) -> Tensor:

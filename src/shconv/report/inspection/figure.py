@@ -68,4 +68,4 @@ def _routes(axes: Axes, held: Mapping[str, Any]) -> None:
     axes.grid(False, axis="x")
     axes.set_ylabel("accuracy, %")
     axes.set_ylim(0, 105)
-    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)  # type: ignore[union-attr]
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
