@@ -19,6 +19,7 @@ SIGNATURES: dict[str, str] = {
     "conversion_report": "model, where=is_3x3",
     "is_3x3": "name, module",
     "gradient_route": "model, route, hypernetwork_weight=1.0",
+    "constant_maps": "model, maps",
     "frozen_kernels": "model, x",
     "record_filter_maps": "model",
     "create_model": "name, num_classes=1000, in_channels=3, stem='imagenet', width=64, normalize=None, pretrained=None",

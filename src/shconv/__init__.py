@@ -12,7 +12,7 @@ from shconv.conversion import conversion_report, is_3x3, load_vanilla, to_shc, t
 from shconv.errors import InputError  # noqa: E402
 from shconv.layers import SHConv2d  # noqa: E402
 from shconv.models import create_model, list_models  # noqa: E402
-from shconv.routes import frozen_kernels, gradient_route, record_filter_maps  # noqa: E402
+from shconv.routes import constant_maps, frozen_kernels, gradient_route, record_filter_maps  # noqa: E402
 
 if TYPE_CHECKING:
     from shconv import audit as audit
@@ -31,6 +31,7 @@ __all__ = [
     "InputError",
     "SHConv2d",
     "attacks",
+    "constant_maps",
     "conversion_report",
     "create_model",
     "frozen_kernels",

@@ -17,6 +17,7 @@ from shconv.commands.evaluate import Evaluate
 from shconv.commands.finetune import Finetune
 from shconv.commands.help_groups import GROUPS, group_of, order_of
 from shconv.commands.info import Info
+from shconv.commands.inspect import Inspect
 from shconv.commands.plan import Plan
 from shconv.commands.report import Report
 from shconv.commands.reproduce import PRESETS, Reproduce
@@ -24,7 +25,14 @@ from shconv.commands.train import Train
 from shconv.experiments.run_folder import RunFolder
 from toys import colour_folder
 
-COMMANDS = {"reproduce": Reproduce, "train": Train, "evaluate": Evaluate, "report": Report, "info": Info}
+COMMANDS = {
+    "reproduce": Reproduce,
+    "train": Train,
+    "evaluate": Evaluate,
+    "inspect": Inspect,
+    "report": Report,
+    "info": Info,
+}
 POSITIONAL = {"checkpoint", "run_folder"}
 
 
@@ -69,7 +77,7 @@ def test_help_begins_with_what_one_wants_and_ends_with_clusters(shconv):
 def test_every_option_of_every_command_has_a_place():
     known = [name for names in GROUPS.values() for name in names]
     assert len(known) == len(set(known))
-    for kind in (Reproduce, Train, Evaluate, AuditCommand, Finetune, Plan):
+    for kind in (Reproduce, Train, Evaluate, AuditCommand, Inspect, Finetune, Plan):
         for field in fields(kind):
             assert order_of(kind, field.name)[1] < len(GROUPS[group_of(kind, field.name)]), field.name
 
@@ -138,7 +146,7 @@ def test_refused_in_a_line_or_two_and_nothing_is_written(shconv, arguments, mess
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "reproduce, train, evaluate, compare, audit, report"),
+        ([], "reproduce, train, evaluate, compare, audit, inspect, report"),
         (
             ["reproduc"],
             "no command reproduc; did you mean reproduce? choose from reproduce, train, evaluate",

@@ -24,7 +24,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "attacks": (
         *("table1_images", "table2_images", "table3_images", "full", "eps_l2", "sources", "AuditCommand.seeds"),
-        *("standard", "norm", "selection", "routes", "keep", "min_confidence", "batch_size", "attack_seed"),
+        *("standard", "norm", "selection", "routes", "keep", "steps", "min_confidence", "batch_size", "attack_seed"),
     ),
     "images": ("image_size", "train_preset", "test_preset", "on_corrupt", "download"),
     "speed, and what a stop loses": (
