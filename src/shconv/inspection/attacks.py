@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from shconv.attacks import FGSM, PGD, Attack, RandFGSM
 from shconv.attacks.objective import log_odds
-from shconv.audit.paired import PairedCounts
 from shconv.inspection.gradients import seen_through
 from shconv.intervals import Z, wilson
+from shconv.report.computed.intervals import Paired
 
 Record = dict[str, Any]
 
@@ -53,7 +53,7 @@ def compared(
     n = int(clean.sum())
     for route in outcomes:
         right, reached = outcomes[route][0][clean], outcomes[route][1][clean]
-        pair = PairedCounts.of(right, kept)
+        pair = Paired.of(right, kept)
         yield {
             "route": route,
             "n": n,

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shconv.audit.paired import PairedCounts
 from shconv.inspection import maps
 from shconv.inspection.attacks import compared
 from shconv.inspection.gradients import ROUTES
 from shconv.intervals import wilson
+from shconv.report.computed.intervals import Paired
 
 Record = dict[str, Any]
 Flags = NDArray[np.bool_]
@@ -113,7 +113,7 @@ def linearity_records(columns: Columns) -> Iterator[Record]:
 def _held(columns: Columns, name: str, right: Flags) -> Record:
     """What holding a layer's map at its mean does: accuracy's difference, predictions changed, logits moved."""
     predicted, labels = columns.whole("held", name, "predicted"), columns.whole("labels")
-    pair = PairedCounts.of((predicted == labels).numpy(), right)
+    pair = Paired.of((predicted == labels).numpy(), right)
     changed = predicted != columns.whole("logits").argmax(1)
     return {
         "moved": _median(columns.numbers("held", name, "moved")),
