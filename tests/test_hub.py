@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from shconv import InputError, create_model
+from shconv.cli import run
 from shconv.pretrained import push_to_hub, save_pretrained
+from toys import colour_folder
 
 hub = pytest.importorskip("huggingface_hub")
 SMALL: dict[str, Any] = {"num_classes": 3, "stem": "small", "width": 2}
@@ -75,16 +77,40 @@ def test_a_folder_and_a_network_arrive_as_save_pretrained_writes_them(stub: type
     assert stub.got == {name: (folder / name).read_bytes() for name in names}
 
 
+def test_a_training_pushes_what_it_made_with_a_card_and_no_path_of_this_machine(
+    stub: type[Stub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    colours, out = colour_folder(tmp_path / "colours"), tmp_path / "out"
+    command = ["train", "--model", "plain10", "--width", "2", "--epochs", "1", "--batch-size", "12"]
+    command += ["--data", f"folder:{colours}", "--out", str(out), "--push-to-hub", "me/net"]
+    assert run(command) == 0
+    assert "On Hugging Face: https://huggingface.co/me/net/commit/" in capsys.readouterr().out
+    assert stub.got["model.safetensors"] == (out / "model.safetensors").read_bytes()
+    for name in ("README.md", "config.json"):
+        text = stub.got[name].decode()
+        assert "folder:colours" in text
+        assert str(tmp_path) not in text
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert run(command) == 2  # finished: what is missing is the upload
+    assert f'The network is in {out}; shconv.pretrained.push_to_hub("{out}", "me/net")' in capsys.readouterr().err
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert run([*command[:-2], "--out", str(tmp_path / "new"), "--push-to-hub", "me/net"]) == 2
+    assert "there is no token" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()  # said before the training
+
+
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="wanted: OWNER/NAME"):
         push_to_hub(tmp_path, "net")
-    with pytest.raises(InputError, match=r"no model.safetensors and no config.json"):
-        push_to_hub(tmp_path, "me/net")
     folder = save_pretrained(create_model("plain10", **SMALL), tmp_path / "folder")
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     with pytest.raises(InputError, match="there is no token"):
         push_to_hub(folder, "me/net")
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_stub")
+    with pytest.raises(InputError, match=r"no model.safetensors and no config.json"):
+        push_to_hub(tmp_path, "me/net")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(InputError, match="did not take me/net"):
         push_to_hub(folder, "me/net")

@@ -1,7 +1,9 @@
 """`shconv finetune`: a network with weights becomes an SHC network that computes the same, then learns."""
 
+import importlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,37 @@ REFUSED = {
 def test_refused_in_a_line_or_two_and_nothing_is_written(shconv, arguments, message):
     assert message in shconv("finetune", "--from", *arguments).message
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_trackers_are_told_of_it_and_the_hub_gets_it(shconv, pictures, weights, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "training" / "trackers")
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    wandb = importlib.import_module("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", wandb)  # taken out again at the end
+    pushed = []
+    monkeypatch.setattr("shconv.commands.options.check_hub", pushed.append)
+    monkeypatch.setattr("shconv.commands.options.push_to_hub", lambda *given: pushed.append(given) or "an address")
+    command = ("finetune", "--from", weights, "--arch", ARCH, "--data", f"folder:{pictures}", "--out", OUT)
+    command += ("--epochs", 2, "--batch-size", 12, "--log", "wandb", "--push-to-hub", "me/net")
+    with monkeypatch.context() as patch:
+        patch.setattr("shconv.commands.finetune.save_pretrained", interrupted)
+        assert shconv(*command).code == 130
+    ended = shconv(*command)
+    assert ended.code == 0, ended.err
+    assert ended.out.endswith("On Hugging Face: an address\n")
+    assert pushed == ["me/net", "me/net", (Path(OUT), "me/net")]
+    (run,) = wandb.runs.values()
+    assert (run.name, run.opened, run.closed, len(run.settings)) == (OUT, 2, 2, 1)
+    steps = 36 // 12
+    assert [step for step, _ in run.rows] == [0, steps, 2 * steps]
+    assert set(run.rows[0][1]) == {"accuracy/before the conversion", "accuracy/after the conversion"}
+    stored = json.loads(Path(OUT, "config.json").read_text())
+    assert run.rows[-1][1]["epoch/test_accuracy"] == stored["test_accuracy"]
+    assert run.rows[-1][1]["epoch/loss"] < run.rows[1][1]["epoch/loss"]
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_options_may_come_from_a_file(shconv, tmp_path):

@@ -322,52 +322,6 @@ def test_going_on_in_another_way_is_said(
     assert said in capsys.readouterr().err
 
 
-class Curves:
-    """What of torch.utils.tensorboard.SummaryWriter is used."""
-
-    made: list["Curves"]
-
-    def __init__(self, folder: str, purge_step: int) -> None:
-        self.purged, self.points, self.closed = purge_step, [], False
-        self.points: list[tuple[str, float, int]]
-        Curves.made.append(self)
-
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        self.points.append((name, value, step))
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def test_curves_begin_again_after_the_stored_step(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Curves.made = []
-    monkeypatch.setattr("shconv.training.loop.check_tensorboard", lambda: None)
-    monkeypatch.setattr("shconv.training.loop.open_board", lambda folder, step: Curves(str(folder), step))
-    monkeypatch.setattr(job, "EVERY", 2)
-    with monkeypatch.context() as patch:
-        before_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Preempted):
-            train(config, data, recipe, tmp_path, engine=Engine(tensorboard=True), progress=False)
-    result = train(config, data, recipe, tmp_path, engine=Engine(tensorboard=True), progress=False)
-    first, second = Curves.made
-    assert (first.purged, second.purged, first.closed, second.closed) == (1, 7, True, True)
-    steps = [[s for name, _, s in each.points if name == "step/loss"] for each in (first, second)]
-    assert steps == [[2, 4, 6], [8, 10, 12]]
-    accuracies = [(v, s) for each in (first, second) for name, v, s in each.points if name == "epoch/test_accuracy"]
-    assert accuracies == [(row["test_accuracy"], 4 * row["epoch"]) for row in result.history]
-
-
-def test_without_the_package_curves_are_refused_at_once(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shconv.training.board.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="needs the package tensorboard: pip install tensorboard"):
-        train(config, data, recipe, tmp_path / "folder", engine=Engine(tensorboard=True))
-    assert not (tmp_path / "folder").exists()
-
-
 def test_compiled_it_learns_the_same(
     tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
 """shconv finetune: somebody's trained network -> the same as an SHC network, which then learns a little more."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from shconv.commands.options import DataOptions, DeviceOptions
+from shconv.commands.options import DataOptions, HubOptions, LogOptions
 from shconv.commands.parser import Shown
 from shconv.commands.prepared import prepared_as
 from shconv.conversion import conversion_report
@@ -30,10 +31,12 @@ from shconv.processes import Processes
 from shconv.training import Recipe, correct_in
 from shconv.training.batches import warning_of_few_steps
 from shconv.training.checkpoint import load_info
+from shconv.training.job import epoch_steps
+from shconv.training.tracking import CURVES, TOLD, Trackers, check_trackers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetune(DataOptions, DeviceOptions):
+class Finetune(DataOptions, LogOptions, HubOptions):
     """Convert a pretrained network, so that it computes what it did, and fine-tune it on your images.
 
     Prints the accuracy on the test images before the conversion, after it and after the fine-tuning.
@@ -99,6 +102,8 @@ class Finetune(DataOptions, DeviceOptions):
                 wanted = "wanted: one, a checkpoint folder, or timm:NAME or torchvision:NAME"
                 raise InputError(f"there is no file {self.source}; {wanted}")
         self._recipe()
+        check_trackers(self.log)
+        self.check_hub()
         if self.folder is not None and _is_taken(self.folder):
             raise InputError(f"{self.folder} is there and not empty; wanted: a new folder")
 
@@ -128,13 +133,13 @@ class Finetune(DataOptions, DeviceOptions):
             if self.epochs and data.train is not None:
                 settings: dict[str, Any] = {"freeze_batch_norm": self.freeze_batch_norm, "seed": self.seed}
                 settings |= {"classes": len(data.classes), "workers": workers}
-                settings["on_epoch"] = lambda epoch, loss: progress.say(f"epoch {epoch}: loss {loss:.4f}")
                 if few := warning_of_few_steps(len(data.train), self.batch_size, self.epochs):
                     progress.say(few)
-                fine_tune(model, data.train, self._recipe(), self.hyper_learning_rate, device, **settings)
-                facts = self._facts(data, correct, difference)  # the weights first: the rest may fail
-                save_pretrained(model, out, config=config, facts=facts | {"test_accuracy": None})
-                correct["after the fine-tuning"] = self._correct(model, data, device, workers)
+                with self._told(out, correct, data, progress) as settings["on_epoch"]:
+                    fine_tune(model, data.train, self._recipe(), self.hyper_learning_rate, device, **settings)
+                    facts = self._facts(data, correct, difference)  # the weights first: the rest may fail
+                    save_pretrained(model, out, config=config, facts=facts | {"test_accuracy": None})
+                    correct["after the fine-tuning"] = self._correct(model, data, device, workers)
         facts = self._facts(data, correct, difference)
         save_pretrained(model.cpu(), out, config=config, facts=facts)
         for moment, right in correct.items():
@@ -142,6 +147,31 @@ class Finetune(DataOptions, DeviceOptions):
         if data.note:
             print(data.note)
         print(f"The network: {out}")
+        self.push(out)
+
+    @contextmanager
+    def _told(
+        self, out: Path, correct: dict[str, int], data: ImageData, progress: ExperimentProgress
+    ) -> Iterator[Callable[[int, float], None]]:
+        """Called with each epoch's loss, for the screen and --log; the last one goes with the accuracy known then."""
+        steps, n, last = epoch_steps(data.train or (), self._recipe()), len(data.test), {}
+        trackers = Trackers(out, progress.say)
+
+        def told(epoch: int, loss: float) -> None:
+            progress.say(f"epoch {epoch}: loss {loss:.4f}")
+            last.update({"epoch": epoch, "loss": loss})
+            if epoch < self.epochs:
+                trackers.epochs([last], steps)
+
+        try:
+            if self.log:
+                out.mkdir(parents=True, exist_ok=True)
+                trackers.start(self.log, {"source": self.source, "data": data.name, "recipe": asdict(self._recipe())})
+                trackers.log({f"accuracy/{moment}": right / n for moment, right in correct.items()}, 0)
+            yield told
+            trackers.epochs([last | {"test_accuracy": correct["after the fine-tuning"] / n}], steps)
+        finally:
+            trackers.finish()
 
     def _networks(
         self, data: ImageData, images: Tensor, progress: ExperimentProgress
@@ -260,7 +290,10 @@ class Finetune(DataOptions, DeviceOptions):
 
 
 def _is_taken(folder: Path) -> bool:
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    """By more than what a stopped fine-tuning told its trackers, which the same command goes on from."""
+    if folder.exists() and not folder.is_dir():
+        return True
+    return folder.exists() and any(each.name not in (TOLD, CURVES) for each in folder.iterdir())
 
 
 def accuracy(correct: int, n: int) -> str:

@@ -9,7 +9,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     FIRST: (
         *("what", "checkpoint", "run_folder", "source", "data", "model", "models", "arch", "twin", "baseline"),
         *("attack", "out", "folder", "epochs", "tables", "figures", "images", "eps", "budget", "seed"),
-        *("Reproduce.seeds", "device"),
+        *("Reproduce.seeds", "device", "log", "push_to_hub"),
     ),
     "network": ("where", "width", "stem", "normalize"),
     "training": (
@@ -28,7 +28,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "images": ("image_size", "train_preset", "test_preset", "on_corrupt", "download"),
     "speed, and what a stop loses": (
-        *("workers", "parquet_memory", "compile", "save_minutes", "save_steps", "keep_every", "tensorboard"),
+        *("workers", "parquet_memory", "compile", "save_minutes", "save_steps", "keep_every"),
         "probe_seconds",
     ),
     "several processes and clusters": ("gpus", "accumulation", "sync_batch_norm"),

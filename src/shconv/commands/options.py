@@ -12,7 +12,9 @@ from shconv.data.splits import FileSplit
 from shconv.data.workers import automatic_workers, shared_memory_said
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
+from shconv.pretrained.hub import check_hub, push_to_hub
 from shconv.training import Engine
+from shconv.training.tracking import TrackerName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,38 @@ class DeviceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineOptions(DeviceOptions):
+class LogOptions(DeviceOptions):
+    """Who else is told of a training."""
+
+    log: tuple[TrackerName, ...] = ()
+    """Send settings, losses and accuracies to wandb, mlflow or tensorboard too. TensorBoard's curves go into the
+    checkpoint folder; the others take server and login from their own environment variables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubOptions:
+    """Where else the finished network goes."""
+
+    push_to_hub: str | None = None
+    """Upload the finished network to this repository of Hugging Face, OWNER/NAME; it is made if need be."""
+
+    def check_hub(self) -> None:
+        if self.push_to_hub is not None:
+            check_hub(self.push_to_hub)
+
+    def push(self, folder: Path) -> None:
+        """Upload the network in `folder`, if asked to. Raises InputError where that fails; the folder stays."""
+        if self.push_to_hub is None:
+            return
+        try:
+            print(f"On Hugging Face: {push_to_hub(folder, self.push_to_hub)}")
+        except InputError as error:
+            again = f'shconv.pretrained.push_to_hub("{folder}", "{self.push_to_hub}")'
+            raise InputError(f"{error}. The network is in {folder}; {again} tries again") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(LogOptions):
     """How training is carried out; torchrun and accelerate launch start it in several processes."""
 
     accumulation: int = 1
@@ -109,8 +142,6 @@ class EngineOptions(DeviceOptions):
     """Also store the state every N steps."""
     keep_every: int | None = None
     """Epochs between two checkpoints that are kept; the best one always is."""
-    tensorboard: bool = False
-    """Write curves for TensorBoard too, into the checkpoint folder."""
 
     def engine(self) -> Engine:
         """Raises InputError for options out of range."""

@@ -38,7 +38,7 @@ CARRIED_OUT = (
     "save_minutes",
     "save_steps",
     "keep_every",
-    "tensorboard",
+    "log",
 )
 PREPARED = ("image_size", "test_preset")  # data.json has what they came to
 FREE = (*ADDS, *CARRIED_OUT, *PREPARED)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from shconv.commands.options import DataOptions, EngineOptions
+from shconv.commands.options import DataOptions, EngineOptions, HubOptions
 from shconv.commands.reproduce import model_config, recipe_for
 from shconv.commands.running import load
 from shconv.errors import InputError
@@ -19,7 +19,7 @@ ADAMW: dict[str, Any] = {"learning_rate": 1e-3, "weight_decay": 0.05}  # the rec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(DataOptions, EngineOptions):
+class Train(DataOptions, EngineOptions, HubOptions):
     """Train one network; the folder holds its checkpoint, and the same command goes on where it stopped."""
 
     model: str = "plain10_shc"
@@ -115,6 +115,7 @@ class Train(DataOptions, EngineOptions):
             raise InputError(f"width must be at least 1, got {self.width}")
         self._recipe()
         self.engine()
+        self.check_hub()
         with torch.random.fork_rng(devices=[]):  # the thinnest of its name: the same complaints, at once
             ModelConfig(self.model, 3, width=1).build()
 
@@ -145,6 +146,7 @@ class Train(DataOptions, EngineOptions):
         print(f"{self.model} on {data.name}: {result.test_accuracy:.2%} of {len(data.test):,} test images; {out}")
         if data.note:
             print(data.note)
+        self.push(out)
 
     def _recipe(self) -> Recipe:
         recipe = recipe_for(self.recipe, self.epochs)

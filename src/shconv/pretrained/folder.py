@@ -24,6 +24,7 @@ from shconv.training.checkpoint import CONFIG, MODEL, ModelConfig, load_checkpoi
 from shconv.training.tensors import read_tensors
 
 CARD = "README.md"
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # OWNER/NAME on Hugging Face
 CONVERTED = "converted"  # config.json's key beside "model", for networks that create_model does not build
 Config = ModelConfig | ConvertedConfig
 
@@ -173,7 +174,7 @@ def _refuse_more_than_the_file_has(folder: Path, info: dict[str, Any] | None) ->
 
 
 def _from_hub(repo_id: str, revision: str | None) -> Path:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repo_id) or Path(repo_id).exists():
+    if not REPOSITORY.fullmatch(repo_id) or Path(repo_id).exists():
         raise InputError(f"there is no folder {repo_id}, and it is no repository's OWNER/NAME either")
     try:
         from huggingface_hub import snapshot_download

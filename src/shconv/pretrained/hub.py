@@ -1,6 +1,5 @@
 """A network's folder on Hugging Face: put there by the package huggingface_hub, with the token that it knows."""
 
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from shconv.errors import InputError
-from shconv.pretrained.folder import CARD, save_pretrained
+from shconv.pretrained.folder import CARD, REPOSITORY, load_network, save_pretrained
 from shconv.training.checkpoint import CONFIG, MODEL
 
 
@@ -16,7 +15,8 @@ def push_to_hub(network: nn.Module | str | Path, repo_id: str, *, private: bool 
     """Upload a network, or the folder of one, and give the commit's address; the repository is made if need be.
 
     Args:
-        network: a folder that save_pretrained, shconv train or finetune wrote; or a network, for save_pretrained.
+        network: a folder that save_pretrained or shconv finetune wrote, as it is; one of shconv train, with a model
+            card and without this machine's paths; or a network, for save_pretrained.
         repo_id: OWNER/NAME.
         private: of a new repository; None: as the owner's settings say.
         settings: save_pretrained's, for a network.
@@ -24,20 +24,18 @@ def push_to_hub(network: nn.Module | str | Path, repo_id: str, *, private: bool 
     Raises:
         InputError: no such folder, no OWNER/NAME, no package huggingface_hub, no token, no connection, no permission.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repo_id):
-        raise InputError(f"{repo_id!r} is no repository; wanted: OWNER/NAME")
+    check_hub(repo_id)
     if isinstance(network, nn.Module):
         with tempfile.TemporaryDirectory() as made:
             return push_to_hub(save_pretrained(network, made, **settings), repo_id, private=private)
     folder = Path(network)
     if lacking := [name for name in (MODEL, CONFIG) if not (folder / name).is_file()]:
         raise InputError(f"{folder} holds no network to push: there is no {' and no '.join(lacking)}")
-    try:
-        from huggingface_hub import HfApi, get_token
-    except ImportError as error:
-        raise InputError("push_to_hub needs the package huggingface_hub: pip install huggingface_hub") from error
-    if get_token() is None:
-        raise InputError("there is no token for Hugging Face: run `hf auth login`, or set HF_TOKEN")
+    if not (folder / CARD).is_file():
+        model, config, info = load_network(folder)
+        return push_to_hub(model, repo_id, private=private, config=config, facts=info)
+    from huggingface_hub import HfApi
+
     api = HfApi()
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
@@ -48,3 +46,15 @@ def push_to_hub(network: nn.Module | str | Path, repo_id: str, *, private: bool 
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"Hugging Face did not take {repo_id} ({reason})") from error
     return str(done.commit_url)
+
+
+def check_hub(repo_id: str) -> None:
+    """Raises InputError where nothing could be pushed: no OWNER/NAME, no package huggingface_hub, no token."""
+    if not REPOSITORY.fullmatch(repo_id):
+        raise InputError(f"{repo_id!r} is no repository; wanted: OWNER/NAME")
+    try:
+        from huggingface_hub import get_token
+    except ImportError as error:
+        raise InputError("push_to_hub needs the package huggingface_hub: pip install huggingface_hub") from error
+    if get_token() is None:
+        raise InputError("there is no token for Hugging Face: run `hf auth login`, or set HF_TOKEN")

@@ -7,6 +7,7 @@ from typing import Any
 from shconv.errors import InputError
 from shconv.processes import Processes
 from shconv.training.recipe import Recipe
+from shconv.training.tracking import check_trackers
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Engine:
     save_minutes: float | None = 5.0  # between two stored states; one is stored at each epoch's end all the same
     save_steps: int | None = None  # the same in steps
     keep_every: int | None = None  # epochs between two checkpoints that are kept for good
-    tensorboard: bool = False
+    log: tuple[str, ...] = ()  # wandb, mlflow, tensorboard
 
     def __post_init__(self) -> None:
         for name in ("accumulation", "save_steps", "keep_every"):
@@ -32,6 +33,7 @@ class Engine:
                 raise InputError(f"{name} is {value}; wanted: an integer >= 1")
         if self.save_minutes is not None and not 0 <= self.save_minutes < math.inf:
             raise InputError(f"save_minutes is {self.save_minutes}; wanted: a number >= 0")
+        check_trackers(self.log)
 
     def check(self, recipe: Recipe, images: int, processes: Processes) -> None:
         """Raises InputError where a batch has fewer images than there are shares of it."""

@@ -4,7 +4,7 @@ Between two looks the device computes on its own; at a look all processes agree 
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,6 @@ from shconv.data import ImageData, ImageSplit, training_batches
 from shconv.data.batches import StoppedWaiting
 from shconv.files import replace_file
 from shconv.processes import Processes
-from shconv.training.board import EVERY, Board, NoBoard, add_row
 from shconv.training.checkpoint import save_checkpoint
 from shconv.training.defences import Defence
 from shconv.training.defences.watch import collapse, pgd_accuracy
@@ -28,6 +27,7 @@ from shconv.training.recipe import Recipe
 from shconv.training.signals import StopRequest, stopped_by
 from shconv.training.state import save_state
 from shconv.training.synchronized import share_buffers
+from shconv.training.tracking import EVERY, Trackers
 
 LOG, BEST = "log.jsonl", "best"
 GRACE = 5.0  # seconds to wait on for a batch when asked to stop, as the others, asked at once, come to the next look
@@ -56,8 +56,11 @@ class Job:
     shown: TrainingProgress
     history: list[Row]
     on_epoch: Callable[[Row], None] | None = None
-    board: Board = field(default_factory=NoBoard)
     stored_at: float = field(default_factory=time.perf_counter)
+    trackers: Trackers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trackers = Trackers(self.folder, self.shown.say)
 
     def run(self, sums: Sums) -> None:
         """From the position in the epoch under way to the end of the last one."""
@@ -77,7 +80,7 @@ class Job:
             sums = Sums.none(self.learner.device)
             self._store(number + 1, sums)
             self.processes.on_first(self.write_log)
-            add_row(self.board, row, self.steps * (number + 1))
+            self.trackers.epochs([row], self.steps)
             self.shown.epoch(row)
             if self.on_epoch is not None:
                 self.on_epoch(row)
@@ -143,11 +146,10 @@ class Job:
         told = epoch.read(unread, sums, [float(due), *self.request.flags()], self.folder)
         speed = sums.images / sums.elapsed
         self.shown.step(epoch.number + sums.steps / epoch.steps, sums.loss / sums.images, speed)
-        if sums.steps % EVERY == 0:
+        if sums.steps % EVERY == 0 and sums.steps < epoch.steps:  # the last step's are the epoch's
+            now = {"loss": sums.loss / sums.images, "learning_rate": sums.rate, "images_per_second": speed}
             step = epoch.number * epoch.steps + sums.steps
-            self.board.add_scalar("step/loss", sums.loss / sums.images, step)  # mean of the epoch so far
-            self.board.add_scalar("step/learning_rate", sums.rate, step)
-            self.board.add_scalar("step/images_per_second", speed, step)
+            self.trackers.log({f"step/{name}": value for name, value in now.items()}, step)
         if any(told) or self._due_by_steps(sums.steps):
             self._store(epoch.number, sums)
         self._stop_if_asked(told[1:])
@@ -240,4 +242,8 @@ class Job:
     @property
     def steps(self) -> int:
         """Of an epoch."""
-        return max(1, len(self.split) // self.recipe.batch_size)
+        return epoch_steps(self.split, self.recipe)
+
+
+def epoch_steps(split: Sized, recipe: Recipe) -> int:
+    return max(1, len(split) // recipe.batch_size)

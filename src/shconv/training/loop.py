@@ -16,10 +16,10 @@ from shconv.data import ImageData, ImageSplit
 from shconv.data.batches import naming_dead_workers
 from shconv.data.loading import near
 from shconv.errors import InputError
+from shconv.files import locked
 from shconv.models import vanilla_of
 from shconv.processes import Processes
 from shconv.training.batches import check_micro_batch, warning_of_few_steps
-from shconv.training.board import check_tensorboard, open_board
 from shconv.training.checkpoint import (
     ModelConfig,
     check_same_run,
@@ -32,12 +32,13 @@ from shconv.training.compiling import reason_against_graphs, said
 from shconv.training.defences import Defence, Plain, Source
 from shconv.training.engine import Engine
 from shconv.training.epoch import Sums
-from shconv.training.job import LOG, Job, Row
+from shconv.training.job import LOG, Job, Row, epoch_steps
 from shconv.training.learner import Learner
 from shconv.training.progress import TrainingProgress
 from shconv.training.recipe import Recipe
 from shconv.training.signals import stop_requests
 from shconv.training.state import State, load_state, remove_states
+from shconv.training.tracking import Trackers
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,15 @@ def train(
     split = _checked(config, data, folder, seed, defence)
     if recipe.mixup + recipe.cutmix > 0 and not isinstance(defence, Plain):
         raise InputError(f"defence {defence.name} needs images of one label each: leave mixup and cutmix at 0")
-    if engine.tensorboard:
-        check_tensorboard()
     processes = Processes.found(device=device)
     engine.check(recipe, len(split), processes)
     _check_micro_batch(config, data, recipe, engine, processes)
     with processes.naming_the_lost():
-        if _is_finished(folder, record, processes):
-            return _stored_result(folder)
         shown = TrainingProgress(recipe.epochs, progress and processes.is_first)
+        if _is_finished(folder, record, processes):
+            result = _stored_result(folder)
+            processes.on_first(lambda: _tell_the_rest(result, record, engine, epoch_steps(split, recipe), shown))
+            return result
         how: dict[str, Any] = {"engine": engine, "workers": workers, "device": device, "progress": progress}
         defence = _taught(defence, asked, data, recipe, folder, seed, record, shown, how)
         place = processes.device
@@ -234,12 +235,32 @@ def _say(job: Job, problem: str | None, state: State | None) -> None:
 
 
 def _run(job: Job, sums: Sums) -> None:
-    if job.engine.tensorboard and job.processes.is_first:
-        job.board = open_board(job.folder, len(job.history) * job.steps + sums.steps + 1)
+    def start() -> None:
+        job.trackers.start(job.engine.log, _settings(job.record))
+        job.trackers.epochs(job.history, job.steps)
+
     try:
+        job.processes.on_first(start)
         job.run(sums)
     finally:
-        job.board.close()
+        job.trackers.finish()
+
+
+def _tell_the_rest(
+    result: TrainingResult, record: dict[str, Any], engine: Engine, steps: int, shown: TrainingProgress
+) -> None:
+    """Trackers that do not know of the end of a finished training get its epochs."""
+    trackers = Trackers(result.folder, shown.say)
+    if behind := trackers.behind(engine.log, len(result.history) * steps):
+        with locked(result.folder):
+            trackers.start(behind, _settings(record))
+            trackers.epochs(result.history, steps)
+            trackers.finish()
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    """What a training's trackers are told at its start."""
+    return {**record, "data": {**record["data"], "classes": len(record["data"]["classes"])}}
 
 
 def _finish(job: Job) -> None:
