@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from shconv.attacks import PAPER, LocSearchAdv, RandFGSM, locsearch_columns, locsearch_for
+from shconv.data import ImageData
 from shconv.experiments import (
     figure2_noise,
     figure3_traces,
@@ -17,6 +18,7 @@ from shconv.experiments import (
     table3_locsearch,
     table4_routes,
 )
+from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.study import Counts
 from shconv.metrics import accuracy_interval
 from toys import colour_networks
@@ -29,8 +31,19 @@ SEARCHES = ["locsearch", "locsearch_cyclic", "locsearch_random"]
 
 
 @pytest.fixture
-def study(make_study):
+def study(make_study, monkeypatch):
+    monkeypatch.setattr(ImageData, "is_imagenet", True)  # whose counts the rows compare with
     return make_study(counts=COUNTS)
+
+
+def test_rows_about_other_data_say_nothing_of_the_papers_counts(make_study, capsys):
+    study = make_study(counts=COUNTS)
+    study.progress = ExperimentProgress()
+    (row,) = (row for row in table1_gaussian.rows(study) if row["id"] == "table1/plain10/seed0/clean")
+    assert row["wanted"] is None
+    said = capsys.readouterr().err
+    assert "21 images" in said
+    assert "paper" not in said
 
 
 def ids(experiment: str, *endings: str, models=("plain10", "plain10_shc")) -> list[str]:

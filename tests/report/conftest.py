@@ -82,6 +82,9 @@ class RunFolder:
             fields.setdefault("wanted", 500)
             self.add("table3", model, attack, correct, rcd=rcd, step=step, parameters=parameters, **fields)
 
+    def on_imagenet(self):
+        self.data.update(name="imagenet:/data/ilsvrc", classes=[f"n{k}" for k in range(1000)], note="")
+
     def save(self) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(row) + "\n" for row in self.rows)

@@ -69,7 +69,7 @@ def test_each_step_is_told_once_however_often_the_training_is_stopped(
         assert steps_told(run) == [3, 4, 7, 8, 11, 12]
         of_epochs = [values for step, values in run.rows if step % STEPS == 0]
         for values, row in zip(of_epochs, result.history, strict=True):
-            assert values["epoch"] == row["epoch"]
+            assert values["epoch/epoch"] == row["epoch"]
             assert values["epoch/test_accuracy"] == row["test_accuracy"]
             assert values["epoch/loss"] == row["loss"]
         assert all(set(values) >= {"step/loss", "step/learning_rate"} for step, values in run.rows if step % STEPS)

@@ -150,8 +150,7 @@ class Evaluate(NetworkOptions):
     def folder(self) -> Path:
         first = self.checkpoint[0].name if self.checkpoint else self.model[0].rpartition(":")[2]
         if self.checkpoint:
-            path = Path(named(str(self.checkpoint[0]))[1])
-            first = (path.parent if path.suffix == ".safetensors" else path).resolve().name
+            first = _place(Path(named(str(self.checkpoint[0]))[1])).name
         others = len(self.checkpoint) + len(self.model) - 1
         more = f"-and-{others}-more" if others else ""
         word = re.sub(r"[^\w.-]+", "-", first)
@@ -169,6 +168,10 @@ class Evaluate(NetworkOptions):
             raise InputError(f"there is no route {unknown_routes[0]}; {near(unknown_routes[0], known, listed=True)}")
         if self.twin is not None and len(self.checkpoint) + len(self.model) > 1:
             raise InputError("--twin goes with one network; give several as CHECKPOINT ...")
+        if self.twin is not None and _place(self.twin) in [
+            _place(Path(named(str(each))[1])) for each in self.checkpoint
+        ]:
+            raise InputError("the twin is the network itself: wanted NAME and NAME_shc of the same seed")
         if self.norm != "linf" and not self.standard:
             raise InputError("--norm goes with --standard")
         if not self.attack and not self.standard:
@@ -245,8 +248,6 @@ def networks_and_data(
     networks = [*told_apart(networks, paths), *options.own_networks()]
     keys = [network.key for network in networks]
     if twice := [key for key in keys if keys.count(key) > 1]:
-        if getattr(options, "twin", None) is not None:
-            raise InputError("the twin is the network itself: wanted NAME and NAME_shc of the same seed")
         raise InputError(f"two networks are called {twice[0].partition('/')[0]}; give one another name as NAME=...")
     for network in networks:
         network.model.to(processes.device)
@@ -258,11 +259,15 @@ def networks_and_data(
 def told_apart(networks: Sequence[Network], paths: Sequence[Path]) -> list[Network]:
     """Networks of one name and seed get their folder's name added."""
     keys = [network.key for network in networks]
-    places = [(path.parent if path.suffix == ".safetensors" else path).resolve().name for path in paths]
     return [
-        replace(network, name=f"{network.name}-{place}") if keys.count(network.key) > 1 else network
-        for network, place in zip(networks, places, strict=True)
+        replace(network, name=f"{network.name}-{_place(path).name}") if keys.count(network.key) > 1 else network
+        for network, path in zip(networks, paths, strict=True)
     ]
+
+
+def _place(path: Path) -> Path:
+    """A checkpoint's folder, given itself or by its file of weights."""
+    return (path.parent if path.suffix == ".safetensors" else path).resolve()
 
 
 def conclude_own(folder: RunFolder, progress: ExperimentProgress, *, png: bool = False, standard: bool = False) -> None:

@@ -74,6 +74,11 @@ class ImageData:
         return self.name == "demo"
 
     @property
+    def is_imagenet(self) -> bool:
+        """Is this the paper's data: the 1000 classes of ILSVRC-2012?"""
+        return self.name.startswith("imagenet") and len(self.classes) == 1000
+
+    @property
     def open_groups(self) -> int | None:
         """Groups among which training shuffles at any moment, where its images are read by the group; else None."""
         groups = self.train.files.groups if isinstance(self.train, FileSplit) else None

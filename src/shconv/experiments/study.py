@@ -275,7 +275,7 @@ class Study:
             "objective": getattr(attack, "objective", None),
             "route": route,
             "step": step,
-            "wanted": PAPER_IMAGES.get(experiment),
+            "wanted": PAPER_IMAGES.get(experiment) if self.data.is_imagenet else None,
             "attack_seed": self.seed,
         }
         row = self.folder.add({**about, **fields, **(extra or {})}, arrays)

@@ -82,8 +82,7 @@ class Trackers:
         """The rows of log.jsonl, each at the last of its epoch's `steps`."""
         for row in rows:
             numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
-            values = {f"epoch/{key}": value for key, value in numbers.items() if key != "epoch"}
-            self.log({"epoch": row["epoch"], **values}, row["epoch"] * steps)
+            self.log({f"epoch/{key}": value for key, value in numbers.items()}, row["epoch"] * steps)
 
     def finish(self) -> None:
         """Also after an error; what a tracker complains of then is said."""

@@ -138,10 +138,10 @@ def test_a_missing_interval_is_wilsons(run_folder):
 
 def test_imagenet_is_only_the_whole_of_it(run_folder):
     one_row(run_folder)
-    run_folder.data.update(name="imagenet:/data/ilsvrc", classes=[f"n{k}" for k in range(1000)], note="")
-    assert load_run(run_folder.save()).data.warning == ""
+    run_folder.on_imagenet()
+    assert load_run(run_folder.save()).data.is_imagenet
     run_folder.data["classes"] = run_folder.data["classes"][:10]
-    assert "10 classes" in load_run(run_folder.save()).data.warning
+    assert not load_run(run_folder.save()).data.is_imagenet
 
 
 def test_a_selection_is_read_and_a_damaged_one_is_named(run_folder):

@@ -100,26 +100,32 @@ def test_median_and_floored_are_kept_apart_from_the_mean(run_folder):
     assert (found.rcd, found.rcd_median, found.rcd_floored) == (9.0, 2.0, 3)
 
 
-def test_a_selection_that_found_too_few_images_is_said(run_folder):
-    run_folder.gradient("resnet18", "fgsm", "least_likely", (1, 10))
+@pytest.mark.parametrize(("data", "wanted"), [("demo", "asked for were 5,000"), ("imagenet", "the paper's are 5,000")])
+def test_a_selection_that_found_too_few_images_is_said(run_folder, data, wanted):
+    run_folder.gradient("resnet18", "fgsm", "least_likely", (1, 700), outcomes=False)
+    run_folder.search("resnet18", [1, 1, 1, 1, 1], [0] * 5, n=500, outcomes=False)
+    if data == "imagenet":
+        run_folder.on_imagenet()
     folder = run_folder.save()
     (folder / "selection").mkdir()
     selection = '{"pair": ["resnet18", "resnet18_shc"], "seed": 0, "wanted": 5000, "found": 700, "index": []}'
     (folder / "selection" / "a.json").write_text(selection)
     run = load_run(folder)
-    assert "700 images" in table2(run).notes[0]
-    assert table3(run).notes == ()  # the paper takes 500 there
+    assert table2(run).notes[0].endswith(f"700 images have confidence > 0.9; {wanted}.")
+    assert table3(run).notes == ()  # has all of its images
 
 
 def test_table3_finds_the_fifths_of_any_number_of_rounds(run_folder):
     run_folder.search("resnet18", [0.9, 0.8, 0.7, 0.6, 0.5], [1, 2, 3, 4, 5], steps=(5, 10, 14, 19, 24))
     run_folder.search("resnet18", [1, 1, 1, 1, 1], [0] * 5, attack="locsearch_random", steps=(5, 10, 14, 19, 24))
+    run_folder.on_imagenet()
+    columns = table3(load_run(run_folder.save())).columns
+    assert [column.label for column in columns][:2] == ["paper: 30 of 150", "paper: 60 of 150"]
+    run_folder.data["name"] = "folder:own"
     run = load_run(run_folder.save())
     table = table3(run)
-    assert [(column.group, column.label) for column in table.columns][:2] == [
-        ("step 5 of 24", "paper: 30 of 150"),
-        ("step 10 of 24", "paper: 60 of 150"),
-    ]
+    headings = [(column.group, column.label) for column in table.columns]
+    assert headings[:2] == [("step 5 of 24", ""), ("step 10 of 24", "")]  # no other data's steps
     default = next(line for line in table.lines if (line.model, line.variant) == ("resnet18", "LocSearchAdv"))
     assert [ours_text(each) for each in default.cells] == [
         *("90.00 / 1.00", "80.00 / 2.00", "70.00 / 3.00", "60.00 / 4.00", "50.00 / 5.00"),

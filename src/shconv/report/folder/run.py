@@ -44,16 +44,6 @@ class DataInfo:
         """Is this the paper's data: the 1000 classes of ILSVRC-2012?"""
         return self.name.startswith("imagenet") and len(self.classes) == 1000
 
-    @property
-    def warning(self) -> str:
-        """What to say above a table that sets the paper's numbers beside ours; empty on the paper's data."""
-        if self.is_imagenet:
-            return ""
-        return (
-            f"The paper's numbers are for ImageNet (ILSVRC-2012, 1000 classes), ours for {self.title}: a difference "
-            f"between them compares two data sets as well. {self.note}".strip()
-        )
-
 
 @dataclass(frozen=True)
 class Selection:

@@ -10,6 +10,11 @@ from shconv.report.output.cells import Grid, GridColumn, signed
 from shconv.report.paper.tables import rounds, search_rows
 from shconv.report.published import network_name
 
+PAPERS_STEPS = (
+    " The paper's text says about 60 of 150; its column is interpolated in the same way from its own Table 3, a dash "
+    "where 150 steps are not enough."
+)
+
 
 class ExtraSteps(NamedTuple):
     """At the twin's ``step`` of ``rounds``: how many more the SHC network needs, None where it never gets there."""
@@ -62,11 +67,8 @@ def extra_steps(run: Run) -> Grid:
     return Grid(
         name="table3_steps",
         title="Table 3, continued. How many more steps the SHC network needs",
-        caption="Steps until the SHC network's mean RCD is its vanilla twin's, less the twin's steps, interpolated "
-        "linearly between the columns of Table 3 from RCD 0 at step 0." + " The paper's text says about 60 of 150; its "
-        "column is interpolated in the same way from its own Table 3, a dash where 150 steps are not enough."
-        if run.data.is_imagenet
-        else "",
+        caption="Steps until the SHC network's mean RCD is its vanilla twin's, minus the twin's steps, interpolated "
+        f"linearly between the columns of Table 3 from RCD 0 at step 0.{PAPERS_STEPS if run.data.is_imagenet else ''}",
         columns=(
             GridColumn("pair", "Pair"),
             GridColumn("seed", "Seed"),

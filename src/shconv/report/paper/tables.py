@@ -219,7 +219,7 @@ def _networks(run: Run, experiment: str) -> Iterable[str]:
 
 
 def _step_column(run: Run, fifth: int) -> tuple[str, str]:
-    """The paper's steps are fifths of 150, ours of as many as the run took: say both where they differ."""
+    """The paper's steps are fifths of 150, ours of as many as the run took: both, where they differ on its data."""
     steps = {
         f"{row.step} of {rounds(row) or '?'}"
         for model in _networks(run, "table3")
@@ -229,7 +229,8 @@ def _step_column(run: Run, fifth: int) -> tuple[str, str]:
     published = f"{paper.STEPS[fifth - 1]} of {paper.STEPS[-1]}"
     if steps <= {published}:
         return f"step {paper.STEPS[fifth - 1]}", ""
-    return f"step {' or '.join(sorted(steps)) or f'{fifth}/5'}", f"paper: {published}"
+    ours = f"step {' or '.join(sorted(steps)) or f'{fifth}/5'}"
+    return ours, f"paper: {published}" if run.data.is_imagenet else ""
 
 
 def _emptied(run: Run, lines: Iterable[Line]) -> tuple[Line, ...]:
@@ -247,12 +248,12 @@ def _emptied(run: Run, lines: Iterable[Line]) -> tuple[Line, ...]:
 
 
 def _selection_notes(run: Run, experiment: str, enough: int) -> Iterator[str]:
-    found = dict.fromkeys(
-        (each.pair, each.seed, each.found, each.min_confidence) for each in run.selections if each.found < each.wanted
-    )
-    for pair, seed, images, least in found:
-        if images < enough:
-            names = " and ".join(network_name(model) for model in pair)
-            yield f"{names}, seed {seed}: {images:,} images have confidence > {least:g}; the paper's are {enough:,}."
     counts = {row.n for row in run.rows if row.experiment == experiment and row.n}
+    few = [each for each in run.selections if each.found < each.wanted and (not counts or each.found in counts)]
+    found = dict.fromkeys((each.pair, each.seed, each.found, each.wanted, each.min_confidence) for each in few)
+    for pair, seed, images, wanted, least in found:
+        if images < enough or not run.data.is_imagenet:
+            names = " and ".join(network_name(model) for model in pair)
+            asked = f"the paper's are {enough:,}" if run.data.is_imagenet else f"asked for were {wanted:,}"
+            yield f"{names}, seed {seed}: {images:,} images have confidence > {least:g}; {asked}."
     yield from (said.text for said in read_selections(run, counts) if said.alarm)

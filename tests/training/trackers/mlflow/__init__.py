@@ -44,6 +44,7 @@ def log_params(values: dict[str, Any]) -> None:
 
 
 def log_metrics(values: dict[str, float], step: int) -> None:
+    assert not {name.partition("/")[0] for name in values if "/" in name} & values.keys(), "file and folder"
     current[-1].rows.append((step, values))
 
 
