@@ -168,9 +168,8 @@ class Evaluate(NetworkOptions):
             raise InputError(f"there is no route {unknown_routes[0]}; {near(unknown_routes[0], known, listed=True)}")
         if self.twin is not None and len(self.checkpoint) + len(self.model) > 1:
             raise InputError("--twin goes with one network; give several as CHECKPOINT ...")
-        if self.twin is not None and _place(self.twin) in [
-            _place(Path(named(str(each))[1])) for each in self.checkpoint
-        ]:
+        own = {_place(Path(named(str(each))[1])) for each in self.checkpoint}
+        if self.twin is not None and _place(self.twin) in own:
             raise InputError("the twin is the network itself: wanted NAME and NAME_shc of the same seed")
         if self.norm != "linf" and not self.standard:
             raise InputError("--norm goes with --standard")
