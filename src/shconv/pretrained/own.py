@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from shconv.conversion import to_shc
 from shconv.errors import InputError
-from shconv.models.registry import behind_the_stem, create_model
+from shconv.models.registry import behind_the_stem
 from shconv.pretrained.folder import Config, load_network
 from shconv.routes import shc_layers
 from shconv.training.checkpoint import ModelConfig
@@ -30,7 +30,7 @@ def network_of(path: Path, classes: int, say: Callable[[str], None]) -> tuple[nn
         raise InputError(f"{path} has {config.num_classes} classes, the images have {classes}: wanted as many")
     say(f"{config.num_classes} outputs, {classes} classes: the head is new, with random weights")
     config = replace(config, num_classes=classes)
-    fresh = create_model(**vars(config))
+    fresh = config.build()
     kept = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("fc.")}
     fresh.load_state_dict(kept, strict=False)
     return fresh.eval(), config
