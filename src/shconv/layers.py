@@ -99,9 +99,10 @@ class Hypernetwork(nn.Module):
     def theta(self) -> Theta | None:
         """The parameters, where both linear layers are torch's own and as torch makes them, and the rest is the
         paper's: an op may then take the tensors. None where the modules have to be called."""
-        if self.order is None or not (plain_linear(self.hidden) and plain_linear(self.output)):
+        first, second = self._modules.get("hidden"), self._modules.get("output")
+        if self.order is None or not (plain_linear(first) and plain_linear(second)):
             return None
-        hidden, output = self.hidden._parameters, self.output._parameters
+        hidden, output = first._parameters, second._parameters
         W1, b1, W2, b2 = hidden["weight"], hidden["bias"], output["weight"], output["bias"]
         return None if W1 is None or b1 is None or W2 is None or b2 is None else (W1, b1, W2, b2)
 
@@ -206,7 +207,7 @@ class SHConv2d(nn.Conv2d):
 
     def _theta(self, x: Tensor, routes: Routes) -> Theta | None:
         """The hypernetwork's parameters, where the layer is the paper's, nobody looks in and nothing is replaced."""
-        hyper, cls = self.hyper, type(self)
+        hyper, cls = self._modules.get("hyper"), type(self)  # a module's own attributes are slow to find
         if (
             routes.frozen is not None
             or routes.recorder is not None
@@ -218,7 +219,7 @@ class SHConv2d(nn.Conv2d):
             or type(hyper) is not Hypernetwork
             or not untouched(hyper)
             or hyper.map_groups != 1
-            or hyper.gain is not None
+            or hyper._buffers.get("gain", x) is not None
             or not layer.serves(x)
         ):
             return None
@@ -226,11 +227,13 @@ class SHConv2d(nn.Conv2d):
 
     def _whole(self, x: Tensor, theta: Theta) -> Tensor:
         geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
-        return layer.shc_conv2d(x, self.kernel(), self.bias, theta, geometry, self.hyper.order or (), self.hyper.eps)
+        hyper = self.hyper
+        return layer.shc_conv2d(x, self.kernel(), self.bias, theta, geometry, hyper.order or (), hyper.eps)
 
     def kernel(self) -> Tensor:
         """What the map filters (C, D / groups, S_h, S_w): the weight, or in sub-classes what they make of it."""
-        return self.weight
+        weight = self._parameters.get("weight")
+        return self.weight if weight is None else weight  # where something makes it, it is no parameter
 
     def padded(self, x: Tensor) -> tuple[Tensor, Any]:
         """x, padded where filtered_conv2d cannot do it, and the padding that is left to do."""

@@ -24,7 +24,7 @@ def untouched(module: nn.Module) -> bool:
     )
 
 
-def plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+def plain_linear(module: nn.Module | None) -> TypeGuard[nn.Linear]:
     """Whether it is torch's own linear layer, with its weight and bias as parameters."""
     if type(module) is not nn.Linear or not untouched(module):
         return False
