@@ -20,6 +20,18 @@ def test_between_two_classes_of_a_linear_model_it_finds_the_boundary(c: float) -
     assert torch.equal(model(result.images).argmax(1), 1 - y)
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1e-6])
+def test_a_small_gradient_is_not_taken_for_the_end(scale: float) -> None:
+    """The boundary of a linear network does not move with the scale of its logits."""
+    model, x = Linear(2), inner_images(6)
+    model.weight *= scale
+    y = model(x).argmax(1)
+    result = LBFGS(searches=24).run(model, x, y)
+    wanted = model(x).diff(dim=1)[:, 0].abs() / (model.weight[1] - model.weight[0]).norm()
+    assert torch.equal(model(result.images).argmax(1), 1 - y)
+    torch.testing.assert_close(result.distances["l2"], wanted, rtol=0.05, atol=1e-4)
+
+
 def test_the_image_is_classified_as_its_target() -> None:
     model, x = Linear(6), inner_images(8)
     y = model(x).argmax(1)

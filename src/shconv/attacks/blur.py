@@ -11,9 +11,11 @@ from shconv.attacks.checks import check_count
 from shconv.attacks.cost import Cost
 from shconv.attacks.growing import least, least_cost
 from shconv.attacks.minimal import MinimalAttack
+from shconv.attacks.spelling import other_names
 from shconv.numbers import number
 
 
+@other_names
 @dataclass(frozen=True)
 class GaussianBlur(MinimalAttack):
     """Blurs every channel with a Gaussian whose standard deviation is `width` pixels.
@@ -27,6 +29,7 @@ class GaussianBlur(MinimalAttack):
     levels: int = 100
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.width is not None:
             object.__setattr__(self, "width", number("width", self.width))
         check_count("levels", self.levels, 1)

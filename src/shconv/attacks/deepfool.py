@@ -13,6 +13,7 @@ from shconv.attacks.cost import Cost
 from shconv.attacks.losses import likeliest_wrong
 from shconv.attacks.minimal import MinimalAttack
 from shconv.attacks.search import Strongest
+from shconv.attacks.spelling import other_names
 from shconv.numbers import read_numbers
 
 FAR = 1e6  # a step this long leaves the box in every direction that it has
@@ -29,6 +30,7 @@ class BoundaryDescent(MinimalAttack):
     candidates: int = 9
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("norm", self.norm, Norm)
         read_numbers(self, "overshoot")
         check_count("steps", self.steps, 1)
@@ -77,6 +79,7 @@ class BoundaryDescent(MinimalAttack):
         return step
 
 
+@other_names
 @dataclass(frozen=True)
 class DeepFool(BoundaryDescent):
     """Steps r_i to the nearest of the linearised boundaries, until x + (1 + overshoot) sum r_i is misclassified.

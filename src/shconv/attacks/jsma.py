@@ -11,12 +11,14 @@ from shconv.attacks.base import Model, generators
 from shconv.attacks.checks import check_choice, check_count, check_logits
 from shconv.attacks.cost import Cost
 from shconv.attacks.minimal import MinimalAttack
+from shconv.attacks.spelling import other_names
 from shconv.errors import InputError
 from shconv.numbers import number, read_numbers
 
 STREAM = 17
 
 
+@other_names
 @dataclass(frozen=True)
 class JSMA(MinimalAttack):
     """Adds theta to the pair of features that raises the target's logit and lowers the others' most, again and again.
@@ -37,6 +39,7 @@ class JSMA(MinimalAttack):
     steps: int = 1000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("goal", self.goal, Goal)
         check_choice("aim", self.aim, Aim)
         check_count("targets", self.targets, 1)

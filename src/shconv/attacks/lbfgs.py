@@ -15,11 +15,14 @@ from shconv.attacks.base import Model, generators
 from shconv.attacks.checks import check_choice, check_count, check_logits
 from shconv.attacks.cost import Cost
 from shconv.attacks.minimal import MinimalAttack
+from shconv.attacks.spelling import other_names
 from shconv.numbers import read_numbers
 
 STREAM = 16
+TO_THE_END = {"gtol": 0.0, "ftol": 0.0}  # scipy's own take a small gradient, of a large image say, for the end
 
 
+@other_names
 @dataclass(frozen=True)
 class LBFGS(MinimalAttack):
     """Minimises c ||r||_2^2 + CE(x + r, y_t) in the box by scipy's L-BFGS-B, for a c that leaves the smallest r.
@@ -41,6 +44,7 @@ class LBFGS(MinimalAttack):
     iterations: int = 50
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("goal", self.goal, Goal)
         check_choice("aim", self.aim, Aim)
         check_count("targets", self.targets, 1)
@@ -106,7 +110,8 @@ class _Search:
         self._c, self._left, self._hit, self._lowest = c, self.passes, False, np.inf
         start = self.clean if self.found is None else self.found.double().flatten().cpu().numpy()
         with suppress(_SpentError):
-            minimize(self._value, start, jac=True, method="L-BFGS-B", bounds=[(0.0, 1.0)] * len(start))
+            bounds = [(0.0, 1.0)] * len(start)
+            minimize(self._value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=TO_THE_END)
         return self._hit
 
     def _value(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index as as_integer
 from typing import SupportsIndex
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from shconv.attacks.base import Attack, AttackResult, Model, borrowed
-from shconv.attacks.budget import distances
+from shconv.attacks.budget import ANY_CHANGE, Budget, Norm, distances
 from shconv.attacks.checks import Index, check_inputs
 from shconv.attacks.cost import Cost
 from shconv.errors import InputError
+from shconv.numbers import read_budgets
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,13 @@ class MinimalAttack(Attack):
 
     An image that is misclassified from the start, and one that the attack does not fool, come back as they were. So an
     image is right in the end or its distance says how far it had to go: `shconv.results.Results.curve` draws that.
+    With epsilon, an image that had to go further, in the attack's norm (L2 where it has none), comes back too.
     """
+
+    epsilon: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        read_budgets(self, "epsilon", norm=self._norm)
 
     def run(
         self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
@@ -33,7 +40,20 @@ class MinimalAttack(Attack):
                 raise InputError(f"images: got {x.dtype}; want float32 or float64, in which distances are exact enough")
             x = x.contiguous()  # so that sums round alike in any layout
             found, y_t, queries = self.nearest(model, x, y, places, as_integer(seed))
-        return AttackResult(found, y_t, queries, distances(found, x))
+        reached = distances(found, x)
+        if self.epsilon is not None:
+            far = reached[self._norm] > self.epsilon * (1 + 1e-6)
+            found = torch.where(far[:, None, None, None], x, found)
+            reached = {norm: each.masked_fill(far, 0.0) for norm, each in reached.items()}
+        return AttackResult(found, y_t, queries, reached)
+
+    @property
+    def budget(self) -> Budget:
+        return ANY_CHANGE if self.epsilon is None else Budget(self._norm, float(self.epsilon))
+
+    @property
+    def _norm(self) -> Norm:
+        return getattr(self, "norm", "l2")
 
     @abstractmethod
     def nearest(

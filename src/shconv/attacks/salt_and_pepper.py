@@ -12,11 +12,13 @@ from shconv.attacks.checks import check_count
 from shconv.attacks.cost import Cost
 from shconv.attacks.growing import least, least_cost
 from shconv.attacks.minimal import MinimalAttack
+from shconv.attacks.spelling import other_names
 from shconv.numbers import number
 
 STREAM = 18
 
 
+@other_names
 @dataclass(frozen=True)
 class SaltAndPepper(MinimalAttack):
     """Sets random pixels to 0 or 1, all channels of a pixel alike, each with probability 1/2.
@@ -29,6 +31,7 @@ class SaltAndPepper(MinimalAttack):
     levels: int = 100
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.share is not None:
             object.__setattr__(self, "share", number("share", self.share, high=1))
         check_count("levels", self.levels, 1)

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from shconv.attacks.base import Model, generators
 from shconv.attacks.deepfool import BoundaryDescent
+from shconv.attacks.spelling import other_names
 from shconv.errors import InputError
 from shconv.numbers import read_numbers
 
 STREAM = 19
 
 
+@other_names
 @dataclass(frozen=True)
 class SemiRandom(BoundaryDescent):
     """DeepFool whose L2 steps lie in a random subspace of the share `share` of all dimensions, one for each image.

@@ -17,6 +17,7 @@ from shconv.attacks.cost import Cost
 from shconv.attacks.gradient import FGSM
 from shconv.attacks.pgd import PGD
 from shconv.attacks.search import own_randomness
+from shconv.attacks.spelling import other_names
 from shconv.numbers import read_budgets
 
 STREAM = 20
@@ -47,6 +48,7 @@ class SeedImages:
         return len(self.images)
 
 
+@other_names
 @dataclass(frozen=True)
 class Substitute(BatchAttack):
     """Trains a small network on labels that the model gives, attacks that network, and hands the images on.

@@ -46,8 +46,8 @@ class Compare(NetworkOptions):
     def least_classes(self) -> int:
         return 2
 
-    def attacks(self) -> dict[str, Attack]:
-        return super().attacks() or default_attacks("8/255" if self.eps is None else self.eps)
+    def named_attacks(self) -> dict[str, Attack]:
+        return super().named_attacks() or default_attacks("8/255" if self.eps is None else self.eps)
 
     def run(self) -> None:
         self.check()
@@ -69,7 +69,7 @@ class Compare(NetworkOptions):
     def _evaluated(self, runs: list[Path], checkpoints: list[Path], progress: ExperimentProgress) -> Path:
         """The run folder of the networks that have to be attacked first."""
         processes = Processes(device=Processes.found(device=self.device).device)
-        attacks = self.attacks()
+        attacks = self.named_attacks()
         networks, data = networks_and_data(self, checkpoints, processes, progress)
         chosen = common_places(runs) if self.images is None else None
         if chosen is not None and chosen[-1] >= len(data.test):

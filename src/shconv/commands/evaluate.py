@@ -13,7 +13,7 @@ from shconv import numbers
 from shconv.attacks import Attack, create_attack, list_attacks
 from shconv.attacks.foreign import as_attack
 from shconv.commands.config_file import plain
-from shconv.commands.options import TableOptions
+from shconv.commands.options import PaperOptions, TableOptions
 from shconv.commands.own_objects import is_object, named, own_object, own_result
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.prepared import prepared_as
@@ -80,7 +80,7 @@ class NetworkOptions(TableOptions):
     def least_classes(self) -> int:
         return 2 if self.attack else 3
 
-    def attacks(self) -> dict[str, Attack]:
+    def named_attacks(self) -> dict[str, Attack]:
         """The attacks asked for by name. Raises InputError for what is none, and for a name that comes twice."""
         found: dict[str, Attack] = {}
         for text in self.attack:
@@ -95,7 +95,8 @@ class NetworkOptions(TableOptions):
     def _attack(self, text: str) -> Attack:
         if text in list_attacks("*"):
             attack = create_attack(text)
-            changes = {} if self.eps is None or not hasattr(attack, "epsilon") else {"epsilon": self.eps}
+            own = getattr(attack, "epsilon", None)  # an attack that looks for the nearest image has none
+            changes = {} if self.eps is None or own is None else {"epsilon": self.eps}
             return create_attack(text, **changes)
         if ":" not in text:
             hint = near(text, list_attacks("*"), listed=True)
@@ -113,7 +114,7 @@ class NetworkOptions(TableOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(NetworkOptions):
+class Evaluate(PaperOptions, NetworkOptions):
     """Attack trained networks and write what became of every image, with tables and a page.
 
     Without --attack these are the paper's tables and figures, best of a network beside its --twin: the images of Tables
@@ -179,13 +180,17 @@ class Evaluate(NetworkOptions):
             given += ["--selection"] if self.selection != "random" else []
             if given:
                 raise InputError(f"{given[0]} goes with --attack; the paper's tables have options of their own")
+        elif self.attacks != "paper":
+            raise InputError(
+                f"--attacks {self.attacks} adds to the paper's Table 2, which --attack and --standard replace"
+            )
 
     @property
     def least_classes(self) -> int:
         return 2 if self.attack or self.standard else 3
 
-    def attacks(self) -> dict[str, Attack]:
-        found = super().attacks()
+    def named_attacks(self) -> dict[str, Attack]:
+        found = super().named_attacks()
         if self.standard:
             if STANDARD in found:
                 raise InputError(f"--attack {STANDARD} is what --standard runs; leave one of them out")
@@ -197,7 +202,7 @@ class Evaluate(NetworkOptions):
         self.check()
         processes = Processes.found(patient=True, device=self.device)
         progress = ExperimentProgress(processes.is_first)
-        attacks = self.attacks()
+        attacks = self.named_attacks()
         networks, data = networks_and_data(self, self._given(), processes, progress)
         if self.twin is not None:
             networks.sort(key=lambda network: network.is_shc)

@@ -8,7 +8,7 @@ FIRST = "options"
 GROUPS: dict[str, tuple[str, ...]] = {
     FIRST: (
         *("what", "checkpoint", "run_folder", "source", "data", "model", "models", "arch", "twin", "baseline"),
-        *("attack", "out", "folder", "epochs", "tables", "figures", "images", "eps", "budget", "seed"),
+        *("attack", "attacks", "out", "folder", "epochs", "tables", "figures", "images", "eps", "budget", "seed"),
         *("Reproduce.seeds", "device", "log", "push_to_hub"),
     ),
     "network": ("where", "width", "stem", "normalize"),

@@ -6,12 +6,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from shconv.attacks import Attack
 from shconv.data import ImageData, Preparation, load_data
 from shconv.data.parquet import MEMORY
 from shconv.data.splits import FileSplit
 from shconv.data.workers import automatic_workers, shared_memory_said
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
+from shconv.experiments.table2_others import missing, others
 from shconv.pretrained.hub import check_hub, push_to_hub
 from shconv.training import Engine
 from shconv.training.tracking import TrackerName
@@ -197,6 +199,25 @@ class TableOptions(DataOptions, DeviceOptions):
     def data_name(self) -> str:
         """The data's name as the name of a folder."""
         return re.sub(r"[^\w.-]+", "-", self.data).strip("-.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperOptions(TableOptions):
+    """What the paper's tables are made of, where there is a choice."""
+
+    attacks: Literal["paper", "all"] = "paper"
+    """Attacks of Table 2. all: after the paper's four every other one, such as DeepFool, JSMA, L-BFGS, blur, substitute
+    networks, PGD, Square and AutoAttack, each as published. Some take hours."""
+
+    def other_attacks(self, say: Callable[[str], object]) -> dict[str, Attack]:
+        """Those beyond the paper's; says which are left out, as a package is not there."""
+        if self.attacks == "paper":
+            return {}
+        found = others()
+        for name, package in missing(found).items():
+            say(f"{name} is left out: it needs the package {package}")
+            del found[name]
+        return found
 
 
 def check_confidence(value: float) -> None:

@@ -70,10 +70,10 @@ class Plan(Reproduce):
         on_disk = facts.train_images if facts.train_size > SMALL_SIDE else 0
         workers = automatic_workers(on_disk, self.gpus) if self.workers is None else self.workers
         rest = len(self.seeds), self.batch_size, workers
-        stages = []
+        stages, more = [], tuple(self.other_attacks(progress.say).values())
         for end in (0, 1):
             ends = {name: both[end] for name, both in costs.items()}
-            load = Workload(facts, recipe, wanted, *rest, ends, shared[end])
+            load = Workload(facts, recipe, wanted, *rest, ends, shared[end], more)
             stages.append([*load.training(self.gpus, self.accumulation), *load.tables()])
         table = _table(list(zip(*stages, strict=True)), self.gpus)
         print("\n".join([*table, "", *self._notes(device, probe.smaller, busy)]))

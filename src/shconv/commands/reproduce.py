@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from shconv.commands.config_file import plain
-from shconv.commands.options import EngineOptions, TableOptions
+from shconv.commands.options import EngineOptions, PaperOptions
 from shconv.commands.prepared import prepared_in
 from shconv.commands.running import conclude, describe, load, run_experiments, run_folder
 from shconv.data import ImageData
@@ -23,7 +23,7 @@ VANILLA = tuple(name for name in list_models() if not name.endswith("_shc"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reproduce(TableOptions, EngineOptions):
+class Reproduce(PaperOptions, EngineOptions):
     """Train vanilla networks and their SHC twins, attack them, and write Tables 1 to 4, Figures 2 to 4 and a page.
 
     By default on the embedded demo data (photograph patches), slim networks, in minutes on two CPU cores.

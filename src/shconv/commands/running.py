@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from shconv import report
-from shconv.commands.options import DataOptions, TableOptions
+from shconv.commands.options import DataOptions, PaperOptions, TableOptions
 from shconv.data import ImageData, Preparation
 from shconv.experiments.estimate import announcements
 from shconv.experiments.network import Pair
@@ -27,7 +27,7 @@ from shconv.processes import Processes
 from shconv.terminal import console
 
 # rows to those that are there
-ADDS = ("models", "seeds", "tables", "attack", "standard", "model", "routes", "baseline", "what")
+ADDS = ("models", "seeds", "tables", "attack", "attacks", "standard", "model", "routes", "baseline", "what")
 CARRIED_OUT = (
     "workers",
     "out",
@@ -96,7 +96,7 @@ def run_experiments(
     folder: RunFolder,
     data: ImageData,
     pairs: Iterable[Pair],
-    options: TableOptions,
+    options: PaperOptions,
     progress: ExperimentProgress,
     tables: Iterable[int] = tuple(TABLES),
     *,
@@ -108,7 +108,8 @@ def run_experiments(
     least = options.min_confidence
     counts = Counts(min_confidence=least) if options.full else Counts(*wanted, min_confidence=least)
     study = study_of(folder, data, pairs, counts, options, progress, workers=workers, processes=processes)
-    run_paper(study, tables, announcements(study) if folder.writes else {})
+    others = options.other_attacks(progress.say)
+    run_paper(study, tables, announcements(study, others) if folder.writes else {}, others)
 
 
 def study_of(

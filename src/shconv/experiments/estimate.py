@@ -3,11 +3,12 @@ the very networks at hand, measured in a moment."""
 
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from shconv.attacks import FGSM, LocSearchAdv
+from shconv.attacks import FGSM, Attack, LocSearchAdv
 from shconv.experiments.network import Network, routed
 from shconv.experiments.probe import NetworkCost, SharedCost
 from shconv.experiments.study import Study
@@ -19,7 +20,7 @@ MEASURED = 2.0  # seconds of a batch
 LONG = 120.0  # seconds of a table that is announced
 
 
-def announcements(study: Study) -> Mapping[str, str]:
+def announcements(study: Study, others: Mapping[str, Attack] = MappingProxyType({})) -> Mapping[str, str]:
     """A sentence for each stage that takes over two minutes, by the stage's name, such as "Table 3"."""
     networks = {network.name: network for network in study.networks}
     size, test = study.data.image_size, len(study.data.test)
@@ -31,7 +32,7 @@ def announcements(study: Study) -> Mapping[str, str]:
     facts = Facts(0, test, len(study.data.classes), size, size, study.data.is_demo)
     recipe = next(iter(RECIPES.values()))  # of no account: nothing is trained
     shared = SharedCost(0.0, 0.0, rounds)
-    load = Workload(facts, recipe, study.counts, seeds, study.batch_size, 0, costs, shared)
+    load = Workload(facts, recipe, study.counts, seeds, study.batch_size, 0, costs, shared, tuple(others.values()))
     alike = study.processes.count
     return {
         stage.name: f"{stage.name}: about {_minutes(stage.seconds_on(alike))} for {stage.work}"

@@ -9,14 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shconv.metrics import accuracy_interval, relative_confidence, relative_confidence_floored
+from shconv.attacks.budget import Norm
+from shconv.metrics import (
+    accuracy_interval,
+    alarm_threshold,
+    detection_auc,
+    relative_confidence,
+    relative_confidence_floored,
+)
 
 Floats = NDArray[np.float64]
+FALSE_ALARMS = 0.05  # of clean images that a detector may reject
 KINDS: dict[str, Any] = {
     **dict.fromkeys(("index", "queries", "prediction"), np.int64),
     **dict.fromkeys(("correct", "floored", "outside"), bool),
     "adversarial": np.float32,
 }  # else float64
+OPTIONAL = ("adversarial", "score")  # arrays that are there or are None
 LATER = {"prediction": -1, "outside": False}  # columns that results of earlier versions lack
 
 
@@ -36,6 +45,7 @@ class Outcomes:
     outside: NDArray[np.bool_]  # (n,), where an attack's image broke its budget and the clean one stands for it
     seconds: float
     adversarial: NDArray[np.float32] | None = None  # (n, C, H, W), where they were to be kept
+    score: Floats | None = None  # (n,), of the network's detector, where it has one: higher for an attacked image
 
     @classmethod
     def of(cls, columns: Mapping[str, NDArray[Any]], seconds: float) -> "Outcomes":
@@ -43,7 +53,7 @@ class Outcomes:
         index = columns.get("index", ())
         known = {name: np.full(len(index), value) for name, value in LATER.items()} | dict(columns)
         names = [name for name in cls.__dataclass_fields__ if name != "seconds"]
-        names = [name for name in names if name != "adversarial" or name in known]
+        names = [name for name in names if name not in OPTIONAL or name in known]
         kept = {name: np.asarray(known.get(name, ()), KINDS.get(name, np.float64)) for name in names}
         return cls(**kept, seconds=seconds)
 
@@ -55,6 +65,13 @@ class Outcomes:
         order = np.argsort(self.index)
         places = order[np.searchsorted(self.index, index, sorter=order)]
         return Outcomes(**{name: value[places] for name, value in self.arrays().items()}, seconds=self.seconds)
+
+    def median_distance(self, norm: Norm) -> float | None:
+        """To the nearest image that fools, for attacks that look for it: 0 where the network is wrong already, and no
+        end where it stays right. None where that is half of the images or more."""
+        reached = np.where(self.correct, np.inf, self.linf if norm == "linf" else self.l2)
+        median = float(np.median(reached)) if len(reached) else np.inf
+        return median if np.isfinite(median) else None
 
 
 def judge(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
@@ -99,6 +116,7 @@ def summary(outcomes: Outcomes, clean: Outcomes | None) -> tuple[dict[str, Any],
     if outcomes.outside.any():
         fields["outside"] = int(outcomes.outside.sum())
     arrays = outcomes.arrays()
+    fields |= detected(outcomes, clean)
     if clean is not None:
         before = clean.at(outcomes.index)
         rcd, floored = before.rc - outcomes.rc, before.floored | outcomes.floored
@@ -106,6 +124,28 @@ def summary(outcomes: Outcomes, clean: Outcomes | None) -> tuple[dict[str, Any],
         fields |= {"rcd_mean": _mean(rcd), "rcd_median": median, "rcd_floored": int(floored.sum())}
         arrays |= {"rcd": rcd, "floored": floored}
     return fields, arrays
+
+
+def detected(outcomes: Outcomes, clean: Outcomes | None) -> dict[str, float]:
+    """Of a network with a detector that rejects 5 % of its clean images. Clean images: the share that is right and not
+    rejected. Attacked ones: the share that is right or rejected, and how well the detector tells them (AUC)."""
+    reference = outcomes if clean is None else clean
+    if outcomes.score is None or reference.score is None or not len(outcomes.index):
+        return {}
+    held = right_with_rejection(outcomes, clean)
+    if clean is None:
+        return {"accuracy_rejecting": float(held.mean())}
+    scores = torch.from_numpy(reference.score), torch.from_numpy(outcomes.score)
+    return {"accuracy_rejecting": float(held.mean()), "detection_auc": detection_auc(*scores)}
+
+
+def right_with_rejection(outcomes: Outcomes, clean: Outcomes | None) -> NDArray[np.bool_]:
+    """Bool (n,), as `detected` counts; for outcomes with scores."""
+    reference = outcomes if clean is None else clean
+    assert outcomes.score is not None
+    assert reference.score is not None
+    rejected = outcomes.score > alarm_threshold(torch.from_numpy(reference.score), FALSE_ALARMS)
+    return outcomes.correct & ~rejected if clean is None else outcomes.correct | rejected
 
 
 def _mean(values: NDArray[Any]) -> float | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType, ModuleType
 
+from shconv.attacks import Attack
 from shconv.experiments import (
     figure2_noise,
     figure3_traces,
@@ -11,6 +12,7 @@ from shconv.experiments import (
     quasi_boundary,
     table1_gaussian,
     table2_gradient,
+    table2_others,
     table3_locsearch,
     table4_routes,
 )
@@ -29,21 +31,31 @@ STAGES = {  # a plan's names for them
     quasi_boundary: "quasi boundary",
     table4_routes: "Table 4",
 }
+OTHERS = "Table 2, other attacks"
 FIGURES: dict[int, ModuleType] = {1: figure2_noise, 3: figure3_traces, 4: figure4_gradients}  # beside their tables
 
 
 def run_paper(
-    study: Study, tables: Iterable[int] = tuple(TABLES), announced: Mapping[str, str] = MappingProxyType({})
+    study: Study,
+    tables: Iterable[int] = tuple(TABLES),
+    announced: Mapping[str, str] = MappingProxyType({}),
+    others: Mapping[str, Attack] = MappingProxyType({}),
 ) -> None:
     """Every table asked for and its figure, the quasi decision boundary with Table 3; rows appended as they come.
 
-    announced: by a stage's name in STAGES, what to say before it.
+    announced: by a stage's name in STAGES, what to say before it. others: further attacks on the images of Table 2, at
+    the end, as some take long.
     """
     asked = sorted(set(tables))
     for experiment in (module for table in asked for module in TABLES[table]):
         if said := announced.get(STAGES[experiment]):
             study.progress.say(said)
         for _ in experiment.rows(study):
+            pass
+    if 2 in asked and others:
+        if said := announced.get(OTHERS):
+            study.progress.say(said)
+        for _ in table2_others.rows(study, others):
             pass
     if study.folder.writes:
         for figure in (FIGURES[table] for table in asked if table in FIGURES):

@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shconv.attacks import Attack
+from shconv.attacks import Attack, MinimalAttack
+from shconv.attacks.budget import Norm
 from shconv.attacks.foreign import ForeignResult
 from shconv.data import ImageData, evaluation_batches
 from shconv.data.splits import in_unit_range
@@ -122,9 +123,12 @@ class Study:
         with self._outcomes(self.question(network, attack, index, route)) as outcomes:
             return outcomes
 
-    def question(self, network: Network, attack: Attack | None, index: Index, route: str = "both") -> Question:
+    def question(
+        self, network: Network, attack: Attack | None, index: Index, route: str = "both", size: int | None = None
+    ) -> Question:
+        """size: of a unit, by default the batch size; smaller for attacks that take images one by one."""
         kept = "adversarial images" if self.keep and attack is not None else ""
-        return Question(network, attack, index, self.batch_size, route, kept)
+        return Question(network, attack, index, size or self.batch_size, route, kept)
 
     @contextmanager
     def _outcomes(self, question: Question) -> Iterator[Outcomes]:
@@ -152,6 +156,10 @@ class Study:
             outside = result.outside if isinstance(result, ForeignResult) else outside
         reached = {"linf": linf, "l2": l2, "queries": queries, "outside": outside, "index": places}
         reached |= {"adversarial": adversarial} if self.keep and attack is not None else {}
+        score = getattr(network.model, "score", None)  # of a detector
+        if score is not None:
+            with torch.no_grad():
+                reached["score"] = score(adversarial)
         asked = self.logits(network, adversarial[:n]), y[:n], *(value[:n] for value in reached.values())
         logits, labels, *values = on_host(*asked)
         columns = {name: value.numpy() for name, value in zip(reached, values, strict=True)}
@@ -228,15 +236,15 @@ class Study:
         index: Index,
         route: str | None = None,
         as_in: str | None = None,
+        size: int | None = None,
     ) -> Row:
         """One network under one attack as a row, computed unless the folder has it.
 
         as_in: another experiment whose row, where it is there and about the same images, holds the same outcomes.
+        size: of a unit of work, as in `question`.
         """
-        id, question = (
-            row_id(experiment, network, name, attack, route),
-            self.question(network, attack, index, route or "both"),
-        )
+        id = row_id(experiment, network, name, attack, route)
+        question = self.question(network, attack, index, route or "both", size)
         if id in self.folder.rows:
             self.forget(question)
             return self.folder.rows[id]
@@ -244,7 +252,10 @@ class Study:
         if other in self.folder.rows and np.array_equal((outcomes := self._stored(other)).index, index):
             return self.add(experiment, network, name, attack, outcomes, route=route)
         with self._outcomes(question) as outcomes:
-            return self.add(experiment, network, name, attack, outcomes, route=route)
+            extra: dict[str, Any] = {}
+            if isinstance(attack, MinimalAttack):
+                extra = {f"median_{norm}": outcomes.median_distance(norm) for norm in get_args(Norm)}
+            return self.add(experiment, network, name, attack, outcomes, route=route, extra=extra)
 
     def _stored(self, id: str) -> Outcomes:
         return Outcomes.of(self.folder.outcomes(id), self.folder.rows[id]["seconds"])

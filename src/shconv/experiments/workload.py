@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import get_args
 
-from shconv.attacks import Attack, RandFGSM, locsearch_columns
+from shconv.attacks import Attack, MinimalAttack, RandFGSM, SearchAttack, locsearch_columns
 from shconv.attacks.objective import Objective
 from shconv.experiments import figure2_noise, quasi_boundary, table1_gaussian, table2_gradient, table3_locsearch
 from shconv.experiments.probe import NetworkCost, SharedCost, passes
@@ -62,6 +62,7 @@ class Workload:
     workers: int
     costs: Mapping[str, NetworkCost]  # by network, vanilla and SHC
     shared: SharedCost
+    others: Sequence[Attack] = ()  # on the images of Table 2, beyond the paper's
 
     def training(self, devices: int, micro_batches: int) -> Iterator[Stage]:
         """One stage a network: every step of every epoch, and the test images after each."""
@@ -86,6 +87,11 @@ class Workload:
         asked = {name: _table2(ROUTES[name.endswith("_shc")]) for name in self.costs}
         seconds = [self._attacked(cost, n2, asked[name]) for name, cost in self.costs.items()]
         yield self._stage("Table 2", n2, sum(map(len, asked.values())), sum(seconds))
+        if self.others:
+            seconds = [self._further(cost, n2) for cost in self.costs.values()]
+            yield self._stage(
+                "Table 2, other attacks", n2, len(self.others) * len(self.costs), sum(seconds), about=", at most"
+            )
 
         searches = table3_locsearch.searches(self.facts.test_size, self.facts.demo)
         steps = searches["locsearch"].steps
@@ -127,6 +133,13 @@ class Workload:
             image = forward * cost.forward + gradient * cost.gradient[route] + drawn
             seconds += self._padded(n) * image
         return seconds
+
+    def _further(self, cost: NetworkCost, n: int) -> float:
+        """Seconds of the other attacks on n images, where none of them ends early."""
+        whole = [attack.cost for attack in self.others if isinstance(attack, SearchAttack | MinimalAttack)]
+        return self._attacked(
+            cost, n, [(each, "both") for each in self.others if not isinstance(each, SearchAttack | MinimalAttack)]
+        ) + n * sum(each.forwards * cost.forward + each.backwards * cost.gradient["both"] for each in whole)
 
     def _table3(self, n: int) -> Iterator[float]:
         for attack in table3_locsearch.searches(self.facts.test_size, self.facts.demo).values():

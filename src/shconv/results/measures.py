@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shconv.attacks.budget import Budget
-from shconv.experiments.outcomes import Outcomes
+from shconv.experiments.outcomes import Outcomes, right_with_rejection
 from shconv.experiments.run_folder import Row
 
 JUDGED = ("table2", "table4", "evaluate")  # experiments whose attacks count for a worst case
@@ -101,12 +101,26 @@ class Measures:
                 sigma = row["parameters"].get("sigma")
                 words = [row["attack"], row["objective"], None if sigma is None else f"sigma {sigma:g}"]
                 words += [None if row["step"] is None else f"step {row['step']}"]
-                found = self.outcomes[row["id"]]
-                yield ", ".join(word for word in words if word), (found["index"], found["correct"])
+                found, title = self.outcomes[row["id"]], ", ".join(word for word in words if word)
+                yield title, (found["index"], found["correct"])
+                yield from self._with_rejection(row, title)
         for threat in self.threats():
             right = self.right(*network, threat)
             if right is not None:
                 yield threat.title, right[:2]
+
+    def _with_rejection(self, row: Row, title: str) -> Iterator[tuple[str, Right]]:
+        """The same for a network with a detector: clean images count where they are not rejected, attacked ones also
+        where they are."""
+        clean = f"table1/{row['model']}/seed{row['seed']}/clean"
+        if "score" not in self.outcomes[row["id"]] or clean not in self.outcomes:
+            return
+        found = Outcomes.of(self.outcomes[row["id"]], 0.0)
+        if row["attack"] == "clean":
+            yield f"{title}, right and not rejected", (found.index, right_with_rejection(found, None))
+        else:
+            reference = Outcomes.of(self.outcomes[clean], 0.0)
+            yield f"{title}, right or rejected", (found.index, right_with_rejection(found, reference))
 
 
 def budget_of(row: Row) -> Budget:

@@ -15,7 +15,7 @@ from shconv.report.output.cells import (
     paper_text,
 )
 from shconv.report.paper.extra_steps import extra_steps, published_extra_steps, steps_to_reach
-from shconv.report.paper.summaries import attacks, quasi_boundary, training
+from shconv.report.paper.summaries import attacks, other_attacks, quasi_boundary, summaries, training
 from shconv.report.paper.tables import OWN_ROUTES, WORST_CASE, search_rows, table1, table2, table3, table4
 from shconv.report.paper.twins import twins
 
@@ -244,3 +244,22 @@ def test_attacks_list_what_was_used_and_reached(run_folder):
     assert records["I-FGSM"]["seconds"] == 1.0
     assert records["LocSearchAdv"]["rows"] == 5
     assert records["LocSearchAdv"]["seconds"] == 0.5  # five columns of one search are not five searches
+
+
+def test_other_attacks_on_table_2s_images_have_a_table_of_their_own(run_folder):
+    run_folder.gradient("resnet18", "fgsm", "untargeted", (3, 10))
+    assert "table2_others" not in [grid.name for grid in summaries(load_run(run_folder.save()))]
+    distances = {"median_l2": 0.25, "median_linf": None}
+    free, held = {"norm": "linf", "radius": None}, {"norm": "l2", "radius": 0.5}
+    run_folder.add("table2", "resnet18", "deepfool", (0, 10), rcd=2.0, route="both", threat=free, **distances)
+    run_folder.add("table2", "resnet18", "pgd_l2", (4, 10), rcd=1.0, route="both", threat=held)
+    run = load_run(run_folder.save())
+    first, second = other_attacks(run).records
+    assert (first["attack"], first["budget"], first["accuracy"], first["median_l2"]) == ("deepfool", None, 0, 0.25)
+    assert (second["attack"], second["budget"], second["accuracy"], second["median_l2"]) == (
+        "pgd_l2",
+        "L2 0.5",
+        0.4,
+        None,
+    )
+    assert "table2_others" in [grid.name for grid in summaries(run)]
