@@ -82,7 +82,7 @@ def test_one_path_where_several_may_be_is_a_list_of_one(tmp_path):
         ({"out": 3}, r"out = 3; wanted a path$"),
         ({"epochs": "3"}, r"epochs = '3'; wanted an integer$"),
         ({"stem": "tiny"}, r"stem = 'tiny'; wanted 'auto' or 'small' or 'imagenet'$"),
-        ({"wdth": 3, "x": 1}, r"unknown options wdth, x; known are accumulation, attack_seed, batch_size"),
+        ({"wdth": 3, "x": 1}, r"unknown options wdth, x; known are accumulation, attack_seed, attacks, batch_size"),
         ({"command": "train"}, r"holds options of another command than reproduce$"),
     ],
 )
