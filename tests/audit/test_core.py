@@ -236,7 +236,9 @@ def test_a_batch_that_would_end_too_late_is_made_smaller_or_not_begun(
     audit, sizes = make_audit(), []
     audit.probe = Probe(forward=1.0, backward=0.0)  # Shift costs one forward pass
     audit.attack("shift", Shift(EPS, lambda index: sizes.append(len(index))))
-    assert sizes[0] == 3
+    assert sizes[0] == 1
+    audit.paces = {"Shift ": 1.0}
+    audit.attack("shift once more", Shift(EPS, lambda index: sizes.append(len(index))), threat="l2")
     audit.probe = Probe(forward=5.0, backward=0.0)
     assert not audit.attack("shift again", Shift(EPS / 2)).attempted.any()
 
@@ -293,3 +295,44 @@ def test_confident_images_are_correct_ones_above_nine_tenths(make_audit: MakeAud
     p_y = Brightest()(x).softmax(1).gather(1, y[:, None])[:, 0]
     assert audit.confident.tolist() == (p_y > 0.9).tolist()
     assert 0 < audit.confident.sum() < len(y)
+
+
+def test_patience_ends_an_attack_after_so_many_images_that_stand(make_audit: MakeAudit) -> None:
+    audit, seen = make_audit(batch_size=5), []
+    x, y = colour_images()
+    order = margins(x, y).argsort().tolist()
+    outcome = audit.attack("shift", Shift(EPS, seen.extend), order=order, patience=3)
+    assert seen == [100 + at for at in order[: len(seen)]]
+    tried = outcome.success[order][: len(seen)]
+    assert tried[:-3].any()
+    assert not tried[-3:].any()
+    assert outcome.complete
+    row = audit.ledger.attacks()[0]
+    assert (row["n"], row["spared"], row["shared"]) == (len(seen), 24 - len(seen), False)
+    assert not audit.attack(
+        "all", Shift(EPS), on=audit.standing()
+    ).success.any()  # none of those left out would have been broken
+
+
+def test_where_an_attack_takes_longer_than_estimated_something_is_kept(
+    make_audit: MakeAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three times as long: the first batch is a quarter of the time's worth, and later ones know better."""
+    now = [0.0]
+    monkeypatch.setattr("shconv.audit.clock.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("shconv.audit.audit.time.monotonic", lambda: now[0])
+
+    class Slow(Shift):
+        def perturb(self, model: Any, x: torch.Tensor, *arguments: Any) -> Any:
+            for _ in range(3 * len(x)):
+                now[0] += 1.0
+                model(x)
+            return super().perturb(model, x, *arguments)
+
+    audit = make_audit(budget="40s")
+    audit.probe, audit.until = Probe(1.0, 0.0), audit.clock.limit
+    audit.subject.model.watch = audit.watch
+    outcome = audit.attack("slow", Slow(EPS))
+    assert not outcome.complete
+    assert outcome.attempted.sum() >= 0.6 * audit.clock.limit / 3
+    assert now[0] <= 1.05 * audit.clock.limit

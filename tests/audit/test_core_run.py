@@ -273,7 +273,7 @@ def test_each_check_has_its_share_of_the_time_and_what_the_one_before_left(tmp_p
         return act
 
     costs = {"a": (10, 5.0), "b": (20, 50.0), "c": (10, 0.0)}  # shares of 80 s: 20, 40, 20
-    run(tmp_path, [ToyCheck(2, name, spend(s), passes=Cost(n, n)) for name, (n, s) in costs.items()], budget="90s")
+    run(tmp_path, [ToyCheck(5, name, spend(s), passes=Cost(n, n)) for name, (n, s) in costs.items()], budget="90s")
     assert left == pytest.approx([20, 60 - 5, 80 - 55], abs=0.1)
 
 

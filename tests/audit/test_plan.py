@@ -30,7 +30,11 @@ PROBE = Probe(forward=0.001, backward=0.002)
 
 def network(name: str = "model") -> Any:
     """As much of an audit as a plan looks at: it puts an effort into it, and checks read that."""
-    return SimpleNamespace(subject=SimpleNamespace(key=f"{name}/seed0"), probe=PROBE, effort=None)
+    found = SimpleNamespace(
+        subject=SimpleNamespace(key=f"{name}/seed0"), probe=PROBE, effort=None, slower=1.0, blind=False
+    )
+    found.take = lambda effort: setattr(found, "effort", effort)
+    return found
 
 
 class Costly(ToyCheck):
@@ -67,7 +71,8 @@ def test_the_l2_radius_grows_with_eps_and_the_root_of_the_values() -> None:
 
 @given(st.floats(0.001, 1), st.floats(0.001, 1))
 def test_a_smaller_share_never_gives_a_larger_count(a: float, b: float) -> None:
-    small, large = (vars(FULL.scaled(share)) for share in sorted((a, b)))
+    small, large = (dict(vars(FULL.scaled(share))) for share in sorted((a, b)))
+    assert large.pop("patience") <= small.pop("patience")  # 0, all images, of the whole share alone
     for name, count in small.items():
         if isinstance(count, int):
             assert 0 <= count <= large[name] <= getattr(FULL, name)
@@ -81,14 +86,14 @@ def test_the_whole_share_is_all_of_it() -> None:
     assert all(
         vars(FULL.scaled(1e-9))[field.name] != 0
         for field in fields(Effort)
-        if field.name not in ("standard_images", "share")
+        if field.name not in ("standard_images", "patience", "share")
     )
 
 
 def test_the_plan_takes_the_largest_counts_that_fit() -> None:
     checks = [Costly(2, "strength", passes=Cost(0, 1000))]  # 1.6 s a restart
-    efforts = {budget: make_plan([network()], checks, budget).effort.restarts for budget in (2.0, 4.0, 5.5, 1000.0)}
-    assert efforts == {2.0: 1, 4.0: 2, 5.5: 3, 1000.0: FULL.restarts}
+    efforts = {budget: make_plan([network()], checks, budget).effort.restarts for budget in (2.0, 12.0, 14.0, 1000.0)}
+    assert efforts == {2.0: 1, 12.0: 1, 14.0: 2, 1000.0: FULL.restarts}
 
 
 @given(st.floats(0.01, 200), st.lists(st.floats(0, 30000), min_size=1, max_size=6))
@@ -106,21 +111,37 @@ def test_a_plan_fits_its_budget(budget: float, passes: list[float]) -> None:
         assert all("left out for lack of time: needs about" in each.left_out for each in left)
 
 
-class WithStandard(ToyCheck):
-    """AutoAttack at so many seconds an image, beside restarts at two seconds each."""
+@pytest.mark.parametrize(
+    ("seconds", "budget", "share"),
+    [(0.1, 100.0, 1.0), (40.0, 100.0, 2**-0.75), (400.0, 100.0, 1 / 8), (400.0, 49.0, 2**-3.25)],
+)
+def test_more_than_an_eighth_of_the_counts_is_taken_only_where_it_is_cheap(
+    seconds: float, budget: float, share: float
+) -> None:
+    """By the seconds that the full counts take: a budget need not be spent."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(2, "strength")
-        self.seconds = seconds
+    class Scaled(ToyCheck):
+        def cost(self, audit: Any) -> Cost:
+            return Cost(0, audit.effort.share * seconds / 0.0016)
 
-    def cost(self, audit: Any) -> Cost:
-        return Cost(0, 1000 * audit.effort.restarts + 500 * self.seconds * audit.effort.standard_images)
+    assert make_plan([network()], [Scaled(2, "strength")], budget).effort.share == pytest.approx(share)
 
 
-@pytest.mark.parametrize(("budget", "restarts", "images"), [(100.0, 5, 115), (6.0, 3, 0), (30.0, 5, 27)])
-def test_autoattack_gets_the_time_left_by_others_if_it_is_worth_it(budget: float, restarts: int, images: int) -> None:
-    chosen = make_plan([network()], [WithStandard(1.0)], budget).effort
-    assert (chosen.restarts, chosen.standard_images) == (restarts, images)
+def test_side_checks_have_a_third_of_the_time() -> None:
+    class Scaled(ToyCheck):
+        def cost(self, audit: Any) -> Cost:
+            return Cost(0, audit.effort.share * 1000 / 0.0016)
+
+    plan = make_plan([network()], [Scaled(8, "side"), ToyCheck(2, "strength", passes=Cost(0, 10))], 60.0)
+    assert plan.checks[0].seconds <= 20 < 2**0.25 * 20.01 * 1.01
+
+
+def test_without_a_gradient_the_checks_of_gradients_are_short_and_searches_are_not() -> None:
+    blind = FULL.without_gradient()
+    assert blind.compared_images < FULL.compared_images
+    assert blind.indicator_images < FULL.indicator_images
+    assert (blind.square_images, blind.hard_label_images) == (FULL.square_images, FULL.hard_label_images)
+    assert FULL.scaled(0.01).without_gradient().square_images == FULL.square_images
 
 
 def test_what_does_not_fit_is_left_out_by_name_and_the_worst_case_goes_first() -> None:
@@ -162,24 +183,31 @@ def test_given_counts_are_taken_as_they_are() -> None:
 
 def test_others_have_the_headline_s_checks_only_and_a_share_of_the_time() -> None:
     checks = [
-        ToyCheck(2, "strength"),
+        ToyCheck(5, "transfer"),
         ToyCheck(8, "gradients", passes=Cost(20, 20)),
         ToyCheck(12, "worst", passes=Cost(0)),
     ]
     plan = make_plan([network(), network("twin")], checks, 100.0)
     assert [(each.network, each.number) for each in plan.checks] == [
-        ("model/seed0", 2),
+        ("model/seed0", 5),
         ("model/seed0", 8),
         ("model/seed0", 12),
-        ("twin/seed0", 2),
+        ("twin/seed0", 5),
         ("twin/seed0", 12),
     ]
-    assert [plan.until(each) for each in plan.checks] == pytest.approx([25, 75, 75, 100, 100], abs=0.1)
+    side = 5 + 2 * plan.checks[1].seconds
+    assert [plan.until(each) for each in plan.checks] == pytest.approx([25, side, 75, 100, 100], abs=0.1)
 
 
-def test_a_side_check_may_use_all_that_its_network_has_left() -> None:
-    plan = make_plan([network()], [ToyCheck(8, "side"), ToyCheck(2, "strength")], 100.0)
-    assert [plan.until(each) for each in plan.checks] == pytest.approx([100, 100])
+def test_a_side_check_may_take_twice_its_estimate_and_a_little() -> None:
+    plan = make_plan([network()], [ToyCheck(8, "side", passes=Cost(0, 1000)), ToyCheck(5, "transfer")], 100.0)
+    assert plan.until(plan.checks[0], now=10.0) == pytest.approx(10 + 2 * 1.6 + 5)
+
+
+def test_the_white_box_has_half_of_what_its_network_has_left() -> None:
+    checks = [ToyCheck(2, "strength", passes=Cost(0, 10)), ToyCheck(12, "worst", passes=Cost(0, 10_000))]
+    plan = make_plan([network()], checks, 100.0)
+    assert [plan.until(plan.checks[0], now) for now in (0.0, 20.0)] == pytest.approx([50, 60])
 
 
 @pytest.mark.parametrize("budget", [7.0, math.inf])
@@ -257,6 +285,19 @@ def test_an_attack_that_is_slower_than_estimated_gets_smaller_batches() -> None:
     assert unknown.fitting(3.0) == 6
 
 
+def test_a_first_batch_has_a_quarter_of_the_time_and_later_ones_half_unless_all_fit() -> None:
+    pace = Pace(Probe(forward=1.0, backward=0.0), Cost(1))
+    assert [pace.next(100, 40.0), pace.next(5, 40.0), pace.next(100, math.inf)] == [10, 5, 100]
+    pace.took(20.0, 10)  # twice as long
+    assert [pace.next(100, 40.0), pace.next(16, 40.0), pace.next(17, 40.0)] == [10, 16, 10]
+    assert pace.next(100, 2.6) == 1
+    assert pace.next(100, 2.4) == 0
+
+
+def test_what_one_attack_took_is_known_to_the_next_of_its_kind() -> None:
+    assert Pace(Probe(forward=1.0, backward=0.0), Cost(1), slower=2.5).next(100, 50.0) == 10
+
+
 def test_times_are_read_as_clocks() -> None:
     assert [minutes(s) for s in (0.2, 59, 60, 75, 3600, 5000, math.inf)] == [
         "0.2 s",
@@ -284,13 +325,13 @@ def test_where_time_is_short_cheap_checks_get_all_they_want_and_dear_ones_the_sa
         for k, (name, s) in zip((1, 2, 5, 6), seconds.items(), strict=True)
     ]
     plan = make_plan([network()], checks, 23.0)
-    assert [plan.until(each) for each in plan.checks] == pytest.approx([1.5, 11.0, 13.0, 23.0])
+    assert [plan.until(each) for each in plan.checks] == pytest.approx([1.5, 11.5, 13.0, 23.0])
     assert plan.until(plan.checks[2], now=12.0) == pytest.approx(15.0)
-    assert plan.until(plan.checks[1], now=12.0) == pytest.approx(11.0)
+    assert plan.until(plan.checks[1], now=12.0) == pytest.approx(17.5)
 
 
 def test_time_spent_before_the_plan_does_not_count_against_the_first_check() -> None:
-    plan = make_plan([network()], [ToyCheck(2, "a"), ToyCheck(5, "b")], 10.0, begun=7.0)
+    plan = make_plan([network()], [ToyCheck(1, "a"), ToyCheck(5, "b")], 10.0, begun=7.0)
     assert [plan.until(each) for each in plan.checks] == pytest.approx([12.0, 17.0], abs=0.1)
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ from shconv.audit.ledger import Ledger, Record, file_slug, question
 from shconv.audit.probe import Pace, Probe, attack_cost
 from shconv.audit.setting import FULL, Effort, Setting
 from shconv.audit.subject import Subject, TimeUp, drawing
+from shconv.audit.views import INNER_LOGITS, STRAIGHT_THROUGH, Sight, View
 from shconv.errors import InputError
 from shconv.experiments.network import routed
 from shconv.experiments.progress import ExperimentProgress
@@ -55,9 +56,12 @@ class Audit:
     seeds: Mapping[str, Subject] = field(default_factory=dict)
     effort: Effort = FULL
     until: float = math.inf  # seconds on the clock at which this network's share of the time is used up
+    sight: Sight | None = None  # what attacks by gradient see of the network
+    view: View | None = None  # what shows them more, where that is little
+    paces: dict[str, float] = field(default_factory=dict)  # by attack: how much longer it took than estimated
 
     def __post_init__(self) -> None:
-        judged = self.subject.judge(self.images, self.labels)
+        self.judged = judged = self.subject.judge(self.images, self.labels)
         self.correct: Flags = judged.right
         self.confident: Flags = judged.right & (judged.p_y > self.setting.min_confidence)
 
@@ -73,6 +77,8 @@ class Audit:
         source: str | None = None,
         headline: bool = True,
         keep: bool = False,
+        order: Sequence[int] | None = None,
+        patience: int = 0,
     ) -> Outcome:
         """Attack the images `on` (default: those standing), batch by batch until the time is up.
 
@@ -84,8 +90,10 @@ class Audit:
         worst case. Asked again, or after a stop, the stored result is returned.
 
         route: gradient_route's, "strict", "frozen" (kernels held at the clean images') or "mixture:W", the
-        hypernetwork's gradient times W. model: the examples are made on this network, which `source` names.
-        keep: the adversarial images are stored with the result.
+        hypernetwork's gradient times W, or the view's. model: the examples are made on this network, which `source`
+        names. keep: the adversarial images are stored with the result.
+        order: places of images, in which they are attacked. patience: after so many in a row that stand, where it is
+        not 0, the rest are spared; the row says how many.
         Raises InputError where label, route, threat and source were another attack before.
         """
         own = headline and route == "both" and source is None
@@ -96,18 +104,23 @@ class Audit:
         stored = self.ledger.attack(slug, asked)
         if stored is not None:
             return self._outcome(stored, None)
-        attacked = self.subject if model is None else model
-        network = attacked.model if isinstance(attacked, Subject) else attacked
+        network = self._network(model, route)
         radius = self.setting.radius(threat)
         if not headline:
             radius = float(getattr(attack, "epsilon", None) or radius)
         record, made = self.ledger.begun(slug, asked), []
-        held = not record.attempted.any() and int(on.sum()) * self.images[0].numel() <= _HELD
-        todo, pace = np.flatnonzero(on & ~record.attempted), Pace(self.probe, attack_cost(attack))
+        held = order is None and not record.attempted.any() and int(on.sum()) * self.images[0].numel() <= _HELD
+        places = np.flatnonzero(on) if order is None else np.array([at for at in order if on[at]], np.int64)
+        kind = f"{type(attack).__name__} {getattr(attack, 'norm', '')}"
+        todo, pace = places[~record.attempted[places]], Pace(self.probe, attack_cost(attack), self.paces.get(kind))
+        most = min(self.setting.batch_size, patience or self.setting.batch_size)
         title = f"{self.subject.key}, {label}"
         title += f" ({minutes(self.remaining())} left)" if math.isfinite(self.until) else ""
         with self.progress.count(title) as shown:
-            while len(todo) and (size := int(min(pace.fitting(self.remaining()), self.setting.batch_size))):
+            while len(todo) and not _out_of_patience(record, places, patience):
+                size = pace.next(min(len(todo), most), self.remaining())
+                if not size:
+                    break
                 try:
                     part, adversarial = self._chunk(attack, network, todo[:size], route, threat, radius, slug)
                 except TimeUp:
@@ -116,14 +129,17 @@ class Audit:
                 part.adversarial = adversarial.cpu().numpy() if keep else None
                 record = record.then(at, part)
                 pace.took(part.seconds, len(at))
+                self.paces[kind] = max(pace.slower, 1.0)
                 made += [adversarial] if held else []
                 if len(todo):
                     self.ledger.keep(slug, record)
                     self.clock.save()
                 shown(int(on.sum()) - len(todo), int(on.sum()))
-        record.complete = not len(todo)
-        shared = own and record.complete and bool(on[self.standing(threat, shared=True)].all())
-        about = self._about(label, attack, route, threat, radius, source, headline) | {"shared": shared}
+        spared = len(todo) if _out_of_patience(record, places, patience) else 0
+        record.complete = len(todo) == spared
+        shared = own and record.complete and not spared and bool(on[self.standing(threat, shared=True)].all())
+        about = self._about(label, attack, route, threat, radius, source, headline)
+        about |= {"shared": shared, "spared": spared}
         row = self.ledger.add_attack(slug, record, {**about, **self._counts(record)})
         self.clock.save()
         self.progress.say(f"  {self.subject.key}, {_line(row)}")
@@ -150,6 +166,31 @@ class Audit:
         if not self.clock.left(self.until + _GRACE * self.clock.limit):
             raise TimeUp
 
+    @contextmanager
+    def within(self, share: float) -> Iterator[None]:
+        """Inside, attacks have so much of the time left."""
+        before = self.until
+        if math.isfinite(self.remaining()):
+            self.until = min(before, self.clock.spent + share * self.remaining())
+        try:
+            yield
+        finally:
+            self.until = before
+
+    @property
+    def blind(self) -> bool:
+        """Whether the network has no gradient."""
+        return self.sight is not None and self.sight.blind
+
+    @property
+    def slower(self) -> float:
+        """How much longer attacks take than their passes, from those that have run; at least 1."""
+        return max((pace for kind, pace in self.paces.items() if kind.startswith("PGD")), default=1.0)
+
+    def take(self, effort: Effort) -> None:
+        """The counts of a plan, as far as they make sense for the network."""
+        self.effort = effort.without_gradient() if self.blind else effort
+
     def sample(self, n: int) -> Flags:
         """(N,): the first n correct images of a seeded shuffle, all of them where there are no more."""
         chosen = np.zeros(len(self.correct), bool)
@@ -161,6 +202,13 @@ class Audit:
         """Random numbers that depend on the audit's seed and the words alone."""
         entropy = [self.setting.seed, *(zlib.crc32(str(word).encode("utf-8", "backslashreplace")) for word in words)]
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+    def _network(self, model: Subject | nn.Module | None, route: str) -> nn.Module:
+        """What an attack looks at."""
+        if model is None and self.view is not None and route == self.view.route:
+            return self.view.model
+        attacked = self.subject if model is None else model
+        return attacked.model if isinstance(attacked, Subject) else attacked
 
     def _chunk(
         self,
@@ -229,8 +277,15 @@ def seen_through(network: nn.Module, route: str, x: Tensor) -> Iterator[nn.Modul
         with gradient_route(network, "both", factor):
             yield network
     else:
-        with nullcontext(network) if route == "both" else routed(network, route) as seen:
+        plain = route in ("both", STRAIGHT_THROUGH, INNER_LOGITS)
+        with nullcontext(network) if plain else routed(network, route) as seen:
             yield seen
+
+
+def _out_of_patience(record: Record, places: NDArray[np.int64], patience: int) -> bool:
+    """Whether the last of the images tried, in their order, all stand."""
+    tried = places[record.attempted[places]]
+    return 0 < patience <= len(tried) and not record.success[tried[-patience:]].any()
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -239,4 +294,5 @@ def _line(row: Mapping[str, Any]) -> str:
     cut = "" if row["complete"] else ", stopped early by the time budget"
     outside = f", {row['outside']} more lie outside the ball and do not count" if row["outside"] else ""
     name = ", ".join([*parts, *([f"made on {row['source']}"] if row["source"] else [])])
-    return f"{name}: breaks {row['successes']} of {row['n']}{outside}  {row['seconds']:.1f} s{cut}"
+    spared = f", {row['spared']} further ones left out" if row["spared"] else ""
+    return f"{name}: breaks {row['successes']} of {row['n']}{spared}{outside}  {row['seconds']:.1f} s{cut}"

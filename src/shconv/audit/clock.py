@@ -12,9 +12,12 @@ _FILE = "clock.json"
 class Clock:
     """Seconds spent on an audit, all of its networks together, and the seconds it may spend."""
 
-    def __init__(self, folder: RunFolder, budget: float) -> None:
-        """`budget` in seconds, infinite for none. A damaged file of a stopped run counts as no time spent."""
-        self._folder, self._started = folder, time.monotonic()
+    def __init__(self, folder: RunFolder, budget: float, started: float | None = None) -> None:
+        """`budget` in seconds, infinite for none, from `started` (time.monotonic) or now on.
+
+        A damaged file of a stopped run counts as no time spent.
+        """
+        self._folder, self._started = folder, time.monotonic() if started is None else started
         self.limit = budget - _reserve(budget)
         try:
             self._before = float(json.loads((folder.path / _FILE).read_bytes())["spent"])

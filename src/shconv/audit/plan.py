@@ -3,7 +3,6 @@ budget, and by name what does not fit even with the smallest."""
 
 import json
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,9 +17,14 @@ from shconv.errors import InputError
 
 HEADLINE = (1, 2, 5, 6, 7, 12)  # the checks whose attacks make the worst case: run on every network
 _LIKELY = 0.8  # of a check's cost, an upper bound: images break on the way, and checks share attacks
-_STANDARD = 0.25  # of the time may be AutoAttack's
-_WORTH = 10  # images, for AutoAttack to be worth its time
+_ENOUGH = 1 / 8  # of the full counts tell as much as a check can tell, so that time is no reason to take more
+_SPARE = 1 / 4  # of the budget: more counts than enough are taken only where all of it costs no more
+_SIDE = 1 / 3  # of the budget at most goes to the checks that make no worst case
+WHITE_BOX = 2  # the check whose attacks are the cheapest per image that they break
+_WORST = 0.5  # of what its network has left, for it in any case
+_LEAST = 0.05  # of the budget, which a check may take however cheap it should be
 _SLACK = 0.5  # of its estimate: how much longer a check may take that is not to be cut
+Whys = Sequence[Sequence[str]]  # by network and check, why it does not apply; "" where it does
 _LADDER = tuple(2 ** (-k / 4) for k in range(41))  # shares of the full counts, down to a thousandth
 
 
@@ -60,16 +64,23 @@ class Plan:
         part of the time over.
 
         One that is to run whole has half as long again as estimated in any case, from those that come after it. A side
-        check may use what its network has left: it cannot be cut.
+        check has twice as long, of what its network has left: it cannot be cut, but looks at fewer images.
         """
         if math.isinf(self.budget) or planned not in self.checks:
             return math.inf if math.isinf(self.budget) else self.begun + self.budget
         last = self.checks.index(planned)
-        if planned.number not in HEADLINE:
+        side = planned.number not in HEADLINE
+        if side:
             last = max(place for place, each in enumerate(self.checks) if each.network == planned.network)
         granted, part = (sum(each.granted for each in some) for some in (self.checks, self.checks[: last + 1]))
         share = self.budget * (part / granted if granted else 1.0)
         whole = 0.0 if planned.cut else now - self.begun + (1 + _SLACK) * planned.seconds
+        if planned.number == WHITE_BOX:  # the number that the audit is about
+            last = max(place for place, each in enumerate(self.checks) if each.network == planned.network)
+            end = self.budget * (sum(each.granted for each in self.checks[: last + 1]) / granted if granted else 1.0)
+            whole = max(whole, now - self.begun + _WORST * (end - (now - self.begun)))
+        if side:
+            share = min(share, now - self.begun + 2 * planned.seconds + _LEAST * self.budget)
         return self.begun + min(self.budget, max(share, whole))
 
     def of(self, network: str, check: Check) -> Planned:
@@ -125,35 +136,33 @@ def make_plan(
 ) -> Plan:
     """The plan for the first audit's every check and the others' headline, within `budget` seconds from `begun` on.
 
-    Tries FULL and smaller and smaller shares of it, and gives AutoAttack the time that is left, if that is enough for
-    some images; with the smallest, cheap checks get all the time they want and dear ones a like share of the rest: of
-    the headline the attacks are cut there, side checks are left out. `effort` sets the counts instead. Leaves the
-    chosen effort in every audit.
+    A budget is no target: an eighth of FULL is enough, and more is taken only of a budget four times as long as all of
+    it. With less time smaller and smaller shares are tried; with the smallest, cheap checks get all the time they want
+    and dear ones a like share of the rest: of the headline the attacks are cut there, side checks are left out.
+    `effort` sets the counts instead. Leaves the chosen effort in every audit.
     """
+    whys = _applies(audits, checks)
     if effort is None:
-        effort = FULL if math.isinf(budget) else _largest(audits, checks, budget)
-    return Plan(effort, budget, begun, tuple(_fitting(_planned(audits, checks, effort), budget)))
+        effort = FULL if math.isinf(budget) else _largest(audits, checks, budget, whys)
+    return Plan(effort, budget, begun, tuple(_fitting(_planned(audits, checks, effort, whys), budget)))
 
 
-def _largest(audits: Sequence[Audit], checks: Sequence[Check], budget: float) -> Effort:
-    """The largest effort that fits, or the smallest that there is."""
-    ladder = [replace(FULL.scaled(share), standard_images=0) for share in _LADDER]
+def _largest(audits: Sequence[Audit], checks: Sequence[Check], budget: float, whys: Whys) -> Effort:
+    """The largest effort that fits, or the smallest that there is; where a network has no gradient, with as long searches
+    as fit."""
+    ladder = [FULL.scaled(share) for share in _LADDER]
 
-    def seconds(effort: Effort) -> float:
-        return sum(check.seconds for check in _planned(audits, checks, effort))
+    def fits(effort: Effort) -> bool:
+        planned = _planned(audits, checks, effort, whys)
+        side = sum(check.seconds for check in planned if check.number not in HEADLINE)
+        limit = budget if effort.share <= _ENOUGH else _SPARE * budget
+        return sum(check.seconds for check in planned) <= limit and side <= _SIDE * limit
 
-    def fitting(limit: float) -> Effort:
-        return next((effort for effort in ladder if seconds(effort) <= limit), ladder[-1])
-
-    def with_standard(others: Effort) -> Effort | None:
-        def seconds_with(images: int) -> float:
-            return seconds(replace(others, standard_images=images))
-
-        images = bisect_right(range(1, FULL.standard_images + 1), budget, key=seconds_with)
-        return replace(others, standard_images=images) if images >= _WORTH else None
-
-    whole = fitting(budget)
-    return with_standard(whole) or with_standard(fitting((1 - _STANDARD) * budget)) or whole
+    found = next((effort for effort in ladder if fits(effort)), ladder[-1])
+    if not any(audit.blind for audit in audits):
+        return found
+    longer = (found.searching_as(effort) for effort in ladder)
+    return next((e for e in longer if sum(c.seconds for c in _planned(audits, checks, e, whys)) <= budget), found)
 
 
 def _dealt(seconds: Sequence[float], budget: float) -> list[float]:
@@ -170,15 +179,22 @@ def _dealt(seconds: Sequence[float], budget: float) -> list[float]:
     return list(seconds)
 
 
-def _planned(audits: Sequence[Audit], checks: Sequence[Check], effort: Effort) -> list[Planned]:
+def _applies(audits: Sequence[Audit], checks: Sequence[Check]) -> list[list[str]]:
+    """Of each network and check, why it does not apply. Some look at the network to say so."""
+    return [
+        ["" if place and c.NUMBER not in HEADLINE else c.applies(each) for c in checks]
+        for place, each in enumerate(audits)
+    ]
+
+
+def _planned(audits: Sequence[Audit], checks: Sequence[Check], effort: Effort, whys: Whys) -> list[Planned]:
     planned = []
     for place, audit in enumerate(audits):
-        audit.effort = effort
-        for check in checks:
+        audit.take(effort)
+        for check, why in zip(checks, whys[place], strict=True):
             if place and check.NUMBER not in HEADLINE:
                 continue
-            why = check.applies(audit)
-            seconds = 0.0 if why else _LIKELY * audit.probe.seconds(check.cost(audit))
+            seconds = 0.0 if why else _LIKELY * audit.slower * audit.probe.seconds(check.cost(audit))
             planned.append(Planned(audit.subject.key, check.NUMBER, check.NAME, seconds, why))
     return planned
 

@@ -3,10 +3,11 @@ its gradient."""
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from shconv.attacks.checks import check_inputs
-from shconv.audit.subject import PASSES, Subject, drawing
+from shconv.audit.findings import Flags
+from shconv.audit.subject import PASSES, Judged, Subject
+from shconv.audit.views import Sight, look
 from shconv.errors import InputError
 from shconv.intervals import wilson
 from shconv.report.computed.intervals import Paired
@@ -32,14 +33,32 @@ def check_images(images: Tensor, labels: Tensor, wanted: int | None = None) -> t
     return images.float(), labels
 
 
-def preflight(subject: Subject, images: Tensor, labels: Tensor) -> list[str]:
-    """Sentences on a network as images (N, C, H, W) in [0, 1] and labels (N,) show it."""
+def preflight(
+    subject: Subject,
+    images: Tensor,
+    labels: Tensor,
+    judged: Judged | None = None,
+    sight: Sight | None = None,
+    most: int | None = None,
+) -> list[str]:
+    """Sentences on a network as images (N, C, H, W) in [0, 1] and labels (N,) show it.
+
+    judged, sight: what is known of it, else found out. most: images that are tried in other ranges, for lack of time.
+    """
+    judged = subject.judge(images, labels) if judged is None else judged
+    n = min(len(images), subject.batch_size)
+    sight = look(subject, images[:n], labels[:n], 0.0) if sight is None else sight
     return [
         *_mode(subject),
-        *_outputs(subject, images, labels),
-        *_range(subject, images, labels),
-        *_gradient(subject, images, labels),
+        *_outputs(subject, judged),
+        *_range(subject, images, labels, judged.right, spread(len(images), most)),
+        *_gradient(subject, sight),
     ]
+
+
+def spread(n: int, most: int | None) -> slice:
+    """At most so many of n images, spread evenly: they may lie class by class."""
+    return slice(None, None, 1 if most is None else max(1, -(-n // most)))
 
 
 def _mode(subject: Subject) -> list[str]:
@@ -51,7 +70,7 @@ def _mode(subject: Subject) -> list[str]:
     ]
 
 
-def _outputs(subject: Subject, images: Tensor, labels: Tensor) -> list[str]:
+def _outputs(subject: Subject, judged: Judged) -> list[str]:
     said = []
     if subject.probabilities:
         said.append(
@@ -64,31 +83,37 @@ def _outputs(subject: Subject, images: Tensor, labels: Tensor) -> list[str]:
             f"by the mean of its logits over {PASSES} passes (expectation over transformation, Athalye et al. 2018), "
             "with the same numbers drawn every time; the accuracy of a single pass may be lower."
         )
-    nan = int(subject.judge(images, labels).nan.sum())
+    nan = int(judged.nan.sum())
     if nan:
-        said.append(f"{subject.name} returns NaN on {nan} of {len(images)} clean images: they count as misclassified.")
+        said.append(
+            f"{subject.name} returns NaN on {nan} of {len(judged.nan)} clean images: they count as misclassified."
+        )
     return said
 
 
-def _range(subject: Subject, images: Tensor, labels: Tensor) -> list[str]:
-    """Is it right clearly more often on images in another range than [0, 1]? Else, is it better than guessing?"""
-    n, given = len(images), subject.judge(images, labels).right
+def _range(subject: Subject, images: Tensor, labels: Tensor, right: Flags, part: slice) -> list[str]:
+    """Is it right clearly more often on images in another range than [0, 1]? Else, is it better than guessing?
+
+    right (N,): on the images as they are. Other ranges are tried on a part of them.
+    """
+    images, labels, given = images[part], labels[part], right[part]
+    n = len(images)
     best, words, counts = int(given.sum()), "", None
     for candidate, x in _ranges(images).items():
-        right = subject.judge(x, labels).right
-        paired = Paired.of(right, given)
-        if right.sum() > best and paired.p < _CLEAR:
-            best, words, counts = int(right.sum()), candidate, paired
+        there = subject.judge(x, labels).right
+        paired = Paired.of(there, given)
+        if there.sum() > best and paired.p < _CLEAR:
+            best, words, counts = int(there.sum()), candidate, paired
     if counts is not None:
         return [
             f"{subject.name} classifies {given.mean():.1%} of {n} images in [0, 1] correctly, and {best / n:.1%} "
             f"of them {words}: it seems to expect normalised images. Put that step inside the network and audit again; "
             "the numbers below are about the network as given."
         ]
-    if wilson(int(given.sum()), n)[0] <= 1 / subject.classes:
+    if wilson(int(right.sum()), len(right))[0] <= 1 / subject.classes:
         return [
-            f"{subject.name} classifies {given.mean():.1%} of {n} clean images correctly, no better than guessing "
-            f"among {subject.classes} classes: are these its images and classes, in [0, 1]?"
+            f"{subject.name} classifies {right.mean():.1%} of {len(right)} clean images correctly, no better than "
+            f"guessing among {subject.classes} classes: are these its images and classes, in [0, 1]?"
         ]
     return []
 
@@ -102,18 +127,17 @@ def _ranges(images: Tensor) -> dict[str, Tensor]:
     return ranges
 
 
-def _gradient(subject: Subject, images: Tensor, labels: Tensor) -> list[str]:
+def _gradient(subject: Subject, sight: Sight) -> list[str]:
     """On how many images of the first batch is the cross-entropy's gradient exactly zero?"""
-    x, y = images[: subject.batch_size].clone().requires_grad_(), labels[: subject.batch_size]
-    with drawing(subject.is_random, "gradient"):
-        loss = F.cross_entropy(subject.model(x), y, reduction="sum")
-    gradient = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
-    if gradient is None:
-        return [f"{subject.name} passes no gradient to its images: gradient attacks cannot work on it."]
-    zero = int((gradient.flatten(1) == 0).all(1).sum())
-    if not zero:
+    if not sight.clean:
         return []
+    if sight.blind:
+        return [
+            f"The gradient of {subject.name} is exactly 0 on {sight.margin} of {sight.n} images, whatever the loss: "
+            "attacks by its gradient see nothing of it. The checks of gradients look at a few images only; the time "
+            "goes to attacks that need none."
+        ]
     return [
-        f"The cross-entropy's gradient of {subject.name} is exactly 0 on {zero} of {len(x)} clean images: gradient "
-        "attacks cannot work there."
+        f"The cross-entropy's gradient of {subject.name} is exactly 0 on {sight.clean} of {sight.n} clean images: "
+        "attacks by that gradient are blind there."
     ]

@@ -1,6 +1,7 @@
 """`shconv.audit.run`: from a network and images to a report. Here is what it accepts; `session` does the work."""
 
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ def run(
 
     Raises InputError for networks, images, labels, radii or budgets that cannot be used.
     """
+    started = time.monotonic()
     check_count("seed", seed, 0)
     if seeds and training_seed in seeds:
         raise InputError(f"seeds: got {training_seed} again, the network's own; want other seeds of training")
@@ -117,7 +119,7 @@ def run(
             subjects[role] = Subject(word, network, x, y, seed=number, batch_size=size, training=training)
         _check_classes(subjects, data)
         session = Session(
-            held, setting, ExperimentProgress(progress), _checks(checks), subjects, x, y, index, checks is None
+            held, setting, ExperimentProgress(progress), _checks(checks), subjects, x, y, index, checks is None, started
         )
         rows, findings, verdict = report_parts(session, session.run(effort))
     text = "\n".join([*verdict["preflight"], *verdict["text"]])

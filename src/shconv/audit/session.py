@@ -20,10 +20,11 @@ from shconv.audit.clock import Clock, minutes
 from shconv.audit.findings import Finding
 from shconv.audit.ledger import FIRST_LOOK, Ledger
 from shconv.audit.plan import HEADLINE, Plan, Planned, make_plan
-from shconv.audit.preflight import preflight
+from shconv.audit.preflight import LEAST_IMAGES, preflight, spread
 from shconv.audit.setting import Effort, Setting
-from shconv.audit.subject import Subject, TimeUp
+from shconv.audit.subject import PASSES, Subject, TimeUp
 from shconv.audit.verdict import judge
+from shconv.audit.views import look, view_of
 from shconv.errors import InputError
 from shconv.experiments.network import Network
 from shconv.experiments.progress import ExperimentProgress
@@ -31,8 +32,10 @@ from shconv.experiments.run_folder import Row, RunFolder
 
 MAIN, TWIN = "network", "twin"
 NORMS: dict[str, Literal["linf", "l2"]] = {"linf": "linf", "l2": "l2"}
-_FEW_STEPS = 10
-_LOOK = 0.02  # of the budget, for one attack of the first look
+_PREFLIGHT = 0.02  # of the budget, for each of: measuring the speed, other ranges, gradients
+_VIEWED = 32  # images on which a view is looked for
+_FEW_STEPS, _MANY_STEPS = (10, 5, 2, 1), 50
+_MOST, _LONGER, _LOOK = 0.6, 0.3, 0.05  # of the time left, for the first attack of the first look, a longer one, others
 Subjects = dict[str, Subject]  # by role: MAIN, TWIN, "seed S", "source NAME"
 
 
@@ -49,6 +52,7 @@ class Session:
     labels: Tensor
     index: Tensor
     first_look: bool = False  # break what breaks easily before the plan is made
+    started: float | None = None  # when the clock began, by time.monotonic
 
     def __post_init__(self) -> None:
         """Raises InputError where the folder's rows are of another setting, other networks or other images."""
@@ -62,20 +66,23 @@ class Session:
 
     def run(self, effort: Effort | None = None) -> Audit:
         """All networks, all checks, all verdicts; returns the network's own audit."""
-        clock = Clock(self.folder, self.setting.seconds)
-        said = {role: preflight(each, self.images, self.labels) for role, each in self._audited().items()}
-        for sentence in (sentence for sentences in said.values() for sentence in sentences):
-            self.progress.say(sentence)
-        audits = {role: self._audit(role, clock, said[role]) for role in said}
-        for audit in audits.values() if self.first_look and not self._planned.exists() else ():
-            first_look(audit)
+        clock, paces = Clock(self.folder, self.setting.seconds, self.started), dict[str, float]()
+        audits, said = {}, {}
+        for role in self._audited():
+            audits[role], said[role] = self._audit(role, clock, paces)
+            for sentence in said[role]:
+                self.progress.say(sentence)
+        for place, audit in enumerate(audits.values() if self.first_look and not self._planned.exists() else ()):
+            self._watch(audit)
+            with audit.within(1 / (len(audits) - place)):
+                first_look(audit)
+            self._watch(None)
         plan = self._plan(list(audits.values()), effort)
         for line in plan.lines():
             self.progress.say(line)
         for role, audit in audits.items():
-            audit.effort = plan.effort
-            for subject in self.subjects.values():
-                subject.model.watch = audit.watch
+            audit.take(plan.effort)
+            self._watch(audit)
             for check in self.checks if role == MAIN else [each for each in self.checks if each.NUMBER in HEADLINE]:
                 planned = plan.of(audit.subject.key, check)
                 audit.until = plan.until(planned, audit.clock.spent)
@@ -93,22 +100,43 @@ class Session:
     def _audited(self) -> Subjects:
         return {role: each for role, each in self.subjects.items() if not role.startswith("source ")}
 
-    def _audit(self, role: str, clock: Clock, said: Sequence[str]) -> Audit:
-        subject = self.subjects[role]
-        speed = probe.measure(subject, self.images, self.labels)
+    def _audit(self, role: str, clock: Clock, paces: dict[str, float]) -> tuple[Audit, list[str]]:
+        """The audit of a network, and what is odd about it. What is not needed to attack it may take a small share of
+        the time: fewer images are looked at, where they are dear."""
+        subject, n = self.subjects[role], len(self.images)
+        share = _PREFLIGHT * self.setting.seconds / len(self._audited())
+        speed = probe.measure(subject, self.images, self.labels, share)
         ledger = Ledger(self.folder, subject.key, self.index.cpu().numpy(), looked=self._planned.exists())
         audit = Audit(subject, self.images, self.labels, self.index, self.setting, ledger, clock, speed, self.progress)
+        audit.paces = paces
+
+        def some(passes: Cost) -> int:
+            """How many images may take so many passes."""
+            return max(LEAST_IMAGES, int(min(speed.fitting(passes, share), n)))
+
+        part = spread(n, min(some(Cost(2, 3)), subject.batch_size))
+        x, y = self.images[part], self.labels[part]
+        audit.sight = look(subject, x, y, self.setting.eps)
+        said = preflight(subject, self.images, self.labels, audit.judged, audit.sight, some(Cost(4)))
         if not audit.correct.any():
-            raise InputError(
-                " ".join([f"{subject.name} classifies none of {len(self.images)} images correctly.", *said])
-            )
+            raise InputError(" ".join([f"{subject.name} classifies none of {n} images correctly.", *said]))
+        audit.view = view_of(subject, x[:_VIEWED], y[:_VIEWED], self.setting.eps, audit.sight)
+        said += [] if audit.view is None else [audit.view.said]
         if role == MAIN:
             audit.twin = self.subjects.get(TWIN)
             audit.sources = {each.name: each for word, each in self.subjects.items() if word.startswith("source ")}
             audit.seeds = {each.key: each for word, each in self.subjects.items() if word.startswith("seed ")}
         else:
             audit.sources = {self.subjects[MAIN].key: self.subjects[MAIN]}
-        return audit
+        return audit, said
+
+    def _watch(self, audit: Audit | None) -> None:
+        """Every network's passes look at the clock of this one, or of none."""
+        watch = None if audit is None else audit.watch
+        for subject in self.subjects.values():
+            subject.model.watch = subject.one_draw.watch = watch
+        if audit is not None and audit.view is not None:
+            audit.view.model.watch = watch
 
     def _plan(self, audits: Sequence[Audit], effort: Effort | None) -> Plan:
         """The plan that this folder's run began with, or a new one."""
@@ -147,14 +175,41 @@ class Session:
 
 
 def first_look(audit: Audit) -> None:
-    """A few steps on every image, so that the plan is about those that stand. Not where that is dear by itself."""
-    audit.ledger.check = FIRST_LOOK
+    """A few cheap steps on every image, so that the plan is about those that stand.
+
+    The first attack runs in any case, with fewer steps where there is no time for more; the others where they take a
+    small part of the time left. A random network is seen through one draw at each step: eight are dear, and few images
+    need them.
+    """
+    audit.ledger.check, setting = FIRST_LOOK, audit.setting
+    many = audit.subject.is_random
+    price = 1 / PASSES if many else 1.0  # of a pass that is estimated
+
+    def cheap(attack: PGD, threat: str, share: float) -> bool:
+        n = int(audit.standing(threat).sum())
+        return price * audit.probe.seconds(Cost(*attack.cost).times(n)) <= share * audit.remaining()
+
+    def run(attack: PGD, threat: str, route: str = "both") -> None:
+        model = audit.subject.one_draw if many and route == "both" else None
+        label = f"first look, PGD-{attack.steps}"
+        audit.attack(label, attack, route=route, threat=threat, model=model)
+
     for threat, norm in NORMS.items():
-        for route in ("both", "convolution") if audit.subject.is_shc else ("both",):
-            attack = PGD(audit.setting.radius(threat), norm, _FEW_STEPS, until_broken=True)
-            seconds = audit.probe.seconds(Cost(*attack.cost).times(int(audit.standing(threat).sum())))
-            if seconds <= _LOOK * audit.setting.seconds:
-                audit.attack(f"first look, PGD-{_FEW_STEPS}", attack, route=route, threat=threat)
+        for route in _routes(audit):
+            ladder = [PGD(setting.radius(threat), norm, steps, until_broken=not many) for steps in _FEW_STEPS]
+            first = threat == "linf" and route == _routes(audit)[0]
+            attack = next((each for each in ladder if cheap(each, threat, _MOST)), ladder[-1]) if first else ladder[0]
+            if first or cheap(attack, threat, _LOOK):
+                run(attack, threat, route)
+        longer = PGD(setting.radius(threat), norm, _MANY_STEPS, until_broken=False)
+        if many and cheap(longer, threat, _LONGER):
+            run(longer, threat)
+
+
+def _routes(audit: Audit) -> tuple[str, ...]:
+    """The view comes first where there is one: its gradient is the better one."""
+    view = () if audit.view is None else (audit.view.route,)
+    return (*view, *(("both", "convolution") if audit.subject.is_shc else ("both",)))
 
 
 def report_parts(session: Session, audit: Audit) -> tuple[tuple[Row, ...], tuple[Finding, ...], dict[str, Any]]:

@@ -4,6 +4,7 @@ from those of an audit without a limit until the estimated time fits."""
 import math
 import re
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from shconv.attacks.checks import check_count
 from shconv.errors import InputError
@@ -77,6 +78,7 @@ class Effort:
     binarisation_points: int = 499  # inner points, fewer than the features of Plain-10 and ResNet-18
     ablation_images: int = 500
     standard_images: int = 1_000  # AutoAttack; 0 leaves it out
+    patience: int = 0  # images in a row, the nearest to falling first, that a dear attack may miss; 0: all of them
     share: float = field(default=1.0, compare=False)  # of the counts above, for the plan's table
 
     def scaled(self, share: float) -> "Effort":
@@ -90,14 +92,47 @@ class Effort:
             for name, full in vars(self).items()
             if isinstance(full, int) and name in low
         }
-        few, usual = self.steps[:2]
+        least, usual = self.steps[:2]
         fewer = 5 * round(min(usual, max(20.0, usual * math.sqrt(64 * share))) / 5)
-        steps = self.steps if share >= 1 / 16 else (few, fewer)
+        steps = self.steps if share >= 1 / 16 else (least, fewer)
         mixtures = self.mixtures if share >= 1 / 4 else self.mixtures[2:3]
-        return replace(self, **counts, steps=steps, mixtures=mixtures, share=share)
+        few = replace(self, **counts, steps=steps, mixtures=mixtures, share=share)
+        return replace(
+            few,
+            patience=self.patience if share == 1 else PATIENCE,
+            targets=self.targets if share >= 1 / 64 else min(self.targets, FEW_TARGETS),
+            standard_images=self.standard_images if share >= 1 / 64 else 0,
+        )
+
+    def searching_as(self, other: "Effort") -> "Effort":
+        """These counts, with the other's for searches that need no gradient."""
+        return replace(self, **{name: getattr(other, name) for name in _SEARCHES})
+
+    def without_gradient(self) -> "Effort":
+        """For a network without one: just enough of the checks of gradients to say so, all the time for the others."""
+        few: dict[str, Any] = {name: min(getattr(self, name), low) for name, low in _BLIND.items()}
+        return replace(self, **few, square_images=FULL.square_images)
 
 
 FULL = Effort()
+PATIENCE = 16
+_SEARCHES = ("square_queries", "hard_label_images", "hard_label_steps", "sign_draws", "sign_images")
+FEW_TARGETS = 3
+_BLIND = {
+    "restarts": 1,
+    "compared_images": 20,
+    "start_images": 20,
+    "curve_images": 16,
+    "curve_points": 5,
+    "curve_steps": 10,
+    "gradient_images": 16,
+    "surface_images": 16,
+    "surface_points": 7,
+    "indicator_images": 16,
+    "binarisation_images": 4,
+    "binarisation_points": 20,
+    "ablation_images": 20,
+}
 _CHEAP = {
     "curve_points",
     "curve_images",
@@ -111,7 +146,6 @@ _CHEAP = {
 }
 _FLOOR = {
     "restarts": 1,
-    "targets": 1,
     "compared_images": 50,
     "start_images": 50,
     "curve_points": 5,

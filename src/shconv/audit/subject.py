@@ -33,6 +33,7 @@ class Subject:
     """A network and what it was found to be.
 
     model       what attacks differentiate and checks call: eval mode, finite logits (N, K)
+    one_draw    the same with a single pass where it is random: an eighth of the price
     network     the module as given
     probabilities, is_random     what it returned on `images`: a distribution; another answer in a second pass
     training    its parts that were in training mode as given, in words
@@ -66,6 +67,7 @@ class Subject:
         self.is_random = not _agree(first, second)
         self.model = AuditedNetwork(network, self.probabilities, PASSES if self.is_random else 1)
         self.model.eval()
+        self.one_draw = AuditedNetwork(network, self.probabilities).eval() if self.is_random else self.model
 
     @property
     def is_shc(self) -> bool:

@@ -41,6 +41,7 @@ def judge(
         f"{audit.subject.name} on clean images: {_words(clean)}.",
         *worst_case_sentences(audit.setting, cases),
         *check_sentences(findings),
+        *source_sentences(audit, cases["linf"]),
         *(
             []
             if against is None or twin is None
@@ -123,6 +124,16 @@ def check_sentences(findings: Sequence[Row]) -> Iterator[str]:
         yield f"No answer: {'; '.join(_check_name(row) for row in open_)}."
 
 
+def source_sentences(audit: Audit, linf: Case) -> Iterator[str]:
+    """What would tell more about a network without a gradient."""
+    if audit.blind and not (audit.twin or audit.sources or audit.seeds) and linf["left"]:
+        yield (
+            f"{audit.subject.name} has no gradient that attacks could follow. Give a source network: another "
+            "checkpoint for the same task (--sources, in Python sources=). Examples made on it need no gradient of "
+            "this network, and usually break more images than searches do."
+        )
+
+
 def _check_name(row: Row) -> str:
     return f"check {row['check']}, {row['name']}"
 
@@ -174,6 +185,12 @@ def _tried(audit: Audit, findings: Sequence[Row]) -> Iterator[str]:
     cut = [f"{_label(row)} ({row['n']} images)" for row in rows if row["n"] and not row["complete"]]
     if cut:
         yield f"Stopped early by the time budget: {'; '.join(dict.fromkeys(cut))}."
+    nearest = [f"{_label(row)} ({row['n']} of {row['n'] + row['spared']})" for row in rows if row.get("spared")]
+    if nearest:
+        yield (
+            "On the images that came closest to a wrong class only, as the last of these were not broken: "
+            f"{'; '.join(nearest)}."
+        )
     absent = [f"check {row['check']}, {row['name']} ({row['not_run']})" for row in findings if row["not_run"]]
     late = [_label(row) for row in rows if not row["n"] and not row["complete"]]
     absent += [f"for lack of time, {', '.join(late)}"] if late else []

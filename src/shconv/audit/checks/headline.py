@@ -1,7 +1,9 @@
-"""The white-box attacks that make the worst case, on every image still standing: PGD with restarts on two losses,
-targeted, in L-infinity and L2, through the routes of an SHC network."""
+"""The white-box attacks that make the worst case, on every image still standing: cheap ones first, on two losses and
+aimed at the likeliest classes, in L-infinity and L2, through the routes of an SHC network; then dear ones, on the
+images nearest to falling first, as long as these fall."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,44 +11,82 @@ import numpy as np
 from shconv.attacks import PGD, Attack
 from shconv.attacks.budget import Norm
 from shconv.attacks.cost import Cost
-from shconv.attacks.losses import Loss
+from shconv.attacks.losses import Loss, margin
 from shconv.audit.audit import Audit
-from shconv.audit.checks.side import cost_of
-from shconv.audit.findings import Outcome
+from shconv.audit.checks.side import batches, cost_of, loss_at, made_by
+from shconv.audit.findings import Flags, Outcome
+from shconv.audit.subject import TimeUp
+
+THREATS: tuple[Norm, ...] = ("linf", "l2")
 
 
 class Planned(NamedTuple):
     label: str
     attack: Attack
     route: str
-    threat: str
+    threat: Norm
+    dear: bool
 
 
 def planned(audit: Audit) -> Iterator[Planned]:
     """The attacks in their order; an image that one breaks is not attacked by the next."""
-    threats: tuple[Norm, ...] = ("linf", "l2")
-    for threat in threats:
-        for route in ("both", "convolution", "frozen") if audit.subject.is_shc else ("both",):
-            for label, attack in _pgds(audit, threat):
-                yield Planned(label, attack, route, threat)
+    for threat in THREATS:
+        for dear in (False, True):
+            for route in routes(audit):
+                for label, attack in _dear(audit, threat) if dear else _cheap(audit, threat):
+                    yield Planned(label, attack, route, threat, dear)
+
+
+def routes(audit: Audit) -> tuple[str, ...]:
+    """Through which a gradient comes that is worth following: none, where the network has none and no view has."""
+    own = ("both", "convolution", "frozen") if audit.subject.is_shc else ("both",)
+    view = () if audit.view is None else (audit.view.route,)
+    return (*view, *(() if audit.blind else own))
 
 
 def cost(audit: Audit) -> Cost:
     """As if every image that stands now stood to the end."""
     total = Cost(0)
     for each in planned(audit):
-        total += cost_of(each.attack, int(audit.standing(each.threat).sum()))
+        n = int(audit.standing(each.threat).sum())
+        total += cost_of(each.attack, patient(audit, n) if each.dear else n)
     return total
+
+
+def patient(audit: Audit, n: int) -> int:
+    """How many of n images a dear attack is likely to meet."""
+    return min(n, audit.effort.patience or n)
 
 
 def run(audit: Audit) -> dict[str, Outcome]:
     outcomes = {}
-    for each in planned(audit):
-        if not audit.standing(each.threat, shared=each.route == "both").any():
+    for label, attack, route, threat, dear in planned(audit):
+        on = audit.standing(threat, shared=route == "both" and not (dear and audit.effort.patience))
+        if not on.any():
             continue
-        outcome = audit.attack(each.label, each.attack, route=each.route, threat=each.threat)
-        outcomes[f"{each.label}, {each.threat}, {each.route}"] = outcome
+        order = nearest_first(audit, on, threat) if dear and audit.effort.patience else None
+        patience = audit.effort.patience if dear else 0
+        outcomes[f"{label}, {threat}, {route}"] = audit.attack(
+            label, attack, on=on, route=route, threat=threat, order=order, patience=patience
+        )
     return outcomes
+
+
+def nearest_first(audit: Audit, on: Flags, threat: Norm) -> list[int]:
+    """Places of the images (N,), those first whose margin a few steps of PGD bring nearest to 0."""
+    model = audit.subject.model if audit.view is None else audit.view.model
+    attack = replace(_pgd(audit, threat, audit.effort.steps[0], "margin"), until_broken=False)
+    reached: list[float] = []
+    try:
+        for batch in batches(audit, on):
+            reached += loss_at(model, made_by(audit, attack, model, batch), batch.y, margin).tolist()
+    except TimeUp:
+        pass  # the others come last, as they lie
+    places = np.flatnonzero(on)
+    values = np.full(len(places), -np.inf)
+    values[: len(reached)] = reached
+    found: list[int] = places[np.argsort(-values, kind="stable")].tolist()
+    return found
 
 
 def summary(outcomes: dict[str, Outcome]) -> dict[str, dict[str, int]]:
@@ -56,17 +96,32 @@ def summary(outcomes: dict[str, Outcome]) -> dict[str, dict[str, int]]:
     }
 
 
-def _pgds(audit: Audit, norm: Norm) -> Iterator[tuple[str, PGD]]:
-    effort, classes = audit.effort, audit.subject.classes
-    usual, most = effort.steps[1], effort.steps[-1]
-    losses: tuple[Loss, Loss] = ("cross_entropy", "dlr" if classes >= 3 else "margin")
-    targeted: Loss = "dlr" if classes >= 4 else "margin"
-    epsilon = audit.setting.radius(norm)
+def _cheap(audit: Audit, norm: Norm) -> Iterator[tuple[str, PGD]]:
+    effort, classes, usual = audit.effort, audit.subject.classes, audit.effort.steps[1]
+    losses: tuple[Loss, Loss] = ("dlr" if classes >= 3 else "margin", "cross_entropy")
     for loss in losses:
-        words = f"PGD-{most}x{effort.restarts} {loss.replace('_', '-')}"
-        yield words, PGD(epsilon, norm, most, effort.restarts, loss, until_broken=True)
+        yield f"PGD-{usual} {_words(loss)}", _pgd(audit, norm, usual, loss)
+    targeted: Loss = "dlr" if classes >= 4 else "margin"
     targets = min(effort.targets, classes - 1)
-    yield (
-        f"PGD-{usual} {targeted} to {targets} targets",
-        PGD(epsilon, norm, usual, 1, targeted, targets, until_broken=True),
-    )
+    attack = replace(_pgd(audit, norm, usual, targeted), targets=targets)
+    yield f"PGD-{usual} {targeted} to {targets} targets", attack
+
+
+def _dear(audit: Audit, norm: Norm) -> Iterator[tuple[str, PGD]]:
+    effort, most = audit.effort, audit.effort.steps[-1]
+    if most == effort.steps[1] and effort.restarts == 1:
+        return
+    losses: tuple[Loss, Loss] = ("cross_entropy", "dlr" if audit.subject.classes >= 3 else "margin")
+    for loss in losses:
+        yield (
+            f"PGD-{most}x{effort.restarts} {_words(loss)}",
+            replace(_pgd(audit, norm, most, loss), restarts=effort.restarts),
+        )
+
+
+def _pgd(audit: Audit, norm: Norm, steps: int, loss: Loss) -> PGD:
+    return PGD(audit.setting.radius(norm), norm, steps, loss=loss, until_broken=True)
+
+
+def _words(loss: Loss) -> str:
+    return loss.replace("_", "-")

@@ -1,6 +1,7 @@
 """What several checks share: attacks beside the ledger, gradients, choices of images, and numbers in words.
 A side attack may leave the audit's ball or take an altered network; it never counts for the worst case."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from shconv.audit.findings import Flags
 from shconv.audit.probe import attack_cost
 from shconv.audit.subject import Subject, drawing
 
+FEW = 32  # images of a batch, where a check may have to end early
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (N, K), labels (N,) -> (N,)
 
 
@@ -29,12 +31,16 @@ class Batch(NamedTuple):
 
 
 def batches(audit: Audit, on: Flags) -> Iterator[Batch]:
-    """The chosen images, batch_size at a time, while there is time left; the first batch comes in any case."""
-    rows = torch.from_numpy(np.flatnonzero(on))
-    for start in range(0, len(rows), audit.setting.batch_size):
+    """The chosen images, some at a time, while there is time left; the first batch comes in any case.
+
+    Few where time is short, so that what has been seen so far is an answer.
+    """
+    rows, size = torch.from_numpy(np.flatnonzero(on)), audit.setting.batch_size
+    size = size if math.isinf(audit.remaining()) else min(size, FEW)
+    for start in range(0, len(rows), size):
         if start and audit.remaining() <= 0:
             return
-        at = rows[start : start + audit.setting.batch_size]
+        at = rows[start : start + size]
         yield Batch(*(each[at.to(each.device)] for each in (audit.images, audit.labels, audit.index)))
 
 
