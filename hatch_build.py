@@ -1,5 +1,6 @@
-"""Wheels with the C++ kernels in them: SHCONV_BUILD_KERNELS=1 compiles csrc/ for every level of x86-64 into one shared
-library, which chooses among them by the processor it is loaded on. Without it nothing is compiled.
+"""Wheels with the C++ kernels in them: SHCONV_BUILD_KERNELS=1 compiles ops/cpu/csrc for every level of x86-64 into one
+shared library, which chooses among them by the processor it is loaded on, and ops/cuda/csrc into another. Without it
+nothing is compiled.
 
 Every level is the same source with other flags, linked into one object whose symbols are its own but for the C
 interface: templates that two levels instantiate must not be taken for the same.
@@ -18,6 +19,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = Path("src", "shconv", "ops", "cpu", "csrc", "filtered.cpp")
 PLACE = "shconv/ops/cpu/kernels.so"
+LAUNCHER = Path("src", "shconv", "ops", "cuda", "csrc", "launch.cpp")  # one code serves every level
+LAUNCHER_PLACE = "shconv/ops/cuda/launch.so"
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-pthread", "-w", "-fno-gnu-unique"]
 # Name -> flags, and what the processor and the system must have, best first; the last runs everywhere.
 LEVELS = {
@@ -47,6 +50,7 @@ class CustomBuildHook(BuildHookInterface):
         self._folder = tempfile.TemporaryDirectory(prefix="shconv-kernels")
         library = build(Path(self.root), Path(self._folder.name))
         build_data["force_include"][str(library)] = PLACE
+        build_data["force_include"][str(launcher(Path(self.root), Path(self._folder.name)))] = LAUNCHER_PLACE
         build_data["pure_python"] = False
         build_data["tag"] = "py3-none-linux_x86_64"
 
@@ -57,7 +61,7 @@ class CustomBuildHook(BuildHookInterface):
 
 def build(root: Path, folder: Path) -> Path:
     """The shared library, made in folder."""
-    compiler = shlex.split(os.environ.get("SHCONV_CXX") or os.environ.get("CXX") or "g++")
+    compiler = compilers()
     objects, levels = [], dict[str, set[str]]()
     for level, (flags, _) in LEVELS.items():
         compiled, made = folder / f"{level}.first.o", folder / f"{level}.o"
@@ -78,6 +82,17 @@ def build(root: Path, folder: Path) -> Path:
         "-Wl,--gc-sections", "-s",
     )  # fmt: skip
     return library
+
+
+def launcher(root: Path, folder: Path) -> Path:
+    """The library that launches kernels on a GPU, made in folder."""
+    made = folder / "launch.so"
+    run(*compilers(), *FLAGS, "-shared", "-s", str(root / LAUNCHER), "-o", str(made))
+    return made
+
+
+def compilers() -> list[str]:
+    return shlex.split(os.environ.get("SHCONV_CXX") or os.environ.get("CXX") or "g++")
 
 
 def chooser(levels: dict[str, set[str]]) -> str:

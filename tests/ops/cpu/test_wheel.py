@@ -83,6 +83,7 @@ def test_a_wheel_is_built_installed_and_serves_without_a_compiler(tmp_path: Path
     subprocess.run(install, check=True, capture_output=True)
     said = without_a_compiler(tmp_path / "place", tmp_path / "cache")
     assert said["file"] == str(tmp_path / "place" / "shconv" / "ops" / "cpu" / "kernels.so")
+    assert (tmp_path / "place" / "shconv" / "ops" / "cuda" / "launch.so").exists()
     assert said["error"] < 1e-4
 
 

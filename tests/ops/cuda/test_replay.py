@@ -36,7 +36,7 @@ def inputs(seed: int, dtype: torch.dtype, layout: torch.memory_format, bias: boo
     def normal(*size: int) -> Tensor:
         return torch.randn(size, generator=make)
 
-    x, weight = (normal(*size).to(dtype).contiguous(memory_format=layout) for size in ((2, 16, 4, 6), (16, 16, 3, 3)))
+    x, weight = (normal(*size).to(dtype).contiguous(memory_format=layout) for size in ((2, 16, 2, 4), (16, 16, 3, 3)))
     theta = normal(8, 32) / 6, normal(8), normal(9, 8), normal(9)
     return [x, weight, normal(16).to(dtype) if bias else None, *theta]
 
@@ -106,10 +106,10 @@ def _both_ways(
     ("dtype", "layout", "bias", "mask", "stride", "hopper"),
     [
         (torch.bfloat16, LAST, False, (True, True, False, True), 1, True),
-        (torch.bfloat16, LAST, False, (False, True, False, True), 2, True),
-        (torch.float32, LAST, True, (True, True, True, True), 1, True),
-        (torch.bfloat16, CONTIGUOUS, True, (True, False, False, False), 1, True),
-        (torch.float32, CONTIGUOUS, False, (True, True, False, True), 2, False),
+        (torch.float32, CONTIGUOUS, True, (True, True, True, True), 2, False),
+        pytest.param(torch.bfloat16, LAST, False, (False, True, False, True), 2, True, marks=pytest.mark.slow),
+        pytest.param(torch.float32, LAST, True, (True, True, True, True), 1, True, marks=pytest.mark.slow),
+        pytest.param(torch.bfloat16, CONTIGUOUS, True, (True, False, False, False), 1, True, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -150,11 +150,12 @@ def test_operations_of_torch_are_done_again_with_views_copies_and_places():
     ("function", "given", "said", "later"),
     [
         (lambda x: (x * float(x.sum()),), 1, "gives no tensor", False),
+        (lambda x: (torch._foreach_neg_([y := x + 1]), (y,))[1], 1, "gives no tensor", False),
         (lambda x: (x + torch.ones(1)[:0].new_tensor([1.0]),), 1, "neither given nor made", False),
         (lambda x, y: (x + y,), 2, "share memory", True),
         (lambda x: (tape.refuse_for_now("tiles are tried"), (x + 1,))[1], 1, "tiles are tried", True),
     ],
-    ids=["a number", "a constant", "shared", "tuning"],
+    ids=["a number", "nothing", "a constant", "shared", "tuning"],
 )
 def test_what_would_not_be_right_for_other_tensors_is_refused_and_computed_all_the_same(function, given, said, later):
     x = torch.arange(4.0)

@@ -64,13 +64,19 @@ def player(launches: Sequence[Launched], device: int) -> Play:
     found = _library()
     assert not isinstance(found, str)
     function, driver = found
-    call = functools.partial(function, ctypes.addressof(driver), device, ctypes.addressof(program))
+    head = ctypes.addressof(driver), device, ctypes.addressof(program)
 
     def play(addresses: Sequence[int], stream: int, of: object = (program, compiled)) -> None:
-        if failed := call((ctypes.c_uint64 * len(addresses))(*addresses), stream):
+        if failed := function(*head, _slots(len(addresses))(*addresses), stream):
             raise RuntimeError(f"the CUDA driver refuses a launch: {_said(failed)}")
 
     return play
+
+
+@functools.cache
+def _slots(count: int) -> Any:
+    """A type that takes longer to make than to fill."""
+    return ctypes.c_uint64 * count
 
 
 def _kernel(launched: Launched) -> list[int]:

@@ -99,8 +99,9 @@ class Player:
                 return value._replace(root=self.scratch, offset=value.offset + offsets[value.root])
             return value._replace(base=placed(value.base)) if hasattr(value, "base") else value
 
-        kept = ((place + tape.inputs, root) for place, root in enumerate(tape.roots))
-        self.made = [(place, root) for place, root in kept if place not in offsets and not root.computed]
+        used = {ref.root for ref in _refs((tape.steps, tape.results))} - offsets.keys()
+        numbered = enumerate(tape.roots, tape.inputs)
+        self.made = [(place, root) for place, root in numbered if place in used and not root.computed]
         self.steps: list[Callable[[list[Tensor | None]], None]] = []
         self.computes = False
         for launches, steps in itertools.groupby(tape.steps, lambda each: isinstance(each, Launched)):

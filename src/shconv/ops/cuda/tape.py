@@ -108,7 +108,7 @@ class Recorder(TorchDispatchMode):
             return found
         if func in _EMPTY:
             self._add(found, False)
-        elif not all(each.alias_info and not each.alias_info.is_write for each in func._schema.returns):
+        elif not _is_view(func):
             try:
                 arguments, its = tree_map_only(Tensor, self.ref, (args, named))
                 made = tuple(map(self._result, tree_flatten(found)[0]))
@@ -210,6 +210,11 @@ def record(
         return results, now.tape(results)
     except UnrecordableError as refusal:
         return results, refusal
+
+
+def _is_view(operation: Any) -> bool:
+    returns = operation._schema.returns
+    return bool(returns) and all(each.alias_info and not each.alias_info.is_write for each in returns)
 
 
 def _range(tensor: Tensor) -> tuple[int, int]:
