@@ -94,8 +94,8 @@ def draw_comparison(audits: Sequence[Audit]) -> Drawn:
         axes.set_xlabel("accuracy, %")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     text = (
-        "By network and training seed, with 95 % intervals. Each worst case is an upper bound; where images met no "
-        "attack there is none. Compare networks over the shared attacks, those that any network can meet."
+        "By network and training seed, with 95 % intervals. Each worst case is an upper bound; if some images "
+        "were not attacked there is none. Compare networks over the shared attacks, which can be run on any network."
     )
     return Drawn("audit", title, text, figure)
 
@@ -131,9 +131,9 @@ def budget(path: Path, audit: Audit) -> tuple[str, Figure]:
         axes.set_xlabel("ε of L∞")
         axes.set_ylabel("accuracy, %")
     return (
-        "Accuracy on images that are right before any attack, as the budget grows. It must fall all the way, to chance "
-        "at 0.5, where every image can be made grey, and to 0 at 1, where it can be made another image; an attack that "
-        "fails there is broken. The horizontal axis is stretched for small budgets.",
+        "Accuracy by budget, on images that are correct without an attack. It must fall to guessing at 0.5, where "
+        "every image can become grey, and to 0 at 1, where it can become any other image. If it does not, the attack "
+        "fails. The horizontal axis is stretched for small budgets.",
         figure,
     )
 
@@ -166,9 +166,9 @@ def routes(path: Path, audit: Audit) -> tuple[str, Figure]:
         axes.grid(False, axis="y")
         axes.set_xlabel("accuracy, %")
     return (
-        "The whole network's accuracy, on images that are right before any attack, when the attack takes the gradient "
-        "of one route; with 95 % intervals. A bar that ends left of the dashed line, at both routes, belongs to a "
-        "stronger attack than the ordinary gradient's: what the ordinary one left right was masked.",
+        "The whole network's accuracy when the attack takes the gradient of one route, with 95 % intervals, on images "
+        "that are correct without an attack. The dashed line is at both routes. A bar that ends to its left belongs to "
+        "a stronger attack than the ordinary gradient's: the difference was masked.",
         figure,
     )
 
@@ -194,9 +194,9 @@ def surface(path: Path, audit: Audit) -> tuple[str, Figure]:
             axes.set_ylim(min(0.0, axes.get_ylim()[0]), highest)
         figure.legend(*grid[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return (
-        f"Mean loss around a few images: steps along the sign of the network's gradient, and along {other}; the cross "
-        "is the clean image. From above, each network on its own colours; and along each direction alone, on one "
-        "scale. Where another direction raises the network's loss more than its own gradient, that gradient misleads.",
+        f"Mean loss around a few images: steps along the sign of the network's gradient, and along {other}. The cross "
+        "is the clean image. Above: both directions, with a colour scale for each network. Below: each direction "
+        "alone, on one scale. If another direction raises the loss more than the gradient does, the gradient misleads.",
         figure,
     )
 

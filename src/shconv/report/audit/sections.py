@@ -107,10 +107,10 @@ def comparison(audits: Sequence[Audit]) -> Grid:
         name="audit-comparison",
         title="The audited networks side by side",
         caption="Accuracy in per cent with its 95 % interval: on clean images and, for each budget, in the worst case "
-        "per image, which is an upper bound. Networks are comparable over the shared attacks, those that any network "
-        "can meet; the other worst case counts a network's own gradient routes, transfers and searches as well, which "
-        "differ. Alarms: numbers of the checks that raised one, and how many could tell. A network without alarm is "
-        "not thereby robust.",
+        "per image, which is an upper bound. Compare networks over the shared attacks, which can be run on any "
+        "network. The other worst case also counts a network's own gradient routes, transfers and searches, which "
+        "differ. Alarms: the checks that raised one, and how many gave an answer. A network without alarm is not "
+        "necessarily robust.",
         columns=(
             *NETWORK,
             GridColumn("clean", "Clean"),

@@ -30,11 +30,11 @@ def results(audits: Sequence[Audit]) -> Grid:
     return Grid(
         name="audit",
         title="Audit: worst case per image",
-        caption="An image counts as right only where no attack of the threat breaks it. This is an upper bound: a "
-        "stronger attack can only lower it. Shared attacks: those that any network can meet, through both routes and "
-        "on the network itself, each on every image that the others left standing. Confident: the images that the "
-        "network gets right with a high probability before any attack (above 0.9 unless said otherwise). Where images "
-        "met no attack there is no worst case. The difference is network minus twin, over the same images and the "
+        caption="An image counts as correct only if no attack of the threat breaks it. This is an upper bound: a "
+        "stronger attack can only lower it. Shared attacks can be run on any network: through both routes, made on the "
+        "network itself, and run on every image that survived the others. Confident images are those that the network "
+        "classifies correctly with a high probability without an attack (above 0.9 by default). If some images were "
+        "not attacked, there is no worst case. The difference is network minus twin, over the same images and the "
         "same attacks (p: McNemar's exact test).",
         columns=(
             *NETWORK,
@@ -42,10 +42,10 @@ def results(audits: Sequence[Audit]) -> Grid:
             GridColumn("epsilon", "ε", radius_text),
             GridColumn("accuracy", "Accuracy, %", percent),
             GridColumn("interval", "95 %", span),
-            GridColumn("correct", "Right", count),
+            GridColumn("correct", "Correct", count),
             GridColumn("n", "Images", count),
             GridColumn("attacks", "Attacks", count),
-            GridColumn("untried", "Met no attack", count),
+            GridColumn("untried", "Not attacked", count),
             GridColumn("difference", "Difference, points", lambda value: signed(100 * value)),
             GridColumn("difference_interval", "95 %", points_span),
             GridColumn("p", "p", lambda value: f"{value:.3g}"),
@@ -84,9 +84,9 @@ def checks(audits: Sequence[Audit]) -> Grid:
     return Grid(
         name="audit_checks",
         title="Audit: the twelve checks",
-        caption="An alarm says that accuracy under attack is higher than the network's robustness, or may be. No alarm "
-        "says only that this check found nothing with this effort; it does not say that the network is robust. "
-        "Neither: the check has no answer.",
+        caption="An alarm means that the accuracy under attack is, or may be, higher than the network's robustness. No "
+        "alarm only means that this check found nothing with this effort, not that the network is robust. Neither: "
+        "the check has no answer.",
         columns=(
             *NETWORK,
             GridColumn("check", "#"),
@@ -121,9 +121,8 @@ def attacks(audits: Sequence[Audit]) -> Grid:
         name="audit_attacks",
         title="Audit: the attacks tried",
         caption="Tried: images attacked. Broken: those on which the whole network was then wrong, within the budget. "
-        "An image that is broken once is not attacked again for the worst case, so later attacks have fewer images, "
-        "and those the hardest. Accuracy is over all images when only this attack is counted; a dash where it was not "
-        "tried on all.",
+        "For the worst case, a broken image is not attacked again, so later attacks have fewer and harder images. "
+        "Accuracy is over all images, counting only this attack; a dash means that it was not tried on all.",
         columns=(
             *NETWORK,
             GridColumn("attack", "Attack"),

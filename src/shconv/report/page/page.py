@@ -52,16 +52,20 @@ GLOSSARY = (
     ),
     (
         "RCD",
-        "Relative confidence distance: how far an attack lowers the log-odds of the true class. Smaller is better. "
-        "It measures confidence, not accuracy.",
+        "Relative Confidence Diminution: how far an attack lowers ln(p_y / s). p_y is the probability of the true "
+        "class, s the standard deviation of the other classes' probabilities. Smaller is better. It measures "
+        "confidence, not accuracy.",
     ),
-    ("Worst case", "Per image: it counts as right only where no attack within the budget fools the network."),
+    ("Worst case", "An image counts as correct only if no attack within the budget fools the network."),
     (
         "Objective",
         "What the attack's loss asks for. Least-likely: the class that the network thinks least likely. "
         "Untargeted: any wrong class.",
     ),
-    ("95 %", "An interval that holds the true value in 95 of 100 repetitions. A verdict needs p < 0.05 on the images."),
+    (
+        "95 %",
+        "An interval that contains the true value in 95 of 100 repetitions. A verdict needs p < 0.05 on the images.",
+    ),
 )
 IN_TABLES = (
     "Gradient routes (Table 4)",

@@ -85,16 +85,16 @@ def meaning(run: Run, found: Sequence[Pair]) -> list[str]:
     above = [pair.shc for pair in found if any(line.seen.verdict == "higher" for line in pair.of(WORST))]
     if above:
         said.append(
-            f"{_and(above)}: above the twin in the worst case, over the same attacks. A worst case is an upper bound: "
-            "a stronger attack can only lower it."
+            f"{_and(above)}: more accurate than the twin in the worst case, over the same attacks. A worst case is an "
+            "upper bound: a stronger attack can only lower it."
         )
     elif worst and "higher" in single:
-        said.append("Single attacks find the SHC network more often right; in the worst case that advantage is gone.")
+        said.append("The SHC network is more accurate under single attacks, but not in the worst case.")
     elif worst or single:
         said.append("These images show no advantage of SHC under attack.")
     if "lower" in worst:
         below = [pair.shc for pair in found if any(line.seen.verdict == "lower" for line in pair.of(WORST))]
-        said.append(f"{_and(below)}: below the twin in the worst case.")
+        said.append(f"{_and(below)}: less accurate than the twin in the worst case.")
     if masked := [network_name(shc) for _, shc in run.pairs if _is_masked(run, shc)]:
         said.append(
             f"{_and(masked)}: the attack gets stronger when it ignores the hypernetwork route. That part of the "
@@ -117,7 +117,7 @@ ROUTES = ("both", "convolution")
 
 def limits(run: Run, found: Sequence[Pair]) -> list[str]:
     """What the answer does not mean."""
-    said = ["Nothing here shows that a network is robust: attacks that fail prove nothing."]
+    said = ["Nothing here shows that a network is robust, because attacks that fail prove nothing."]
     counts = [row.n for row in run.rows if row.experiment == "table2" and row.n]
     if counts:
         least = min((each.min_confidence for each in run.selections), default=CONFIDENT)

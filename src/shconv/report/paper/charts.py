@@ -38,7 +38,7 @@ def draw_routes(run: Run) -> Drawn:
     caption = (
         "The whole network's accuracy on examples made with the gradient of one route. Where the convolution route is "
         "below both routes, the hypernetwork route masks the gradient. Whiskers: 95 % intervals; of several seeds, "
-        "from the lowest to the highest end of theirs. No bar: not run."
+        "from the lowest to the highest end of the seeds' own. No bar: not run."
     )
     return Drawn("routes", title, caption, figure)
 
@@ -92,7 +92,7 @@ def draw_training(run: Run) -> Drawn:
             axes.set_xlabel("epoch")
             axes.set_title(words)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    caption = "One line a seed; SHC networks solid, their twins dashed in the same colour."
+    caption = "One line for each seed. SHC networks are solid, their twins dashed in the same colour."
     return Drawn("training", title, caption, figure)
 
 

@@ -67,8 +67,9 @@ def extra_steps(run: Run) -> Grid:
     return Grid(
         name="table3_steps",
         title="Table 3, continued. How many more steps the SHC network needs",
-        caption="Steps until the SHC network's mean RCD is its vanilla twin's, minus the twin's steps, interpolated "
-        f"linearly between the columns of Table 3 from RCD 0 at step 0.{PAPERS_STEPS if run.data.is_imagenet else ''}",
+        caption="Steps after which the SHC network's mean RCD equals its vanilla twin's, minus the twin's steps. "
+        "Interpolated linearly between the columns of Table 3, from RCD 0 at step 0."
+        + (PAPERS_STEPS if run.data.is_imagenet else ""),
         columns=(
             GridColumn("pair", "Pair"),
             GridColumn("seed", "Seed"),

@@ -31,7 +31,7 @@ def _blocked(run: Run, model: str, objective: str, both: dict[int, Measured]) ->
     convolution = _accuracies(run, model, objective, "convolution")
     seen = compare(both, convolution)
     if seen is None:
-        return Said(f"The convolution route of {name} was not run under {attack}: masking was not looked for.")
+        return Said(f"The convolution route of {name} was not run under {attack}, so masking was not checked.")
     course = f"{name}'s accuracy under {attack} from {pct(seen.first)} to {pct(seen.second)}"
     if seen.verdict == "lower":
         theirs = _accuracies(run, twin(model), objective, "both")
@@ -54,19 +54,19 @@ def _masked(seen: Comparison, before: Comparison | None, after: Comparison | Non
     """The conclusion where the convolution route is the stronger attack; ``before``, ``after``: against the twin."""
     points = f"{-seen.points:.1f} points of the white-box accuracy are gradient masking"
     if before is None or after is None:
-        return f"at least {points}. Its twin was not run beside it."
+        return f"at least {points}. Its twin was not run."
     level = pct(after.first)
     if after.verdict == "higher":
         return (
-            f"at least {points}. What is left is above the twin's {level} under this one attack, "
-            "which does not make it robust."
+            f"at least {points}. The rest is above the twin's {level} under this one attack. "
+            "This does not make the network robust."
         )
     if after.verdict == "mixed":
-        return f"at least {points}. Whether what is left is above the twin's {level} differs between the seeds."
+        return f"at least {points}. The seeds disagree on whether the rest is above the twin's {level}."
     left = "below" if after.verdict == "lower" else "not significantly different from"
     if before.verdict == "higher":
-        return f"the white-box robustness is gradient masking. What is left is {left} the twin's {level}."
-    return f"the gradient is masked. Even before, the network was not shown to be above its twin's {level}."
+        return f"the white-box robustness is gradient masking. The rest is {left} the twin's {level}."
+    return f"the gradient is masked. Even with both routes the network is not significantly above its twin's {level}."
 
 
 def _alone(run: Run, model: str, objective: str) -> Iterator[Said]:
@@ -74,11 +74,11 @@ def _alone(run: Run, model: str, objective: str) -> Iterator[Said]:
     if found:
         low, high = min(each.interval[0] for each in found), max(each.interval[1] for each in found)
         if low >= 0.9:
-            ending = "by itself this gradient does next to no harm"
+            ending = "this gradient alone does almost no harm"
         elif high < 0.9:
-            ending = "this gradient is an attack by itself"
+            ending = "this gradient alone is an attack"
         else:
-            ending = "these images are too few to say whether it does harm by itself"
+            ending = "these images are too few to say whether this gradient alone does harm"
         accuracy = pct(mean(each.accuracy for each in found) or 0.0)
         yield Said(
             f"The hypernetwork route alone ({OBJECTIVE_NAMES[objective]}) leaves {network_name(model)} an "
@@ -133,9 +133,9 @@ def _own_routes(run: Run, model: str) -> Iterator[Said]:
         evidence.append(f"{threat.name}: {_evidence(cell)}")
         masked |= "lower" in seen.verdicts
     if parts:
-        ending = " Where it is below, what stood through both routes was masked there." if masked else ""
+        ending = " Where it is below, the accuracy through both routes was partly masked." if masked else ""
         yield Said(
-            f"Through all its routes, which its twin has not, the worst case of {network_name(model)} is "
+            f"The worst case of {network_name(model)} through all its routes, which its twin does not have, is "
             f"{'; '.join(parts)}.{ending}",
             masked,
             "; ".join(evidence),
@@ -159,7 +159,7 @@ def _against_twin(run: Run, vanilla: str, shc: str) -> Iterator[Said]:
             "higher": "above the twin's",
             "lower": "below the twin's",
             "none": "not significantly different from the twin's",
-            "mixed": "on which the seeds disagree, beside the twin's",
+            "mixed": "the seeds disagree, the twin's",
         }
         parts.append(f"{threat.name}, {pct(against.second)}, {words[against.verdict]} {pct(against.first)}")
         attacks = between([len(worst.used) for worst in theirs.values()])
@@ -172,14 +172,12 @@ def _against_twin(run: Run, vanilla: str, shc: str) -> Iterator[Said]:
             and means[1] > means[0]
             and against.verdict in ("none", "lower")
         ):
-            gone.append(f"{threat.name} ({pct(means[1])} beside the twin's {pct(means[0])})")
+            gone.append(f"{threat.name} ({pct(means[1])}, twin {pct(means[0])})")
     if parts:
-        text = f"Worst case of {network_name(shc)} over the attacks that its twin met too, on the selected images,"
+        text = f"Worst case of {network_name(shc)} over the attacks that its twin had too, on the selected images,"
         text += f" within {'; within '.join(parts)}."
         if gone:
-            text += (
-                f" What the means of these attacks show in favour of SHC is gone in the worst case: {'; '.join(gone)}."
-            )
+            text += f" The mean over these attacks is higher for SHC, but not the worst case: {'; '.join(gone)}."
         if "higher" in verdicts:
-            text += " What is above the twin's is so under these attacks alone: a worst case is an upper bound."
+            text += " It is above the twin's under these attacks only: a worst case is an upper bound."
         yield Said(text, bool(gone) or "lower" in verdicts, "; ".join(evidence))

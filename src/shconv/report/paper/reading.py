@@ -69,8 +69,8 @@ def _gradient(run: Run) -> Iterator[Said]:
             if not seen:
                 continue
             words = {
-                "higher": "right more often under",
-                "lower": "right less often under",
+                "higher": "more accurate under",
+                "lower": "less accurate under",
                 "none": "not significantly different under",
                 "mixed": "the seeds disagree under",
             }
@@ -80,7 +80,7 @@ def _gradient(run: Run) -> Iterator[Said]:
             paper = ""
             if objective == "least_likely" and shc in NETWORKS:
                 agrees = list(seen) == ["higher"]
-                paper = " So it is in the paper." if agrees else " In the paper it is right more often under all four."
+                paper = " The paper finds the same." if agrees else " In the paper it is more accurate under all four."
             yield Said(
                 f"{OBJECTIVE_NAMES[objective].capitalize()} objective, gradient of both routes, {network_name(shc)} "
                 f"against its twin: {found}.{paper}",
@@ -160,8 +160,8 @@ def _distances(run: Run) -> Iterator[Said]:
         furthest = max(row.linf_max or 0.0 for row in rows if row.parameter("epsilon") == epsilon)
         if furthest < 0.999 * epsilon:
             yield Said(
-                f"I-FGSM moved no pixel further than {short(furthest)} although its epsilon is {epsilon:g}: epsilon "
-                "never binds, and beside FGSM, which moves by all of it, it has a smaller budget.",
+                f"I-FGSM moved no pixel further than {short(furthest)} although its epsilon is {epsilon:g}: "
+                "epsilon has no effect. FGSM moves by the whole epsilon, so I-FGSM has a smaller budget.",
                 True,
             )
         else:
@@ -181,11 +181,11 @@ def _boundary(run: Run) -> Iterator[Said]:
         for name, steps in ends.items():
             agreement = mean(_agreement(row) for row in steps[max(steps)]) or 0.0
             holds[agreement >= AGREES].append(f"{name} ({pct(agreement)})")
-        parts = [f"stands for the true one after {', '.join(holds[True])}"] if holds[True] else []
-        parts += [f"does not stand for it after {', '.join(holds[False])}"] if holds[False] else []
+        parts = [f"agrees with the true one after {', '.join(holds[True])}"] if holds[True] else []
+        parts += [f"does not agree with it after {', '.join(holds[False])}"] if holds[False] else []
         yield Said(
             f"Quasi decision boundary of {network_name(model)}, by the share of images on which the network with "
-            f"frozen kernels agrees with itself (limit {pct(AGREES)}): it {'; it '.join(parts)}."
+            f"frozen and with its own kernels predicts the same (limit {pct(AGREES)}): it {'; it '.join(parts)}."
         )
 
 
@@ -207,8 +207,8 @@ def _images(run: Run) -> Iterator[Said]:
             paper = f", the paper's over {count(wanted)}" if wanted else ""
             images = between([n for _, _, n, _ in known])
             yield Said(
-                f"Each number of Table {number} is over {images} images{paper}. The least certain accuracy is known to "
-                f"±{50 * width:.1f} points.",
+                f"Each number of Table {number} is over {images} images{paper}. The least certain accuracy is known "
+                f"only to ±{50 * width:.1f} points.",
                 evidence=f"95 % interval {span(widest)}",
             )
 
@@ -219,7 +219,7 @@ def _training(run: Run) -> Iterator[Said]:
         if behind is not None:
             yield Said(
                 f"{network_name(model)} (seed {seed}) is {100 * behind:.1f} points below its twin on clean images. The "
-                "paper's SHC networks are above theirs: this one is not trained to the paper's claim, and its accuracy "
-                "under attack should be read with that in mind.",
+                "paper's SHC networks are above their twins. So this network is not trained as well as the paper's, "
+                "and its accuracy under attack is not comparable with the paper's.",
                 True,
             )

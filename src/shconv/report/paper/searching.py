@@ -39,7 +39,7 @@ def _extra_steps(run: Run, vanilla: str, shc: str) -> Iterator[Said]:
             f"{between([rounds for _, rounds in reached])} for its twin's RCD, {100 * share:.0f} % of the rounds."
         )
         if len(reached) < len(steps):
-            text += f" At {len(steps) - len(reached)} of {len(steps)} columns it has not got there by the last round."
+            text += f" At {len(steps) - len(reached)} of {len(steps)} columns it does not reach it by the last round."
     images = between([each.n for model in (vanilla, shc) for each in _end(run, model, "locsearch").values()] or [0])
     yield Said(f"{text} The paper says about 60 more of 150, 40 %.", evidence=f"from the mean RCD of {images} images")
 
@@ -55,8 +55,8 @@ def _cyclic(run: Run, model: str) -> Iterator[Said]:
     against = compare(_end(run, model, "locsearch"), _end(run, model, "locsearch_cyclic"))
     if against is not None:
         endings = {
-            "lower": "the default search understates the attack",
-            "higher": "the default search is the stronger of the two here",
+            "lower": "the default search understates how strong the attack can be",
+            "higher": "the default search is the stronger one here",
             "none": "the two are not significantly different",
             "mixed": "the seeds disagree on which is stronger",
         }
@@ -72,7 +72,7 @@ def _random(run: Run, model: str) -> Iterator[Said]:
     against = compare(_end(run, model, "locsearch_random"), _end(run, model, "locsearch"))
     if against is not None:
         endings = {
-            "lower": "it does find better pixels than chance",
+            "lower": "it finds better pixels than chance",
             "higher": "it is weaker than chance, and its accuracy says nothing about robustness",
             "none": "it is not significantly different from chance, and its accuracy says little about robustness",
             "mixed": "whether it is better than chance differs between the seeds",

@@ -42,17 +42,17 @@ def selection_sentence(each: Selection, classes: int) -> Said:
         said[0] += f", of {count(len(each.classes))} of the {count(classes)} classes"
         share = most / each.found
         if len(each.classes) == 1:
-            said.append(f"All are of one class, {largest!r}: they say nothing about the other classes")
+            said.append(f"All are of one class, {largest!r}, and say nothing about the other classes")
             warn = True
         elif share > MOSTLY and classes > 2:
-            said.append(f"{pct(share)} are of one class, {largest!r}, which decides the result")
+            said.append(f"{pct(share)} are of one class, {largest!r}, which dominates the result")
             warn = True
         else:
             said[0] += f"; at most {count(most)} of one class ({largest!r})"
     if each.found < FEW:
         said.append(f"{images} {'is' if each.found == 1 else 'are'} too few to say much")
     if warn:
-        said.append("No accuracy on them, worst cases included, is one of the data set")
+        said.append("An accuracy on them, also a worst case, is not the accuracy on the data set")
     return Said(f"{'. '.join(said)}.", warn)
 
 
@@ -62,7 +62,7 @@ def selected(run: Run) -> str:
     words = " or ".join(f"{limit:g}" for limit in limits)
     return (
         f"Images that both networks of a pair (or the one network alone) classify correctly with confidence above "
-        f"{words}: a part of the test images, and not a sample of them."
+        f"{words}: a part of the test images, not a random sample."
     )
 
 

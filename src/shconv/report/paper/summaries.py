@@ -43,11 +43,11 @@ def worst_case(run: Run) -> Grid:
     return Grid(
         name="worst_case",
         title="Worst case per image, on the selected images",
-        caption="The images are those of Table 2, selected, and no sample of the data set. One "
-        "counts as right only where no attack of the budget fools the network, over both objectives. "
-        "Networks are comparable over the attacks through both routes; an SHC network's own routes add attacks that "
-        "its twin cannot meet. The mean is over Table 2's columns of that budget. The worst case is an upper bound: a "
-        "stronger attack can only lower it.",
+        caption="The images are the selected ones of Table 2, not a random sample of the data set. An image counts as "
+        "correct only if no attack of the budget fools the network, over both objectives. Compare networks over the "
+        "attacks through both routes. An SHC network's own routes add attacks that its twin does not have. The mean "
+        "is over Table 2's columns of that budget. The worst case is an upper bound: a stronger attack can only lower "
+        "it.",
         columns=(
             GridColumn("network", "Network"),
             GridColumn("seed", "Seed"),
@@ -148,9 +148,9 @@ def quasi_boundary(run: Run) -> Grid:
     return Grid(
         name="quasi_boundary",
         title="Quasi decision boundary",
-        caption="The frozen network keeps the kernels of the clean image: its decision boundary is the quasi decision "
-        "boundary (section 4.1). Along an attack: mean L2 distance that the image and the filter maps have moved, and "
-        "the share of images where the frozen and the true network predict the same class.",
+        caption="The frozen network keeps the kernels of the clean image. Its decision boundary is the quasi decision "
+        "boundary (section 4.1). The table shows the mean L2 distance that an attack moves the image and the filter "
+        "maps, and the share of images where the frozen and the true network predict the same class.",
         columns=(
             GridColumn("network", "Network"),
             GridColumn("seed", "Seed"),
@@ -181,9 +181,9 @@ def training(run: Run) -> Grid:
     return Grid(
         name="training",
         title="Training",
-        caption="Clean accuracy on the test split: Table 1's, else the last epoch's. A warning stands by an SHC "
-        f"network more than {100 * TWIN_WARNING:.0f} points below its vanilla twin: the paper's are all better than "
-        "their twins, so what such a network shows under attack is not about the paper's.",
+        caption="Clean accuracy on the test split, from Table 1 or else the last epoch. An SHC network gets a warning "
+        f"if it is more than {100 * TWIN_WARNING:.0f} points below its vanilla twin. The paper's SHC networks are all "
+        "better than their twins, so such a network is not comparable with the paper's.",
         columns=(
             GridColumn("network", "Network"),
             GridColumn("seed", "Seed"),
@@ -250,9 +250,9 @@ def attacks(run: Run) -> Grid:
     return Grid(
         name="attacks",
         title="Attacks as they were run",
-        caption="Parameters that were used, and what was reached over all rows of the attack: L∞ and L2 distance from "
-        "the clean image (means over images; the largest L∞ of any), forward passes an image, seconds in all. Of "
-        "LocSearchAdv the last step.",
+        caption="The parameters, and over all rows of the attack: L∞ and L2 distance from the clean image (mean over "
+        "images; the largest L∞ of any image), forward passes for each image, and seconds in all. LocSearchAdv: after "
+        "the last step.",
         columns=(
             GridColumn("attack", "Attack"),
             GridColumn("parameters", "Parameters"),

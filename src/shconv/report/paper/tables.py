@@ -30,12 +30,12 @@ ROUTE_VARIANTS = (
 )
 
 OBJECTIVE_NOTE = (
-    "The paper's equations step the wrong way for both losses they name; its numbers stand by the least-likely "
-    "objective because that is our reading of them. The untargeted objective is ours."
+    "The paper's equations step in the wrong direction for both losses that they name. We read them as the "
+    "least-likely objective, so the paper's numbers are shown there. The untargeted objective is ours."
 )
 SEEDS = (
-    "Of several seeds: the mean, ± the standard deviation over the seeds, and a 95 % interval from the lowest to the "
-    "highest end of the seeds' own; 3 × 200 images are 200 for each of three seeds. The CSV file has each seed."
+    "For several seeds: the mean ± the standard deviation over the seeds, and a 95 % interval from the lowest to the "
+    "highest end of the seeds' intervals. 3 × 200 images means 200 for each of three seeds. The CSV file has each seed."
 )
 
 
@@ -73,7 +73,7 @@ def table1(run: Run) -> Table:
         name="table1",
         title="Table 1. Gaussian noise",
         caption=f"Accuracy in per cent / mean RCD {clean_images(run)}. Noise is clipped to ±0.1 by default: the paper "
-        "gives no bound, and its numbers are impossible without one.",
+        "gives no bound, and its numbers are not possible without one.",
         columns=(Column("clean", ""), *(Column("Gaussian", f"σ {sigma:g}") for sigma in sigmas)),
         lines=_lines(run, "table1", lambda model: tuple(cells(model))),
     )
@@ -96,9 +96,9 @@ def table2(run: Run) -> Table:
         name="table2",
         title="Table 2. Gradient attacks, and the worst case",
         caption=f"Accuracy in per cent / mean RCD. {selected(run)} The attack takes the gradient through both routes. "
-        f"{OBJECTIVE_NOTE} The last columns are the worst case per image: it counts as right only where no attack of "
-        "that budget fools the network. The first three are over the same attacks for every network, both objectives "
-        "through both routes; the last three add an SHC network's own gradient routes, which its twin has not.",
+        f"{OBJECTIVE_NOTE} The last columns are the worst case per image: it is correct only if no attack of that "
+        "budget fools the network. The first three are over the same attacks for every network: both objectives "
+        "through both routes. The last three add an SHC network's own gradient routes, which its twin does not have.",
         columns=(
             *(Column(name, OBJECTIVE_NAMES[objective]) for name in ATTACKS.values() for objective in OBJECTIVES),
             *(Column(group, threat.name) for group in (WORST_CASE, OWN_ROUTES) for threat in THREATS),
@@ -125,8 +125,8 @@ def table3(run: Run) -> Table:
         name="table3",
         title="Table 3. LocSearchAdv",
         caption=f"Accuracy in per cent / mean RCD after each fifth of the search. {selected(run)} The default scores a "
-        "pixel by a fixed probe, as the paper's source does; the cyclic probe scores it by the step that will really "
-        f"be taken; the control perturbs random pixels. A weak searcher flatters a defence.{_searched_share(run)}",
+        "pixel by a fixed probe, as the paper's source does. The cyclic probe scores it by the real next step. "
+        f"The control perturbs random pixels. A weak search makes a defence look good.{_searched_share(run)}",
         columns=tuple(Column(*_step_column(run, fifth)) for fifth in range(1, 6)),
         lines=_emptied(run, lines),
         notes=tuple(_selection_notes(run, "table3", 500)),

@@ -16,11 +16,11 @@ def twins(run: Run) -> Grid:
     return Grid(
         name="twins",
         title="SHC minus its twin",
-        caption="Accuracy of each SHC network minus that of its vanilla twin, in points. The interval is of the mean "
-        "over the seeds, from their scatter (Student's t); of one seed, from the images that both were asked about. "
-        "Of twenty such intervals one leaves out zero by chance. The verdict is by image (McNemar's exact test, 5 %) "
-        "where outcomes are there; every seed has to say the same. Attacks follow the gradient of both routes; worst "
-        "cases are over the same attacks.",
+        caption="Accuracy of each SHC network minus that of its vanilla twin, in points. For several seeds the "
+        "interval is for the mean over the seeds (Student's t); for one seed it is from the images of both networks. "
+        "One of twenty such intervals excludes zero by chance. The verdict is by image (McNemar's exact test, 5 %) if "
+        "outcomes are stored, and all seeds have to agree. Attacks follow the gradient of both routes. Worst cases "
+        "are over the same attacks.",
         columns=(
             GridColumn("network", "Network"),
             GridColumn("column", "Column"),
