@@ -54,10 +54,10 @@ def main(
         config = ModelConfig(name, len(data.classes), stem="small", width=width)
         result = train(config, data, with_epochs(RECIPES["short"], epochs), folder / name)
         networks[name] = result.model
-        print(f"{name}, width {width}: {result.test_accuracy:.1%} of {len(data.test):,} test images right")
+        print(f"{name}, width {width}: accuracy {result.test_accuracy:.1%} on {len(data.test):,} test images")
     shc, twin = networks["plain10_shc"], networks["plain10"]
     images, labels = both_right(shc, twin, data, n_images)
-    print(f"attacked: {len(images)} images that both get right; I-FGSM, {steps} steps, untargeted\n")
+    print(f"attacked: {len(images)} images that both classify correctly; I-FGSM, {steps} steps, untargeted\n")
 
     stands: dict[str, list[Tensor]] = {words: [] for words in ("twin, vanilla", *ROUTES)}
     made: dict[int, dict[str, Tensor]] = {}
@@ -73,20 +73,20 @@ def main(
     # An image that falls at a small budget is broken at every larger one too: the same change is still allowed.
     found["worst case"] = torch.stack([found[words] for words in ROUTES]).all(0).cummin(0).values
 
-    print(f"{'right, %':<24} " + " ".join(f"{budget:>4}/255" for budget in budgets))
+    print(f"{'accuracy, %':<24} " + " ".join(f"{budget:>4}/255" for budget in budgets))
     for words, each in found.items():
         print(f"{words:<24} " + " ".join(f"{100 * share:8.1f}" for share in each.float().mean(1)))
     middle = budgets[len(budgets) // 2]
     row = len(budgets) // 2
     missed = (found["both routes"][row] & ~found["worst case"][row]).sum()
-    print(f"at {middle}/255 the gradient of both routes missed {missed} images that another attacker broke\n")
+    print(f"at {middle}/255 the gradient of both routes missed {missed} images that another attack broke\n")
 
     by_weight = {}
     attack = shconv.attacks.IFGSM.epsilon_over_steps(middle / 255, steps, objective="untargeted")
     for weight in weights:
         with shconv.gradient_route(shc, "both", hypernetwork_weight=weight):
             by_weight[weight] = float(right(shc, attack(shc, images, labels), labels).float().mean())
-    print(f"right at {middle}/255 by the hypernetwork route's weight in the attacker's gradient:")
+    print(f"accuracy at {middle}/255 by the hypernetwork route's weight in the attacker's gradient:")
     print(", ".join(f"{weight:g}: {accuracy:.1%}" for weight, accuracy in by_weight.items()) + "\n")
 
     draw_accuracy(found, budgets, by_weight, middle, folder / "attack-by-route.png")

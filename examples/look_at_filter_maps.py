@@ -42,7 +42,7 @@ def main(
     config = ModelConfig("plain10_shc", classes, stem="small", width=width)
     trained = train(config, data, with_epochs(RECIPES["short"], epochs), folder / "plain10_shc")
     model = trained.model
-    print(f"Plain-10-SHC, width {width}: {trained.test_accuracy:.1%} of {len(data.test):,} test images right")
+    print(f"Plain-10-SHC, width {width}: accuracy {trained.test_accuracy:.1%} on {len(data.test):,} test images")
 
     pairs = [data.test[i] for i in range(per_class * classes)]  # in the demo the classes take turns
     images, labels = torch.stack([x for x, _ in pairs]).float() / 255, torch.tensor([y for _, y in pairs])
@@ -52,11 +52,11 @@ def main(
     maps, clean_right = maps_and_right(model, images, labels)
     maps_adversarial, adversarial_right = maps_and_right(model, adversarial, labels)
     maps_noisy, noisy_right = maps_and_right(model, (images + epsilon * signs).clamp(0, 1), labels)
-    print(f"{len(images)} of them: {clean_right:.1%} right; moved by {255 * epsilon:.0f}/255 at every pixel:")
+    print(f"{len(images)} of them: accuracy {clean_right:.1%}; moved by {255 * epsilon:.0f}/255 at every pixel:")
     print(f"{noisy_right:.1%} with random signs, {adversarial_right:.1%} after I-FGSM (5 steps, untargeted)\n")
 
     shifts: dict[str, list[float]] = {words: [] for words in LINES}
-    print("M of each layer: its extremes, how often it tells the class, mean |M - M'| from an image to one of another")
+    print("M of each layer: its extremes, how often it names the class, mean |M - M'| from an image to one of another")
     print("class, to another of its class, to its adversarial image, to that with random signs")
     print("layer          least   most  class    other    same  advers   noise")
     for layer, M in maps.items():
@@ -65,7 +65,7 @@ def main(
             line.append(float((M - other).abs().mean()))
         row = "".join(f"{line[-1]:8.4f}" for line in shifts.values())
         print(f"{layer:<13}{M.min():7.3f}{M.max():7.3f}{class_told_by(M, labels):7.1%} {row}")
-    print(f"class told by chance: {1 / classes:.1%}\n")
+    print(f"class by chance: {1 / classes:.1%}\n")
 
     draw_maps(images, maps, data.classes, folder / "filter-maps.png")
     draw_shifts(images, adversarial, maps, maps_adversarial, shifts, epsilon, folder / "map-shifts.png")

@@ -2,8 +2,8 @@
 
     python examples/with_foolbox.py
 
-Random images and an untrained network that is right about all of them, by its own account: put yours in their place.
-Both attacks start from the same point, so what tells them apart is the gradient that they follow.
+Uses random images and an untrained network; the labels are its own predictions. Replace them by your own.
+Both attacks start from the same point and differ only in the gradient that they follow.
 """
 
 import foolbox
