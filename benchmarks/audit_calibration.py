@@ -217,7 +217,7 @@ def markdown(found: Mapping[str, dict[str, Any]]) -> Iterator[str]:
         keys = ("clean", "plain_pgd", "worst_case", "own_attacks", "autoattack")
         said = [percent(each[key], each["n"]) if key in each else "" for key in keys]
         yield f"| {name} | {each['n']} | {each['budget']:g} | {' | '.join(said)} |"
-    yield "\n| network | norm | PGD-50 of the audit leaves right | foolbox's |"
+    yield "\n| network | norm | accuracy, PGD-50 of the audit | PGD-50 of foolbox |"
     yield "|---" * 4 + "|"
     for name, each in found.items():
         for norm, (ours, theirs) in each.get("foolbox", {}).items():

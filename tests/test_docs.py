@@ -62,6 +62,19 @@ def test_the_pages_show_many_commands() -> None:
     assert sum(len(COMMAND.findall(page.read_text(encoding="utf-8"))) for page in PAGES) > 20
 
 
+def test_the_architecture_names_every_room_and_none_that_is_gone() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    source = ROOT / "src" / "shconv"
+    rooms = [each for each in source.iterdir() if not each.name.startswith(("__", ".")) and each.name != "py.typed"]
+    assert len(rooms) > 30
+    assert [room.name for room in rooms if not re.search(rf"`{room.stem}(/|\.py)", text)] == []
+    named = re.findall(r"`([\w/]+(?:/|\.py))`", text)
+    assert len(named) > 40
+    run_folder = {"models/", "selection/", "outcomes/", "arrays/", "partial/", "tables/", "figures/"}
+    gone = [name for name in named if not (ROOT / name).exists() and not any(source.glob(f"**/{name}"))]
+    assert set(gone) <= run_folder
+
+
 def test_no_page_and_no_message_sends_people_to_a_package_that_is_not_published() -> None:
     files = [*PAGES, ROOT / "README.md", *(ROOT / "src").rglob("*.py")]
     found = re.compile(r"pip install ['\"]?shconv")

@@ -143,7 +143,7 @@ def test_stopped_and_given_again_it_equals_an_uninterrupted_run(
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, stop_at(count, getattr(owner, name), before))
         assert reproduce(pictures, tmp_path / "run") == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "shconv: stopped; the same command goes on from here"
+    assert capsys.readouterr().err.splitlines()[-1] == "shconv: stopped; the same command continues from here"
     assert reproduce(pictures, tmp_path / "run") == 0
     assert_same_run(tmp_path / "run", whole)
 
@@ -160,7 +160,7 @@ def test_a_disk_that_fills_up_is_named_and_nothing_written_is_lost(pictures, who
             assert reproduce(pictures, out) == 1
         said = capsys.readouterr().err.splitlines()[-1]
         assert re.fullmatch(
-            r"shconv: the disk is full(: .*)?; what was written is intact, the same command goes on", said
+            r"shconv: the disk is full(: .*)?; what was written is intact, and the same command continues", said
         )
     kept = (out / "rows.jsonl").read_text()
     with (out / "rows.jsonl").open("a") as file:
@@ -192,7 +192,7 @@ def test_control_c_ends_a_process_in_one_line_and_the_same_command_goes_on(pictu
     assert process.returncode == 130
     assert "Traceback" not in said
     assert [line for line in said.splitlines() if line.startswith("shconv:")] == [said.splitlines()[-1]]
-    assert said.splitlines()[-1] == "shconv: stopped; the same command goes on from here"
+    assert said.splitlines()[-1] == "shconv: stopped; the same command continues from here"
     kept = (out / "rows.jsonl").read_text()
     assert 5 <= len(kept.splitlines()) < len(lines(whole / "rows.jsonl"))
     assert reproduce(pictures, out) == 0

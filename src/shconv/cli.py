@@ -16,9 +16,9 @@ from shconv.commands.parser import parse
 from shconv.errors import GOES_ON, InputError, near
 
 _ABOUT = """Statistical Hyper-Convolution: reproduce the paper, train, attack, and report."""
-_SOURCES = """`shconv COMMAND --help` lists a command's options. `shconv reproduce --preset paper` takes the paper's own
-setting, and any command takes --config FILE.toml, which holds its options by name; every run folder's config.toml is
-such a file. Options on the command line override both."""
+_SOURCES = """`shconv COMMAND --help` lists a command's options. `shconv reproduce --preset paper` uses the paper's
+settings. Any command accepts --config FILE.toml with its options by name; every run folder's config.toml is such a
+file. Options on the command line override both."""
 _CONFIG = (
     "A TOML file with options by name, such as a run folder's config.toml; options on the command line override it."
 )
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         place = f": {error.filename}" if error.filename is not None else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _failed(f"the disk is full{place}; what was written is intact, the same command goes on", 1)
+            return _failed(f"the disk is full{place}; what was written is intact, and the same command continues", 1)
         if error.strerror is None:
             raise
         return _failed(f"{error.strerror}{place}", 2)
@@ -91,7 +91,7 @@ def _interruption(error: BaseException | None) -> BaseException | None:
 
 
 def _stopped(options: Any) -> str:
-    return "stopped; the same command goes on from here" if hasattr(options, "out") else "stopped"
+    return "stopped; the same command continues from here" if hasattr(options, "out") else "stopped"
 
 
 def _parse(arguments: list[str]) -> Any:

@@ -159,6 +159,6 @@ class Processes:
         reason = str(error).splitlines()[-1][:160]
         message = (
             f"another of the {self.count} processes is gone, its own message says why ({reason}); "
-            "what was done is stored, and the same command goes on"
+            "what was done is stored, and the same command continues"
         )
         return ConnectionAbortedError(errno.ECONNABORTED, message)

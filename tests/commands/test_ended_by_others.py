@@ -49,7 +49,7 @@ def test_a_worker_that_is_killed_is_named_and_the_same_command_may_be_given_agai
     assert ended.code == 75
     said = ended.err.splitlines()[-1]
     assert said.startswith("shconv: worker (pid")
-    assert said.endswith("; the same command goes on")
+    assert said.endswith("; the same command continues")
     assert "Traceback" not in ended.err
 
 
@@ -94,7 +94,7 @@ def test_a_stop_in_the_middle_of_an_archive_that_then_cannot_be_closed_is_a_stop
         ended = shconv("evaluate", finished)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert (ended.code, ended.err.strip()) == (code, "shconv: stopped; the same command goes on from here")
+    assert (ended.code, ended.err.strip()) == (code, "shconv: stopped; the same command continues from here")
 
 
 def test_an_evaluation_ends_at_sigterm_and_goes_on_with_the_rows_that_are_missing(
@@ -115,7 +115,7 @@ def test_an_evaluation_ends_at_sigterm_and_goes_on_with_the_rows_that_are_missin
         patch.setattr(table1_gaussian, "rows", two_then_terminated)
         ended = shconv(*command, "--out", "out")
     assert ended.code == 75
-    assert ended.err.splitlines()[-1] == "shconv: stopped; the same command goes on from here"
+    assert ended.err.splitlines()[-1] == "shconv: stopped; the same command continues from here"
     assert signal.getsignal(signal.SIGTERM) == before
     stored = Path("out/rows.jsonl").read_bytes()
     assert len(stored.splitlines()) == 3

@@ -261,7 +261,7 @@ class Deadly:
 
 
 def test_a_worker_that_dies_is_named_and_so_is_what_to_do() -> None:
-    with pytest.raises(ChildProcessError, match=r"worker \(pid.* \d+\).*; the same command goes on"):
+    with pytest.raises(ChildProcessError, match=r"worker \(pid.* \d+\).*; the same command continues"):
         list(evaluation_batches(Deadly(), range(12), 3, workers=1))
     assert len(list(evaluation_batches(Deadly(), range(12), 3))) == 4
 

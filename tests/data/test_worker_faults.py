@@ -73,7 +73,7 @@ LACKS = {
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize(("said", "error"), [(said, error) for said, errors in LACKS.items() for error in errors])
 def test_what_a_worker_lacks_is_one_line_with_the_remedy(said: str, error: Exception, workers: int) -> None:
-    with pytest.raises(ChildProcessError, match=rf"{said}.*--workers 0.*the same command goes on") as caught:
+    with pytest.raises(ChildProcessError, match=rf"{said}.*--workers 0.*the same command continues") as caught:
         list(evaluation_batches(Trouble(raiser(error)), range(12), 3, workers=workers))
     assert "\n" not in str(caught.value)
 

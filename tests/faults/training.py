@@ -187,7 +187,7 @@ def a_worker_dies(bench: Bench, out: Path) -> str:
         run.children()[0].kill()
         code = run.end()
     said = next((line for line in run.text.splitlines() if "worker (pid" in line), "")
-    expect(code == 75 and "the same command goes on" in said, f"exit code {code}: {run.text[-300:]}")
+    expect(code == 75 and "the same command continues" in said, f"exit code {code}: {run.text[-300:]}")
     steps = stored_steps(out)
     bench.finish(out, "--workers", "2")
     bench.expect_same(out)

@@ -155,7 +155,7 @@ def test_a_process_that_is_gone_is_named_wherever_it_is_missed(tmp_path: Path) -
     first, _ = together.in_processes(2, tmp_path, left_behind)
     assert first.keys() == {"wait", "sum", "on_first", "torch's own"}
     assert all(said.startswith("another of the 2 processes is gone") for said in first.values())
-    assert all(said.endswith("the same command goes on") for said in first.values())
+    assert all(said.endswith("the same command continues") for said in first.values())
 
 
 def test_another_error_is_not_taken_for_a_lost_process() -> None:

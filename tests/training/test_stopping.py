@@ -316,7 +316,7 @@ def test_going_on_in_another_way_is_said(
         before_step(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Preempted):
             train(config, data, recipe, tmp_path)
-    assert "the state is stored: the same command goes on" in capsys.readouterr().err
+    assert "the state is stored: the same command continues" in capsys.readouterr().err
     train(config, data, recipe, tmp_path, engine=Engine(accumulation=2))
     said = "continued in another way than before: processes 1 -> 1, accumulation 1 -> 2, batch_norm_images 16 -> 8"
     assert said in capsys.readouterr().err

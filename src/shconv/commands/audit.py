@@ -35,17 +35,18 @@ class AuditCommand(DataOptions, DeviceOptions):
     twin: Path | None = None
     """A checkpoint to compare with image by image: the vanilla network of an SHC one, or one without the defence."""
     sources: tuple[Path, ...] = ()
-    """Further checkpoints: are examples made on them stronger than those made on the network itself?"""
+    """Further checkpoints. The audit tests whether examples made on them are stronger than examples made on the
+    network."""
     seeds: tuple[Path, ...] = ()
-    """Checkpoints of the same network from other seeds of training, for mean and spread of the worst case."""
+    """Checkpoints of the same network from other training seeds, for mean and spread of the worst case."""
     eps: str = "8/255"
     """L-infinity radius around each image in [0, 1]: 8/255 or 0.03."""
     eps_l2: str | None = None
-    """L2 radius; by default 0.5 where eps is 8/255 and images have 32 x 32 pixels, scaled from there."""
+    """L2 radius. Default: 0.5 for eps 8/255 and images of 32 x 32 pixels, scaled for others."""
     images: int = 200
     """Test images, drawn at random."""
     budget: str = "5m"
-    """Time for the whole audit: 90s, 5m, 1h, or full for no limit. It decides how much each check may spend."""
+    """Time for the whole audit: 90s, 5m, 1h, or full for no limit. It is divided among the checks."""
     batch_size: int = 100
     """Largest number of images in a batch."""
     min_confidence: float = 0.9
@@ -54,7 +55,7 @@ class AuditCommand(DataOptions, DeviceOptions):
     attack_seed: int = 0
     """Seed of the attacks' random numbers and of the choice of images."""
     out: Path | None = None
-    """Run folder; by default below runs/. The same command goes on where it stopped."""
+    """Run folder; by default below runs/. The same command continues a stopped run."""
 
     def check(self) -> None:
         super().check()

@@ -21,9 +21,9 @@ from shconv.terminal import console
 
 TITLES = {
     "op": "Filtered convolution: times over F.conv2d's",
-    "host": "What a call costs before anything is computed: SHConv2d and its relatives over nn.Conv2d",
+    "host": "Cost of a call without the computation: SHConv2d and its relatives over nn.Conv2d",
     "model": "SHC networks: time and memory over their twins'",
-    "attack": "Attacks: time over the passes they need (less is better), images a second over plain ones (more is)",
+    "attack": "Attacks: time over the passes they need (low is good), images a second over plain ones (high is good)",
 }
 _ONLY = {"rows": ("op",), "formulations": ("op",), "networks": ("model", "attack"), "batch": ("model", "attack"),
          "image_size": ("model", "attack"), "width": ("model", "attack"), "compiled": ("model", "attack")}  # fmt: skip
@@ -42,9 +42,9 @@ class Bench:
     too. model: training step, inference, memory. attack: FGSM,
     LocSearchAdv."""
     rows: tuple[str, ...] = ()
-    """op: shapes NxDxH (stride 1) or NxDxH/2 (stride 2), or how some of the table's begin; by default all of it."""
+    """op: shapes NxDxH (stride 1) or NxDxH/2 (stride 2), or prefixes of the table's shapes; by default all of them."""
     formulations: tuple[str, ...] = ()
-    """op: formulations to time, of those that info lists, and auto; by default all."""
+    """op: formulations to time: auto, and those that info lists; by default all."""
     networks: tuple[str, ...] = ()
     """model, attack: by default plain10 (slim, 128 images of 32 px) and resnet18 (16 images of 256 px)."""
     batch: int | None = None
@@ -62,9 +62,9 @@ class Bench:
     device: str | None = None
     """cpu, cuda, cuda:1 ...; by default cuda where there is one."""
     threads: int | None = None
-    """torch's threads on the CPU; by default as many as torch takes."""
+    """torch's threads on the CPU; by default torch's choice."""
     rounds: int = 9
-    """How often everything is timed; the median counts."""
+    """How often everything is timed; the median is shown."""
     csv: Path | None = None
     """Also write the numbers to this file."""
 

@@ -36,7 +36,7 @@ class Compare(NetworkOptions):
     what: Annotated[tuple[Path, ...], POSITIONAL] = ()
     """Folders of runs and audits, and checkpoints; NAME=PATH gives a checkpoint another name."""
     baseline: str | None = None
-    """A network's name in the table: the others are tested against it, image by image."""
+    """Name of the network in the table that the others are tested against, image by image."""
 
     @property
     def folder(self) -> Path:

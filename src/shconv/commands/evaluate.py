@@ -42,11 +42,12 @@ class NetworkOptions(TableOptions):
     """Which networks, on which attacks and images: what evaluate and compare share."""
 
     attack: tuple[str, ...] = ()
-    """Attacks in place of the paper's tables: names such as fgsm, pgd, square or autoattack, or your own as
+    """Attacks instead of the paper's tables: names such as fgsm, pgd, square or autoattack, or your own as
     module:object or NAME=module:object. The object is a function f(model, images, labels) that returns adversarial
-    images, or an attack of shconv, foolbox, torchattacks, ART or pyautoattack. Modules are found from this folder."""
+    images, or an attack of shconv, foolbox, torchattacks, ART or pyautoattack. Modules are searched from the
+    current folder."""
     eps: str | None = None
-    """Budget of the attacks that are given by a name of ours, such as 8/255; by default each one's own."""
+    """Budget of the attacks given by name, such as 8/255; by default each attack's own."""
     model: tuple[str, ...] = ()
     """Further networks, as module:function or NAME=module:function: the function returns a torch.nn.Module from images
     in [0, 1] to logits."""
@@ -115,23 +116,23 @@ class NetworkOptions(TableOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(PaperOptions, NetworkOptions):
-    """Attack trained networks and write what became of every image, with tables and a page.
+    """Attack trained networks and write the outcome of every image, with tables and a page.
 
-    Without --attack these are the paper's tables and figures, best of a network beside its --twin: the images of Tables
-    2 to 4 are those that both classify correctly with confidence above --min-confidence (0.9 in the paper); without a
-    twin, those that the network alone does.
+    Without --attack it makes the paper's tables and figures, best for a network and its --twin. The images of
+    Tables 2 to 4 are those that both classify correctly with confidence above --min-confidence (0.9 in the paper);
+    without a twin, those that the network classifies so.
 
-    With --attack every network meets the same attacks on the same images:
+    With --attack it runs the same attacks on the same images for every network:
     shconv evaluate runs/a runs/b --attack fgsm pgd mine=my_file:my_attack
 
-    Several processes share the images and give the rows of one:
+    Several processes can share the images; the results are the same:
     torchrun --nproc-per-node 2 -m shconv evaluate ...
     """
 
     checkpoint: Annotated[tuple[Path, ...], POSITIONAL] = ()
-    """Checkpoint folders, or their model.safetensors; NAME=PATH gives one another name in the tables."""
+    """Checkpoint folders, or their model.safetensors; NAME=PATH gives it another name in the tables."""
     twin: Path | None = None
-    """The checkpoint of the vanilla twin (or of the SHC network, where the first is the vanilla one)."""
+    """The checkpoint of the vanilla twin, or of the SHC network if the first is the vanilla one."""
     tables: tuple[int, ...] = (1, 2, 3, 4)
     """Which tables to run: Figure 2 comes with Table 1, Figure 3 with Table 3, Figure 4 with Table 4."""
     selection: Literal["random", "confident"] = "random"
@@ -140,10 +141,10 @@ class Evaluate(PaperOptions, NetworkOptions):
     routes: tuple[str, ...] = ("both",)
     """Gradient routes for --attack through SHC networks: both, convolution, hypernetwork, strict."""
     standard: bool = False
-    """AutoAttack's standard version within --eps, without a time limit: the number that RobustBench prints, and a file
-    in the form of its model_info."""
+    """Run AutoAttack's standard version within --eps, without a time limit. Gives the number that RobustBench
+    prints, and a file in the form of its model_info."""
     norm: Literal["linf", "l2"] = "linf"
-    """Of --standard: linf (by default within 8/255) or l2 (0.5)."""
+    """For --standard: linf (by default within 8/255) or l2 (0.5)."""
     keep: bool = False
     """Store the adversarial images of --attack too, as arrays and as PNG files."""
 

@@ -37,7 +37,7 @@ from shconv.training.tracking import CURVES, TOLD, Trackers, check_trackers
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(DataOptions, LogOptions, HubOptions):
-    """Convert a pretrained network, so that it computes what it did, and fine-tune it on your images.
+    """Convert a pretrained network to SHC, with the same outputs, and fine-tune it on your images.
 
     Prints the accuracy on the test images before the conversion, after it and after the fine-tuning.
     A --config file calls --from source and --out folder.
@@ -47,40 +47,41 @@ class Finetune(DataOptions, LogOptions, HubOptions):
     """timm:NAME or torchvision:NAME with that library's weights, a file of weights, safetensors or torch's, or a
     checkpoint folder of shconv."""
     folder: Annotated[Path | None, Shown("out")] = None
-    """Folder of the result, empty or new; by default runs/finetune/ and the network's name, with a number behind it
-    where that is taken."""
+    """Folder of the result, empty or new; by default runs/finetune/ and the network's name, with a number added if
+    it exists."""
     arch: str | None = None
     """The network of a file of weights: timm:NAME or torchvision:NAME."""
     where: tuple[str, ...] = ("3",)
     """Convolutions to convert: kernels (3 5), names or patterns ("features.*")."""
     normalize: Literal["auto", "imagenet", "none"] = "auto"
-    """Mean and std inside the network; auto: what the library, or the checkpoint, says of it."""
+    """Mean and std inside the network. auto: those of the library or the checkpoint."""
     epochs: int = 5
-    """Passes over the training images; 0 converts and stores."""
+    """Passes over the training images; 0 only converts and stores."""
     batch_size: int = 32
-    """Images a step, and of the evaluation."""
+    """Images in a step, and in a batch of the evaluation."""
     learning_rate: float = 0.001
-    """Highest learning rate of all but the hypernetworks; half a cosine takes it to 0."""
+    """Highest learning rate of all parameters except the hypernetworks'. It falls to 0 along half a cosine."""
     hyper_learning_rate: float = 0.01
     """Highest learning rate of the hypernetworks."""
     weight_decay: float = 1e-4
-    """L2 factor (sgd), or AdamW's, of all parameters."""
+    """Weight decay of all parameters: L2 factor for sgd, decoupled for adamw."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum 0.9, or AdamW."""
     ema: float | None = None
-    """Store the exponential mean of the weights, of this decay (0.999, say), in place of the last ones."""
+    """Store the exponential mean of the weights with this decay (such as 0.999) instead of the last weights."""
     augmentation: Literal[
         "none", "crop_flip", "resized_crop", "he2016", "randaugment", "trivialaugment", "autoaugment", "augmix"
     ] = "crop_flip"
     """How the training images are augmented; the last four are torchvision's, after a crop and flip."""
     mixup: float = 0.0
-    """Mix images and their labels (MixUp), with this alpha: 0.2, say. Several processes each mix their own share."""
+    """Mix images and their labels (MixUp) with this alpha, such as 0.2. Each process mixes its own share."""
     cutmix: float = 0.0
-    """Paste a part of one image into another (CutMix), with this alpha: 1, say. With both each batch takes either."""
+    """Paste a part of one image into another (CutMix) with this alpha, such as 1. With both, each batch uses one of
+    them."""
     freeze_batch_norm: bool = True
-    """Keep the statistics that the batch norms came with."""
+    """Keep the batch norms' statistics."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """auto: bf16 mixed precision where it is fast, else float32, as for depthwise networks on a CPU."""
+    """auto: bf16 mixed precision if it is fast, else float32, for example for depthwise networks on a CPU."""
     seed: int = 0
     """Seed of a new head, the hypernetworks' first layers, the order of the images and their augmentation."""
 
@@ -290,7 +291,7 @@ class Finetune(DataOptions, LogOptions, HubOptions):
 
 
 def _is_taken(folder: Path) -> bool:
-    """By more than what a stopped fine-tuning told its trackers, which the same command goes on from."""
+    """By more than what a stopped fine-tuning told its trackers, which the same command continues from."""
     if folder.exists() and not folder.is_dir():
         return True
     return folder.exists() and any(each.name not in (TOLD, CURVES) for each in folder.iterdir())

@@ -27,22 +27,23 @@ class DataOptions:
     """demo, cifar10, cifar10:PATH, folder:PATH (train/ and test/ or val/, a folder for each class) or imagenet:PATH
     (class folders, Parquet files or WebDataset tars)."""
     image_size: int | None = None
-    """Side of the images; by default what a checkpoint was trained for, else that of small square images, else the test
-    preset's."""
+    """Side of the images in pixels. Default: that of the checkpoint, else that of small square images, else that of
+    the test preset."""
     on_corrupt: Literal["error", "skip"] = "error"
-    """What to do about a file that is no image: stop and name it, or leave it out and count it; that reads all files
-    at the start."""
+    """What to do with a broken image file. error: stop and name it. skip: leave it out and count it; this reads all
+    files at the start."""
     test_preset: Literal["auto", "paper", "imagenet"] = "auto"
-    """How images of another size are prepared. paper: all sides to 299, which distorts, and the middle 256. imagenet,
-    as is usual: the shorter side to 256, and the middle 224. Scaled to other sizes. auto: what a checkpoint was
-    trained for, else imagenet for folder:PATH and paper for the others."""
+    """How images of another size are prepared. paper: both sides to 299, which distorts, then the middle 256.
+    imagenet: the shorter side to 256, then the middle 224, as is usual. Other sizes are scaled. auto: as the
+    checkpoint, else imagenet for folder:PATH and paper for other data."""
     workers: int | None = None
-    """Processes that read images, for each one that computes. By default one less than the cores it has, 1 to 8; fewer
-    where /dev/shm cannot hold their batches; none for images in memory or fewer than 2,000."""
+    """Processes that read images, for each process that computes. Default: one less than its cores, 1 to 8; fewer
+    if /dev/shm is too small for their batches; none for images in memory or fewer than 2,000 images."""
     parquet_memory: float | None = None
-    """Parquet: GB that all processes of a training hold of it, by default 3. More mixes images from farther apart."""
+    """Parquet: GB of data that all processes of a training hold in memory, by default 3. More memory gives better
+    shuffling."""
     download: bool = False
-    """Let cifar10 be downloaded where there is a network."""
+    """Allow the download of cifar10."""
 
     def check(self) -> None:
         """Raises InputError for options out of range, before anything is read or written."""
@@ -111,7 +112,7 @@ class HubOptions:
     """Where else the finished network goes."""
 
     push_to_hub: str | None = None
-    """Upload the finished network to this repository of Hugging Face, OWNER/NAME; it is made if need be."""
+    """Upload the finished network to this repository of Hugging Face, OWNER/NAME; it is created if necessary."""
 
     def check_hub(self) -> None:
         if self.push_to_hub is not None:
@@ -133,13 +134,13 @@ class EngineOptions(LogOptions):
     """How training is carried out; torchrun and accelerate launch start it in several processes."""
 
     accumulation: int = 1
-    """Micro-batches to a step, for a batch that does not fit in memory; processes divide a batch by themselves."""
+    """Micro-batches in a step, for a batch that does not fit in memory. Processes divide a batch automatically."""
     sync_batch_norm: bool = False
-    """Batch norm over the images of all processes, so that any number of processes trains as one does."""
+    """Batch norm over the images of all processes, so that the result does not depend on their number."""
     compile: bool = False
-    """Train through torch.compile; on a GPU from CUDA graphs where a step has one forward and one backward pass."""
+    """Train with torch.compile. On a GPU it uses CUDA graphs if a step has one forward and one backward pass."""
     save_minutes: float | None = 5.0
-    """Minutes between two stored states: what a killed training loses at most."""
+    """Minutes between two stored states: the most that a killed training can lose."""
     save_steps: int | None = None
     """Also store the state every N steps."""
     keep_every: int | None = None
@@ -155,22 +156,22 @@ class TableOptions(DataOptions, DeviceOptions):
     """How many images the tables use, and where the run folder is."""
 
     table1_images: int = 2_000
-    """Images of Table 1, drawn at random from those there are; the paper takes all 50,000."""
+    """Images of Table 1, drawn at random from the test images; the paper uses all 50,000."""
     table2_images: int = 250
-    """Pair-selected images of Tables 2 and 4; the paper takes 5,000."""
+    """Pair-selected images of Tables 2 and 4; the paper uses 5,000."""
     table3_images: int = 8
-    """Pair-selected images of Table 3 (LocSearchAdv is slow); the paper takes 500."""
+    """Pair-selected images of Table 3 (LocSearchAdv is slow); the paper uses 500."""
     min_confidence: float = 0.9
-    """Tables 2 to 4 take images that all networks of a pair classify correctly with more than this probability. Lower
-    it for calibrated and adversarially trained networks, whose confidence is rarely that high."""
+    """Tables 2 to 4 use images that all networks of a pair classify correctly with more than this probability.
+    Lower it for calibrated and adversarially trained networks, which are rarely so confident."""
     full: bool = False
-    """Take as many images as the paper does in every table."""
+    """Use as many images as the paper in every table."""
     batch_size: int = 128
     """Images in a batch of attacks and evaluation."""
     attack_seed: int = 0
     """Seed of the attacks' random numbers and of the choice of images."""
     out: Path | None = None
-    """Run folder; by default below runs/, named after the data. The same command goes on where it stopped."""
+    """Run folder; by default below runs/, named after the data. The same command continues a stopped run."""
 
     def check(self) -> None:
         super().check()

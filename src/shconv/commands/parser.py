@@ -87,7 +87,7 @@ def _parser(
     first = titles[FIRST] if FIRST in titles else parser.add_argument_group(FIRST)
     for flag, about in extra.items():
         first.add_argument(flag, help=_escaped(about), metavar=flag.removeprefix("--").upper())
-    first.add_argument("-h", "--help", action="help", help="Show this.")
+    first.add_argument("-h", "--help", action="help", help="Show this help.")
     return parser
 
 

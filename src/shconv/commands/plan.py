@@ -37,9 +37,9 @@ class Plan(Reproduce):
     """
 
     gpus: int = 1
-    """Processes, each with a device like the one measured; work is divided among them without loss."""
+    """Number of processes, each with a device like the measured one. Work is assumed to divide without loss."""
     probe_seconds: float = 40.0
-    """Time to measure in; on a slow device a single image of a large network may take it longer."""
+    """Seconds for measuring; on a slow device a single image of a large network may take longer."""
 
     def check(self) -> None:
         super().check()
@@ -100,14 +100,14 @@ class Plan(Reproduce):
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
         threads = "" if device.type == "cuda" else f", threads: {torch.get_num_threads()}"
         yield f"Measured on: {where} ({device.type}{threads}), torch {torch.__version__}."
-        yield "Ranges: from a machine that does nothing else, at the least, to one as busy as it was while measuring."
+        yield "Ranges: from a machine that does nothing else to one as busy as during the measurement."
         if busy is not None:
-            advice = ": a plan made while they rest is closer" if busy >= 0.25 else ""
+            advice = ": a plan made on an idle machine is more exact" if busy >= 0.25 else ""
             yield f"Meanwhile other programs kept {busy:.1f} of {os.cpu_count()} cores busy{advice}."
         if smaller:
             yield (
-                f"There was no time for some full batches: their times follow from batches of {min(smaller)} and more; "
-                "--probe-seconds gives more time."
+                f"There was no time for some full batches. Their times are estimated from batches of {min(smaller)} "
+                "and more; --probe-seconds gives more time."
             )
         yield (
             "Assumed: devices share whole batches (searches: eight images) and lose no time to each other; as "

@@ -14,11 +14,11 @@ class Report:
     """Print the tables of a run folder and write its tables, figures and page again."""
 
     run_folder: Annotated[Path, POSITIONAL]
-    """What reproduce or evaluate wrote."""
+    """The folder that reproduce or evaluate wrote."""
     figures: tuple[Literal["pdf", "svg", "png"], ...] = ("svg", "png")
-    """The files of each figure; pdf and svg are vectors with their fonts."""
+    """File types of each figure; pdf and svg are vector graphics with fonts."""
     tables: tuple[Literal["md", "csv", "tex"], ...] = ("md", "csv")
-    """The files of each table; tex is for LaTeX with booktabs."""
+    """File types of each table; tex needs LaTeX with booktabs."""
 
     def run(self) -> None:
         page = report.write(self.run_folder, self.figures, self.tables)

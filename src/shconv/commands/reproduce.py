@@ -31,7 +31,7 @@ class Reproduce(PaperOptions, EngineOptions):
     """
 
     models: tuple[str, ...] = ("plain10", "resnet18")
-    """The vanilla networks: plain10, resnet18, resnet50; each is trained beside its SHC twin."""
+    """The vanilla networks: plain10, resnet18, resnet50; each is trained together with its SHC twin."""
     width: int = 16
     """Channels of the first stage; 64 in the paper."""
     stem: Literal["auto", "small", "imagenet"] = "auto"
@@ -39,11 +39,11 @@ class Reproduce(PaperOptions, EngineOptions):
     normalize: Literal["none", "imagenet"] = "none"
     """Normalise by mean and std inside the network; the paper does not."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds of training. Each trains every network once; tables then give mean and standard deviation."""
+    """Training seeds. Each one trains every network once; tables then give mean and standard deviation."""
     recipe: str = "short"
     """short, cifar, paper or he2016; the same for both networks of a pair."""
     epochs: int | None = None
-    """Number of epochs; the recipe is stretched or shortened to it."""
+    """Number of epochs; the recipe's schedule is scaled to it."""
 
     def check(self) -> None:
         super().check()

@@ -20,13 +20,13 @@ ADAMW: dict[str, Any] = {"learning_rate": 1e-3, "weight_decay": 0.05}  # the rec
 
 @dataclass(frozen=True, kw_only=True)
 class Train(DataOptions, EngineOptions, HubOptions):
-    """Train one network; the folder holds its checkpoint, and the same command goes on where it stopped."""
+    """Train one network; the folder holds its checkpoint, and the same command continues a stopped training."""
 
     model: str = "plain10_shc"
     """The network's name; `shconv info` lists them."""
     out: Path | None = None
-    """Checkpoint folder; by default runs/train/ and the network's name and seed, with a number behind it where that is
-    taken by a training with other settings."""
+    """Checkpoint folder; by default runs/train/ and the network's name and seed, with a number added if that folder
+    has other settings."""
     width: int = 16
     """Channels of the first stage; 64 in the paper."""
     stem: Literal["auto", "small", "imagenet"] = "auto"
@@ -38,7 +38,7 @@ class Train(DataOptions, EngineOptions, HubOptions):
     recipe: str = "short"
     """short, cifar, paper or he2016."""
     epochs: int | None = None
-    """Number of epochs; the recipe is stretched or shortened to it."""
+    """Number of epochs; the recipe's schedule is scaled to it."""
     batch_size: int | None = None
     """Instead of the recipe's value."""
     learning_rate: float | None = None
@@ -55,13 +55,15 @@ class Train(DataOptions, EngineOptions, HubOptions):
     ) = None
     """Instead of the recipe's value; the last four are torchvision's, after a crop and flip."""
     mixup: float = 0.0
-    """Mix images and their labels (MixUp), with this alpha: 0.2, say. Several processes each mix their own share."""
+    """Mix images and their labels (MixUp) with this alpha, such as 0.2. Each process mixes its own share."""
     cutmix: float = 0.0
-    """Paste a part of one image into another (CutMix), with this alpha: 1, say. With both each batch takes either."""
+    """Paste a part of one image into another (CutMix) with this alpha, such as 1. With both, each batch uses one of
+    them."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum; or AdamW, with learning rate 0.001 and weight decay 0.05 unless these are given."""
     ema: float | None = None
-    """Test and store the exponential mean of the weights, of this decay (0.999, say), in place of the last ones."""
+    """Test and store the exponential mean of the weights with this decay (such as 0.999) instead of the last
+    weights."""
     precision: Literal["auto", "float32", "bf16", "fp16"] | None = None
     """By default the recipe's. auto: bf16 mixed precision on CUDA and on CPUs with matrix tiles (AMX), else float32."""
     channels_last: bool = True
@@ -77,9 +79,9 @@ class Train(DataOptions, EngineOptions, HubOptions):
         "distillation",
         "detector",
     ] = "none"
-    """What is trained on. none: the images as they are. goodfellow: they and attacks of one step. fgsm-rs: attacks of
-    one step from a random start. pgd: attacks of several steps. ensemble: attacks of one step with other networks'
-    gradients too. stability: the same outputs for noisy images. trades: the same outputs for attacked images.
+    """Images used for training. none: the images as they are. goodfellow: images and one-step attacks. fgsm-rs:
+    one-step attacks from a random start. pgd: attacks of several steps. ensemble: one-step attacks, also with other
+    networks' gradients. stability: the same outputs for noisy images. trades: the same outputs for attacked images.
     distillation: the soft outputs of a teacher. detector: a small network beside the classifier that rejects attacked
     images."""
     defence_eps: float | None = None

@@ -241,7 +241,7 @@ def _failed(what: str, lack: str) -> ChildProcessError:
     """One line, and the exit code of what goes on with the same command."""
     lack = lack or f"most often memory or {shared_memory_said()} is too small"
     return ChildProcessError(
-        errno.ECHILD, f"{what}: {lack}; take --workers 0, fewer workers or smaller batches; the same command goes on"
+        errno.ECHILD, f"{what}: {lack}; take --workers 0, fewer workers or smaller batches; the same command continues"
     )
 
 

@@ -1,5 +1,5 @@
 """Parquet shards to WebDataset tars, which can be read in any order: python -m shconv.data.unpack SOURCE TARGET.
-What is there already is left alone, so the same command goes on where it was stopped."""
+What is there already is left alone, so the same command continues where it was stopped."""
 
 import io
 import os

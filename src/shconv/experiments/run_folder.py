@@ -1,5 +1,5 @@
 """A run folder as the experiments fill it: rows appended as they come, per-image outcomes, arrays, what was asked for.
-One run at a time; what is there already is not computed again, so the same command goes on where it stopped."""
+One run at a time; what is there already is not computed again, so the same command continues where it stopped."""
 
 import csv
 import io

@@ -31,7 +31,7 @@ from shconv.training.tracking import EVERY, Trackers
 
 LOG, BEST = "log.jsonl", "best"
 GRACE = 5.0  # seconds to wait on for a batch when asked to stop, as the others, asked at once, come to the next look
-STOPPED = "stopped, the state is stored: the same command goes on from here"
+STOPPED = "stopped, the state is stored: the same command continues from here"
 LOOK_EVERY = 20  # steps between two looks at the losses where the device computes on its own: each look waits for it
 
 Row = dict[str, Any]  # one epoch, one line of log.jsonl
@@ -215,7 +215,7 @@ class Job:
             self._store(epoch, sums)
         if isinstance(error, StoppedWaiting):
             where = "here" if self.processes.count == 1 else "the last stored state"
-            said = f"stopped while waiting for images: the same command goes on from {where}"
+            said = f"stopped while waiting for images: the same command continues from {where}"
             self._stop_if_asked(self.request.flags(), said)
 
     def _waited_enough(self) -> bool:

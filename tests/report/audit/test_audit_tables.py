@@ -156,7 +156,7 @@ def test_side_by_side_says_how_many_checks_could_tell(run_folder):
     assert calm["alarms"] == "none (of 8)"
     assert (stopped["clean"], stopped["linf"], stopped["not_run"]) == ("not finished", None, "1, 9, 10, 11, 12")
     assert masked["pixels"] == "– (60 images were not attacked)"
-    assert "not thereby robust" in comparison(audits(run_folder)).caption
+    assert "not necessarily robust" in comparison(audits(run_folder)).caption
 
 
 def test_seeds_are_summed_up_by_mean_and_standard_deviation(run_folder):

@@ -43,10 +43,10 @@ def _blocked(run: Run, model: str, objective: str, both: dict[int, Measured]) ->
     if seen.verdict == "none":
         weak = TOO_WEAK if seen.first >= HARMLESS else ""
         ending = f"the two are not significantly different. {weak}{NO_ALARM}"
-        return Said(f"Blocking the hypernetwork route takes {course}: {ending}", False, seen.evidence)
+        return Said(f"Blocking the hypernetwork route changes {course}: {ending}", False, seen.evidence)
     alarm = "lower" in seen.verdicts
     ending = "in the seeds where it is lower the gradient is masked." if alarm else NO_ALARM
-    text = f"Blocking the hypernetwork route takes {course}; the seeds disagree: {ending}"
+    text = f"Blocking the hypernetwork route changes {course}; the seeds disagree: {ending}"
     return Said(text, alarm, seen.evidence)
 
 
