@@ -172,6 +172,8 @@ def run(options: argparse.Namespace) -> None:
         done = {record["key"] for record in records}
         while under_way < options.workers and not (deadline is not None and time.monotonic() > deadline):
             rounds = [*first_round(), *second_round(records)]
+            if options.only:
+                rounds = [(n, c) for n, c in rounds if n in options.only]
             open_ones = [(n, c) for n, c in ((n, shrink(c)) for n, c in rounds) if key(n, c) not in done | asked]
             if not open_ones or (options.most is not None and tried >= options.most):
                 break
@@ -217,6 +219,7 @@ def main() -> None:
     study.add_argument("--device", default="cpu")
     study.add_argument("--workers", type=int, default=1)
     study.add_argument("--seconds", type=float, help="stop in time; by default when all is done")
+    study.add_argument("--only", nargs="+", metavar="NAME", help="some of the configurations, by name")
     study.add_argument("--most", type=int, help="trainings in this call")
     study.add_argument("--spawn", action="store_true", help="processes that start afresh, where forked ones fail")
     study.add_argument("--scale", choices=("full", "small"), help="small by default on the CPU")

@@ -33,7 +33,7 @@ class Inspection:
 
     def print(self) -> None:
         """The tables, on standard output."""
-        for grid in grids(asdict(self)):
+        for grid in grids(asdict(self), narrow=True):
             print_table(grid, console())
 
     def save(self, folder: Path | str) -> Path:

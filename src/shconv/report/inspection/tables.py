@@ -8,9 +8,9 @@ from shconv.report.output.cells import Grid, GridColumn, percent, short, signed
 Record = Mapping[str, Any]
 
 
-def grids(held: Mapping[str, Any]) -> tuple[Grid, ...]:
-    """The tables of an inspection, in the order in which one reads them."""
-    return _maps(held), _effects(held), _attacks(held), _linearity(held)
+def grids(held: Mapping[str, Any], narrow: bool = False) -> tuple[Grid, ...]:
+    """The tables of an inspection, in the order in which one reads them; narrow: what a terminal has room for."""
+    return _maps(held), _effects(held), _attacks(held, narrow), _linearity(held)
 
 
 def _maps(held: Mapping[str, Any]) -> Grid:
@@ -57,7 +57,7 @@ def _effects(held: Mapping[str, Any]) -> Grid:
     return Grid("inspection-layers", "What depends on the maps", caption, columns, records, (note,))
 
 
-def _attacks(held: Mapping[str, Any]) -> Grid:
+def _attacks(held: Mapping[str, Any], narrow: bool) -> Grid:
     columns = (
         GridColumn("attack", "attack"),
         GridColumn("route", "route"),
@@ -65,7 +65,7 @@ def _attacks(held: Mapping[str, Any]) -> Grid:
         GridColumn("difference", "less both", _points),
         GridColumn("difference_interval", "95 %", _interval),
         GridColumn("loss_difference", "loss, less both", _loss),
-        GridColumn("loss_difference_interval", "95 %", _losses),
+        *(() if narrow else (GridColumn("loss_difference_interval", "95 %", _losses),)),
     )
     caption = (
         f"On {held['attacks'][0]['n']} images that are right when clean, within {short(held['eps'])} (L-infinity), "
