@@ -74,6 +74,11 @@ HELD_OUT: dict[str, dict[str, Any]] = {  # to test an explanation that they were
     "held out 7": {"temperature": 4.0, "data": "imagenette", "images": 2000, "width": 8},
     "held out 8": {"start": "identity", "hyper_lr": 3.0, "decay": 0.0},
 }
+RELATIVES: dict[str, dict[str, Any]] = {  # no part of the plan: do the attentions of other layers mask?
+    "relative: SE": {"model": "plain10_se"},
+    "relative: CondConv": {"model": "plain10_condconv"},
+    "relative: ODConv, spatial": {"model": "plain10_odconv_spatial"},
+}
 MOST = 80
 Named = tuple[str, Config]
 
@@ -84,6 +89,10 @@ def first_round() -> list[Named]:
     others = {**LEVELS, **TOGETHER, **HELD_OUT}
     names = [*list(LEVELS)[:8], *TOGETHER, *list(LEVELS)[8:20], *HELD_OUT, *list(LEVELS)[20:]]
     return [*centres, *((name, replace(CENTRE, **others[name])) for name in names)]
+
+
+def relatives() -> list[Named]:
+    return [(name, replace(CENTRE, **level, seed=seed)) for seed in range(3) for name, level in RELATIVES.items()]
 
 
 def second_round(records: list[dict[str, Any]]) -> list[Named]:
@@ -171,7 +180,7 @@ def run(options: argparse.Namespace) -> None:
         records = read(options.out)
         done = {record["key"] for record in records}
         while under_way < options.workers and not (deadline is not None and time.monotonic() > deadline):
-            rounds = [*first_round(), *second_round(records)]
+            rounds = [*first_round(), *relatives(), *second_round(records)]
             if options.only:
                 rounds = [(n, c) for n, c in rounds if n in options.only]
             open_ones = [(n, c) for n, c in ((n, shrink(c)) for n, c in rounds) if key(n, c) not in done | asked]
@@ -202,7 +211,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"{line['at']:6.1f} s  {name}, seed {config.seed}: {said}", flush=True)
     for worker in workers:
         worker.terminate()
-    print(f"{len(read(options.out))} of {len(first_round()) + len(second_round(read(options.out)))} trainings")
+    print(f"{len(read(options.out))} trainings are done; the plan has {MOST}, and {len(relatives())} of relatives")
 
 
 def main() -> None:

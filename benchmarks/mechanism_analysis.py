@@ -52,7 +52,8 @@ def report(records: Sequence[Record], folder: Path) -> None:
     for record in records:
         known[record["name"]].append(record)
     idle = {name for name, group in known.items() if any(not learnt(each) for each in group)}
-    groups = {name: group for name, group in known.items() if name not in idle and "gap" in group[0]}
+    groups = {name: group for name, group in known.items() if name not in idle and "inspection" in group[0]}
+    relatives = {name: group for name, group in known.items() if name.startswith("relative: ")}
     held_out = {name: group for name, group in groups.items() if name.startswith("held out")}
     levels = {name: group for name, group in groups.items() if name not in held_out}
     parts = [
@@ -62,6 +63,7 @@ def report(records: Sequence[Record], folder: Path) -> None:
         "\n".join(attacks(groups)),
         "\n".join(explained(levels, held_out)),
         "\n".join(worst(groups, known.get("layers: none", []))),
+        "\n".join(others(relatives)),
     ]
     text = "\n\n".join(parts) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,6 +223,19 @@ def worst(groups: Groups, vanilla: Sequence[Record]) -> Iterator[str]:
     if vanilla:
         own = 100 * fmean(each["worst"] for each in vanilla)
         yield f"| vanilla twin ({len(vanilla)} seeds) | | {own:.1f} | {own:.1f} |"
+
+
+def others(relatives: Groups) -> Iterator[str]:
+    """Do the attentions of SHC's relatives mask? Held constant, as M is in the convolution route."""
+    yield "| layer | seeds | clean, % | gap, points | RAND+FGSM: both | attention held | PGD 2: both | attention held |"
+    yield "|---" * 8 + "|"
+    for name, group in relatives.items():
+        cells = [
+            accuracy(group, attack, route) for attack in ("RAND+FGSM", "PGD 2") for route in ("both", "convolution")
+        ]
+        sd = f" ± {stdev(gaps(group)):.2f}" if len(group) > 1 else ""
+        clean = 100 * fmean(each["clean"] for each in group)
+        yield f"| {name} | {len(group)} | {clean:.1f} | {fmean(gaps(group)):+.2f}{sd} | {' | '.join(cells)} |"
 
 
 def forest(levels: Groups) -> Drawn:

@@ -4,6 +4,7 @@ The layers, attacks and measures are shconv's; the loop is bare, as the networks
 import io
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from shconv import inspection
 from shconv.attacks import FGSM, PGD, RandFGSM
 from shconv.inspection.attacks import compared, examples, judged
 from shconv.inspection.gradients import ROUTES
+from shconv.relatives import CondConv2d, Relative, SEConv2d, SpatialAttentionConv2d, odconv
 from shconv.routes import shc_layers
 
 GRID = (1, 2, 4, 8)  # budgets of one step, in levels of 255: together they have no floor and no ceiling
@@ -155,6 +157,8 @@ class Scaled:
 def network(config: Config) -> nn.Module:
     torch.manual_seed(config.seed)
     model = shconv.create_model(config.model, config.classes, stem=config.stem, width=config.width)
+    if config.model not in ("plain10", "resnet18"):
+        return model  # a relative of SHC
     if not config.batch_norm:
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
@@ -174,7 +178,7 @@ def plain_on_cuda(model: nn.Module) -> None:
     networks to train."""
     for layer in shc_layers(model).values():
         layer.hyper.order = None  # the definition, not the fused layer
-    shconv.layers.filtered_conv2d = windowed  # type: ignore[assignment]
+    shconv.layers.filtered_conv2d = odconv.filtered_conv2d = windowed  # type: ignore[assignment]
 
 
 def windowed(
@@ -267,7 +271,7 @@ def measured(config: Config, data: Data, device: torch.device, deadline: float |
     model.eval()
     x, y = parts["test"][0].float().div(255), parts["test"][1]
     record: dict[str, Any] = {"config": asdict(config), "device": device.type, **attacked(model, x, y, config.batch)}
-    if config.layers != "none":
+    if shc_layers(model):
         found = inspection.run(
             model, (x.cpu(), y.cpu()), eps=4 / 255, images=len(x), steps=3, batch_size=config.batch, progress=False
         )
@@ -281,11 +285,11 @@ def attacked(model: nn.Module, x: Tensor, y: Tensor, batch: int) -> dict[str, An
     attacks["RAND+FGSM"] = RandFGSM()  # the paper's, least likely
     attacks["RAND+FGSM untargeted"] = RandFGSM(objective="untargeted")
     attacks["PGD 2"] = PGD(2 / 255, steps=10)
-    shc = bool(shc_layers(model))
+    some = ROUTES[:2] if shc_layers(model) or attentions(model) else ROUTES[:1]
     clean, held, rows = judged(model, x, y)[0], {}, []
-    for name, attack in attacks.items():
-        routes = ROUTES if name == "RAND+FGSM" else ROUTES[:2]  # the other parts alone hardly break anything
-        held[name] = {route: _outcome(model, attack, x, y, route, batch) for route in (routes if shc else ROUTES[:1])}
+    for name, attack in attacks.items():  # the other parts alone hardly break anything: they are taken once
+        routes = ROUTES if name == "RAND+FGSM" and shc_layers(model) else some
+        held[name] = {route: _outcome(model, attack, x, y, route, batch) for route in routes}
         rows += [{"attack": name, **each} for each in compared(held[name], clean)]
     within = [held[name] for name in ("FGSM 1", "FGSM 2", "PGD 2")]
     worst = np.logical_and.reduce([right for each in within for right, _ in each.values()])
@@ -297,7 +301,7 @@ def attacked(model: nn.Module, x: Tensor, y: Tensor, batch: int) -> dict[str, An
         "rows": rows,
         "worst": float((worst & clean).sum() / n),
         "worst_both": float((both & clean).sum() / n),
-        **({"gap": gap(rows)} if shc else {}),
+        **({"gap": gap(rows)} if len(some) > 1 else {}),
     }
 
 
@@ -310,11 +314,30 @@ def gap(rows: list[dict[str, Any]]) -> float:
     return float(np.mean(found))
 
 
+def attentions(model: nn.Module) -> list[nn.Module]:
+    """Of SHC's relatives, the last linear layer of each attention: its output is all that the image decides."""
+    names = {SEConv2d: "output", SpatialAttentionConv2d: "output", CondConv2d: "routing"}
+    return [getattr(each, names[type(each)]) for each in model.modules() if isinstance(each, Relative)]
+
+
+@contextmanager
+def attentions_held(model: nn.Module) -> Iterator[None]:
+    """No gradient passes through an attention: a relative's convolution route."""
+    hooks = [each.register_forward_hook(lambda _, __, out: out.detach()) for each in attentions(model)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _outcome(model: nn.Module, attack: Any, x: Tensor, y: Tensor, route: str, batch: int) -> Any:
-    made = [
-        examples(model, attack, part, labels, range(place, place + len(part)), 0, route)
-        for place, part, labels in _batches(x, y, batch)
-    ]
+    relative = route == "convolution" and not shc_layers(model)
+    with attentions_held(model) if relative else nullcontext():
+        made = [
+            examples(model, attack, part, labels, range(place, place + len(part)), 0, "both" if relative else route)
+            for place, part, labels in _batches(x, y, batch)
+        ]
     return judged(model, torch.cat(made), y)
 
 
