@@ -70,6 +70,12 @@ def replaying(model: Model, recorder: Recorder | None = None) -> Model:
     return _Replaying(model, network, network.states.setdefault(state, len(network.states)), frozen, recorder)
 
 
+def module_of(model: Model) -> nn.Module | None:
+    """The torch module that a model is, replayed or not; None for a function."""
+    model = model.model if isinstance(model, _Replaying) else model
+    return model if isinstance(model, nn.Module) else None
+
+
 def state_of(model: nn.Module, device: torch.device) -> tuple[Any, ...]:
     """What a call of the network may depend on beside its input and the numbers in its tensors. Raises Uncapturable
     where it cannot be recorded."""

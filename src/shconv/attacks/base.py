@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from shconv.attacks.budget import ANY_CHANGE, Budget, distances
 from shconv.attacks.checks import Index, check_inputs
 from shconv.errors import InputError
+from shconv.replaying import replaying
 
 Model = Callable[[Tensor], Tensor]  # (N, C, H, W) in [0, 1] -> logits (N, K)
 
@@ -107,7 +108,7 @@ class BatchAttack(Attack):
     def run(
         self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
     ) -> AttackResult:
-        with borrowed(model):
+        with borrowed(model) as model:
             x, y, places = check_inputs(images, labels, index, seed)
             adversarial, y_t, queries = self.perturb(model, x, y, places, as_integer(seed))
         return AttackResult(adversarial, y_t, torch.full_like(y, queries), distances(adversarial, x))
@@ -120,8 +121,11 @@ class BatchAttack(Attack):
 
 
 @contextmanager
-def borrowed(model: Model) -> Iterator[None]:
+def borrowed(model: Model) -> Iterator[Model]:
     """Put a torch module into eval mode without parameter gradients, then give it back exactly as it was.
+
+    What it yields gives the same logits and gradients, from CUDA graphs where these serve (`replaying`): to be asked
+    in the block, for first gradients.
 
     Without the flags cleared, a custom autograd function would compute dW for nothing. Gradients are enabled inside,
     whatever the caller's mode; copies of inference tensors made inside are ordinary tensors.
@@ -134,7 +138,7 @@ def borrowed(model: Model) -> Iterator[None]:
         for parameter in trained:
             parameter.requires_grad_(False)
         with torch.inference_mode(False), torch.enable_grad(), naming_channels():
-            yield
+            yield replaying(model)
     finally:
         for part, training in modes:
             part.training = training

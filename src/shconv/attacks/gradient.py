@@ -52,7 +52,7 @@ class GradientAttack(BatchAttack):
         seed: SupportsIndex = 0,
     ) -> AttackResult:
         """Steps down the cross-entropy of the given classes, whatever `objective` is; y_t needs no forward pass."""
-        with borrowed(model):
+        with borrowed(model) as model:
             x, y, places = check_inputs(images, labels, index, seed)
             aims = check_targets(targeted, y)
             attack = replace(self, objective="least_likely")

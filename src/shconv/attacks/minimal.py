@@ -34,7 +34,7 @@ class MinimalAttack(Attack):
     def run(
         self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
     ) -> AttackResult:
-        with borrowed(model):
+        with borrowed(model) as model:
             x, y, places = check_inputs(images, labels, index, seed)
             if x.dtype not in (torch.float32, torch.float64):
                 raise InputError(f"images: got {x.dtype}; want float32 or float64, in which distances are exact enough")

@@ -30,7 +30,7 @@ class SearchAttack(Attack):
     def run(
         self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
     ) -> AttackResult:
-        with borrowed(model):
+        with borrowed(model) as model:
             x, y, places = check_inputs(images, labels, index, seed)
             x = x.contiguous()  # so that sums round alike in any layout; pyautoattack needs it too
             found, queries = self.search(model, x, y, places, as_integer(seed))
@@ -49,7 +49,7 @@ class SearchAttack(Attack):
         """The strongest image is the one that is taken for its target, then the one nearest to it in logits."""
         if not self.aims:
             return super().run_towards(model, images, labels, targeted, index=index, seed=seed)
-        with borrowed(model):
+        with borrowed(model) as model:
             x, y, places = check_inputs(images, labels, index, seed)
             goal = check_targets(targeted, y)
             x = x.contiguous()

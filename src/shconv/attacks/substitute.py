@@ -19,6 +19,7 @@ from shconv.attacks.pgd import PGD
 from shconv.attacks.search import own_randomness
 from shconv.attacks.spelling import other_names
 from shconv.numbers import read_budgets
+from shconv.replaying import module_of
 
 STREAM = 20
 CHUNK = 128  # images a pass
@@ -102,13 +103,13 @@ class Substitute(BatchAttack):
         return PGD(self.epsilon, steps=self.steps)
 
     def _kept(self, model: Model, x: Tensor, y: Tensor, seed: int) -> nn.Module:
-        if not isinstance(model, nn.Module):
+        if (module := module_of(model)) is None:
             return self.train(model, x, int(y.max()), seed)
-        state = [*model.parameters(), *model.buffers()]
+        state = [*module.parameters(), *module.buffers()]
         made_of = (self, seed, tuple(x.shape[1:]), x.dtype, [(t.data_ptr(), t._version) for t in state])
-        known = _KEPT.get(model)
+        known = _KEPT.get(module)
         if known is None or known[0] != made_of:
-            known = _KEPT[model] = (made_of, self.train(model, x, int(y.max()), seed))
+            known = _KEPT[module] = (made_of, self.train(model, x, int(y.max()), seed))
         return known[1]
 
     def train(self, model: Model, x: Tensor, highest: int, seed: int) -> nn.Module:

@@ -26,6 +26,7 @@ from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.question import Images, Index, Measure, Question, padded
 from shconv.experiments.run_folder import Row, RunFolder, file_name
 from shconv.processes import Processes
+from shconv.replaying import replaying
 
 PAPER_IMAGES = {"table1": 50_000, "table2": 5_000, "table3": 500, "table4": 5_000, "quasi_boundary": 500}
 CONFIDENT = 0.9  # pair-selected images: all of a pair right with more than this, unless asked otherwise (section 3.2)
@@ -168,9 +169,9 @@ class Study:
     @torch.no_grad()
     def logits(self, network: Network, x: Tensor) -> Tensor:
         """Logits (n, K) of n images, computed in the fixed batch shape."""
-        parts = []
+        parts, model = [], replaying(network.model)
         for part in x.split(self.batch_size):
-            parts.append(network.model(padded(part, self.batch_size))[: len(part)])
+            parts.append(model(padded(part, self.batch_size))[: len(part)])
         return torch.cat(parts)
 
     def clean(self, network: Network) -> Outcomes:

@@ -7,6 +7,7 @@ from torch import nn
 
 from shconv.data import ImageSplit, evaluation_batches
 from shconv.data.batches import never
+from shconv.replaying import replaying
 
 
 def correct_in(
@@ -34,6 +35,7 @@ def correct_in(
     pinned = torch.device(device).type == "cuda"
     batches = evaluation_batches(split, own, batch_size, workers=workers, pinned=pinned, stop=stop_waiting)
     correct = torch.zeros((), dtype=torch.int64, device=device)  # read at the end: a GPU is waited for once
+    seen = replaying(model)
     with torch.no_grad():
         for _ in range(rounds):
             if stop():
@@ -44,6 +46,6 @@ def correct_in(
             n, images = len(batch.labels), batch.images
             if n < batch_size:
                 images = torch.cat([images, images.new_zeros(batch_size - n, *images.shape[1:])])
-            logits = model(images.to(device, non_blocking=True).float().div(255))
+            logits = seen(images.to(device, non_blocking=True).float().div(255))
             correct += (logits[:n].argmax(1) == batch.labels.to(device, non_blocking=True)).sum()
     return int(correct)

@@ -59,7 +59,7 @@ class LocSearchAdv(Rules, Attack):
         progress is called with the number of steps done, after each.
         """
         check_trace_steps(trace_steps, self.steps)
-        with borrowed(model), torch.no_grad():
+        with borrowed(model) as model, torch.no_grad():
             clean, y, places = check_inputs(images, labels, index, seed)
             search = Search(self, model, clean, y, generators(as_integer(seed), STREAM, places))
             recorder = Recorder(self, search, trace_steps) if trace or trace_steps else None
