@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from shconv.capturing import Recording, Results, Uncapturable, _drawn
 
+RUNNING = {"running_mean", "running_var"}  # batch norm writes them, and its schema does not say so
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero"}
 
 
@@ -21,12 +22,16 @@ class _Noting(TorchDispatchMode):
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
         self.names: set[str] = set()
         self.before: list[tuple[Tensor, Tensor]] = []
+        self.drawn = {torch.default_generator: torch.default_generator.get_state()}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
         self.names.add(func._schema.name)
+        for value in kwargs.values():
+            if isinstance(value, torch.Generator):
+                self.drawn.setdefault(value, value.get_state())
         for place, argument in enumerate(func._schema.arguments):
-            written = argument.alias_info is not None and argument.alias_info.is_write
+            written = (argument.alias_info is not None and argument.alias_info.is_write) or argument.name in RUNNING
             value = args[place] if place < len(args) else kwargs.get(argument.name)
             if written and isinstance(value, Tensor):
                 self.before.append((value, value.clone()))
@@ -36,6 +41,8 @@ class _Noting(TorchDispatchMode):
 
     def rewind(self) -> None:
         """As if nothing had been computed."""
+        for generator, state in self.drawn.items():
+            generator.set_state(state)
         for tensor, was in reversed(self.before):
             tensor.data.copy_(was)  # by way of data: autograd counts no change, as it does not see what CUDA replays
 

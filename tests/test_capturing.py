@@ -1,5 +1,5 @@
-"""What is recorded and replayed gives what a call gives; the work of each call is done once; and what cannot be recorded
-runs as it is."""
+"""What is recorded and replayed gives what a call gives; the work of each call is done once; and what cannot be
+recorded runs as it is."""
 
 import random
 

@@ -213,7 +213,7 @@ class CudaRecorder:
 @functools.cache
 def _side_stream(device: int) -> torch.cuda.Stream:
     """Where things are recorded, and run the last time before: what torch keeps for each stream is there by then."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device)
 
 
 @contextmanager

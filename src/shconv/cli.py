@@ -68,13 +68,14 @@ def run(arguments: list[str]) -> int:
 
 
 def _run(options: Any) -> None:
+    from shconv.capturing import graphs
     from shconv.data.batches import naming_dead_workers
     from shconv.terminal import Lines, progress_line
     from shconv.training.signals import ended_by_sigterm
 
     lines, began = Lines(show=os.environ.get("RANK", "0") == "0"), time.monotonic()
     still = lines.alive(lambda: progress_line("shconv", 0, None, time.monotonic() - began))
-    with still, ended_by_sigterm(), naming_dead_workers():
+    with still, ended_by_sigterm(), naming_dead_workers(), graphs(getattr(options, "graphs", True)):
         try:
             options.run()
         except Exception as error:

@@ -72,8 +72,9 @@ def replaying(model: Model, recorder: Recorder | None = None) -> Model:
 
 def module_of(model: Model) -> nn.Module | None:
     """The torch module that a model is, replayed or not; None for a function."""
-    model = model.model if isinstance(model, _Replaying) else model
-    return model if isinstance(model, nn.Module) else None
+    module: Any = model
+    module = module.model if isinstance(module, _Replaying) else module
+    return module if isinstance(module, nn.Module) else None
 
 
 def state_of(model: nn.Module, device: torch.device) -> tuple[Any, ...]:
@@ -125,9 +126,10 @@ def _seen(value: object) -> object:
 def _flags() -> tuple[Any, ...]:
     """Torch's settings that decide which kernels compute. Raises Uncapturable where torch is in another way at work."""
     backends: Any = torch.backends
+    autograd: Any = torch._C._autograd
     if torch.is_autocast_enabled("cuda"):
         raise Uncapturable("autocast is on")
-    if torch._C._autograd._top_saved_tensors_default_hooks(True):
+    if autograd._top_saved_tensors_default_hooks(True):
         raise Uncapturable("hooks for saved tensors are set")
     if any(getattr(torch_module, f"_global{name}") for name in _HOOKS):
         raise Uncapturable("hooks for all modules are set")
@@ -190,7 +192,7 @@ class _Replaying:
             return replayed(pair.held, pair.forward, (x,))[0].clone()
         if pair.lent() is not None:
             return self._plain(x)
-        logits: Tensor = _Replay.apply(x, pair)  # type: ignore[no-untyped-call]
+        logits: Tensor = _Replay.apply(x, pair)
         return logits
 
     def _plain(self, x: Tensor) -> Tensor:
@@ -295,7 +297,7 @@ class _Replay(torch.autograd.Function):
         return replayed(pair.held, pair.forward, (x,))[0].detach().clone()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         found = replayed(ctx.pair.above, ctx.pair.backward, gradients)[0].clone()
         if not torch._C._autograd._get_current_graph_task_keep_graph():

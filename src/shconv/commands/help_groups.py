@@ -28,7 +28,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "images": ("image_size", "train_preset", "test_preset", "on_corrupt", "download"),
     "speed, and what a stop loses": (
-        *("workers", "parquet_memory", "compile", "save_minutes", "save_steps", "keep_every"),
+        *("workers", "parquet_memory", "graphs", "compile", "save_minutes", "save_steps", "keep_every"),
         "probe_seconds",
     ),
     "several processes and clusters": ("gpus", "accumulation", "sync_batch_norm"),

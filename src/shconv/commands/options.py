@@ -96,6 +96,8 @@ class DeviceOptions:
 
     device: str | None = None
     """cpu, cuda, cuda:1, mps ...; by default a GPU or other accelerator if there is one, else the CPU."""
+    graphs: bool = True
+    """On a GPU, record what repeats (a training step, a network under attack) in CUDA graphs and replay these."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ CARRIED_OUT = (
     "workers",
     "out",
     "device",
+    "graphs",
     "download",
     "checkpoint",
     "twin",

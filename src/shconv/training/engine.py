@@ -21,6 +21,7 @@ class Engine:
     accumulation: int = 1  # micro-batches whose gradients are summed to one step, where a batch does not fit in memory
     sync_batch_norm: bool = False
     compile: bool = False  # torch.compile
+    graphs: bool = True  # a step's passes from a CUDA graph, where that serves
     save_minutes: float | None = 5.0  # between two stored states; one is stored at each epoch's end all the same
     save_steps: int | None = None  # the same in steps
     keep_every: int | None = None  # epochs between two checkpoints that are kept for good

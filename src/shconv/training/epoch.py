@@ -16,10 +16,10 @@ from shconv.data import Batch
 from shconv.data.order import share_of
 from shconv.files import replace_json
 from shconv.processes import Processes
-from shconv.training.defences import Defence, Step
-from shconv.training.defences.base import STREAM, first_word, step_generator
+from shconv.training.defences.base import STREAM, first_word, step_word
 from shconv.training.learner import Learner
 from shconv.training.mixing import Mix
+from shconv.training.passes import Passes
 from shconv.training.recipe import Recipe
 from shconv.training.schedule import learning_rate
 
@@ -93,7 +93,7 @@ class Epoch:
     learner: Learner
     processes: Processes
     recipe: Recipe
-    defence: Defence
+    passes: Passes
     accumulation: int
     seed: int
     most: float  # a mean loss above it has exploded
@@ -104,31 +104,20 @@ class Epoch:
         learner, n = self.learner, self.batch_size
         first = share_of(n, self.processes.rank, self.processes.count).start
         _seed_step(self.seed, self.number, sums.steps, self.processes.rank, learner.device)
+        word = step_word(self.seed, self.number, sums.steps)
         losses = []
         pixels, targets = batch.images, batch.labels
         if self.mix is not None:  # the whole share, so that the number of micro-batches changes nothing
             pixels, targets = self.mix(learner.images(pixels), targets.to(learner.device))
         for k in range(self.accumulation):
             own = share_of(len(batch.labels), k, self.accumulation)
-            images = learner.images(pixels[own])  # (B, 3, H, W)
-            labels = targets[own].to(learner.device, non_blocking=True)  # (B,), mixed ones (B, K)
-            lent = Step(
-                step_generator(self.seed, self.number, sums.steps, learner.device),
-                learner.dtype,
-                self.recipe.label_smoothing,
-                first + own.start,
-                n,
-            )
+            count = own.stop - own.start
+            # Means over unequal shares to that over the batch; processes are averaged, so times their count.
+            share = count / n * self.processes.count
             with learner.micro_batch(last=k + 1 == self.accumulation):
-                loss, logits, attacked = self.defence.loss(learner.model, images, labels, lent)
-                # Means over unequal shares to that over the batch; processes are averaged, so times their count.
-                share = len(labels) / n * self.processes.count
-                learner.scaler.scale(loss if share == 1 else loss * share).backward()
-            likeliest = labels if labels.dim() == 1 else labels.argmax(1)
-            for count, of in zip(sums.correct, (logits, attacked), strict=True):
-                if of is not None:
-                    count.add_((of.detach().argmax(1) == likeliest).sum())
-            losses.append((loss.detach(), len(labels)))
+                loss, right = self.passes(pixels[own], targets[own], word, first + own.start, n, share)
+            sums.correct += right
+            losses.append((loss, count))
         sums.rate = learning_rate(self.recipe, self.number + (sums.steps + 0.5) / self.steps, self.losses)  # its middle
         learner.step(sums.rate)
         sums.steps += 1

@@ -22,6 +22,7 @@ from shconv.training.epoch import Epoch, Sums, Unread, exploded
 from shconv.training.evaluate import correct_in
 from shconv.training.learner import Learner
 from shconv.training.mixing import mixing
+from shconv.training.passes import Passes, reason_against_capture
 from shconv.training.progress import TrainingProgress
 from shconv.training.recipe import Recipe
 from shconv.training.signals import StopRequest, stopped_by
@@ -58,9 +59,14 @@ class Job:
     on_epoch: Callable[[Row], None] | None = None
     stored_at: float = field(default_factory=time.perf_counter)
     trackers: Trackers = field(init=False)
+    reason: str = field(init=False)  # why steps do not run from a CUDA graph, or ""
+    passes: Passes = field(init=False)
 
     def __post_init__(self) -> None:
-        self.trackers = Trackers(self.folder, self.shown.say)
+        say, smoothing = self.shown.say, self.recipe.label_smoothing
+        self.trackers = Trackers(self.folder, say)
+        self.reason = reason_against_capture(self.learner, self.defence, self.engine, self.processes.count)
+        self.passes = Passes(self.learner, self.defence, smoothing, self.reason, say)
 
     def run(self, sums: Sums) -> None:
         """From the position in the epoch under way to the end of the last one."""
@@ -108,7 +114,7 @@ class Job:
             learner,
             processes,
             recipe,
-            self.defence,
+            self.passes,
             self.engine.accumulation,
             self.seed,
             exploded(len(self.data.classes)),

@@ -34,6 +34,7 @@ from shconv.training.engine import Engine
 from shconv.training.epoch import Sums
 from shconv.training.job import LOG, Job, Row, epoch_steps
 from shconv.training.learner import Learner
+from shconv.training.passes import CAPTURED
 from shconv.training.progress import TrainingProgress
 from shconv.training.recipe import Recipe
 from shconv.training.signals import stop_requests
@@ -135,6 +136,8 @@ def train(
             with shown.started(_title(config, data, seed, defence), len(job.history), sums.steps, job.steps):
                 if engine.compile:
                     shown.say(said(graphs))
+                elif learner.device.type == "cuda":
+                    shown.say(f"no CUDA graph for the steps: {job.reason}" if job.reason else CAPTURED)
                 _say(job, problem, state)
                 _run(job, sums)
             processes.on_first(lambda: _finish(job))

@@ -135,7 +135,12 @@ class Plain(Defence):
 
 def step_generator(seed: int, epoch: int, step: int, device: torch.device | str) -> torch.Generator:
     """Random numbers of one step (both from 0); a vanilla network and its SHC twin draw the same."""
-    return torch.Generator(device).manual_seed(first_word(seed, STREAM, epoch, step))
+    return torch.Generator(device).manual_seed(step_word(seed, epoch, step))
+
+
+def step_word(seed: int, epoch: int, step: int) -> int:
+    """The seed of a step's random numbers."""
+    return first_word(seed, STREAM, epoch, step)
 
 
 def first_word(*entropy: int) -> int:
