@@ -2,10 +2,10 @@
 
     python benchmarks/audit_broken.py --vanilla DIR --distilled DIR --data folder:PATH --out DIR
 
---vanilla is a checkpoint without a defence, --distilled one of `shconv train --defence distillation`. JPEG and one draw of
-noise are put before the vanilla network; k-winners-take-all and thermometer input are trained here, for a few epochs. What
-each check should say (WANTED) and which networks are held out (HELD_OUT: no threshold may be changed after their first
-run) were written down before the first run. A network that is done is skipped: the same command goes on.
+--vanilla is a checkpoint without a defence, --distilled one of `shconv train --defence distillation`. JPEG and one draw
+of noise are put before the vanilla network; k-winners-take-all and thermometer input are trained here, for a few
+epochs. What each check should say (WANTED) and which networks are held out (HELD_OUT: no threshold may be changed after
+their first run) were written down before the first run. A network that is done is skipped: the same command goes on.
 """
 
 import io

@@ -2,10 +2,10 @@
 
     python benchmarks/audit_false_alarms.py --out DIR
 
-Trains small networks of four kinds on the demo data (`--data` takes other data): a vanilla one, one with SHC layers, and
-two kinds trained with random-start FGSM, one of them a ResNet whose ReLUs leave many features at 0. All are honest: their
-gradients are those of their loss. So every alarm is a false one. Each run has a seed of its own, for the choice of images
-and all random numbers of the attacks. A run that is done is skipped: the same command goes on.
+Trains small networks of four kinds on the demo data (`--data` takes other data): a vanilla one, one with SHC layers,
+and two kinds trained with random-start FGSM, one of them a ResNet whose ReLUs leave many features at 0. All are honest:
+their gradients are those of their loss. So every alarm is a false one. Each run has a seed of its own, for the choice
+of images and all random numbers of the attacks. A run that is done is skipped: the same command goes on.
 """
 
 import json
