@@ -18,6 +18,7 @@ import shconv
 from shconv.data.splits import MemorySplit
 from shconv.errors import InputError
 from shconv.models.detector import DetectorNetwork
+from shconv.models.noise import NoiseNetwork
 from shconv.training import DEFENCES, Defence, ModelConfig, create_defence, save_checkpoint
 from shconv.training.defences import (
     FGSMRS,
@@ -27,6 +28,7 @@ from shconv.training.defences import (
     Distillation,
     Ensemble,
     Goodfellow,
+    NoiseModel,
     Plain,
     Source,
     Stability,
@@ -72,6 +74,8 @@ def source(network: nn.Module, classes: Sequence[str] = CLASSES, in_channels: in
 
 def taught(name: str, model: str) -> tuple[nn.Module, Defence]:
     """A network in train mode and its defence, ready for a step."""
+    if name == "noise-model":
+        return NoiseNetwork(slim(model)).train(), one_of(name)
     if name != "detector":
         return slim(model), one_of(name)
     defence = Detector(EPS, steps=2, sources=(source(slim(model, seed=5)),))
@@ -437,6 +441,23 @@ def test_a_classifier_of_another_kind_is_refused() -> None:
     assert defence.first(4) == {}
 
 
+# ---- noise model
+
+
+def test_the_noise_model_trains_the_mean_logits_and_stores_the_network_that_gives_them() -> None:
+    defence, x, y = NoiseModel(0.2), images(4), torch.tensor([0, 1, 2, 0])
+    config = defence.around(ModelConfig("plain10_shc", 3, stem="small", width=4))
+    network = config.build().train()
+    assert isinstance(network, NoiseNetwork)
+    assert network.sigma == 0.2
+    twin = copy.deepcopy(network)
+    result = defence.loss(network, x, y, step(label_smoothing=0.1))
+    logits = twin.moments(x).mean
+    torch.testing.assert_close(result.loss, F.cross_entropy(logits, y, label_smoothing=0.1))
+    assert torch.equal(result.logits, logits)
+    assert result.attacked is None
+
+
 # ---- stability
 
 
@@ -475,7 +496,9 @@ def test_a_step_is_a_function_of_its_generator(name: str) -> None:
         network, defence = taught(name, "plain10")
         losses.append(defence.loss(network, images(4), y, step(k)).loss.item())
     assert losses[0] == losses[1]
-    assert (len(set(losses)) == 1) == (name in ("none", "goodfellow", "distillation"))  # they draw nothing
+    assert (len(set(losses)) == 1) == (
+        name in ("none", "goodfellow", "distillation", "noise-model")
+    )  # they draw nothing
 
 
 def test_every_step_of_every_epoch_and_seed_draws_numbers_of_its_own() -> None:
@@ -515,6 +538,7 @@ def test_every_step_of_every_epoch_and_seed_draws_numbers_of_its_own() -> None:
         (lambda: Detector(adversary="both"), "adversary is 'both'; wanted: static or dynamic"),  # type: ignore[arg-type]
         (lambda: Detector(sources=(source(linear()),) * 2), "guards one classifier: got 2 sources"),
         (lambda: Detector(steps=0), "steps is 0"),
+        (lambda: NoiseModel(0), "sigma: got 0; want a number > 0"),
         (lambda: Stability(alpha=-1), "alpha: got -1"),
         (lambda: Stability(sigma=0), "sigma: got 0"),
         (lambda: Stability(sigma=25), "sigma: got 25; want at most 1"),

@@ -23,6 +23,7 @@ from shconv.training.defences import (
     Distillation,
     Ensemble,
     Goodfellow,
+    NoiseModel,
     Plain,
     Source,
     Stability,
@@ -31,7 +32,17 @@ from shconv.training.defences.watch import collapse, pgd_accuracy
 
 pytestmark = pytest.mark.usefixtures("toy_network")
 
-DEFENCES = ["goodfellow", "fgsm-rs", "pgd", "ensemble", "stability", "trades", "distillation", "detector"]
+DEFENCES = [
+    "goodfellow",
+    "fgsm-rs",
+    "pgd",
+    "ensemble",
+    "stability",
+    "trades",
+    "distillation",
+    "detector",
+    "noise-model",
+]
 LEARNING = ["distillation", "detector"]  # from networks that are trained first
 TIMES = {"seconds": 0, "images_per_second": 0}
 
@@ -42,7 +53,7 @@ def toy_defence(name: str) -> Defence:
         other = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval().requires_grad_(False)
         return Ensemble((Source(other, ModelConfig("other", 3), ("red", "green", "blue"), 9, "abc"),), eps=0.1)
     toys = [Goodfellow(eps=0.1), FGSMRS(0.1), PGD(0.1, steps=2), Stability(), TRADES(0.1, steps=2), Distillation(2.0)]
-    toys.append(Detector(0.1, steps=2, layer="conv"))
+    toys += [Detector(0.1, steps=2, layer="conv"), NoiseModel(0.05)]
     return next(each for each in toys if each.name == name)
 
 
@@ -161,6 +172,7 @@ def test_the_checkpoint_says_how_it_was_trained_and_the_log_how_it_went(
                 "layer": "conv",
                 "classifier": "trained first",
             },
+            "noise-model": {"name": "noise-model", "sigma": 0.05},
             "fgsm-rs": {"name": "fgsm-rs", "eps": 0.1, "step_size": 1.25},
             "pgd": {"name": "pgd", "eps": 0.1, "step_size": 0.25, "steps": 2},
             "ensemble": {"name": "ensemble", "eps": 0.1, "sources": [{"model": "other", "seed": 9, "weights": "abc"}]},
@@ -217,7 +229,9 @@ def test_in_bfloat16_too_the_loss_is_finite_and_falls(
     tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
 ) -> None:
     recipe = replace(recipe, epochs=6, precision="bf16")
-    changes = {"stability": {"sigma": 0.02}, "distillation": {}, "detector": {}}.get(name, {"eps": 0.01})
+    changes = {"stability": {"sigma": 0.02}, "distillation": {}, "detector": {}, "noise-model": {}}.get(
+        name, {"eps": 0.01}
+    )
     defence = replace(toy_defence(name), **changes)  # type: ignore[type-var]
     losses = [row["loss"] for row in train(config, data, recipe, tmp_path, defence=defence, progress=False).history]
     assert losses[-1] < (1 if name in LEARNING else 0.9) * losses[0]  # the two have little left to learn in six epochs

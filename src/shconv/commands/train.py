@@ -78,12 +78,13 @@ class Train(DataOptions, EngineOptions, HubOptions):
         "trades",
         "distillation",
         "detector",
+        "noise-model",
     ] = "none"
     """Images used for training. none: the images as they are. goodfellow: images and one-step attacks. fgsm-rs:
     one-step attacks from a random start. pgd: attacks of several steps. ensemble: one-step attacks, also with other
     networks' gradients. stability: the same outputs for noisy images. trades: the same outputs for attacked images.
     distillation: the soft outputs of a teacher. detector: a small network beside the classifier that rejects attacked
-    images."""
+    images. noise-model: mean and variance of noisy images, carried through every layer."""
     defence_eps: float | None = None
     """goodfellow, fgsm-rs, pgd, ensemble, trades, detector: the L-infinity budget, as 0.03 or 8/255, by default
     8/255."""
@@ -100,7 +101,7 @@ class Train(DataOptions, EngineOptions, HubOptions):
     defence_beta: float | None = None
     """trades: weight of the divergence between the outputs of clean and attacked image, by default 6."""
     defence_sigma: float | None = None
-    """stability: standard deviation of the noise, by default 0.1."""
+    """stability, noise-model: standard deviation of the noise, by default 0.1."""
     defence_temperature: float | None = None
     """distillation: what the logits are divided by in training, by default 20."""
     defence_adversary: Literal["static", "dynamic"] | None = None

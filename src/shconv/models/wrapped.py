@@ -6,8 +6,9 @@ from torch import nn
 
 from shconv.errors import InputError
 from shconv.models.detector import DetectorNetwork
+from shconv.models.noise import NoiseNetwork
 
-WRAPPERS: dict[str, Callable[[nn.Module, str], nn.Module]] = {"detector": DetectorNetwork}
+WRAPPERS: dict[str, Callable[[nn.Module, str], nn.Module]] = {"detector": DetectorNetwork, "noise-model": NoiseNetwork}
 
 
 def wrapped(network: nn.Module, wrapper: str) -> nn.Module:

@@ -10,6 +10,7 @@ from shconv.training.defences.distillation import Distillation
 from shconv.training.defences.ensemble import Ensemble
 from shconv.training.defences.fgsm_rs import FGSMRS
 from shconv.training.defences.goodfellow import Goodfellow
+from shconv.training.defences.noise_model import NoiseModel
 from shconv.training.defences.pgd import PGD
 from shconv.training.defences.source import Source
 from shconv.training.defences.stability import Stability
@@ -25,6 +26,7 @@ __all__ = [
     "Distillation",
     "Ensemble",
     "Goodfellow",
+    "NoiseModel",
     "Plain",
     "Source",
     "Stability",
@@ -33,7 +35,18 @@ __all__ = [
     "create_defence",
 ]
 
-KINDS: tuple[Any, ...] = (Plain, Goodfellow, FGSMRS, PGD, Ensemble, Stability, TRADES, Distillation, Detector)
+KINDS: tuple[Any, ...] = (
+    Plain,
+    Goodfellow,
+    FGSMRS,
+    PGD,
+    Ensemble,
+    Stability,
+    TRADES,
+    Distillation,
+    Detector,
+    NoiseModel,
+)
 DEFENCES: dict[str, Any] = {kind.name: kind for kind in KINDS}
 
 
