@@ -201,7 +201,7 @@ def test_weights_fit_by_name_or_by_order_and_else_not_at_all(tmp_path):
     torch.save({"state_dict": renamed}, tmp_path / "b.pth")
     for file, order in (("a.safetensors", False), ("b.pth", True)):
         filled = network_with(arch, read_weights(tmp_path / file))
-        assert ("by their order" in filled.said) is order
+        assert ("by order and shape" in filled.said) is order
         assert torch.equal(filled.network.eval()(IMAGES), theirs(IMAGES))
     swapped = dict(zip(renamed, list(renamed.values())[::-1], strict=True))
     with pytest.raises(InputError, match="neither by name, nor one after another"):

@@ -122,7 +122,7 @@ def _networks(models: Model | Mapping[str, Model], twin: Model | None) -> list[N
     if not several:
         raise InputError("models: got none; want at least one network")
     if twin is not None and len(several) > 1:
-        raise InputError(f"twin: got one beside {len(several)} models; want it beside a single one")
+        raise InputError(f"twin: got a twin with {len(several)} models; want a single model")
     networks = [_network(name, model) for name, model in several.items()]
     if twin is not None:
         first, other = networks[0], _network("", twin)

@@ -158,7 +158,7 @@ class Processes:
     def _lost(self, error: RuntimeError) -> ConnectionAbortedError:
         reason = str(error).splitlines()[-1][:160]
         message = (
-            f"another of the {self.count} processes is gone, its own message says why ({reason}); "
+            f"another of the {self.count} processes is gone, its message says why ({reason}); "
             "what was done is stored, and the same command continues"
         )
         return ConnectionAbortedError(errno.ECONNABORTED, message)

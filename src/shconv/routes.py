@@ -269,7 +269,7 @@ def _held(layer: Any, routes: Routes, x: Tensor) -> Routes:
     if around.unknown and routes.before is None and layer in _LED:
         raise InputError(
             "an SHC layer runs again during backward(), and it is not known along which gradient route and with which "
-            "kernels it ran before: torch.utils.checkpoint tells, other ways to run a layer again do not. Call "
+            "kernels it ran before: torch.utils.checkpoint records this, other ways to run a layer again do not. Call "
             'backward() inside the `with` block of gradient_route or frozen_kernels; gradient_route(model, "both") '
             "says that it was neither"
         )

@@ -134,7 +134,7 @@ class Regularised(nn.Module):
 def test_a_weight_read_past_its_layer_is_found_and_the_network_left_whole(start: Any, inplace: bool) -> None:
     model, x = ReadsTheWeight().eval(), torch.randn(2, 3, 9, 9)
     expected = model(x)
-    with pytest.raises(InputError, match=r"^read: something reads the weight of this convolution past its forward"):
+    with pytest.raises(InputError, match=r"^read: other code reads the weight of this convolution directly"):
         to_shc(model, start=start, inplace=inplace, check=x)
     assert torch.equal(model(x), expected)
     assert not any(isinstance(module, SHConv2d) for module in model.modules())

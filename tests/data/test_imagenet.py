@@ -176,7 +176,7 @@ def test_tars_without_wordnet_ids_are_taken_by_their_labels_and_that_is_said(tmp
         write_tars(tmp_path, part, [replace(s, name=f"{i:07d}") for i, s in enumerate(images)])
     data = load_data(f"imagenet:{tmp_path}")
     assert by_label(data, "train")[:, 1, 0, 0].tolist() == [label % 256 for label in range(1000)]
-    assert "nothing beside them tells which classes" in data.note
+    assert "nothing says which classes" in data.note
     write_tars(tmp_path, "val", [replace(s, name=f"{i:07d}") for i, s in enumerate(VAL)], how="")
     with pytest.raises(InputError, match=r"0000000\.png has no label \(and 999 more"):
         load_data(f"imagenet:{tmp_path}")

@@ -155,7 +155,7 @@ def test_a_shared_memory_that_is_too_small_is_said_with_its_size() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     lines = done.stdout.splitlines()
     handed, started = (
-        "a worker that read images could not hand them over",
+        "a worker could not hand over the images that it read",
         "workers to read images could not be started",
     )
     assert lines[:3] == ["2"] * 3, done.stderr

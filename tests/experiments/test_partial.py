@@ -111,5 +111,5 @@ def test_a_file_with_a_pickle_in_it_is_not_opened(tmp_path):
     checksum = zlib.crc32(body.getvalue(), zlib.crc32(head[CHECKED:]))
     (tmp_path / "1.part").write_bytes(HEAD.pack(MAGIC, checksum, body.tell(), 0, 1.0) + body.getvalue())
     assert partial.done() == {0, 1, 2}
-    with pytest.raises(InputError, match=r"1\.part holds what no run wrote .*allow_pickle"):
+    with pytest.raises(InputError, match=r"1\.part holds unknown content .*allow_pickle"):
         partial.joined()

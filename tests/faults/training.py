@@ -100,7 +100,7 @@ def truncated_state(bench: Bench, out: Path) -> str:
     content = (out / "state.pt").read_bytes()
     (out / "state.pt").write_bytes(content[: len(content) * 2 // 3])
     text = bench.finish(out)
-    said = "warning: state.pt is damaged (its checksum differs): going on from state.previous.pt"
+    said = "warning: state.pt is damaged (its checksum differs): continuing from state.previous.pt"
     expect(said in text, f"not said: {text[:500]}")
     bench.expect_same(out)
     return f'"{said} ..."; bit for bit'
@@ -112,7 +112,7 @@ def deleted_state(bench: Bench, out: Path) -> str:
     shutil.copytree(out, out.with_name(f"{out.name}-both"))
     (out / "state.pt").unlink()
     text = bench.finish(out)
-    expect("warning: state.pt is missing: going on from state.previous.pt" in text, f"not said: {text[:500]}")
+    expect("warning: state.pt is missing: continuing from state.previous.pt" in text, f"not said: {text[:500]}")
     bench.expect_same(out)
     out = out.with_name(f"{out.name}-both")
     for path in out.glob("state*"):

@@ -169,10 +169,10 @@ LOSSY: dict[str, Callable[[], bytes]] = {
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "TIFF, floating point": (lambda: saved(L.convert("F"), "TIFF"), "floating-point pixels; wanted 8 or 16 bits"),
     "PFM": (lambda: saved(L.convert("F"), "PPM"), "floating-point pixels"),
-    "TIFF, 32-bit integers": (lambda: saved(L.convert("I"), "TIFF"), "nothing says how bright"),
-    "TIFF, unsigned 32-bit integers": (lambda: grey_tiff(DEEP.astype(np.uint32), 32), "nothing says how bright"),
+    "TIFF, 32-bit integers": (lambda: saved(L.convert("I"), "TIFF"), "of unknown brightness"),
+    "TIFF, unsigned 32-bit integers": (lambda: grey_tiff(DEEP.astype(np.uint32), 32), "of unknown brightness"),
     "TIFF, signed 16-bit integers": (
-        lambda: grey_tiff(DEEP.astype(np.int16), 16, short(339, 2)), "nothing says how bright"),
+        lambda: grey_tiff(DEEP.astype(np.int16), 16, short(339, 2)), "of unknown brightness"),
     "TIFF, signed 8-bit integers": (lambda: grey_tiff(GREY.astype(np.int8), 8, short(339, 2)), "signed pixels"),
     "TIFF LAB": (
         lambda: saved(RGB, "TIFF").replace(b"\6\1\3\0\1\0\0\0\2", b"\6\1\3\0\1\0\0\0\x08"), "LAB colours"),
@@ -233,5 +233,5 @@ def test_what_has_no_8_bit_picture_is_refused_with_the_reason(name: str) -> None
 def test_pixels_of_a_format_whose_integers_have_no_known_range_are_refused() -> None:
     stream = io.BytesIO()
     Image.fromarray(DEEP).save(stream, "IM")
-    with pytest.raises(InputError, match="nothing says how bright"):
+    with pytest.raises(InputError, match="of unknown brightness"):
         to_rgb(stream.getvalue(), "a.im")

@@ -66,13 +66,13 @@ def test_a_damaged_one_is_recognised_and_the_one_before_it_taken(folder: Path, s
     assert number == 2
     assert said is not None
     assert said.startswith("state.pt is damaged (")
-    assert said.endswith("): going on from state.previous.pt, the state before it")
+    assert said.endswith("): continuing from state.previous.pt, the previous state")
     assert "\n" not in said
 
 
 def test_a_missing_one_is_said_and_the_one_before_it_taken(folder: Path) -> None:
     (folder / STATE).unlink()
-    assert epoch(folder) == (2, "state.pt is missing: going on from state.previous.pt, the state before it")
+    assert epoch(folder) == (2, "state.pt is missing: continuing from state.previous.pt, the previous state")
 
 
 def test_where_all_are_damaged_the_error_says_what_to_do(folder: Path) -> None:

@@ -237,7 +237,9 @@ def test_a_damaged_state_is_said_and_the_one_before_it_leads_to_the_same_end(
     continued = train(config, data, recipe, tmp_path / "stopped")
     title, warning, *_ = capsys.readouterr().err.splitlines()
     assert title.endswith("continued after epoch 1 and step 2 of 4 of the next")
-    wanted = "warning: state.pt is damaged (its checksum differs): going on from state.previous.pt, the state before it"
+    wanted = (
+        "warning: state.pt is damaged (its checksum differs): continuing from state.previous.pt, the previous state"
+    )
     assert warning == wanted
     assert outcome(continued) == outcome(whole)
 
@@ -318,7 +320,7 @@ def test_going_on_in_another_way_is_said(
             train(config, data, recipe, tmp_path)
     assert "the state is stored: the same command continues" in capsys.readouterr().err
     train(config, data, recipe, tmp_path, engine=Engine(accumulation=2))
-    said = "continued in another way than before: processes 1 -> 1, accumulation 1 -> 2, batch_norm_images 16 -> 8"
+    said = "continued with other settings than before: processes 1 -> 1, accumulation 1 -> 2, batch_norm_images 16 -> 8"
     assert said in capsys.readouterr().err
 
 

@@ -26,7 +26,9 @@ def check_inputs(
     _check_images(images)
     n = images.shape[0]
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or tuple(labels.shape) != (n,):
-        raise InputError(f"labels: got {_describe(labels)}; want an int64 tensor of shape ({n},), one class an image")
+        raise InputError(
+            f"labels: got {_describe(labels)}; want an int64 tensor of shape ({n},), one class for each image"
+        )
     if int(labels.min()) < 0:
         raise InputError(f"labels: got {int(labels.min())}; want classes numbered from 0")
     check_count("seed", seed, 0)

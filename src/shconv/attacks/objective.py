@@ -15,7 +15,7 @@ Sign = Literal["consistent", "literal"]
 
 
 def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
-    """ln(p_c / (1 - p_c)) (N,) of one class an image, from logits (N, K) and classes int64 (N,).
+    """ln(p_c / (1 - p_c)) (N,) of one class for each image, from logits (N, K) and classes int64 (N,).
 
     It orders images as p_c does, and does not saturate where p_c rounds to 1.
     """

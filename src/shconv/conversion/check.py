@@ -42,13 +42,13 @@ def refuse_a_difference(before: Check, model: nn.Module, layers: Mapping[str, nn
             handle.remove()
     if passed := _read_past_their_layers(outputs, {n: layer for n, layer in layers.items() if layer not in ran}):
         raise InputError(
-            f"{', '.join(passed)}: something reads the weight of this convolution past its forward, so it cannot be "
+            f"{', '.join(passed)}: other code reads the weight of this convolution directly, so it cannot be "
             "converted; leave it out of where="
         )
     if identity and (worst := max(map(_difference, before.outputs, outputs), default=0.0)) > 1:
         raise InputError(
-            f"the converted network differs from the original by {worst:.1e} times what rounding explains: it reads "
-            "its convolutions in another way than by calling them"
+            f"the converted network differs from the original by {worst:.1e} times what rounding explains: it uses "
+            "its convolutions without calling them"
         )
 
 

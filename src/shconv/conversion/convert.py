@@ -53,9 +53,7 @@ def to_shc(
     if start not in ("identity", "random"):
         raise InputError(f'start must be "identity" or "random", got {start!r}')
     if inplace and isinstance(model, nn.Conv2d):
-        raise InputError(
-            "a convolution by itself cannot be replaced in place; leave out inplace and take what is returned"
-        )
+        raise InputError("a single convolution cannot be replaced in place; leave out inplace and use the result")
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError(f"the model is {reason_against(model)}")
     if inplace and check is not None:  # on a copy, so that the model stays whole where it is refused

@@ -44,7 +44,9 @@ def resting_level(layer: SHConv2d) -> float:
 
 def _at_zero(hyper: nn.Module) -> float:
     if not isinstance(hyper, Hypernetwork):
-        raise InputError(f"a {type(hyper).__name__} in the hypernetwork's place has maps that rest at no known level")
+        raise InputError(
+            f"a {type(hyper).__name__} in the hypernetwork's place has maps without a known starting value"
+        )
     M = activate(hyper.activation, torch.zeros(1, *hyper.map_size, dtype=torch.float64, device="cpu"))
     level = float(M.flatten()[0])
     if M.unique().numel() > 1 or not 0 < level < float("inf"):

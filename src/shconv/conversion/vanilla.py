@@ -38,7 +38,7 @@ def to_vanilla(model: ModelT, images: Tensor | None = None, inplace: bool = Fals
     if not layers:
         raise InputError(f"{type(model).__name__} has no SHC layer: nothing to undo")
     if inplace and isinstance(model, SHConv2d):
-        raise InputError("a layer by itself cannot be replaced in place; leave out inplace and take what is returned")
+        raise InputError("a single layer cannot be replaced in place; leave out inplace and use the result")
     maps = _mean_maps(model, layers, images) if images is not None else _resting_maps(layers)
     if not inplace:
         model = copied(model, "inplace=True converts the network itself")

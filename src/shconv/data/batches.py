@@ -110,7 +110,7 @@ class _BatchReader(Dataset[Batch]):
         except Exception as error:
             if (lack := _lack(error)) is None:
                 raise
-            return _failed("a worker that read images could not hand them over", lack)
+            return _failed("a worker could not hand over the images that it read", lack)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class _Packed:
             return Batch(*(each.pin_memory() for each in batch)) if pinned else batch
         except Exception as error:
             lack = _lack(error)
-            return error if lack is None else _failed("what a worker read could not be taken over", lack)
+            return error if lack is None else _failed("images from a worker could not be received", lack)
 
     def taken(self) -> Callable[[], Batch | Exception]:
         """What gives it, or raises Empty after a moment. Its worker is asked for the memory, and may not answer."""

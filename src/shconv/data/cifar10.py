@@ -31,7 +31,7 @@ def load_cifar10(path: str, *, download: bool, want_train: bool) -> tuple[Memory
     if not batches.is_dir():
         if not download:
             raise InputError(
-                f"no CIFAR-10 at {batches}; give its place as cifar10:PATH, the folder that holds {LAYOUT}, "
+                f"no CIFAR-10 at {batches}; give its place as cifar10:PATH, the folder with {LAYOUT}, "
                 "or let it be downloaded there"
             )
         from torchvision.datasets import CIFAR10  # slow to import, needed only here

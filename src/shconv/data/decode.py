@@ -117,7 +117,7 @@ def _from_integers(image: Image.Image) -> Image.Image:
     """Grey of more than 8 bits, "I;16..." or, from some readers, "I"."""
     bits = _tag(image, BITS) or (16,)
     if image.format not in INTEGERS or max(bits) > 16 or SIGNED in _tag(image, SAMPLE_FORMAT):
-        raise ValueError("integer pixels of which nothing says how bright they are; wanted 8 or 16 bits, unsigned")
+        raise ValueError("integer pixels of unknown brightness; wanted 8 or 16 bits, unsigned")
     top = 2 ** bits[0] - 1
     grey = np.asarray(image).astype(np.int64)
     if WHITE_IS_ZERO in _tag(image, PHOTOMETRIC):

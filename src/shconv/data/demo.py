@@ -25,7 +25,7 @@ PHOTOGRAPHS = (
     "rocket.jpg",
 )
 CLASSES = tuple(Path(file).stem for file in PHOTOGRAPHS)
-NOTE = "The classes of the demo are seven photographs, and its images patches of them: they are not objects."
+NOTE = "The demo's classes are seven photographs, and its images are patches of them. They are not objects."
 
 PATCH = 32
 PATCHES = {"train": 572, "test": 286}  # of each photograph: 4,004 and 2,002 in all

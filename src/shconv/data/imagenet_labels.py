@@ -51,7 +51,7 @@ def check_labels(
         _check_names(files, names)
         return labels, tuple(names), "as stored; the names of their classes are ImageNet's"
     numbers = tuple(map(str, range(CLASSES)))
-    return labels, numbers, "0 to 999 as stored; nothing beside them tells which classes they stand for"
+    return labels, numbers, "0 to 999 as stored; nothing says which classes they mean"
 
 
 def _ids(names: Iterable[str]) -> list[str] | None:

@@ -47,7 +47,7 @@ class Preparation:
         """The warning for a network of this preparation that sees images of another; None for the same or unknown."""
         if self.image_size is None or (self.image_size, self.test_preset) == (taken.image_size, taken.test_preset):
             return None
-        return f"warning: {name} was trained for images of {self}; here it sees them at {taken}"
+        return f"warning: {name} was trained for images of {self}; here they are prepared at {taken}"
 
     def __str__(self) -> str:
         return f"{self.image_size} px, test preset {self.test_preset}"

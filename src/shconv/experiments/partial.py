@@ -89,13 +89,14 @@ class Partial:
             for record in _records(path):
                 part, here = _table(path, record), self.places(record.unit)
                 if not 0 <= record.unit < self.units or not np.array_equal(part["index"], self.index[here]):
-                    raise InputError(f"{path} is about other images; remove it to have these computed")
+                    raise InputError(f"{path} is about other images; remove it to compute these")
                 table = np.empty(len(self.index), part.dtype) if table is None else table
                 table[here], seconds[record.unit] = part, record.seconds
         missing = int(np.isnan(seconds).sum())
         if missing:
             raise InputError(
-                f"{self.folder} lacks {missing} of {self.units} batches; wanted a run folder that all processes see"
+                f"{self.folder} lacks {missing} of {self.units} batches; wanted a run folder that all processes can "
+                "access"
             )
         columns = {} if table is None else {name: table[name].copy() for name in table.dtype.names or ()}
         return columns, float(seconds.sum())
@@ -124,7 +125,7 @@ def _table(path: Path, record: Record) -> NDArray[Any]:
     try:
         table: NDArray[Any] = np.load(io.BytesIO(record.body), allow_pickle=False)
     except ValueError as error:
-        raise InputError(f"{path} holds what no run wrote ({error}); remove it") from error
+        raise InputError(f"{path} holds unknown content ({error}); remove it") from error
     return table
 
 

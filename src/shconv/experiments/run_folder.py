@@ -137,7 +137,7 @@ class RunFolder:
                 return dict(arrays)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             raise InputError(
-                f"{path} is missing or damaged; to have it computed again remove the row {id} from rows.jsonl"
+                f"{path} is missing or damaged; to compute it again, remove the row {id} from rows.jsonl"
             ) from None
 
 
@@ -159,7 +159,7 @@ def _stored_rows(path: Path, writes: bool) -> Iterator[Row]:
                 raise ValueError("no row with an id")
         except ValueError as error:
             raise InputError(
-                f"{path}, line {number} is damaged ({error}); remove the line to have it computed again"
+                f"{path}, line {number} is damaged ({error}); remove the line to compute it again"
             ) from error
         yield row
 

@@ -156,7 +156,7 @@ class Workload:
         searched = attack.steps * 2 * attack.batch_size * self.seeds
         noisy = len(figure2_noise.SIGMAS) * self.batch_size
         seconds = sum((searched + noisy) * cost.forward for cost in self.costs.values())
-        return Stage("Figures 2 to 4", "one image each; by the first process alone", seconds, 1, 0, 0)
+        return Stage("Figures 2 to 4", "one image each; by the first process only", seconds, 1, 0, 0)
 
     def _padded(self, n: int) -> int:
         return ceil(n / self.batch_size) * self.batch_size

@@ -40,7 +40,7 @@ def filter_map(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> Ten
 def _triton_serves(x: Tensor, theta: Theta) -> bool:
     """Where it does not the reason is logged, once."""
     if reason := _reason_against(x, *theta):
-        runtime.log_once(f"no fused hypernetwork: {reason}; plain torch serves instead")
+        runtime.log_once(f"no fused hypernetwork: {reason}; plain torch is used instead")
         return False
     return not (x.is_cuda and runtime.reason_against(x.device.index))
 

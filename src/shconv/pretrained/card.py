@@ -35,13 +35,13 @@ model = from_pretrained(".")  # this folder, or OWNER/NAME
 
 WORTH = """## What its robustness numbers are worth
 
-Accuracy under an attack is an upper bound: it tells what the attacks that were tried did not find. A stronger or a
-better aimed attack can only lower it. The kernels of an SHC network depend on the image, and that can make gradients
+Accuracy under an attack is an upper bound: it only shows what the tried attacks did not find. A stronger
+attack can only lower it. The kernels of an SHC network depend on the image, and this can make gradients
 misleading without making the network robust. So a high number under gradient attacks alone is no evidence of
-robustness; `shconv audit` looks for this. Nothing here is a certificate. Do not rely on this network where somebody
-gains by fooling it."""
+robustness; `shconv audit` looks for this. Nothing here is a guarantee. Do not rely on this network where an attacker
+would gain by fooling it."""
 
-UNTRIED = "No attack was run on this network for this card: nothing is known of its robustness."
+UNTRIED = "No attack was run on this network for this card, so its robustness is unknown."
 
 
 def model_card(name: str, model: nn.Module, info: Mapping[str, Any], rows: str | Path | None) -> str:
@@ -125,7 +125,7 @@ def _tables(run: Run, name: str) -> Iterator[str]:
     own = {twin(name), f"{twin(name)}_shc"}
     yield (
         f"Measured in the run {_plain(run.folder.resolve().name)}, on the network of this name there and its "
-        "twin. That it is the one in this folder is the word of whoever saved it."
+        "twin. Whoever saved this folder states that it is the same network."
     )
     for table in paper_tables(run) if run.rows else ():
         lines = tuple(line for line in table.lines if line.model in own and any(cell.scores for cell in line.cells))

@@ -181,14 +181,16 @@ def _from_hub(repo_id: str, revision: str | None) -> Path:
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise InputError(
-            f"there is no folder {repo_id}; to take it from Hugging Face the package huggingface_hub is needed: "
+            f"there is no folder {repo_id}; to download it from Hugging Face, the package huggingface_hub is needed: "
             "pip install huggingface_hub"
         ) from error
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=[MODEL, CONFIG]))
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(f"there is no folder {repo_id}, and Hugging Face does not give it ({reason})") from error
+        raise InputError(
+            f"there is no folder {repo_id}, and it cannot be downloaded from Hugging Face ({reason})"
+        ) from error
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -51,7 +51,7 @@ def push_to_hub(network: nn.Module | str | Path, repo_id: str, *, private: bool 
 def check_hub(repo_id: str) -> None:
     """Raises InputError where nothing could be pushed: no OWNER/NAME, no package huggingface_hub, no token."""
     if not REPOSITORY.fullmatch(repo_id):
-        raise InputError(f"{repo_id!r} is no repository; wanted: OWNER/NAME")
+        raise InputError(f"{repo_id!r} is no repository name; wanted: OWNER/NAME")
     try:
         from huggingface_hub import get_token
     except ImportError as error:

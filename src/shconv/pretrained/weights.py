@@ -47,7 +47,7 @@ def network_with(arch: str, found: Mapping[str, Weights]) -> Filled:
         except InputError as error:
             reasons.append(str(error))
         else:
-            said = "the names in the file are others: its weights were put in by their order and shapes"
+            said = "the file has other names; its weights were assigned by order and shape"
             return Filled(network, ". ".join(part for part in (said, _said(place, "", cleaned)) if part))
     listed = ", ".join(f"{len(each)} tensors{f' under {place}' if place else ''}" for place, each in found.items())
     raise InputError(f"found {listed}; {reasons[0]}")

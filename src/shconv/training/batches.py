@@ -25,7 +25,7 @@ def warning_of_few_steps(images: int, batch_size: int, epochs: int) -> str | Non
     more = f", more epochs (--epochs {-(-FEW // steps)})" if steps * epochs < FEW else ""
     return (
         f"warning: {images} images in batches of {batch} are {_count(steps, 'step')} an epoch{left_out}; "
-        f"{_count(steps * epochs, 'step')} in all may be too few to learn. What mends it: a smaller batch "
+        f"{_count(steps * epochs, 'step')} in all may be too few to learn. Use a smaller batch "
         f"(--batch-size {smaller} of train or finetune: {_count(images // smaller, 'step')} an epoch){more}"
     )
 

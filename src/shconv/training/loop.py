@@ -214,9 +214,7 @@ def _restored(job: Job, state: State | None) -> Sums:
         check_same_run(job.folder, state["run"], job.record)
     position = None if state is None else dict(state["position"])
     if any(each != position for each in job.processes.gather(position)):
-        raise InputError(
-            f"{job.folder} is not the same folder for all processes: it has to be on a disk that they share"
-        )
+        raise InputError(f"{job.folder} is not the same folder for all processes: it must be on a disk that they share")
     if state is None or position is None:
         return Sums.none(job.learner.device)
     job.learner.restore(state["learner"])
@@ -234,7 +232,7 @@ def _say(job: Job, problem: str | None, state: State | None) -> None:
     now = job.engine.record(job.recipe, job.processes)
     if state is not None and state["engine"] != now:
         changed = ", ".join(f"{name} {state['engine'][name]} -> {now[name]}" for name in now)
-        job.shown.say(f"continued in another way than before: {changed}")
+        job.shown.say(f"continued with other settings than before: {changed}")
 
 
 def _run(job: Job, sums: Sums) -> None:

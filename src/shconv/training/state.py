@@ -41,7 +41,7 @@ def load_state(folder: Path) -> tuple[State | None, str | None]:
         except ValueError as error:
             problem = f"{problem}, {path.name} too" if problem else f"{path.name} is damaged ({error})"
         else:
-            return state, f"{problem}: going on from {path.name}, the state before it" if problem else None
+            return state, f"{problem}: continuing from {path.name}, the previous state" if problem else None
     if problem and any((folder / name).exists() for name in (STATE, PREVIOUS)):
         raise InputError(f"{folder}: {problem}; remove state.* there to train from the start")
     return None, None

@@ -72,7 +72,7 @@ class Trackers:
             except Exception as error:
                 del self.running[name]
                 self.say(
-                    f"warning: {name} takes no more ({_reason(error)}). The training goes on without it; "
+                    f"warning: {name} accepts no more data ({_reason(error)}). The training continues without it; "
                     "the same command sends the missing epochs later"
                 )
                 continue
@@ -103,7 +103,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
         told = json.loads(file.read_text()) if file.exists() else {}
         return {name: {"run": str(about["run"]), "step": int(about["step"])} for name, about in told.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is damaged ({error}); without it every tracker begins a new run") from error
+        raise InputError(f"{file} is damaged ({error}); without it every tracker starts a new run") from error
 
 
 def _start(name: str, folder: Path, run: str | None) -> Any:

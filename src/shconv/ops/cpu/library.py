@@ -116,7 +116,7 @@ def kernels() -> ctypes.CDLL | str:
     """The loaded library, or why there is none."""
     found = load(_BUILT, _SOURCE / "filtered.cpp")
     if isinstance(found, str) and os.environ.get("SHCONV_COMPILED") != "0":
-        _log.warning("%s; slower formulations serve instead", found)
+        _log.warning("%s; slower formulations are used instead", found)
     return found
 
 

@@ -32,7 +32,7 @@ def reason_against(index: int) -> str:
         except Exception as error:  # of triton, its driver, a compiler: whatever it is, torch can do without
             reason = f"Triton's kernels do not run: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     if reason:
-        log_once(f"cuda:{index}: {reason}; plain torch serves instead")
+        log_once(f"cuda:{index}: {reason}; plain torch is used instead")
     return reason
 
 
