@@ -61,15 +61,24 @@ def in_force(layer: Any, x: Tensor) -> Routes:
 
 @contextmanager
 def gradient_route(model: nn.Module, route: str, hypernetwork_weight: float = 1.0) -> Iterator[None]:
-    """Let gradients pass through one route of every SHC layer, or both; outputs stay what they are.
+    """Let gradients pass through one route of every SHC layer, or both. The outputs do not change.
 
-    "convolution" holds M constant (the paper's SHC-W), "hypernetwork" holds the convolution's input constant (SHC-T),
-    "both" is the whole gradient with the hypernetwork route's part multiplied by hypernetwork_weight. All this is about
-    the gradient of the layer's input; the hypernetwork's own parameters get theirs as ever.
-    Layers without a hypernetwork (1x1 convolutions, shortcuts) pass gradients as ever.
+    Example:
+        ```python
+        with shconv.gradient_route(model, "convolution"):
+            adversarial = attack(model, images, labels)
+        ```
 
-    What torch.utils.checkpoint runs again during backward() has the route of its forward pass, also after the `with`
-    block. Only where a compiled layer stands inside an eager checkpoint must backward() be called inside the block.
+    Args:
+        model: a network with SHC layers.
+        route: "convolution" holds M constant (the paper's SHC-W). "hypernetwork" holds the convolution's input constant
+            (SHC-T). "both" is the whole gradient.
+        hypernetwork_weight: factor on the hypernetwork route's part of the gradient, for "both".
+
+    Only the gradient of a layer's input changes; the hypernetwork's own parameters keep theirs. Layers without a
+    hypernetwork (1x1 convolutions, shortcuts) pass gradients as usual. What torch.utils.checkpoint runs again during
+    backward() has the route of its forward pass, also after the `with` block. Only if a compiled layer is inside an
+    eager checkpoint, call backward() inside the block.
 
     Raises:
         InputError: unknown route; a single route on a network without SHC layers.
@@ -107,10 +116,16 @@ class HypernetworkPaths(nn.Module):
 
 @contextmanager
 def frozen_kernels(model: nn.Module, x: Tensor) -> Iterator[None]:
-    """Hold every SHC layer's kernels at those computed for the images x (N, D, H, W), in eval mode, without gradient.
+    """Hold every SHC layer's kernels at those of the images x (N, D, H, W), in eval mode and without gradient.
 
-    Inside, the network is the sub-network F_H of section 4.1: what it makes of other images shows its quasi decision
-    boundary. Only batches of N images can pass.
+    Inside, the network is the sub-network F_H of section 4.1. What it predicts for other images shows its quasi
+    decision boundary. Only batches of N images are accepted.
+
+    Example:
+        ```python
+        with shconv.frozen_kernels(model, images):
+            adversarial = attack(model, images, labels)
+        ```
 
     Raises:
         InputError: the network has no SHC layer; inside, a batch of another size.

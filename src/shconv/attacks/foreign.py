@@ -38,14 +38,22 @@ class ForeignResult(AttackResult):
 @other_names
 @dataclass(frozen=True, eq=False, repr=False)
 class Foreign(Attack):
-    """Any attack under the contract of ours.
+    """Makes any attack usable as an attack of shconv.
 
-    attack: a function f(model, images, labels) -> adversarial images, or an attack object of foolbox, torchattacks or
-        ART, whose model is replaced by the one given for the length of the call.
-    epsilon, norm: the budget to hold it to. None: the object's own (`eps`), where it has one; else any change counts.
-    An image that comes back outside the budget or the box, or with NaN, does not count: the clean one stands for it.
-    Global random numbers are seeded by (seed, the first image's place) and put back afterwards.
-    queries: forward passes an image, averaged over the batch where the attack cuts it up.
+    Example:
+        ```python
+        mine = Foreign(my_function, eps="8/255")
+        adversarial = mine(model, images, labels)
+        ```
+
+    Args:
+        attack: a function f(model, images, labels) -> adversarial images, or an attack object of foolbox, torchattacks
+            or ART. The object's model is replaced by the given one during the call.
+        epsilon, norm: the budget. None: the object's own (`eps`) if it has one; otherwise any change counts.
+
+    An image that is returned outside the budget or [0, 1], or with NaN, does not count; the clean image is used
+    instead. Global random numbers are seeded by (seed, the first image's place) and restored afterwards. Queries are
+    forward passes for each image, averaged over the batch if the attack divides it.
     """
 
     attack: Any

@@ -28,13 +28,13 @@ NOISES, BLENDS, PEPPERS = 100, 50, 100  # tried as a start
 @other_names
 @dataclass(frozen=True)
 class HardLabel(SearchAttack):
-    """The boundary attack (Brendel et al. 2018) or HopSkipJump (Chen et al. 2020), stopped at the first hit.
+    """The boundary attack (Brendel et al. 2018) or HopSkipJump (Chen et al. 2020). They use only the predicted class.
 
-    Both shrink the distance of an example that is already wrong, from uniform noise blended in or else from salt and
-    pepper. What counts is a wrong decision within epsilon, so the search of an image ends at the first that is seen
-    anywhere on the way; an image without one stays as it was. The boundary attack shrinks L2 even if the ball is L-inf.
-    Each image is searched on its own, in batches of its own probes, seeded by (seed, index): exactly independent of
-    the other images, but kernels frozen for a batch cannot be used.
+    Both start from a misclassified image, made by blending in uniform noise or else salt and pepper, and reduce its
+    distance. The search of an image ends at the first misclassified point within epsilon; an image without one is
+    returned unchanged. The boundary attack reduces the L2 distance, also for an L-infinity budget. Each image is
+    searched in its own batches, seeded by (seed, index), so it does not depend on other images. Kernels frozen for a
+    batch cannot be used. Needs foolbox.
     """
 
     kind: Kind

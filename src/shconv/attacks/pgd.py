@@ -25,16 +25,31 @@ STREAM = 11
 @other_names
 @dataclass(frozen=True)
 class PGD(SearchAttack):
-    """`steps` gradient steps from each of `restarts` starts; of all points passed, the strongest (Madry et al. 2018).
+    """Projected gradient ascent (Madry et al. 2018): `steps` gradient steps from each of `restarts` starts.
 
-    step_size=None adapts the step and adds momentum (Auto-PGD, Croce and Hein 2020); a number is the plain attack,
-    every step of that size. targets=k instead aims at each of the k likeliest wrong classes of the clean image in turn,
-    at most all of them, with `restarts` starts each. random_start draws starts uniformly from the ball; without it
-    every climb begins at the clean image. Each climb looks at steps + 1 points, the clean image is looked at once.
-    samples averages logits and gradients over so many passes, for networks that are random (expectation over
-    transformation, Athalye et al. 2018). until_broken holds an image from its first misclassified point on and ends
-    when all are held: cheaper, for images that no other network will be asked about.
-    Where a gradient is zero, NaN or absent the pixel stays: what masks gradients also stops this attack.
+    The result is the strongest of all points that were visited. If a gradient is zero, NaN or absent, the pixel does
+    not change, so a network that masks its gradient also stops this attack.
+
+    Example:
+        ```python
+        adversarial = PGD("8/255", steps=20)(model, images, labels)
+        ```
+
+    Args:
+        epsilon: the budget, as a number or "8/255"; for norm "l2" a length.
+        norm: "linf" or "l2".
+        steps: gradient steps from each start.
+        restarts: number of starts.
+        loss: what the steps increase.
+        targets: k > 0 aims at each of the k likeliest wrong classes of the clean image in turn (at most all of them),
+            with `restarts` starts each.
+        random_start: draw starts uniformly from the ball; else start at the clean image.
+        step_size: size of every step. None adapts the step and adds momentum (Auto-PGD, Croce and Hein 2020).
+        samples: average logits and gradients over this many passes, for random networks (expectation over
+            transformation, Athalye et al. 2018).
+        until_broken: keep an image at its first misclassified point, and end when all are broken. This is cheaper.
+
+    Each start takes steps + 1 forward passes; the clean image takes one more.
     """
 
     aims: ClassVar[bool] = True

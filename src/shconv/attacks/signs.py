@@ -23,10 +23,10 @@ CHUNK = 64  # draws prepared at once
 @other_names
 @dataclass(frozen=True)
 class RandomSigns(SearchAttack):
-    """x + epsilon s with s uniform in {-1, 1}^(C, H, W), `draws` times: corners of the L-inf ball.
+    """x + epsilon s with s uniform in {-1, 1}^(C, H, W), `draws` times: random corners of the L-infinity ball.
 
-    An image that a draw breaks keeps it. The baseline that a gradient attack has to beat (Carlini et al. 2019,
-    section 5: brute force must not do better).
+    An image keeps the first draw that breaks it. A gradient attack must be stronger than this brute force (Carlini et
+    al. 2019, section 5).
     """
 
     aims: ClassVar[bool] = True

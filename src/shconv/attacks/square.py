@@ -26,11 +26,12 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the share p, f
 @other_names
 @dataclass(frozen=True)
 class Square(SearchAttack):
-    """Changes one random square at a time and keeps the change where the margin rises (Algorithms 1 to 3).
+    """Square Attack (Andriushchenko et al. 2020, Algorithms 1 to 3): a search without gradients.
 
-    Starts with vertical stripes (L-inf) or a grid of bumps (L2). The square's share of the image starts at `share` and
-    is halved at the paper's points, scaled to `queries`. Unlike the published code, every image has squares of its
-    own. An image that is broken stays as it is.
+    It changes one random square at a time and keeps the change if the margin rises. It starts with vertical stripes
+    (L-infinity) or a grid of bumps (L2). The square's share of the image starts at `share` and is halved at the paper's
+    points, scaled to `queries`. Unlike the published code, every image has its own squares. A broken image is not
+    changed any more.
     """
 
     aims: ClassVar[bool] = True

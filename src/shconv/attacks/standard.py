@@ -30,12 +30,15 @@ CLASSES_NEEDED = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab-t": 2, "square"
 @other_names
 @dataclass(frozen=True)
 class Standard(SearchAttack):
-    """apgd-ce, apgd-t, fab-t and square one after the other, each on the images that the ones before left standing.
+    """AutoAttack (Croce and Hein 2020): apgd-ce, apgd-t, fab-t and square, each on the images that survived so far.
 
-    attacks=None is that set, AutoAttack's "standard" version; a tuple of names is another. Those that aim at classes
-    aim at min(9, K - 1) of them, and those whose loss needs more than K classes are left out: ask `runs` and `notes`.
-    All images get the same random numbers, drawn from the seed alone, so that none depends on the others.
-    pyautoattack computes in float32 and drops broken images, so kernels frozen for a batch cannot be used.
+    Args:
+        attacks: None is this "standard" version; or a tuple of some of these names.
+
+    The targeted attacks aim at min(9, K - 1) of K classes. Attacks whose loss needs more classes are left out; `runs`
+    and `notes` say which. All images get the same random numbers, drawn from the seed alone, so no image depends on
+    others. pyautoattack, which is needed, computes in float32 and drops broken images, so kernels frozen for a batch
+    cannot be used.
     """
 
     epsilon: float

@@ -74,24 +74,38 @@ def run(
     checks: Sequence[Check] | None = None,
     progress: bool = True,
 ) -> Report:
-    """Try hard to break a classifier within eps (L-infinity) and eps_l2 (L2) of clean images, and say what was tried.
+    """Attack a classifier with many methods within eps (L-infinity) and eps_l2 (L2), and report what was tried.
 
-    model, twin: from float images (N, C, H, W) in [0, 1] to logits (N, K); normalisation belongs inside. Their modes
-    and flags are left as found; all networks are moved to the device of the first.
-    data: (images, labels int64 (N,)), or a data set of shconv.data, of which the test images are taken.
-    images: so many of them, drawn with `seed`; None takes all.
-    eps: a number or "8/255". eps_l2: by default 0.5 where eps is 8/255 and images are 3 x 32 x 32, scaled from there.
-    min_confidence: the worst case is also given for the images that the network gets right with more than this.
-    sources: further networks, for transfer. seeds: the same network from other seeds of training, by seed;
-    training_seed and twin_seed are the network's own and its twin's, for the rows.
-    budget: "90s", "5m", "1h" or "full", for all networks together.
-    folder: keeps rows, outcomes and arrays there, and the same call goes on where it was stopped.
-    effort: the counts of the checks, in the place of the plan's, which follow measured speed: with it and budget="full"
-    a run can be repeated exactly, whatever the batch size (but for random networks, whose draws go with the batches).
-    checks: those to run; by default all twelve, after a first look of a few steps on every image, so that the plan is
-    about what stands.
+    Example:
+        ```python
+        report = shconv.audit.run(model, (images, labels), "8/255", budget="5m", folder="runs/audit")
+        report.print()
+        ```
 
-    Raises InputError for networks, images, labels, radii or budgets that cannot be used.
+    Args:
+        model: from float images (N, C, H, W) in [0, 1] to logits (N, K), with normalisation inside. Its mode and flags
+            are restored. All networks are moved to the device of the first.
+        data: (images, labels int64 (N,)), or a data set of shconv.data, whose test images are used.
+        eps: the L-infinity radius, a number or "8/255".
+        twin: a network to compare with, image by image.
+        sources: further networks by name, for transfer.
+        seeds: the same network from other training seeds, by seed; training_seed and twin_seed are the seeds of the
+            network and of its twin, for the rows.
+        images: number of images, drawn with `seed`; None uses all.
+        eps_l2: the L2 radius. Default: 0.5 for eps 8/255 and images of 3 x 32 x 32, scaled for others.
+        min_confidence: the worst case is also given for the images classified correctly with more than this
+            probability.
+        budget: time for all networks together: "90s", "5m", "1h" or "full".
+        folder: stores rows, outcomes and arrays there; the same call continues a stopped audit.
+        effort: counts for the checks instead of the plan's, which depend on measured speed. With it and budget="full" a
+            run can be repeated exactly, with any batch size (except for random networks).
+        checks: the checks to run; by default all twelve, after a quick attack on every image.
+
+    Returns:
+        Report: the verdict, the findings of the checks, and all rows.
+
+    Raises:
+        InputError: networks, images, labels, radii or budgets that cannot be used.
     """
     started = time.monotonic()
     check_count("seed", seed, 0)

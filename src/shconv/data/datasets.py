@@ -33,21 +33,31 @@ def load_data(
 ) -> ImageData:
     """The data set that `spec` names.
 
-    spec: "demo" (patches of scikit-image's photographs), "cifar10" (a copy in ./data) or "cifar10:PATH",
-    "folder:PATH" (train/ and test/ or val/, one folder a class), "imagenet:PATH" (class folders, Parquet or tar files).
-    image_size: side of the images in training and test. Default: the images' own where all are equally large squares of
-    at most 64 pixels, else 224 in training and 256 (paper) or 224 (imagenet) in test.
-    test_preset: for images of another size "paper" resizes to round(1.168 s) square, which distorts them, and crops the
-    centre s (section 3.2); "imagenet" resizes the shorter side to round(s 256 / 224) instead, as is usual. "auto":
-    imagenet for folder:PATH, else paper.
-    preparation: that of a network, as its checkpoint has it, for what the two leave open.
-    on_corrupt: "error" raises InputError naming a file that cannot be decoded, "skip" leaves it out and counts it.
-    download: lets cifar10 be downloaded where it is missing; nothing else ever is.
-    want_train: False leaves the training images alone, which need not be there then.
-    parquet_memory: GB of Parquet's row groups that all processes of a training hold together. Images are shuffled among
-    so many groups at any moment; more mixes images from farther apart.
-    progress: called as progress(files done, files in all) while image files are read.
-    Raises InputError for anything that cannot be found or used.
+    Example:
+        ```python
+        data = load_data("folder:flowers")
+        image, label = data.test[0]  # uint8 (3, H, W), int
+        ```
+
+    Args:
+        spec: "demo" (patches of scikit-image's photographs), "cifar10" (in ./data) or "cifar10:PATH", "folder:PATH"
+            (train/ and test/ or val/, one folder for each class), "imagenet:PATH" (class folders, Parquet or tar
+            files).
+        image_size: side of the images in training and test. Default: the images' own if all are squares of one size, at
+            most 64 pixels; else 224 in training and 256 (paper) or 224 (imagenet) in test.
+        test_preset: for images of another size, "paper" resizes to a square of round(1.168 s), which distorts, and
+            crops the centre s (section 3.2). "imagenet" resizes the shorter side to round(s 256 / 224), as is usual.
+            "auto" is imagenet for folder:PATH, else paper.
+        preparation: that of a network, from its checkpoint, used where the two above are not given.
+        on_corrupt: "error" raises InputError that names a broken file; "skip" leaves it out and counts it.
+        download: allows the download of cifar10; nothing else is ever downloaded.
+        want_train: False does not read the training images, which may then be missing.
+        parquet_memory: GB of Parquet row groups that all processes of a training hold together. More memory gives
+            better shuffling.
+        progress: called as progress(files done, files in all) while image files are read.
+
+    Raises:
+        InputError: anything that cannot be found or used.
     """
     kind, _, path = spec.partition(":")
     _check(spec, kind, path)

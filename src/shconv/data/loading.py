@@ -44,11 +44,16 @@ def evaluation_batches(
     pinned: bool = False,
     stop: Callable[[], bool] = never,
 ) -> Iterator[Batch]:
-    """Batches of the images at `indices`, in that order, as tested; the last one may be short.
+    """Batches of the images at `indices`, in that order, with the test preprocessing. The last one may be short.
 
-    pinned: in memory that a GPU copies from while it computes. stop: asked while a batch is waited for. Raises
-    InputError for an index outside 0..len(split)-1, and where a file cannot be decoded; StoppedWaiting where `stop`
-    says so; ChildProcessError where a worker is gone or cannot hand over what it read.
+    Args:
+        pinned: put batches into memory that a GPU can copy from while it computes.
+        stop: a function that is asked while a batch is waited for.
+
+    Raises:
+        InputError: an index outside 0..len(split)-1, or a file that cannot be decoded.
+        StoppedWaiting: `stop` returned True.
+        ChildProcessError: a worker died or could not hand over its images.
     """
     _at_least(1, batch_size=batch_size)
     _at_least(0, workers=workers)
@@ -85,18 +90,32 @@ def training_batches(
     pinned: bool = False,
     stop: Callable[[], bool] = never,
 ) -> Batches:
-    """One epoch of shuffled, augmented batches; `len` counts those it will give.
+    """One epoch of shuffled, augmented batches. `len` gives their number.
 
-    The order is a function of (seed, epoch), the augmentation of (seed, epoch, index). Where images are read by the
-    group (Parquet), the order is also one of the batch size and of the number of groups open at a time. Batches are
-    full, the rest of the images is left out, unless the split is smaller than one batch. skip: leave out the first so
-    many batches, to go on in mid-epoch. share: (rank, count) gives of each batch what `share_of` says. image_size:
-    default the split's own training size. pinned, stop: as for `evaluation_batches`, which also raises as going through
-    these does.
-    Augmentations: "none" (the test preprocessing), "crop_flip" (4 zeros a side, random crop, flip), "resized_crop"
-    (0.08 to 1 of the area, flip), "he2016" (random scale, crop, flip and colour); "randaugment", "trivialaugment",
-    "autoaugment" and "augmix", torchvision's, after crop_flip for images up to 64 px and resized_crop above. Raises
-    InputError for anything else.
+    Example:
+        ```python
+        for batch in training_batches(data.train, "crop_flip", batch_size=128, seed=0, epoch=0):
+            batch.images  # uint8 (128, 3, H, W); batch.labels (128,)
+        ```
+
+    Args:
+        split: the training images of `load_data`.
+        augmentation: "none" (the test preprocessing), "crop_flip" (4 zeros on each side, random crop, flip),
+            "resized_crop" (0.08 to 1 of the area, flip), "he2016" (random scale, crop, flip and colour), or
+            torchvision's "randaugment", "trivialaugment", "autoaugment" or "augmix", after crop_flip for images up to
+            64 px and resized_crop above.
+        batch_size: images in each batch. All batches are full and the rest of the images is left out, unless the split
+            is smaller than one batch.
+        seed, epoch: the order depends on these two; for Parquet also on the batch size and on the number of open
+            groups. The augmentation depends on (seed, epoch, index).
+        image_size: by default the split's training size.
+        workers: processes that read images; 0 reads them in this one.
+        skip: leave out this many batches, to continue within an epoch.
+        share: (rank, count): the part of each batch for this process, as in `share_of`.
+        pinned, stop: as in `evaluation_batches`. Iterating raises the same errors as there.
+
+    Raises:
+        InputError: values out of range, an unknown augmentation.
     """
     if augmentation not in AUGMENTATIONS:
         raise InputError(f"augmentation {augmentation!r} is unknown; wanted one of {', '.join(AUGMENTATIONS)}")

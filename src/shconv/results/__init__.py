@@ -45,10 +45,17 @@ def load(folder: str | Path) -> "Results":
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Rows of a run and what became of every image.
+    """The rows of a run and the outcome of every image.
 
-    `records`: the rows as rows.jsonl has them, an audit's left out. `outcomes`: the arrays of a row by its id.
-    `labels` and `files` (n,): class and file of every test image, empty where the run did not store them.
+    `records`: the rows as in rows.jsonl, without an audit's. `outcomes`: the arrays of each row by its id. `labels` and
+    `files` (n,): class and file of every test image; empty if the run did not store them.
+
+    Example:
+        ```python
+        results = shconv.results.load("runs/demo")
+        results.print()
+        table = results.rows()  # a pandas DataFrame
+        ```
     """
 
     records: Sequence[Row]
@@ -126,10 +133,10 @@ class Results:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def worst_case(self) -> "DataFrame":
-        """A line for each network and budget: the images that no attack within the budget fools, with 95 % interval.
+        """One line for each network and budget: the images that no attack within the budget fools, with 95 % interval.
 
-        First over the attacks that every network met (the gradient of both routes), so that networks can be compared;
-        where an SHC network was attacked through its single routes too, a second line counts these as well.
+        The first line counts the attacks that every network had (with the gradient of both routes), so networks can be
+        compared. If an SHC network was also attacked through single routes, a second line counts these too.
         """
         import pandas as pd
 
@@ -149,11 +156,14 @@ class Results:
     def compare(self, a: str, b: str, seed: int | None = None) -> "DataFrame":
         """Networks a and b image by image: clean, under each attack, and in the worst case.
 
-        `difference` is b minus a in shares of 1, with Newcombe's 95 % interval (low, high); `p` is McNemar's exact
-        test. Only attacks that both met, on the images that both were judged on.
-        seed: of both networks' training, where there are several.
+        `difference` is b minus a in shares of 1, with Newcombe's 95 % interval (low, high). `p` is McNemar's exact
+        test. Only attacks that both networks had count, on the images of both.
 
-        Raises InputError where a network is not there.
+        Args:
+            seed: both networks' training seed, if there are several.
+
+        Raises:
+            InputError: an unknown network.
         """
         import pandas as pd
 
@@ -181,14 +191,18 @@ class Results:
     def curve(
         self, model: str, attack: str, *, norm: Norm | None = None, route: str = "both", seed: int | None = None
     ) -> "DataFrame":
-        """Accuracy over distance, for attacks that look for the nearest image that fools, such as DeepFool.
+        """Accuracy over distance, for attacks that search for the nearest adversarial image, such as DeepFool.
 
-        A line at distance 0 and at each distance at which an image falls: distance, n, accuracy and its 95 % interval
-        (low, high) in shares of 1. Of an attack with a budget the distances are those that it went, not the least.
-        norm: "l2" or "linf"; None takes the attack's own, "l2" where it has none.
-        seed: of the network's training, where there are several.
+        One line at distance 0 and one at each distance at which an image is broken: distance, n, accuracy and its 95 %
+        interval (low, high) in shares of 1. For an attack with a budget these are the distances of its examples, not
+        the smallest ones.
 
-        Raises InputError where the network did not meet the attack, or met it in several ways under that name.
+        Args:
+            norm: "l2" or "linf"; None uses the attack's own, "l2" if it has none.
+            seed: the network's training seed, if there are several.
+
+        Raises:
+            InputError: the network was not attacked so, or in several ways under that name.
         """
         import pandas as pd
 

@@ -54,9 +54,10 @@ class LocSearchAdv(Rules, Attack):
         trace_steps: Sequence[int] = (),
         progress: Callable[[int], object] | None = None,
     ) -> LocSearchResult:
-        """As every attack's `run`. trace=True keeps what happened at every step in the result's `.trace`, with the
-        images after the steps in trace_steps (0 is the clean image; naming any turns the trace on).
-        progress is called with the number of steps done, after each.
+        """Like every attack's `run`. trace=True keeps what happened at every step in the result's `.trace`.
+
+        trace_steps: also keep the images after these steps (0 is the clean image); this turns the trace on.
+        progress: called after each step with the number of finished steps.
         """
         check_trace_steps(trace_steps, self.steps)
         with borrowed(model) as model, torch.no_grad():
