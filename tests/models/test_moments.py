@@ -172,9 +172,14 @@ def test_sums_and_means_of_independent_numbers() -> None:
     check(average(x, (2, 3)), of_linear(lambda z: z.mean((2, 3)), x))
 
 
+class Doubled(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, 2 * self.weight, self.bias)
+
+
 @pytest.mark.parametrize(
     "layer",
-    [nn.GELU(), nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(3, padding=1), nn.AdaptiveAvgPool2d(2)],
+    [Doubled(3, 3, 3), nn.GELU(), nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(3, padding=1), nn.AdaptiveAvgPool2d(2)],
     ids=lambda layer: type(layer).__name__,
 )
 def test_a_layer_without_a_rule_is_refused(layer: nn.Module) -> None:

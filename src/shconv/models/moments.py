@@ -30,6 +30,8 @@ class Moments(NamedTuple):
 def convolution(layer: nn.Conv2d, x: Moments) -> Moments:
     """Sums of w x: the variance is a convolution of the variances with w^2. Copies of pixels at a border (padding modes
     other than zeros) are taken for independent."""
+    if type(layer).forward is not nn.Conv2d.forward or type(layer)._conv_forward is not nn.Conv2d._conv_forward:
+        raise InputError(f"the noise model has no rule for {type(layer).__name__}, whose kernel is another one")
     mean, padding = layer(x.mean), layer.padding
     variance = x.variance
     if layer.padding_mode != "zeros":
