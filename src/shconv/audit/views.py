@@ -118,6 +118,8 @@ class Through(nn.Module):
     head: the boundary whose tensor is returned in the place of the network's own answer.
     """
 
+    steady = False  # Python runs at every call, which a replayed graph would leave out
+
     def __init__(self, network: nn.Module, links: Mapping[Key, Key], head: Key | None = None) -> None:
         super().__init__()
         self.network, self.links, self.head = network, dict(links), head

@@ -13,6 +13,10 @@ from torch import nn
 from shconv import create_model
 from shconv.audit.check import Check
 from shconv.audit.checks import CHECKS
+from shconv.audit.checks.c10_indicators import Seen
+from shconv.audit.checks.penultimate import Binary
+from shconv.audit.checks.side import _SameDraws
+from shconv.audit.views import Through
 
 PARTS = [check for check in CHECKS if isinstance(check, ModuleType)]
 
@@ -66,3 +70,8 @@ def test_every_check_runs_on_a_network_of_the_paper(name: str, tmp_path: Path) -
         else:
             assert name == "plain10"
             assert "no SHC layer" in why
+
+
+@pytest.mark.parametrize("module", [Seen, Through, Binary, _SameDraws], ids=lambda module: module.__name__)
+def test_networks_that_run_python_at_every_call_are_not_recorded_as_graphs(module: type[nn.Module]) -> None:
+    assert getattr(module, "steady", True) is False

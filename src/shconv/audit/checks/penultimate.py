@@ -60,6 +60,8 @@ class Binary(nn.Module):
     w (n, F), b (n,): class 1 where <w, f> + b > 0, and as far apart as `scale` (n,) says.
     """
 
+    steady = False  # Python runs at every call, which a replayed graph would leave out
+
     def __init__(self, features: Features, w: Tensor, b: Tensor, scale: Tensor) -> None:
         super().__init__()
         self.network = features.model  # so that its mode and its parameters are taken care of

@@ -87,6 +87,8 @@ def at_most(audit: Audit, flags: Flags, n: int, *words: object) -> Flags:
 class _SameDraws(nn.Module):
     """A random network that draws the same numbers in every pass."""
 
+    steady = False  # Python runs at every call, which a replayed graph would leave out
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
