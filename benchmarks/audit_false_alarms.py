@@ -38,8 +38,8 @@ class Options:
     runs: int = 10
     """Of each kind."""
     images: int = 60
-    budget: str = "20s"
-    epochs: int = 4
+    budget: str = "12s"
+    epochs: int = 3
     width: int = 8
     out: Path = Path("runs/audit-false-alarms")
 

@@ -61,28 +61,26 @@ class Plan:
         return sum(each.seconds for each in self.checks if not each.left_out)
 
     def until(self, planned: Planned, now: float = 0.0) -> float:
-        """The time spent at which a check must end that begins at `now`: what runs before it and itself, and a like
-        part of the time over.
+        """The time spent at which a check must end that begins at `now`: it has its part of what is left, beside those
+        that come after it.
 
-        One that is to run whole has half as long again as estimated in any case, from those that come after it. A side
-        check has twice as long, of what its network has left: it cannot be cut, but looks at fewer images.
+        One that is to run whole has half as long again as estimated in any case, from those that come after it, and the
+        white box half of what its network has left. A side check has twice as long as estimated: it cannot be cut, but
+        looks at fewer images.
         """
         if math.isinf(self.budget) or planned not in self.checks:
             return math.inf if math.isinf(self.budget) else self.begun + self.budget
-        last = self.checks.index(planned)
-        side = planned.number not in HEADLINE
-        if side:
-            last = max(place for place, each in enumerate(self.checks) if each.network == planned.network)
-        granted, part = (sum(each.granted for each in some) for some in (self.checks, self.checks[: last + 1]))
-        share = self.budget * (part / granted if granted else 1.0)
-        whole = 0.0 if planned.cut else now - self.begun + (1 + _SLACK) * planned.seconds
+        spent = min(max(now - self.begun, 0.0), self.budget)
+        left, rest = self.budget - spent, self.checks[self.checks.index(planned) :]
+        own = sum(each.granted for each in rest if each.network == planned.network)
+        granted = sum(each.granted for each in rest)
+        least = max(_LEAST * self.budget, 0.0 if planned.cut else (1 + _SLACK) * planned.seconds)
         if planned.number == WHITE_BOX:  # the number that the audit is about
-            last = max(place for place, each in enumerate(self.checks) if each.network == planned.network)
-            end = self.budget * (sum(each.granted for each in self.checks[: last + 1]) / granted if granted else 1.0)
-            whole = max(whole, now - self.begun + _WORST * (end - (now - self.begun)))
-        if side:
-            share = min(share, now - self.begun + 2 * planned.seconds + _LEAST * self.budget)
-        return self.begun + min(self.budget, max(share, whole))
+            least = max(least, _WORST * left * (own / granted if granted else 1.0))
+        time = max(left * (planned.granted / granted if granted else 1.0), least)
+        if planned.number not in HEADLINE:
+            time = 2 * planned.seconds + _LEAST * self.budget
+        return self.begun + min(self.budget, spent + time)
 
     def of(self, network: str, check: Check) -> Planned:
         """What is planned for a check; one that was not known when the plan was made is left out."""

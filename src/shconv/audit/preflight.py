@@ -134,7 +134,7 @@ def _gradient(subject: Subject, sight: Sight) -> list[str]:
     if sight.blind:
         return [
             f"The gradient of {subject.name} is exactly 0 on {sight.margin} of {sight.n} images, whatever the loss: "
-            "attacks by its gradient see nothing of it. The checks of gradients look at a few images only; the time "
+            "attacks by its gradient see nothing there. The checks of gradients look at a few images only; the time "
             "goes to attacks that need none."
         ]
     return [
