@@ -115,7 +115,7 @@ def comparison(audits: Sequence[Audit]) -> Grid:
             *NETWORK,
             GridColumn("clean", "Clean"),
             *(GridColumn(key, shared_budget(audits, key)) for key in held),
-            GridColumn("twin", "Minus its twin"),
+            GridColumn("twin", "Minus twin"),
             GridColumn("alarms", "Alarms"),
             GridColumn("not_run", "Not run"),
             GridColumn("n", "Images", count),

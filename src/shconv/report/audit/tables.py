@@ -70,13 +70,13 @@ def _result_records(audit: Audit) -> Iterator[dict[str, Any]]:
         return
     about |= {"n": audit.verdict.n, "epsilon": audit.epsilon("linf"), "attacks": twin.attacks}
     if twin.difference is None:
-        yield {**about, "what": f"minus its {twin.words}", "n": None, "attacks": None, "reason": twin.reason or None}
+        yield {**about, "what": f"minus {twin.words}", "n": None, "attacks": None, "reason": twin.reason or None}
         return
     if twin.attacks:
         yield {**about, "what": f"worst case, attacks shared with the {twin.words}", "accuracy": twin.network}
     yield {**about, "what": f"worst case of the {twin.words}", "accuracy": twin.accuracy}
     difference = {"difference": twin.difference, "difference_interval": twin.interval, "p": twin.p}
-    yield {**about, "what": f"worst case minus its {twin.words}", **difference}
+    yield {**about, "what": f"worst case minus {twin.words}", **difference}
 
 
 def checks(audits: Sequence[Audit]) -> Grid:

@@ -39,7 +39,7 @@ def caption(arrays: Arrays, routes: Mapping[str, str]) -> str:
         text += f" Norm of the hypernetwork route over that of the convolution route: {ratio:.2g}."
         if ratio < NOTHING:
             text += (
-                " Next to nothing gets through the hypernetwork route alone: this network has no path around its "
+                " Almost no gradient passes through the hypernetwork route alone. This network has no path around its "
                 "hypernetworks, so a gradient has to pass all of them, and each makes it smaller."
             )
     if "strict" in routes:

@@ -81,8 +81,8 @@ def _alone(run: Run, model: str, objective: str) -> Iterator[Said]:
             ending = "these images are too few to say whether this gradient alone does harm"
         accuracy = pct(mean(each.accuracy for each in found) or 0.0)
         yield Said(
-            f"The hypernetwork route alone ({OBJECTIVE_NAMES[objective]}) leaves {network_name(model)} an "
-            f"accuracy of {accuracy}: {ending}.",
+            f"Under the hypernetwork route alone ({OBJECTIVE_NAMES[objective]}), the accuracy of {network_name(model)} "
+            f"is {accuracy}: {ending}.",
             evidence=f"{between([each.n for each in found])} images, 95 % interval {span((low, high))}",
         )
 

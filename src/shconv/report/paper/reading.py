@@ -181,11 +181,11 @@ def _boundary(run: Run) -> Iterator[Said]:
         for name, steps in ends.items():
             agreement = mean(_agreement(row) for row in steps[max(steps)]) or 0.0
             holds[agreement >= AGREES].append(f"{name} ({pct(agreement)})")
-        parts = [f"agrees with the true one after {', '.join(holds[True])}"] if holds[True] else []
-        parts += [f"does not agree with it after {', '.join(holds[False])}"] if holds[False] else []
+        parts = [f"at least {pct(AGREES)} of the images after {', '.join(holds[True])}"] if holds[True] else []
+        parts += [f"fewer than {pct(AGREES)} after {', '.join(holds[False])}"] if holds[False] else []
         yield Said(
-            f"Quasi decision boundary of {network_name(model)}, by the share of images on which the network with "
-            f"frozen and with its own kernels predicts the same (limit {pct(AGREES)}): it {'; it '.join(parts)}."
+            f"Quasi decision boundary of {network_name(model)}. With frozen kernels the network predicts the same on "
+            f"{'; on '.join(parts)}."
         )
 
 

@@ -61,8 +61,8 @@ def _cyclic(run: Run, model: str) -> Iterator[Said]:
             "mixed": "the seeds disagree on which is stronger",
         }
         yield Said(
-            f"The default search leaves {network_name(model)} an accuracy of {pct(against.first)}, the cyclic probe "
-            f"{pct(against.second)}: {endings[against.verdict]}.",
+            f"The accuracy of {network_name(model)} is {pct(against.first)} under the default search and "
+            f"{pct(against.second)} under the cyclic probe: {endings[against.verdict]}.",
             against.verdict == "lower",
             against.evidence,
         )
@@ -72,14 +72,14 @@ def _random(run: Run, model: str) -> Iterator[Said]:
     against = compare(_end(run, model, "locsearch_random"), _end(run, model, "locsearch"))
     if against is not None:
         endings = {
-            "lower": "it finds better pixels than chance",
-            "higher": "it is weaker than chance, and its accuracy says nothing about robustness",
-            "none": "it is not significantly different from chance, and its accuracy says little about robustness",
-            "mixed": "whether it is better than chance differs between the seeds",
+            "lower": "the search finds better pixels than chance",
+            "higher": "the search is weaker than chance, and its accuracy says nothing about robustness",
+            "none": "the search is not significantly different from chance, and says little about robustness",
+            "mixed": "the seeds disagree on whether the search is better than chance",
         }
         yield Said(
-            f"Random pixels leave {network_name(model)} an accuracy of {pct(against.first)}, the default search "
-            f"{pct(against.second)}: {endings[against.verdict]}.",
+            f"The accuracy of {network_name(model)} is {pct(against.first)} under random pixels and "
+            f"{pct(against.second)} under the default search: {endings[against.verdict]}.",
             against.verdict in ("higher", "none"),
             against.evidence,
         )

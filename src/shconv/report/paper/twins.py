@@ -15,7 +15,7 @@ def twins(run: Run) -> Grid:
     """A record for each pair and column that both networks have."""
     return Grid(
         name="twins",
-        title="SHC minus its twin",
+        title="SHC minus twin",
         caption="Accuracy of each SHC network minus that of its vanilla twin, in points. For several seeds the "
         "interval is for the mean over the seeds (Student's t); for one seed it is from the images of both networks. "
         "One of twenty such intervals excludes zero by chance. The verdict is by image (McNemar's exact test, 5 %) if "
