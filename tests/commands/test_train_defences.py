@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+import torch
 
 from shconv.commands.config_file import from_toml, plain
 from shconv.commands.train import Train
-from shconv.training import DEFENCES
+from shconv.results import load
+from shconv.training import DEFENCES, load_checkpoint
 
 REFUSED = {
     "unknown fraction": (["pgd", "--defence-eps", "8/0"], "got '8/0'; want a number, such as 0.03 or 8/255"),
@@ -76,3 +78,55 @@ def test_a_file_can_hold_the_defence_and_its_settings(tmp_path):
         path = tmp_path / "config.toml"
         path.write_text(tomli_w.dumps(plain(options)), encoding="utf-8")
         assert from_toml(Train, "train", path, Train()) == options
+
+
+@pytest.mark.parametrize(
+    ("defence", "first", "columns"),
+    [
+        ("distillation", "teacher", set()),
+        ("noise-model", None, set()),
+        ("detector", "classifier", {"clean, right and not rejected", "undetected_pgd, right or rejected"}),
+    ],
+)
+def test_what_it_leaves_is_evaluated_audited_and_compared_like_any_other(
+    shconv, finished, pictures, defence, first, columns
+):
+    data, model = ("--data", f"folder:{pictures}"), ("--model", "plain10_shc", "--width", 4)
+    run = ("train", *model, *data, "--epochs", 2, "--batch-size", 12, "--defence", defence, "--out", "guarded")
+    ended = shconv(*run)
+    assert ended.code == 0, ended.err
+    if first is not None:
+        assert f"defence {defence}: its {first}, in guarded/{first}" in ended.err
+        assert (Path("guarded") / first / "model.safetensors").exists()
+    before = Path("guarded/model.safetensors").read_bytes()
+    again = shconv(*run)
+    assert again.code == 0, again.err
+    assert "epoch" not in again.err  # it is finished, and its first network too
+    attacks = ("--attack", "fgsm", "undetected_pgd")
+    ended = shconv("evaluate", "guarded", *data, *attacks, "--out", "evaluated")
+    assert ended.code == 0, ended.err
+    assert "undetected_pgd" in ended.out
+    rows = [json.loads(line) for line in Path("evaluated/rows.jsonl").read_text().splitlines()]
+    summary = load("evaluated").summary()
+    assert columns <= set(summary.columns)
+    assert ("detection_auc" in rows[-1]) == ("accuracy_rejecting" in rows[0]) == bool(columns)
+    twin = finished / "models" / "plain10_shc-seed0"
+    ended = shconv("compare", f"guarded={Path('guarded')}", f"plain={twin}", *data, "--attack", "fgsm", "--out", "both")
+    assert ended.code == 0, ended.err
+    ended = shconv("audit", "guarded", *data, "--budget", "3s", "--images", 12, "--out", "audited")
+    assert ended.code == 0, ended.err
+    assert Path("guarded/model.safetensors").read_bytes() == before
+
+
+def test_a_finished_network_takes_the_place_of_the_one_that_is_trained_first(shconv, finished, pictures):
+    source = finished / "models" / "plain10_shc-seed0"
+    run = ("train", "--data", f"folder:{pictures}", "--width", 4, "--epochs", 1, "--batch-size", 12)
+    for defence, word in (("distillation", "teacher"), ("detector", "classifier")):
+        ended = shconv(*run, "--defence", defence, "--defence-sources", source, "--out", defence)
+        assert ended.code == 0, ended.err
+        assert not (Path(defence) / word).exists()
+        stored = json.loads((Path(defence) / "config.json").read_text())
+        assert stored["defence"][word]["model"] == "plain10_shc"
+    guarded = load_checkpoint("detector")[0]
+    wanted = load_checkpoint(source)[0].state_dict()
+    assert all(torch.equal(each, wanted[name]) for name, each in guarded.network.state_dict().items())
