@@ -71,12 +71,16 @@ def test_unequal_shares_and_micro_batches_count_by_their_images(
     check_same(two["odd"], together.odd(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["fgsm-rs", "pgd", "stability"])
+@pytest.mark.parametrize("name", together.DEFENCES)
 def test_a_defence_draws_for_each_image_what_it_draws_in_one_process(
     two: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(shconv, "create_model", lambda **kw: together.NoNorm(kw["num_classes"], kw["width"]))
     check_same(two[name], together.attacked(tmp_path, name))
+
+
+def test_two_processes_train_a_classifier_and_its_detector_as_one_does(two: Told, tmp_path: Path) -> None:
+    check_same(two["detector"], together.guarded(tmp_path))
 
 
 def test_compiled_two_processes_with_a_defence_end_and_learn_the_same(

@@ -21,6 +21,7 @@ from toys import processes
 
 SHC = ModelConfig("plain10_shc", 3, stem="small", width=4)
 RECIPE = Recipe(3, 16, 0.05, schedule="cosine", precision="float32")
+DEFENCES = ("fgsm-rs", "pgd", "stability", "trades", "distillation", "noise-model")
 SYNCHRONISED = Engine(sync_batch_norm=True)
 
 
@@ -61,6 +62,12 @@ def odd(folder: Path, **settings: Any) -> dict[str, Any]:
 
 def attacked(folder: Path, name: str) -> dict[str, Any]:
     return odd(folder / name, defence=create_defence(name))
+
+
+def guarded(folder: Path, **settings: Any) -> dict[str, Any]:
+    """A detector, whose batch norms are its own, and the classifier that comes first."""
+    defence = create_defence("detector", steps=1)
+    return curve(folder / "detector", SHC, replace(RECIPE, epochs=1), defence=defence, **settings)
 
 
 def preempted(folder: Path, engine: Engine) -> dict[str, Any]:
@@ -139,12 +146,13 @@ def both(out: Path) -> dict[str, Any]:
     told["synchronised"] = curve(out / "synchronised", SHC, RECIPE, engine=SYNCHRONISED)
     told["apart"] = curve(out / "apart", SHC, RECIPE)
     told["preempted"] = {**preempted(out / "preempted", Engine()), **curve(out / "preempted", SHC, RECIPE)}
+    told["detector"] = guarded(out, engine=SYNCHRONISED)
     told["fewer"] = preempted(out / "fewer", SYNCHRONISED)
     told["diverged"] = diverged(out / "diverged")
     told["full disk"] = full_disk(out / "full")
     without_norm()
     told["odd"] = odd(out / "odd", engine=Engine(accumulation=3))
-    for name in ("fgsm-rs", "pgd", "stability"):
+    for name in DEFENCES:
         told[name] = attacked(out, name)
     told["compiled"] = compiled(out, "fgsm-rs")
     return told
