@@ -1,6 +1,7 @@
 """The examples run: those with attack libraries stay in their ball and follow the route that they are told to follow,
 the worked ones draw their pictures, and what they print of a network holds."""
 
+import json
 import re
 import runpy
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ WORKED = {
     "attack_by_route.py": ("attack-by-route.png", "attack-images.png"),
     "own_network.py": ("own-network.png",),
 }
+NOTEBOOKS = ("convert_and_finetune.ipynb", "audit_a_network.ipynb")
 FOLDER = Path(__file__).parents[1] / "examples"
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -36,6 +38,7 @@ def main_of(file: str) -> Callable[..., Any]:
 
 def test_every_example_is_tested() -> None:
     assert {path.name for path in FOLDER.glob("*.py")} == LIBRARIES.keys() | WORKED.keys()
+    assert {path.name for path in FOLDER.glob("*.ipynb")} == {*NOTEBOOKS}
 
 
 def test_the_pictures_of_the_worked_examples_are_shown() -> None:
@@ -77,6 +80,56 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         part_of_the_demo(patch, None, 140)
         yield tmp_path_factory.mktemp("runs")
+
+
+def cells_of(file: str, **changes: str) -> str:
+    """A notebook's code, what is assigned to the names in `changes` replaced."""
+    cells = json.loads((FOLDER / file).read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    for name, value in changes.items():
+        code, times = re.subn(rf"^{name} = .*$", f"{name} = {value}", code, flags=re.MULTILINE)
+        assert times == 1
+    return code
+
+
+def ran(file: str, monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: str) -> dict[str, Any]:
+    """The names that a notebook's cells, run in their order in that folder, leave."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(cells_of(file, **changes), file, "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS)
+def test_a_notebook_is_stored_without_outputs_and_shown(file: str) -> None:
+    cells = json.loads((FOLDER / file).read_text(encoding="utf-8"))["cells"]
+    kinds = [cell["cell_type"] for cell in cells]
+    assert kinds[0] == kinds[-1] == "markdown"
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells if "outputs" in cell)
+    assert f"examples/{file}" in (DOCS / "examples.md").read_text(encoding="utf-8")
+
+
+def test_the_notebook_that_converts_keeps_the_logits_learns_and_stores(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part_of_the_demo(monkeypatch, 700, 280)
+    names = ran("convert_and_finetune.ipynb", monkeypatch, runs, EPOCHS="2")
+    assert names["moved"] < 1e-4
+    assert names["losses"][-1] < names["losses"][0]
+    assert names["after"] > len(names["data"].test) / 7  # above chance
+    assert {tuple(M.shape) for M in names["maps"].values()} == {(100, 3, 3)}
+    assert f"of {len(names['data'].test)} test images" in (names["folder"] / "README.md").read_text()
+
+
+def test_the_notebook_that_audits_finds_the_defence_out(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part_of_the_demo(monkeypatch, 700, 280)
+    names = ran("audit_a_network.ipynb", monkeypatch, runs, EPOCHS="2", BUDGET='"8s"')
+    accuracy = names["results"].rows().set_index(["model", "attack"])["accuracy"]
+    assert accuracy["rounded", "pgd"] == accuracy["rounded", "clean"] > accuracy["plain", "pgd"]
+    assert {8, 10} & {finding.check for finding in names["alarms"]}  # gradients, indicators
+    assert names["fooled"] > 1 - accuracy["rounded", "pgd"]
 
 
 def wrote(folder: Path, file: str) -> bool:
