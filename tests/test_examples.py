@@ -114,8 +114,8 @@ def test_a_notebook_is_stored_without_outputs_and_shown(file: str) -> None:
 def test_the_notebook_that_converts_keeps_the_logits_learns_and_stores(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part_of_the_demo(monkeypatch, 700, 280)
-    names = ran("convert_and_finetune.ipynb", monkeypatch, runs, EPOCHS="2")
+    part_of_the_demo(monkeypatch, 700, 140)
+    names = ran("convert_and_finetune.ipynb", monkeypatch, runs, EPOCHS="3")
     assert names["moved"] < 1e-4
     assert names["losses"][-1] < names["losses"][0]
     assert names["after"] > len(names["data"].test) / 7  # above chance
@@ -124,8 +124,8 @@ def test_the_notebook_that_converts_keeps_the_logits_learns_and_stores(
 
 
 def test_the_notebook_that_audits_finds_the_defence_out(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    part_of_the_demo(monkeypatch, 700, 280)
-    names = ran("audit_a_network.ipynb", monkeypatch, runs, EPOCHS="2", BUDGET='"8s"')
+    part_of_the_demo(monkeypatch, 700, 140)
+    names = ran("audit_a_network.ipynb", monkeypatch, runs, EPOCHS="3", IMAGES="30", BUDGET='"6s"')
     accuracy = names["results"].rows().set_index(["model", "attack"])["accuracy"]
     assert accuracy["rounded", "pgd"] == accuracy["rounded", "clean"] > accuracy["plain", "pgd"]
     assert {8, 10} & {finding.check for finding in names["alarms"]}  # gradients, indicators

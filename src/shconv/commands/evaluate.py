@@ -288,11 +288,13 @@ def conclude_own(folder: RunFolder, progress: ExperimentProgress, *, png: bool =
 
 
 def check_fits(path: Path, config: Config, info: Mapping[str, Any], data: ImageData) -> None:
-    """Raises InputError where a checkpoint is not for such images: other classes, or no colours."""
+    """Raises InputError where a checkpoint is not for such images: other classes, or channels."""
     if config.num_classes != len(data.classes):
         raise InputError(f"{path} has {config.num_classes} classes, {data.name} has {len(data.classes)}")
-    if config.in_channels != 3:
-        raise InputError(f"{path} takes images of {config.in_channels} channels; those of {data.name} have 3")
+    if config.in_channels != data.channels:
+        raise InputError(
+            f"{path} takes images of {config.in_channels} channels; those of {data.name} have {data.channels}"
+        )
     about = info.get("data")
     trained_on = about.get("classes", data.classes) if isinstance(about, dict) else data.classes
     for number, (there, here) in enumerate(zip_longest(trained_on, data.classes)):

@@ -102,6 +102,8 @@ class Finetune(DataOptions, LogOptions, HubOptions):
             if not self._from_library and not Path(self.source).is_file():
                 wanted = "wanted: one, a checkpoint folder, or timm:NAME or torchvision:NAME"
                 raise InputError(f"there is no file {self.source}; {wanted}")
+            if self.grey:
+                raise InputError("--grey: networks of timm and torchvision take images of three channels; leave it out")
         self._recipe()
         check_trackers(self.log)
         self.check_hub()
@@ -179,7 +181,7 @@ class Finetune(DataOptions, LogOptions, HubOptions):
     ) -> tuple[nn.Module, nn.Module, Config]:
         """Before the conversion and after it, both from images in [0, 1] and in eval mode; how the second is built."""
         if self._is_ours:
-            network, built = network_of(Path(self.source), len(data.classes), progress.say)
+            network, built = network_of(Path(self.source), len(data.classes), data.channels, progress.say)
             return network, *shc_of(network, built, images)
         vanilla = self._vanilla(data, images, progress)
         config = ConvertedConfig(self._arch, len(data.classes), self._where, self._constants(vanilla))

@@ -26,7 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("table1_images", "table2_images", "table3_images", "full", "eps_l2", "sources", "AuditCommand.seeds"),
         *("standard", "norm", "selection", "routes", "keep", "steps", "min_confidence", "batch_size", "attack_seed"),
     ),
-    "images": ("image_size", "train_preset", "test_preset", "on_corrupt", "download"),
+    "images": ("image_size", "train_preset", "test_preset", "grey", "on_corrupt", "download"),
     "speed, and what a stop loses": (
         *("workers", "parquet_memory", "graphs", "compile", "save_minutes", "save_steps", "keep_every"),
         "probe_seconds",

@@ -42,6 +42,9 @@ class DataOptions:
     parquet_memory: float | None = None
     """Parquet: GB of data that all processes of a training hold in memory, by default 3. More memory gives better
     shuffling."""
+    grey: bool = False
+    """Use grey images of one channel, as MNIST has. A checkpoint that was trained on such images uses them without this
+    option."""
     download: bool = False
     """Allow the download of cifar10."""
 
@@ -80,6 +83,7 @@ class DataOptions:
                 on_corrupt=self.on_corrupt,
                 test_preset=self.test_preset,
                 preparation=preparation,
+                grey=self.grey,
                 download=self.download,
                 want_train=want_train,
                 parquet_memory=self.parquet_memory or MEMORY,

@@ -16,9 +16,11 @@ def prepared_as(
     options: DataOptions, networks: Iterable[tuple[Path, Mapping[str, Any]]], say: Callable[[str], None]
 ) -> Preparation:
     """From (checkpoint, its config.json), the one that decides first. Raises InputError as Preparation.of does."""
-    known = [(path, held) for path, info in networks if (held := Preparation.of(info, path)).image_size is not None]
+    each = [(path, Preparation.of(info, path)) for path, info in networks]
+    channels = each[0][1].channels if each else 3
+    known = [(path, held) for path, held in each if held.image_size is not None]
     if not known:
-        return Preparation()
+        return Preparation(channels=channels)
     (path, first), *others = known
     taken = _with_options(options, first)
     given = [
@@ -31,7 +33,7 @@ def prepared_as(
     for other_path, other in others:
         if warning := other.unlike(taken, other_path):
             say(warning)
-    return taken
+    return replace(taken, channels=channels)
 
 
 def prepared_in(folder: Path) -> Preparation:

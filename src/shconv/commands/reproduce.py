@@ -94,7 +94,7 @@ def model_config(name: str, data: ImageData, width: int, stem: str, normalize: s
     if stem == "auto":
         stem = "small" if data.image_size <= 64 else "imagenet"
     constants: Any = None if normalize == "none" else normalize
-    return ModelConfig(name, len(data.classes), stem=stem, width=width, normalize=constants)
+    return ModelConfig(name, len(data.classes), data.channels, stem=stem, width=width, normalize=constants)
 
 
 def recipe_for(name: str, epochs: int | None) -> Recipe:

@@ -13,7 +13,7 @@ from shconv.data.files import OnCorrupt, Progress, load_folder
 from shconv.data.parquet import MEMORY
 from shconv.data.preparation import Preparation, Preset
 from shconv.data.splits import ImageData, ImageSplit, MemorySplit
-from shconv.data.transforms import evaluation_image, to_image, to_tensor
+from shconv.data.transforms import evaluation_image, grey_pixels, to_image, to_tensor
 from shconv.errors import InputError
 
 FORMS = {"demo": "demo", "cifar10": "cifar10[:PATH]", "folder": "folder:PATH", "imagenet": "imagenet:PATH"}
@@ -26,6 +26,7 @@ def load_data(
     on_corrupt: OnCorrupt = "error",
     test_preset: Preset | Literal["auto"] = "auto",
     preparation: Preparation | None = None,
+    grey: bool = False,
     download: bool = False,
     want_train: bool = True,
     parquet_memory: float = MEMORY,
@@ -49,6 +50,7 @@ def load_data(
             crops the centre s (section 3.2). "imagenet" resizes the shorter side to round(s 256 / 224), as is usual.
             "auto" is imagenet for folder:PATH, else paper.
         preparation: that of a network, from its checkpoint, used where the two above are not given.
+        grey: one channel, the luminance of ITU-R 601, as MNIST has; by default as the preparation says, else RGB.
         on_corrupt: "error" raises InputError that names a broken file; "skip" leaves it out and counts it.
         download: allows the download of cifar10; nothing else is ever downloaded.
         want_train: False does not read the training images, which may then be missing.
@@ -70,6 +72,7 @@ def load_data(
     if test_preset not in ("auto", *get_args(Preset)):
         raise InputError(f"test_preset={test_preset!r}; wanted one of auto, {', '.join(get_args(Preset))}")
     known = preparation or Preparation()
+    channels = 1 if grey else known.channels
     preset = (
         known.test_preset or ("imagenet" if kind == "folder" else "paper") if test_preset == "auto" else test_preset
     )
@@ -83,6 +86,7 @@ def load_data(
             train_size=image_size or known.train_size,
             on_corrupt=on_corrupt,
             test_preset=preset,
+            channels=channels,
             want_train=want_train,
             parquet_memory=parquet_memory,
             progress=progress,
@@ -98,12 +102,13 @@ def load_data(
     return ImageData(
         name=spec,
         classes=classes,
-        train=_resized(train, size, preset) if train is not None and want_train else None,
-        test=_resized(test, size, preset),
+        train=_resized(train, size, preset, channels) if train is not None and want_train else None,
+        test=_resized(test, size, preset, channels),
         image_size=size,
         note=note,
         skipped=0,
         test_preset=preset,
+        channels=channels,
     )
 
 
@@ -120,7 +125,9 @@ def _check(spec: str, kind: str, path: str) -> None:
         raise InputError(f"data {spec!r}: the demo takes no path; wanted demo")
 
 
-def _resized(split: MemorySplit, size: int, preset: Preset) -> ImageSplit:
+def _resized(split: MemorySplit, size: int, preset: Preset, channels: int) -> ImageSplit:
+    if channels == 1:
+        split = replace(split, images=grey_pixels(split.images))
     if split.images.shape[-1] == size:
         return split
     images = [to_tensor(evaluation_image(to_image(image), size, preset)) for image in split.images]

@@ -17,7 +17,7 @@ from shconv.data.imagenet import list_imagenet
 from shconv.data.listing import Listing, check_same_classes, list_split
 from shconv.data.preparation import TEST_SIZE, TRAIN_SIZE, Preset
 from shconv.data.splits import FileSplit, ImageData, MemorySplit
-from shconv.data.transforms import evaluation_image
+from shconv.data.transforms import evaluation_image, to_tensor
 from shconv.errors import InputError
 
 OnCorrupt = Literal["error", "skip"]
@@ -41,6 +41,7 @@ def load_folder(
     train_size: int | None,
     on_corrupt: OnCorrupt,
     test_preset: Preset,
+    channels: int,
     want_train: bool,
     parquet_memory: float,
     progress: Progress | None,
@@ -69,11 +70,12 @@ def load_folder(
     splits: list[MemorySplit | FileSplit] = []
     for listing in listings:
         if in_memory:
-            splits.append(_decoded(listing, test_size, test_preset, on_corrupt, count))
+            splits.append(_decoded(listing, test_size, test_preset, channels, on_corrupt, count))
         else:
             verify = on_corrupt == "skip" or total <= VERIFY_LIMIT
             kept = _verified(listing, on_corrupt, count) if verify else listing
-            splits.append(FileSplit(kept.files, torch.from_numpy(kept.labels), test_size, train_side, test_preset))
+            labels = torch.from_numpy(kept.labels)
+            splits.append(FileSplit(kept.files, labels, test_size, train_side, test_preset, channels))
     return ImageData(
         name=name,
         classes=test.classes,
@@ -83,6 +85,7 @@ def load_folder(
         note=note,
         skipped=total - sum(len(split) for split in splits),
         test_preset=test_preset,
+        channels=channels,
     )
 
 
@@ -122,13 +125,15 @@ def _sizes(sides: list[int], preset: Preset) -> tuple[int, int]:
     return TEST_SIZE if preset == "paper" else TRAIN_SIZE, TRAIN_SIZE
 
 
-def _decoded(listing: Listing, size: int, preset: Preset, on_corrupt: OnCorrupt, count: "_Counter") -> MemorySplit:
-    images = np.empty((len(listing), 3, size, size), np.uint8)
+def _decoded(
+    listing: Listing, size: int, preset: Preset, channels: int, on_corrupt: OnCorrupt, count: "_Counter"
+) -> MemorySplit:
+    images = np.empty((len(listing), channels, size, size), np.uint8)
 
     def decode(i: int) -> InputError | None:
         try:
-            image = evaluation_image(to_rgb(*_encoded(listing, i)), size, preset)
-            images[i] = np.asarray(image).transpose(2, 0, 1)
+            image = to_rgb(*_encoded(listing, i))
+            images[i] = to_tensor(evaluation_image(image.convert("L") if channels == 1 else image, size, preset))
         except InputError as error:
             return error
         return None

@@ -60,7 +60,8 @@ def as_data(data: Any, name: str = "own data") -> ImageData:
     labels = split.labels
     count = max(int(labels.max()) + 1, len(classes), 2)
     names = [str(each) for each in classes] + [str(number) for number in range(len(classes), count)]
-    return ImageData(name, tuple(names), None, split, split[0][0].shape[-1], "", 0)
+    channels, *_, side = split[0][0].shape
+    return ImageData(name, tuple(names), None, split, side, "", 0, channels=channels)
 
 
 @dataclass(frozen=True, eq=False)

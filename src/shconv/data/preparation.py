@@ -20,6 +20,7 @@ class Preparation:
     image_size: int | None = None  # side in test
     train_size: int | None = None  # side in training
     test_preset: Preset | None = None
+    channels: int = 3  # 1: grey
 
     @classmethod
     def of(cls, info: Mapping[str, Any], where: object) -> Self:
@@ -27,9 +28,10 @@ class Preparation:
 
         Earlier versions stored the size alone, and took the paper's preset where none was given.
         """
-        about = info.get("data")
-        if not isinstance(about, Mapping) or about.get("image_size") is None:
-            return cls()
+        about, model = (part if isinstance(part := info.get(key), Mapping) else {} for key in ("data", "model"))
+        channels = 1 if 1 in (about.get("channels"), model.get("in_channels")) else 3
+        if about.get("image_size") is None:
+            return cls(channels=channels)
         size, preset = about["image_size"], about.get("test_preset", "paper")
         train_size = about.get("train_size", TRAIN_SIZE if size == TEST_SIZE else size)
         for name, value in (("image_size", size), ("train_size", train_size)):
@@ -37,11 +39,12 @@ class Preparation:
                 raise InputError(f"{where} has the {name} {value!r}; wanted: pixels, 1 to {LARGEST}")
         if preset not in get_args(Preset):
             raise InputError(f"{where} has the test_preset {preset!r}; wanted: {' or '.join(get_args(Preset))}")
-        return cls(size, train_size, preset)
+        return cls(size, train_size, preset, channels)
 
     def stored(self) -> dict[str, Any]:
-        """The known fields, as plain values."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        """The known fields, as plain values; channels where they are not the usual three."""
+        usual = {"channels": 3}
+        return {name: value for name, value in vars(self).items() if value is not None and usual.get(name) != value}
 
     def unlike(self, taken: Self, name: object) -> str | None:
         """The warning for a network of this preparation that sees images of another; None for the same or unknown."""

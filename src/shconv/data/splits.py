@@ -13,7 +13,7 @@ from torch import Tensor
 from shconv.data.decode import to_pixels, to_rgb
 from shconv.data.preparation import Preparation, Preset
 from shconv.data.sources import ImageFiles
-from shconv.data.transforms import evaluation_image, to_tensor
+from shconv.data.transforms import evaluation_image, grey_pixels, to_tensor
 
 
 class Batch(NamedTuple):
@@ -58,6 +58,7 @@ class ImageData:
     note: str  # one sentence to print wherever the data is named; may be empty
     skipped: int  # files left out by on_corrupt="skip"
     test_preset: Preset = "paper"  # how images of another size are prepared
+    channels: int = 3
 
     @property
     def train_size(self) -> int:
@@ -67,7 +68,7 @@ class ImageData:
     @property
     def preparation(self) -> Preparation:
         """How the images are prepared, for whoever wants others prepared likewise."""
-        return Preparation(self.image_size, self.train_size, self.test_preset)
+        return Preparation(self.image_size, self.train_size, self.test_preset, self.channels)
 
     @property
     def is_demo(self) -> bool:
@@ -89,7 +90,7 @@ class ImageData:
 class MemorySplit:
     """Images of one size, decoded."""
 
-    images: Tensor  # uint8 (N, 3, S, S)
+    images: Tensor  # uint8 (N, 3 or 1, S, S)
     labels: Tensor  # int64 (N,)
     names: Sequence[str]
     resident: bool = False  # where they are computed on: batches are made there, and no worker can help
@@ -114,6 +115,7 @@ class FileSplit:
     image_size: int
     train_size: int
     preset: str
+    channels: int = 3
 
     @property
     def folder(self) -> Path:
@@ -132,8 +134,10 @@ class FileSplit:
 
     def original(self, index: int) -> Image.Image:
         """The decoded image at its own size."""
-        return to_rgb(self.files.read(index), self.folder / self.names[index])
+        image = to_rgb(self.files.read(index), self.folder / self.names[index])
+        return image.convert("L") if self.channels == 1 else image
 
     def original_pixels(self, index: int) -> Tensor:
-        """The same as uint8 (3, H, W), which is faster: what the random crops of training start from."""
-        return to_pixels(self.files.read(index), self.folder / self.names[index])
+        """The same as uint8 (3 or 1, H, W), which is faster: what the random crops of training start from."""
+        pixels = to_pixels(self.files.read(index), self.folder / self.names[index])
+        return grey_pixels(pixels) if self.channels == 1 else pixels

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from shconv.data.policies import POLICIES
+from shconv.errors import InputError
 
 AUGMENTATIONS = ("none", "crop_flip", "resized_crop", "he2016", *POLICIES)
 
@@ -21,13 +22,19 @@ PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], 
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """RGB image -> uint8 (3, H, W)."""
-    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+    """RGB or grey image -> uint8 (3 or 1, H, W)."""
+    return torch.from_numpy(np.atleast_3d(np.asarray(image)).transpose(2, 0, 1).copy())
 
 
 def to_image(pixels: Tensor) -> Image.Image:
-    """uint8 (3, H, W) -> RGB image."""
-    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    """uint8 (3 or 1, H, W) -> RGB or grey image."""
+    return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).contiguous().numpy())
+
+
+def grey_pixels(pixels: Tensor) -> Tensor:
+    """uint8 (..., 3, H, W) -> (..., 1, H, W): the luminance of ITU-R 601, to the bit Pillow's "L"."""
+    red, green, blue = pixels.int().unbind(-3)
+    return ((19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16).to(torch.uint8).unsqueeze(-3)
 
 
 def evaluation_image(image: Image.Image, size: int, preset: str = "paper") -> Image.Image:
@@ -111,8 +118,10 @@ def _resized(pixels: Tensor, size: int, flip: bool) -> Tensor:
 def he2016(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
     """He et al. 2016, section 3.4: shorter side random in [256, 480], random crop, flip, PCA colour shift.
 
-    The range is for size 224 and in proportion for others.
+    The range is for size 224 and in proportion for others. Raises InputError for a grey image, which has no colour.
     """
+    if image.mode == "L":
+        raise InputError("augmentation he2016 shifts colours, and these images are grey; take another")
     low, high = round(size * 256 / 224), round(size * 480 / 224)
     image = _resize_shorter(image, int(rng.integers(low, high + 1)))
     left, top = (int(rng.integers(length - size + 1)) for length in image.size)

@@ -25,6 +25,9 @@ def save(study: Study) -> None:
                     route: _red_gradient(network.model, x[:1], route) for route in (*routes_of(network), "strict")
                 }
                 about = {"label": study.data.classes[int(y[0])], "objective": "least_likely"}
+                about["channel"] = (
+                    "red channel" if x.shape[1] == 3 else "first channel" if x.shape[1] > 1 else "grey image"
+                )
                 words = {key: np.array(value) for key, value in about.items()}
                 study.folder.save_arrays(name, {"red": x[0, 0].cpu().numpy(), **gradients, **words})
 

@@ -15,15 +15,15 @@ from shconv.routes import shc_layers
 from shconv.training.checkpoint import ModelConfig
 
 
-def network_of(path: Path, classes: int, say: Callable[[str], None]) -> tuple[nn.Module, Config]:
+def network_of(path: Path, classes: int, channels: int, say: Callable[[str], None]) -> tuple[nn.Module, Config]:
     """The network of a checkpoint folder for so many classes, in eval mode, and how it is built.
 
     For other classes than it was trained for the head is new, and that is said. Raises InputError where there is no
-    such network, where it takes images of other than 3 channels, and where its head cannot be replaced.
+    such network, where it takes images of other channels, and where its head cannot be replaced.
     """
     network, config, _ = load_network(path)
-    if config.in_channels != 3:
-        raise InputError(f"{path} takes images of {config.in_channels} channels; fine-tuning has images of 3")
+    if config.in_channels != channels:
+        raise InputError(f"{path} takes images of {config.in_channels} channels; these have {channels}")
     if config.num_classes == classes:
         return network, config
     if not isinstance(config, ModelConfig):

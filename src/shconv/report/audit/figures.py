@@ -232,7 +232,7 @@ def gradients(path: Path, audit: Audit) -> tuple[str, Figure]:
         grid = figure.subplots(rows, 4, squeeze=False)
         for axes in grid[:, 1 + len(parts) :].flat:
             axes.axis("off")
-        picture(grid[0, 0], arrays["image"] if len(arrays["image"]) == 3 else arrays["image"][:1].repeat(3, 0))
+        picture(grid[0, 0], arrays["image"])
         grid[0, 0].set_title("(a) image", fontsize=8)
         if rows == 2:
             say_scales(grid[1, 0])

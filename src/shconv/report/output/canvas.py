@@ -96,8 +96,8 @@ def canvas(height: float) -> Iterator[Figure]:
 
 
 def picture(axes: Axes, image: NDArray[Any]) -> None:
-    """Show an image (3, H, W): uint8, or floats in [0, 1]."""
-    shown = np.moveaxis(image, 0, -1)
+    """Show an image (C, H, W): uint8, or floats in [0, 1]; its first channel as grey where there are not three."""
+    shown = np.moveaxis(image if len(image) == 3 else image[:1].repeat(3, 0), 0, -1)
     axes.imshow(shown if shown.dtype == np.uint8 else np.clip(shown, 0, 1), interpolation="nearest")
     bare(axes)
 

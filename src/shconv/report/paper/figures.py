@@ -1,11 +1,11 @@
 """Figures 2 to 4 of the paper from ``arrays/*.npz``, written by the experiments and read here.
 
-Arrays of every file; images are (3, H, W), uint8 or floats in [0, 1]; text is a 0-d or 1-d string array.
+Arrays of every file; images are (C, H, W), uint8 or floats in [0, 1]; text is a 0-d or 1-d string array.
 
 ``figure2.npz``: one image under Gaussian noise of K levels, J networks
 
     sigma   (K,)            standard deviation: 0, 0.05, ... 0.25
-    images  (K, 3, H, W)    the noisy images
+    images  (K, C, H, W)    the noisy images
     models  (J,) text       network names
     p_y     (J, K)          probability of the true class
     rcd     (J, K)          RCD against the clean image
@@ -17,14 +17,14 @@ Arrays of every file; images are (3, H, W), uint8 or floats in [0, 1]; text is a
     p_y     (2, R + 1)      probability of the true class after 0 ... R rounds
     rcd     (2, R + 1)      RCD against the clean image
     marks   (K,) int        the rounds at which images were kept: 30, 60, 90, 120, 150, or fifths of R
-    images  (2, K, 3, H, W) perturbed images at the marks
+    images  (2, K, C, H, W) perturbed images at the marks
     correct (2, K) bool     is the network right on them
     maps    (K, S, S)       M of the SHC network's last SHC layer at the marks
     label   () text         the true class (optional)
 
 ``figure4_MODEL-seedS.npz``: gradient of the loss J with respect to the image's red channel, by route
 
-    red           (H, W)    red channel of the image, in [0, 1]
+    red           (H, W)    red channel of the image, or its only one, in [0, 1]; `channel` says which
     both          (H, W)    through both routes
     convolution   (H, W)    through the convolution route, filter maps held constant
     hypernetwork  (H, W)    through the hypernetwork route
@@ -96,7 +96,7 @@ def _drawn(
 def figure2(path: Path) -> Drawn:
     """Confidence and RCD of one image under growing noise."""
     arrays = load(path)
-    shapes = {"sigma": ("K",), "models": ("J",), "p_y": ("J", "K"), "rcd": ("J", "K"), "images": ("K", 3, "H", "W")}
+    shapes = {"sigma": ("K",), "models": ("J",), "p_y": ("J", "K"), "rcd": ("J", "K"), "images": ("K", "C", "H", "W")}
     levels = check(path, arrays, shapes)["K"]
     models = tuple(str(model) for model in arrays["models"])
     with canvas(4.4) as figure:
@@ -133,7 +133,7 @@ def figure3(path: Path) -> Drawn:
         "p_y": (2, "R + 1"),
         "rcd": (2, "R + 1"),
         "marks": ("K",),
-        "images": (2, "K", 3, "H", "W"),
+        "images": (2, "K", "C", "H", "W"),
         "correct": (2, "K"),
         "maps": ("K", "S", "S"),
     }
@@ -204,10 +204,11 @@ def figure4(path: Path) -> Drawn:
     check(path, arrays, dict.fromkeys(("red", *routes), ("H", "W")))
     match = re.fullmatch(r"figure4_(.+)-seed(\d+)", path.stem)
     name = network_name(match[1]) if match else path.stem
+    channel = str(arrays.get("channel", "red channel"))
     with canvas(3.9) as figure:
         grid = figure.subplots(2, 1 + len(routes))
         grid[0, 0].imshow(arrays["red"], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        grid[0, 0].set_title("(a) red channel", fontsize=8)
+        grid[0, 0].set_title(f"(a) {channel}", fontsize=8)
         bare(grid[0, 0])
         say_scales(grid[1, 0])
         draw_maps(grid[:, 1:], arrays, routes)
@@ -215,7 +216,7 @@ def figure4(path: Path) -> Drawn:
     return Drawn(
         path.stem,
         f"Figure 4. Gradients by route: {name}{_seed(path)}",
-        f"{_class(arrays)}Gradient of the loss with respect to the red channel{objective}; {caption(arrays, routes)}",
+        f"{_class(arrays)}Gradient of the loss with respect to the {channel}{objective}; {caption(arrays, routes)}",
         figure,
     )
 
