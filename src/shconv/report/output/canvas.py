@@ -4,7 +4,7 @@ Colours stay apart for colour-blind readers; line styles and words repeat what a
 import io
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +126,7 @@ def load(path: Path) -> Arrays:
         raise InputError(f"{path} is damaged: {error}.") from None
 
 
-def check(path: object, arrays: Arrays, shapes: dict[str, tuple[str | int, ...]]) -> dict[str, int]:
+def check(path: object, arrays: Arrays, shapes: Mapping[str, tuple[str | int, ...]]) -> dict[str, int]:
     """Check each array's shape, given as letters and numbers, and return what the letters stand for.
 
     Raises InputError, naming the file and the array, where one is missing or its shape does not fit.
