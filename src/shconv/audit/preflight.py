@@ -133,11 +133,11 @@ def _gradient(subject: Subject, sight: Sight) -> list[str]:
         return []
     if sight.blind:
         return [
-            f"The gradient of {subject.name} is exactly 0 on {sight.margin} of {sight.n} images, whatever the loss: "
-            "attacks by its gradient see nothing there. The checks of gradients look at a few images only; the time "
-            "goes to attacks that need none."
+            f"The gradient of {subject.name} is exactly 0 on {sight.margin} of {sight.n} images, for any loss. "
+            "Gradient attacks cannot work there. The gradient checks use only a few images; the time goes to attacks "
+            "without gradients."
         ]
     return [
         f"The cross-entropy's gradient of {subject.name} is exactly 0 on {sight.clean} of {sight.n} clean images: "
-        "attacks by that gradient are blind there."
+        "attacks with that gradient cannot work there."
     ]

@@ -27,7 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("standard", "norm", "selection", "routes", "keep", "steps", "min_confidence", "batch_size", "attack_seed"),
     ),
     "images": ("image_size", "train_preset", "test_preset", "grey", "on_corrupt", "download"),
-    "speed, and what a stop loses": (
+    "speed and saving": (
         *("workers", "parquet_memory", "graphs", "compile", "save_minutes", "save_steps", "keep_every"),
         "probe_seconds",
     ),

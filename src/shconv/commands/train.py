@@ -84,7 +84,7 @@ class Train(DataOptions, EngineOptions, HubOptions):
     one-step attacks from a random start. pgd: attacks of several steps. ensemble: one-step attacks, also with other
     networks' gradients. stability: the same outputs for noisy images. trades: the same outputs for attacked images.
     distillation: the soft outputs of a teacher. detector: a small network beside the classifier that rejects attacked
-    images. noise-model: mean and variance of noisy images, carried through every layer."""
+    images. noise-model: mean and variance of noisy images, computed through every layer."""
     defence_eps: float | None = None
     """goodfellow, fgsm-rs, pgd, ensemble, trades, detector: the L-infinity budget, as 0.03 or 8/255, by default
     8/255."""

@@ -27,9 +27,9 @@ def reason_against_capture(learner: Learner, defence: Defence, engine: Engine, p
     if engine.accumulation > 1:
         return "gradients of several micro-batches are summed"
     if learner.scaler.is_enabled():
-        return "precision fp16 scales losses by what the steps before came to"
+        return "precision fp16 scales losses depending on earlier steps"
     known = type(defence).__module__.startswith("shconv.")
-    return "" if known else f"the code of the defence {defence.name} may do another thing in each step"
+    return "" if known else f"the code of the defence {defence.name} may differ from step to step"
 
 
 class Passes:
