@@ -1,6 +1,8 @@
 """Checkpoints given to evaluate, and a run folder given to report: the numbers are those of the run that made them."""
 
 import contextlib
+import csv
+import io
 import json
 import os
 import shutil
@@ -16,6 +18,7 @@ import torch
 from PIL import Image
 
 from shconv import report
+from shconv.attacks import DeepFool, Square
 from shconv.cli import run
 from shconv.commands.running import conclude
 from shconv.experiments.progress import ExperimentProgress
@@ -298,3 +301,22 @@ def test_an_shc_network_more_than_three_points_behind_its_twin_is_warned_of(copi
     said = capsys.readouterr()
     assert ("warning: Plain-10-SHC (seed 0) is 5.6 points below its twin on clean images" in said.err) == warned
     assert "warning:" not in said.out
+
+
+def test_all_attacks_join_table_2_where_they_are_asked_for(shconv, finished, pictures, monkeypatch):
+    some = {"deepfool": DeepFool(), "square": Square(0.03, queries=5)}
+    monkeypatch.setattr("shconv.commands.options.others", some.copy)
+    network = finished / "models" / "plain10-seed0"
+    run = ("evaluate", network, "--data", f"folder:{pictures}", "--tables", 2, "--table2-images", 4, "--out", "all")
+    for more in ((), ("--attacks", "all")):  # also added to a folder that has the paper's
+        ended = shconv(*run, *more)
+        assert ended.code == 0, ended.err
+        table = Path("all/tables/table2_others.csv")
+        assert table.exists() == bool(more)
+        assert ('id="table2_others"' in Path("all/report.html").read_text()) == bool(more)
+    lines = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert [line["attack"] for line in lines] == ["deepfool", "square"]
+    assert float(lines[0]["median_l2"]) > 0
+    assert Path("all/figures/distances.svg").exists()
+    message = shconv(*run, "--attacks", "all", "--attack", "fgsm").message
+    assert "--attacks all adds to the paper's Table 2, which --attack and --standard replace" in message

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from shconv.errors import InputError
 from shconv.report import load_run
+from shconv.report.paper.charts import falling
 from shconv.report.paper.figures import draw, figure2, figure3, figure4
 
 
@@ -122,3 +123,18 @@ def test_route_bars_stand_at_the_accuracies(run_folder, monkeypatch):
         run_folder.gradient("resnet18_shc", "rand_fgsm", "least_likely", (right, 100), route=route)
     assert drawn(run_folder)["routes"].figure
     assert [[round(height, 9) for height in bars] for bars in heights] == [[2], [28], [3], [98], [], [], [], []]
+
+
+def test_accuracy_over_distance_is_drawn_where_an_attack_looked_for_the_nearest_image(run_folder):
+    run_folder.gradient("resnet18", "fgsm", "untargeted", (3, 4))
+    assert "distances" not in [figure.name for figure in draw(load_run(run_folder.save()))]
+    row = run_folder.add("table2", "resnet18", "deepfool", [False, True, False, False], route="both", median_l2=0.3)
+    path = run_folder.folder / "outcomes" / f"{row['id'].replace('/', '--')}.npz"
+    np.savez(path, index=[3, 0, 1, 2], correct=[False, True, False, False], l2=[0.5, 0.0, 0.25, 0.125])
+    run = load_run(run_folder.save())
+    assert falling(run.outcomes[row["id"]]) == ([0, 0.125, 0.25, 0.5], [100, 75, 50, 25])
+    (figure,) = [figure for figure in draw(run) if figure.name == "distances"]
+    (line,) = figure.figure.axes[0].get_lines()
+    assert line.get_xdata().tolist() == [0, 0.125, 0.25, 0.5]
+    assert line.get_ydata().tolist() == [100, 75, 50, 25]
+    assert figure.figure.axes[0].get_title() == "deepfool"

@@ -143,6 +143,7 @@ class Outcomes:
 
     index: NDArray[np.int64]
     correct: NDArray[np.bool_]
+    l2: NDArray[np.float64] | None = None  # (n,), how far each image was moved, where that is stored
 
     @property
     def accuracy(self) -> float:
@@ -158,12 +159,14 @@ def read_outcomes(path: Path) -> Outcomes:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             index, correct = arrays["index"], arrays["correct"]
+            l2 = arrays["l2"] if "l2" in arrays.files and arrays["l2"].shape == index.shape else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged: {error}.") from None
     if index.ndim != 1 or index.shape != correct.shape or len(np.unique(index)) != len(index):
         raise InputError(f"{path} is damaged: it wants one index and one outcome for each image.")
     order = np.argsort(index)
-    return Outcomes(index[order].astype(np.int64), correct[order].astype(bool))
+    moved = None if l2 is None else l2[order].astype(np.float64)
+    return Outcomes(index[order].astype(np.int64), correct[order].astype(bool), moved)
 
 
 def on_shared_images(outcomes: Sequence[Outcomes]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

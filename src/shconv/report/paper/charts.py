@@ -1,12 +1,14 @@
 """Charts that are drawn from a run's rows and logs alone: accuracy by gradient route, and training curves."""
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from shconv.report.computed.worst_case import OBJECTIVES, ROUTES
+from shconv.report.folder.rows import Outcomes
 from shconv.report.folder.run import Run
 from shconv.report.output.canvas import Drawn, canvas, line_style
 from shconv.report.output.cells import Cell, Score
@@ -67,6 +69,48 @@ def _bars(axes: Axes, run: Run, models: list[str], objective: str) -> None:
 
 def _cell(run: Run, model: str, objective: str, route: str) -> Cell:
     return Cell(scores=tuple(Score.of(row) for row in route_rows(run, model, "rand_fgsm", objective, route).values()))
+
+
+def draw_distances(run: Run) -> tuple[Drawn, ...]:
+    """Accuracy over the distance that attacks without a budget needed; nothing where none of them was run."""
+    rows = [row for row in run.rows if row.experiment == "table2" and "median_l2" in row.extra]
+    found = [(row, run.outcomes[row.id]) for row in rows if row.id in run.outcomes]
+    found = [(row, each) for row, each in found if each.l2 is not None]
+    names = list(dict.fromkeys(row.attack for row, _ in found))
+    if not names:
+        return ()
+    models = tuple(dict.fromkeys(row.model for row, _ in found))
+    lines = -(-len(names) // 2)
+    with canvas(0.6 + 2.2 * lines) as figure:
+        grid = figure.subplots(lines, 2, sharey=True, squeeze=False)
+        for axes, name in zip_longest(grid.flat, names):
+            if name is None:
+                axes.set_axis_off()
+                continue
+            for row, outcomes in found:
+                if row.attack == name:
+                    first = row.seed == min(other.seed for other, _ in found if other.model == row.model)
+                    label = network_name(row.model) if first else None
+                    axes.step(*falling(outcomes), where="post", label=label, **line_style(row.model, models))
+            axes.set_title(name)
+            axes.set_ylim(-3, 103)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("accuracy, %")
+        figure.supxlabel("L2 distance", fontsize="medium")
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    caption = (
+        "Attacks that look for the nearest image that fools, on the images of Table 2: the share that is still right "
+        "when images may be moved so far. An attack finds an upper bound. One line for each seed."
+    )
+    return (Drawn("distances", "Accuracy over distance", caption, figure),)
+
+
+def falling(outcomes: Outcomes) -> tuple[list[float], list[float]]:
+    """Distances, from 0, and the accuracy in per cent from each on: it falls where an image was fooled."""
+    assert outcomes.l2 is not None
+    falls = np.sort(outcomes.l2[~outcomes.correct])
+    shares = 100 * (1 - np.arange(1, len(falls) + 1) / len(outcomes.index))
+    return [0.0, *falls.tolist()], [100.0, *shares.tolist()]
 
 
 def draw_training(run: Run) -> Drawn:

@@ -58,7 +58,7 @@ from shconv.report.output.canvas import (
     picture,
 )
 from shconv.report.output.gradient_maps import ROUTES, STRICT, caption, draw_maps, say_scales
-from shconv.report.paper.charts import draw_routes, draw_training
+from shconv.report.paper.charts import draw_distances, draw_routes, draw_training
 from shconv.report.published import is_shc, network_name
 
 MOST_MOVED = "The selected image whose confidence the search of Table 3 lowers most."
@@ -75,6 +75,7 @@ def draw(run: Run) -> tuple[Drawn, ...]:
         *_drawn(folder, "figure3", r"figure3_(.+)-seed(\d+)", [vanilla for vanilla, _ in run.pairs], figure3),
         *_drawn(folder, "figure4", r"figure4_(.+)-seed(\d+)", list(filter(is_shc, run.models)), figure4),
         draw_routes(run),
+        *draw_distances(run),
         draw_training(run),
     )
 
