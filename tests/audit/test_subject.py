@@ -14,6 +14,7 @@ from shconv.attacks.base import borrowed
 from shconv.audit.preflight import preflight, training_parts
 from shconv.audit.subject import Subject
 from shconv.errors import InputError
+from shconv.models import DetectorNetwork, create_model
 
 
 class Around(nn.Module):
@@ -85,6 +86,11 @@ RECOGNISED = {
 def test_it_is_recognised_and_said(case: str) -> None:
     make, words = RECOGNISED[case]
     assert re.search(words, said(make())), said(make())
+
+
+def test_of_a_detector_it_is_said_that_the_classifier_alone_is_attacked() -> None:
+    network = DetectorNetwork(create_model("plain10", num_classes=3, stem="small", width=2)).eval()
+    assert "Net has a detector. The audit attacks the classifier alone" in said(network)
 
 
 def test_nothing_is_said_of_an_ordinary_network() -> None:

@@ -50,6 +50,7 @@ def preflight(
     sight = look(subject, images[:n], labels[:n], 0.0) if sight is None else sight
     return [
         *_mode(subject),
+        *_detector(subject),
         *_outputs(subject, judged),
         *_range(subject, images, labels, judged.right, spread(len(images), most)),
         *_gradient(subject, sight),
@@ -67,6 +68,15 @@ def _mode(subject: Subject) -> list[str]:
     return [
         f"{subject.name} was in training mode ({', '.join(subject.training)}). It is audited in eval mode: batch norm "
         "with its stored statistics, dropout off."
+    ]
+
+
+def _detector(subject: Subject) -> list[str]:
+    if not hasattr(subject.network, "joint"):
+        return []
+    return [
+        f"{subject.name} has a detector. The audit attacks the classifier alone, and an image that the detector "
+        "rejects counts as any other. To fool both: shconv evaluate CHECKPOINT --attack undetected_pgd."
     ]
 
 
