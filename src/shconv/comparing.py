@@ -34,23 +34,29 @@ def compare(
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> Comparison:
-    """N networks on the same images: clean, each attack, worst case, sorted, with the paired test against a baseline.
+    """Compare networks on the same images: clean, under each attack and in the worst case, with a paired test.
+
+    Example:
+        ```python
+        networks = {"plain": plain, "shc": shc}
+        table = shconv.compare(networks, (images, labels), baseline="plain").table()
+        ```
 
     Args:
-        networks: results of `shconv.evaluate`, folders of runs and audits, checkpoint folders, and modules, in any mix;
-            by name, as {"mine": model}, where modules are among them.
-        data: images for checkpoints and modules, as `shconv.evaluate` takes them; those that runs used are taken.
-        attacks: for checkpoints and modules, as `shconv.evaluate` takes them. None: FGSM and PGD with 50 steps, both
+        networks: results of `shconv.evaluate`, folders of runs and audits, checkpoint folders, and modules, in any
+            combination; by name, as {"mine": model}, if there are modules.
+        data: images for checkpoints and modules, as for `shconv.evaluate`. If runs are given, their images are used.
+        attacks: for checkpoints and modules, as for `shconv.evaluate`. None: FGSM and PGD with 50 steps, both
             untargeted, within `eps`.
         baseline: the name of the network that the others are tested against.
-        images: so many of the data, drawn with `seed`; None takes all, or those of the runs.
-        folder: keeps what is evaluated, as a run folder.
+        images: number of images, drawn with `seed`; None uses all, or those of the runs.
+        folder: stores what is evaluated, as a run folder.
 
     Returns:
         Comparison: `.table()` is a DataFrame, `.save(folder)` writes page, CSV, Markdown, LaTeX and SVG.
 
     Raises:
-        InputError: fewer than two networks, runs on other images or data, networks that share no budget.
+        InputError: fewer than two networks, runs on other images or data, networks without a common budget.
     """
     named = dict(networks) if isinstance(networks, Mapping) else {str(i): each for i, each in enumerate(networks)}
     stored: list[Results | str | Path] = []

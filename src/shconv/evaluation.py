@@ -50,24 +50,31 @@ def evaluate(
     keep: bool = False,
     progress: bool = True,
 ) -> Results:
-    """Attack networks and judge every adversarial image by a fresh forward pass.
+    """Attack networks and judge every adversarial image by a new forward pass.
+
+    Example:
+        ```python
+        attacks = {"PGD": shconv.attacks.PGD("8/255")}
+        results = shconv.evaluate(model, (images, labels), attacks)
+        results.print()
+        ```
 
     Args:
         models: a network from images (N, C, H, W) in [0, 1] to logits (N, K), a folder that shconv wrote, or several by
-            name. Networks are moved to the device and left in the mode and with the flags that they had.
+            name. Networks are moved to the device; their mode and flags are restored.
         data: (images, labels), a torch Dataset or DataLoader of (image, label), a Hugging Face dataset, or words such
             as "folder:PATH": see `shconv.data.given.as_data`.
-        attacks: attacks by name: ours, those of foolbox, torchattacks, ART and pyautoattack as they are, or any
-            function f(model, images, labels) -> adversarial images. None: the paper's, Tables 1 to 4.
-        twin: a network to pair the single model with, as the paper's pairs are.
-        images: so many, drawn with `seed`; None takes all (for the paper's tables 2,000, 250 and 8).
-        selection: "confident" takes images that all networks classify correctly with confidence above 0.9; a sequence
-            of places in the data takes these. For the paper's tables leave it out: they select by themselves.
-        routes: the gradient routes to attack SHC networks through; networks without SHC layers have "both" only.
+        attacks: attacks by name: ours, attack objects of foolbox, torchattacks, ART and pyautoattack, or any function
+            f(model, images, labels) -> adversarial images. None: the paper's, Tables 1 to 4.
+        twin: a network to pair with the single model, as in the paper.
+        images: number of images, drawn with `seed`; None uses all (for the paper's tables 2,000, 250 and 8).
+        selection: "confident" uses images that all networks classify correctly with confidence above 0.9; a sequence of
+            places in the data uses these. Not for the paper's tables, which have their own selection.
+        routes: the gradient routes to attack SHC networks through; networks without SHC layers only have "both".
         seed: of the attacks' random numbers and of the choice of images.
-        batch_size: the one shape of all batches.
-        device: by default where the first network is, or for folders the accelerator that there is.
-        folder: keeps everything there as a run folder; the same call goes on where it was stopped.
+        batch_size: all batches have this size.
+        device: by default that of the first network; for folders the accelerator if there is one.
+        folder: stores everything there as a run folder; the same call continues a stopped run.
         keep: store the adversarial images too.
         progress: show bars and a line for each row on standard error.
 

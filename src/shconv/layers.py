@@ -117,28 +117,34 @@ class Hypernetwork(nn.Module):
 
 
 class SHConv2d(nn.Conv2d):
-    """Statistical Hyper-Convolution: a Conv2d whose kernel is filtered, image by image, by its input's statistics.
+    """Statistical Hyper-Convolution: a Conv2d whose kernel is filtered for each image by the input's statistics.
 
-    Takes nn.Conv2d's arguments, then those below, and loads its weights (only `hyper.*` is missing). The statistics are
-    those of the layer's input before padding; with groups they still run over all input channels and there is one map.
-    An image's output does not depend on the other images of its batch.
+    It accepts nn.Conv2d's arguments, then those below. It can load nn.Conv2d's weights; only `hyper.*` is missing then.
+    The statistics are those of the layer's input before padding. With groups they still use all input channels, and
+    there is one map. An image's output does not depend on the other images of its batch.
+
+    Example:
+        ```python
+        layer = shconv.SHConv2d(16, 32, kernel_size=3, padding=1)
+        y = layer(torch.rand(4, 16, 8, 8))  # (4, 32, 8, 8)
+        ```
 
     Args:
-        hidden_features: neurons in the hypernetwork's hidden layer; the paper's in_channels // 2, at least 1, if None.
+        hidden_features: neurons in the hypernetwork's hidden layer. None: the paper's in_channels // 2, at least 1.
         eps: added to the variance before the square root.
-        statistics: what the hypernetwork sees; ("mean", "std") in the paper, one alone for ablations, others for
+        statistics: the input of the hypernetwork; ("mean", "std") in the paper, one alone for ablations, others for
             studies (see channel_statistics).
-        activation: what makes the map of the last layer z: "sigmoid" in the paper, "softplus", "identity+1" (1 + z), or
+        activation: makes the map from the last layer's z: "sigmoid" in the paper, "softplus", "identity+1" (1 + z), or
             a function of z that keeps its shape.
         map_groups: G maps, each for D / G neighbouring input channels; 1 in the paper. Costs G filtered convolutions.
-        gain: the map's scale, M = gain * activation(z), a buffer and not learnt; none in the paper. An identity start
-            needs it where the weight cannot be doubled.
+        gain: a constant factor, M = gain * activation(z); none in the paper. An identity start needs it if the weight
+            cannot be doubled.
 
     Attributes:
-        hyper: the hypernetwork T; its parameters take part in the optimiser's weight decay like any other.
-        vanilla_class: what shconv.to_vanilla makes of the layer.
+        hyper: the hypernetwork T. Its parameters have the optimiser's weight decay like all others.
+        vanilla_class: the class that shconv.to_vanilla gives the layer.
 
-    Sub-classes may override `kernel()`, what the map filters, and `padded(x)`.
+    Sub-classes may override `kernel()`, which returns what the map filters, and `padded(x)`.
 
     Shapes: (N, in_channels, H, W) or (in_channels, H, W) -> (N, out_channels, H', W') or (out_channels, H', W').
     """

@@ -93,11 +93,11 @@ class FGSM(GradientAttack):
 @other_names
 @dataclass(frozen=True)
 class IFGSM(GradientAttack):
-    """`steps` steps of step_size from the last image, each kept within epsilon of the clean one (eq 3).
+    """`steps` steps of step_size, each from the last image and kept within epsilon of the clean one (eq 3).
 
-    The printed equation starts every step from the clean image; that is taken for a slip. With the paper's numbers an
-    image moves at most steps * step_size = 0.005, so epsilon never binds: look at the distance reached. `kurakin` and
-    `epsilon_over_steps` are schedules that do reach epsilon. One forward pass a step.
+    The printed equation starts every step from the clean image; we treat this as an error. With the paper's numbers an
+    image moves by at most steps * step_size = 0.005, so epsilon has no effect. `kurakin` and `epsilon_over_steps` are
+    settings that reach epsilon. Each step takes one forward pass.
     """
 
     epsilon: float = 0.02
@@ -144,8 +144,9 @@ class IFGSM(GradientAttack):
 class RandFGSM(GradientAttack):
     """x' = x + alpha sign(N(0, 1)), then x' - epsilon sign(grad CE(y_t) at x') (eq 4, Tramer et al. 2017).
 
-    The paper's numbers move a pixel by up to 16/256 in all, Tramer et al.'s setting, although its text says "at most
-    8/256"; `total` makes the two steps share a budget. y_t is the clean image's, hence a forward pass of its own.
+    The paper's numbers move a pixel by up to 16/256 in all, as in Tramer et al., although its text says "at most
+    8/256". `total` divides one budget between the two steps. y_t is computed on the clean image, which takes one more
+    forward pass.
     """
 
     epsilon: float = 0.03125

@@ -22,10 +22,13 @@ STREAM = 1
 class GaussianNoise(BatchAttack):
     """x + clip(N(0, sigma), -epsilon, epsilon), then clipped to [0, 1] (eq 1).
 
-    The paper uses sigma 0.1, 0.2 and 0.4 and never gives epsilon. The default 0.1 is our inference: with untruncated
-    noise its accuracies are out of reach for any network of that time. epsilon=None does not truncate; `two_sigma` sets
-    it to 2 sigma; truncation="resample" draws from the normal distribution restricted to [-epsilon, epsilon] instead of
-    piling the tails up at its ends. Makes no forward pass, so `labels` only pass the door.
+    The paper uses sigma 0.1, 0.2 and 0.4 and does not give epsilon. The default 0.1 is our inference, because its
+    accuracies are not possible with untruncated noise. It makes no forward pass and does not use `labels`.
+
+    Args:
+        sigma: standard deviation of the noise.
+        epsilon: the bound; None does not truncate. `two_sigma` sets it to 2 sigma.
+        truncation: "clip", or "resample", which draws from the normal distribution restricted to [-epsilon, epsilon].
     """
 
     sigma: float

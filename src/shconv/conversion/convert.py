@@ -26,29 +26,35 @@ def to_shc(
     check: Tensor | tuple[Any, ...] | None = None,
     **options: Any,
 ) -> ModelT:
-    """Replace the convolutions that where= picks by SHC layers with the same weights.
+    """Replace the convolutions that `where` selects by SHC layers with the same weights.
+
+    Example:
+        ```python
+        shc = shconv.to_shc(model, check=images)  # every 3x3; model is not changed
+        print(shconv.conversion_report(shc))
+        ```
 
     Args:
-        model: any network; left untouched unless inplace.
-        where: a predicate (name, module) -> bool, a kernel (5 or (3, 1)), a name, a pattern ("layer1.*"), or a list of
-            these; by default every 3x3.
-        start: "identity": the hypernetwork's last layer is zero, so M = 0.5 exactly, and the weight is doubled, so that
-            the network computes what it did. Where the kernel is computed (parametrisations, weight norm, weight
-            standardisation), or a module that is not converted shares the weight, the map has a gain of 2 instead.
-            "random": the hypernetwork starts at PyTorch's default (M near 0.5), the weight stays.
-        inplace: convert model itself; not possible where the model is itself a convolution.
-        check: an example input, or a tuple of inputs: the converted network is run on it, and refused where something
-            reads a converted weight past its layer or, after an identity start, computes other outputs.
+        model: any network; it is not changed unless inplace.
+        where: a function (name, module) -> bool, a kernel size (5 or (3, 1)), a name, a pattern ("layer1.*"), or a list
+            of these; by default every 3x3.
+        start: "identity": the hypernetwork's last layer is zero, so M = 0.5 exactly, and the weight is doubled. The
+            outputs stay the same. If the kernel is computed (parametrisations, weight norm, weight standardisation), or
+            a module that is not converted shares the weight, the map has a gain of 2 instead. "random": the
+            hypernetwork starts at PyTorch's default (M near 0.5), and the weight stays.
+        inplace: convert model itself; not possible if the model is itself a convolution.
+        check: an example input, or a tuple of inputs. The converted network runs on it. Conversion is refused if other
+            code reads a converted weight directly or, after an identity start, if the outputs differ.
         options: of the new layers, as in SHConv2d: hidden_features, eps, statistics, activation, map_groups.
 
     Returns:
         The converted network, in the same mode, on the same device. Hooks, parametrisations and ties are kept.
-        `shconv.conversion_report` says what was converted and what not, `shconv.to_vanilla` goes back.
+        `shconv.conversion_report` lists what was converted; `shconv.to_vanilla` converts back.
 
     Raises:
-        InputError: nothing was picked; something picked cannot be converted (a scripted, lazy or quantised module, a
-            class with a forward of its own), with its name and the reason; the check failed; the network cannot be
-            copied, which inplace=True does not need.
+        InputError: nothing was selected; something selected cannot be converted (a scripted, lazy or quantised module,
+            a class with its own forward), with its name and the reason; the check failed; the network cannot be copied
+            (inplace=True does not copy).
     """
     if start not in ("identity", "random"):
         raise InputError(f'start must be "identity" or "random", got {start!r}')

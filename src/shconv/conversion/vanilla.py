@@ -21,18 +21,18 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 @torch.no_grad()
 def to_vanilla(model: ModelT, images: Tensor | None = None, inplace: bool = False) -> ModelT:
-    """Replace every SHC layer by a convolution of the class it was converted from, filtered by one constant map.
+    """Replace every SHC layer by a convolution of its original class, filtered by one constant map.
 
     Args:
-        model: a network with SHC layers; left untouched unless inplace.
-        images: (N, D, H, W). Each layer's constant is the mean of its maps over them, in eval mode: what is left of a
-            trained network when its kernels no longer depend on the image. None: the map at rest, 1/2 with the sigmoid,
-            which undoes an identity start exactly and forgets what the hypernetworks have learnt.
-        inplace: convert model itself; not possible where the model is itself an SHC layer.
+        model: a network with SHC layers; it is not changed unless inplace.
+        images: (N, D, H, W). Each layer's constant is the mean of its maps over them, in eval mode. The result is the
+            trained network with kernels that no longer depend on the image. None: the map is 1/2 (with the sigmoid).
+            This exactly undoes an identity start; what the hypernetworks have learnt is lost.
+        inplace: convert model itself; not possible if the model is itself an SHC layer.
 
     Raises:
-        InputError: no SHC layer; images that do not reach a layer; a kernel that is computed, or shared by layers with
-            different mean maps, and so cannot take a map in.
+        InputError: no SHC layer; images that do not reach a layer; a kernel that is computed, or that layers with
+            different mean maps share, so that it cannot include a map.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, SHConv2d)}
     if not layers:

@@ -21,25 +21,32 @@ STREAM = 3
 
 @dataclass(frozen=True)
 class LocSearchAdv(Rules, Attack):
-    """Every round probes candidate pixels one by one on the current image and changes the t most harmful for good.
+    """A search that probes candidate pixels one by one and changes the t most harmful ones in each round.
 
-    Images are recentred to [LB, UB] = [-1/2, 1/2]. A round: (1) PERT sets all channels v of a candidate pixel to
-    p sign(v), which may leave the box; the probe's score is p_y. (2) The t pixels of lowest score are selected.
-    (3) CYCLIC takes every channel v of those to r v, wrapped round by UB - LB where that leaves the box. (4) The next
-    candidates are the pixels within half_width of those, in a square; a perturbed one is left out for exclude_rounds.
-    The first candidates, and those where fewer than t are left, are a random initial_fraction of the image's pixels.
-    Pixels left out are never drawn; an image that has no other stays as it is for that round.
+    Images are shifted to [LB, UB] = [-1/2, 1/2]. A round has four steps. (1) PERT sets all channels v of a candidate
+    pixel to p sign(v), which may leave the box; the probe's score is p_y. (2) The t pixels with the lowest score are
+    selected. (3) CYCLIC changes every channel v of these to r v, wrapped by UB - LB if that leaves the box. (4) The
+    next candidates are the pixels in a square of half_width around them; a changed pixel is left out for
+    exclude_rounds.
 
-    Defaults are the paper's 10 pixels in each of 150 rounds without stopping, for images of 256 pixels a side (smaller
-    ones: `locsearch_for`). p is ours, the original calls it adaptive without numbers: 1 at first, doubled for an image
-    when the mean p_y of its selected probes is above 0.9, halved below 0.3, within [0.5, 10]. So is max_probes, the
-    probes of one round (None: all candidates). Ties go to the pixel that comes first, row by row.
+    The first candidates are a random initial_fraction of the image's pixels. They are drawn again if fewer than t
+    candidates are left. Excluded pixels are never drawn; an image without other pixels stays unchanged in that round.
 
-    probe="cyclic" scores a pixel with the very step that would be taken: a far stronger search, to be reported beside
-    the default. order="highest" is the original's pseudo-code, no better than order="random", the control: t pixels
-    from the whole image, unprobed. stop_on_success leaves an image alone once k classes or more beat the true one.
-    Probes of all images share model batches of batch_size rows, always full: an image's result does not depend on its
-    neighbours. Queries count its probes and one look at the image after each round, not the look at the clean image.
+    The defaults are the paper's 10 pixels in each of 150 rounds without stopping, for images of 256 pixels a side
+    (smaller ones: `locsearch_for`). p is ours, because the original calls it adaptive without numbers: 1 at first,
+    doubled for an image if the mean p_y of its selected probes is above 0.9, halved below 0.3, within [0.5, 10].
+    max_probes, the largest number of probes in a round (None: all candidates), is ours too. Of equal scores the first
+    pixel counts, row by row.
+
+    Args:
+        probe: "cyclic" scores a pixel by the real next change. This search is far stronger and is reported next to the
+            default.
+        order: "highest" is the original's pseudo-code. "random" is the control: t pixels of the whole image, unprobed.
+        stop_on_success: stop with an image when at least k classes beat the true one.
+        batch_size: probes of all images share model batches of this size, always full, so an image's result does not
+            depend on other images.
+
+    Queries count an image's probes and one pass after each round, without the pass on the clean image.
     """
 
     def run(
