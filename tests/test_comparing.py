@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,13 @@ def test_every_output_holds_the_same_table(tmp_path: Path, capsys: pytest.Captur
     assert "<script" not in html
     assert "soft &lt;b&gt;" in html
     assert "soft <b>" not in html
+    shown = [unescape(text) for text in re.findall(r"<th scope=\"col\"[^>]*>([^<]+)</th>", html)]
+    assert shown[:5] == ["network", "clean", WORST, "worst case minus plain", "p"]  # what a narrow screen has to show
+    assert sorted(shown) == sorted(header)
+    cells = [[unescape(text) for text in re.findall(r"<td[^>]*>([^<]*)</td>", line)] for line in html.split("<tr>")[2:]]
+    assert [dict(zip(shown, line, strict=True)) for line in cells] == [
+        dict(zip(header, row, strict=True)) for row in rows
+    ]
     markdown = (tmp_path / "out" / "comparison.md").read_text().splitlines()
     assert markdown[0] == "| " + " | ".join(header) + " |"
     assert markdown[2:5] == ["| " + " | ".join(row) + " |" for row in rows]

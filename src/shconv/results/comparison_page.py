@@ -39,10 +39,19 @@ def scatter(comparison: "Comparison") -> str:
 def page(comparison: "Comparison") -> str:
     header, rows = comparison.text()
     template = _environment().get_template("comparison.html.j2")
-    images = [(", ".join(titles), n) for n, titles in _by_count(comparison).items()]
+    images = [("; ".join(titles), n) for n, titles in _by_count(comparison).items()]
+    order = _answer_first(comparison)
+    header, rows = [header[i] for i in order], [[row[i] for i in order] for row in rows]
     return template.render(
         comparison=comparison, header=header, rows=rows, images=images, alone=False, **_scatter(comparison)
     )
+
+
+def _answer_first(comparison: "Comparison") -> list[int]:
+    """The columns for a screen: name, clean, worst case and its test, which else lie behind thirty attacks."""
+    worst = len(comparison.columns)  # behind the name
+    paired = [worst + 3, worst + 4] if comparison.baseline else []
+    return [0, 1, worst, *paired, *range(2, worst), worst + 1, worst + 2]
 
 
 def _by_count(comparison: "Comparison") -> dict[int, list[str]]:
