@@ -96,7 +96,10 @@ def test_an_identity_start_has_only_dead_maps(data: tuple[Tensor, Tensor]) -> No
     found = inspected(model, data, images=12, steps=1)
     assert {each["verdict"] for each in found.layers} == {"dead"}
     assert found.network["share"] == 0
-    assert masking(_held(found)) == "No route breaks significantly more than both routes together: no sign of masking."
+    assert (
+        masking(_held(found))
+        == "No route breaks significantly more images than both routes together: no sign of masking."
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,7 +134,7 @@ def test_no_image_that_is_right_gives_no_number_and_says_so(data: tuple[Tensor, 
     wrong = (colour_networks()[1](x).argmax(1) + 1) % 3
     found = inspected(colour_networks()[1], (x[:12], wrong[:12]), images=12, steps=1)
     assert {each["accuracy"] for each in found.attacks} == {None}
-    assert masking(_held(found)) == "No image is right when clean: there is nothing to attack."
+    assert masking(_held(found)) == "No image is classified correctly, so there is nothing to attack."
     found.print()
 
 

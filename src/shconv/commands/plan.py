@@ -110,12 +110,12 @@ class Plan(Reproduce):
                 "and more; --probe-seconds gives more time."
             )
         yield (
-            "Assumed: devices share whole batches (searches: eight images) and lose no time to each other; as "
-            "many images are found for Tables 2 to 4 as asked for, where the test split has them."
+            "Assumed: devices share whole batches (searches: eight images) and do not wait for each other; enough "
+            "images are found for Tables 2 to 4, as far as the test split has them."
         )
         yield (
-            "Left out: reading and decoding image files (with --workers it goes on beside the computing), start-up, "
-            "pages and figures drawn at the end. Memory is what weights and kept activations need at least."
+            "Left out: reading and decoding image files (--workers do this at the same time), start-up, and the page "
+            "and figures at the end. Memory is the least that weights and stored activations need."
         )
 
 

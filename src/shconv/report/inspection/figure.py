@@ -46,8 +46,8 @@ def draw(held: Mapping[str, Any]) -> Drawn:
         _routes(figure.add_subplot(grid[1, :]), held)
     caption = (
         "Above, by layer: the share of the input gradient that passes through its map, the map's spread between "
-        "images, its sensitivity, and how far logits move where it is held at its mean; grey: dead or idle. Below: "
-        "images still right under each attack through each route, with 95 % intervals. A convolution route below both "
+        "images, its sensitivity, and how far logits move if it is held at its mean; grey: dead or idle. Below: "
+        "the accuracy under each attack through each route, with 95 % intervals. A convolution route below both "
         "routes is masking."
     )
     return Drawn("inspection", title, caption, figure)

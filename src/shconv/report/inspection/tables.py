@@ -27,7 +27,7 @@ def _maps(held: Mapping[str, Any]) -> Grid:
     )
     caption = (
         "Spread: a tap's standard deviation between images. Near 0 or 1: taps beyond 0.05 or 0.95. Silent: hidden "
-        "neurons that are 0 on all images. |dM/dX|: how far M moves at most where the layer's input moves by 1. Shift: "
+        "neurons that are 0 on all images. |dM/dX|: how far M moves at most if the layer's input moves by 1. Shift: "
         f"how far M moves (L2) under one step of {short(held['eps'])} along each route."
     )
     return Grid("inspection-maps", f"Filter maps of {held['name']}", caption, columns, tuple(held["layers"]))
@@ -46,10 +46,11 @@ def _effects(held: Mapping[str, Any]) -> Grid:
     )
     whole = {"layer": "all", "verdict": None, **held["network"]}
     caption = (
-        "Share: of the input gradient's norm that passes through the layer's map; signs kept: by the whole gradient, "
-        "of the rest's. The others: what changes where the map is held at its mean over the images, accuracy in "
-        "points. Dead: the map is constant. Idle: holding it moves logits by less than 1 % and changes no prediction. "
-        "Helps, harms: the interval of the accuracy's difference leaves out zero; used: it does not."
+        "Share: the part of the input gradient's norm that passes through the layer's map. Signs kept: signs of the "
+        "gradient without the map that the whole gradient has too. The other columns: what changes if the map is held "
+        "at its mean over the images; accuracy in points. Dead: the map is constant. Idle: holding it moves logits by "
+        "less than 1 % and changes no prediction. Helps, harms: the interval of the accuracy's difference excludes "
+        "zero; used: it does not."
     )
     cosine = signed(held["network"]["cosine"])
     note = f"Cosine between the gradient through all maps and the convolution route: {cosine}."
@@ -68,10 +69,10 @@ def _attacks(held: Mapping[str, Any], narrow: bool) -> Grid:
         *(() if narrow else (GridColumn("loss_difference_interval", "95 %", _losses),)),
     )
     caption = (
-        f"On {held['attacks'][0]['n']} images that are right when clean, within {short(held['eps'])} (L-infinity), "
-        "judged by the whole network. Strict: every path through at least one map. Loss: log-odds against the label, "
-        "mean over the images; it tells where accuracy is at its floor. Below both in accuracy, or above it in loss: "
-        "the whole gradient is masked."
+        f"On {held['attacks'][0]['n']} images that are correct without an attack, within {short(held['eps'])} "
+        "(L-infinity), judged by the whole network. Strict: every path through at least one map. Loss: log-odds "
+        "against the label, mean over the images; it still differs where accuracy is near 0. A route below both in "
+        "accuracy, or above both in loss, means that the whole gradient is masked."
     )
     return Grid("inspection-routes", "Attacks by gradient route", caption, columns, held["attacks"], (masking(held),))
 
@@ -85,7 +86,7 @@ def _linearity(held: Mapping[str, Any]) -> Grid:
     )
     caption = (
         f"One step of {short(held['eps'])} along each route's gradient: the rise of the loss that the gradient "
-        "promises and what comes of it, medians. Error: 0 where the loss is linear there, 1 where one of them is "
+        "predicts and the real rise, as medians. Error: 0 if the loss is linear there, 1 if one of them is "
         "nothing."
     )
     return Grid("inspection-linearity", "Is the loss linear?", caption, columns, held["linearity"])
@@ -96,23 +97,23 @@ def masking(held: Mapping[str, Any]) -> str:
     known = [each for each in held["attacks"] if each["difference"] is not None]
     stronger = [each for each in known if each["difference_interval"][1] < 0]
     if not known:
-        return "No image is right when clean: there is nothing to attack."
+        return "No image is classified correctly, so there is nothing to attack."
     if stronger:
         most = min(stronger, key=lambda each: float(each["difference"]))
         return (
-            f"The whole gradient misleads: {most['attack']} through route {most['route']} leaves "
-            f"{signed(100 * most['difference'], 1)} points against both routes (95 % "
+            f"The whole gradient misleads: the accuracy under {most['attack']} through route {most['route']} is "
+            f"{signed(100 * most['difference'], 1)} points compared with both routes (95 % "
             f"{_interval(most['difference_interval'])})."
         )
     higher = [each for each in known if (each["loss_difference_interval"] or (0, 0))[0] > 0]
     if higher:
         most = max(higher, key=lambda each: float(each["loss_difference"]))
         return (
-            f"No route leaves significantly fewer images right than both; {most['attack']} through route "
-            f"{most['route']} drives the loss higher by {signed(most['loss_difference'])} (95 % "
+            f"No route gives a significantly lower accuracy than both. But {most['attack']} through route "
+            f"{most['route']} raises the loss by {signed(most['loss_difference'])} more (95 % "
             f"{_losses(most['loss_difference_interval'])})."
         )
-    return "No route breaks significantly more than both routes together: no sign of masking."
+    return "No route breaks significantly more images than both routes together: no sign of masking."
 
 
 def _percent(share: float) -> str:

@@ -48,7 +48,7 @@ GLOSSARY = (
     (
         "Route",
         "A path of the gradient in an SHC layer: through the convolution, or through the hypernetwork that makes "
-        "the filter map. Attacks follow both unless said otherwise. Strict: only paths through a filter map.",
+        "the filter map. Attacks follow both by default. Strict: only paths through a filter map.",
     ),
     (
         "RCD",

@@ -106,8 +106,8 @@ def other_attacks(run: Run) -> Grid:
         name="table2_others",
         title="Table 2, the other attacks",
         caption="On the images of Table 2, as each attack is published, with the gradient of both routes. Attacks "
-        "without a budget look for the nearest image that fools: their median distance counts an image that they do "
-        "not fool as without end, and there is none where that is half of the images or more.",
+        "without a budget search for the nearest adversarial image. In their median distance, an image that they do "
+        "not fool counts as infinitely far. There is no median if these are half of the images or more.",
         columns=tuple(columns),
         records=tuple(
             {
