@@ -96,11 +96,12 @@ class Asks(nn.Module):
         (Twice(), "no rule for the operation exp"),
         (Asks(), "the noise model cannot read this Asks"),
         (nn.Sequential(nn.GELU(), nn.Flatten()), "no rule for GELU"),
+        (shconv.create_model("plain10_se", num_classes=3, stem="small", width=4), "no rule for SEConv2d"),
     ],
 )
 def test_what_it_has_no_rule_for_is_refused(plain: nn.Module, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        NoiseNetwork(plain)(images())
+        NoiseNetwork(plain)
 
 
 @pytest.mark.parametrize("sigma", [0, -1, 2, "x"])

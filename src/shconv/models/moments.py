@@ -30,8 +30,6 @@ class Moments(NamedTuple):
 def convolution(layer: nn.Conv2d, x: Moments) -> Moments:
     """Sums of w x: the variance is a convolution of the variances with w^2. Copies of pixels at a border (padding modes
     other than zeros) are taken for independent."""
-    if type(layer).forward is not nn.Conv2d.forward or type(layer)._conv_forward is not nn.Conv2d._conv_forward:
-        raise InputError(f"the noise model has no rule for {type(layer).__name__}, whose kernel is another one")
     mean, padding = layer(x.mean), layer.padding
     variance = x.variance
     if layer.padding_mode != "zeros":
@@ -187,12 +185,26 @@ LAYERS: tuple[tuple[type[nn.Module], Callable[[Any, Moments], Moments]], ...] = 
 )
 
 
+def rule_of(layer: nn.Module) -> Callable[[Any, Moments], Moments]:
+    """What is done for a layer. Raises InputError for one of a kind without a rule."""
+    found = next((rule for kind, rule in LAYERS if isinstance(layer, kind)), None)
+    if found is None or (found is convolution and not _is_plain(layer)):
+        raise InputError(f"the noise model has no rule for {type(layer).__name__}")
+    return found
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """A convolution that is one by its weight, and no other kernel."""
+    kind = type(layer)
+    return issubclass(kind, nn.Conv2d) and (kind.forward, kind._conv_forward) == (
+        nn.Conv2d.forward,
+        nn.Conv2d._conv_forward,
+    )
+
+
 def through(layer: nn.Module, x: Moments) -> Moments:
     """What a layer makes of them. Raises InputError for one of a kind without a rule."""
-    for kind, rule in LAYERS:
-        if isinstance(layer, kind):
-            return rule(layer, x)
-    raise InputError(f"the noise model has no rule for {type(layer).__name__}")
+    return rule_of(layer)(layer, x)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from shconv.errors import InputError
-from shconv.models.moments import Moments, add, average, relu, reshaped, through
+from shconv.models.moments import Moments, add, average, relu, reshaped, rule_of, through
 from shconv.numbers import number
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
@@ -95,15 +95,18 @@ def _calls(network: nn.Module) -> list[Call]:
         if node.op == "placeholder":
             names[node] = Name(INPUT)
         elif node.op != "output":
-            _check(node)
+            _check(node, network)
             names[node] = Name(node.name)
             args = tuple(names[each] if isinstance(each, fx.Node) else each for each in node.args)
             calls.append(Call(node.name, node.op, node.target, args, dict(node.kwargs)))
     return calls
 
 
-def _check(node: fx.Node) -> None:
-    known = {"call_module": None, "call_function": FUNCTIONS, "call_method": METHODS}.get(node.op, {})
-    if known is not None and node.target not in known:
+def _check(node: fx.Node, network: nn.Module) -> None:
+    if node.op == "call_module":
+        rule_of(network.get_submodule(str(node.target)))
+        return
+    known: dict[Any, Any] = {"call_function": FUNCTIONS, "call_method": METHODS}.get(node.op, {})
+    if node.target not in known:
         name = getattr(node.target, "__name__", node.target)
         raise InputError(f"the noise model has no rule for the operation {name}")
