@@ -5,8 +5,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,15 +24,20 @@ _EXACT = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 
 def peak_memory(setting: Setting) -> int | str:
     """Bytes for weights, gradients, momentum, images, activations and scratch together, or why they are not known."""
-    on_cpu = torch.device(setting.device).type == "cpu"
+    if setting.compiled and torch.device(setting.device).type == "cpu":
+        return "torch.compile's own memory would be counted with the step's"
+    return in_own_process("shconv.bench.memory", {"setting": asdict(setting)}, setting.device)
+
+
+def in_own_process(module: str, about: Mapping[str, Any], device: str) -> int | str:
+    """What `python -m module` prints of a training step, told `about` and the number of threads as JSON; or why not."""
+    on_cpu = torch.device(device).type == "cpu"
     if on_cpu and not Path("/proc/self/clear_refs").exists():
         return "peak memory on the CPU is measured on Linux only"
-    if on_cpu and setting.compiled:
-        return "torch.compile's own memory would be counted with the step's"
     if not on_cpu:
         torch.cuda.empty_cache()  # room for the process
-    told = json.dumps({"setting": asdict(setting), "threads": torch.get_num_threads()})
-    command = [sys.executable, "-m", "shconv.bench.memory", told]
+    told = json.dumps({**about, "threads": torch.get_num_threads()})
+    command = [sys.executable, "-m", module, told]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **_EXACT})
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
@@ -38,24 +46,37 @@ def peak_memory(setting: Setting) -> int | str:
     return "too little to tell from the slack of the heap (under 8 MiB)" if on_cpu and held < _SLACK else held
 
 
-def _measured(setting: Setting) -> int:
-    if torch.device(setting.device).type == "cuda":
-        step = _train(setting)
+def growth(make: Callable[[], Work], make_small: Callable[[], Work], device: torch.device) -> int:
+    """Bytes at the peak of a few calls of the work that `make` makes, its own making included; in a fresh process.
+
+    make_small: the same on little data, which loads the code that is needed.
+    """
+    if device.type == "cuda":
+        step = _taken(make)
         torch.cuda.reset_peak_memory_stats()  # the first steps compiled, tuned, and tried formulations
         step()
         return torch.cuda.max_memory_allocated()
-    _train(replace(setting, batch=2, image_size=32 if setting.small else 65))  # loads the code that a step needs
+    _taken(make_small)
     _peak_reset()
     before = _most_resident()
-    _train(setting)
+    _taken(make)
     return _most_resident() - before
 
 
-def _train(setting: Setting) -> Work:
-    """The training step, taken a few times."""
+def _measured(setting: Setting) -> int:
+    small = replace(setting, batch=2, image_size=32 if setting.small else 65)
+    return growth(partial(_step, setting), partial(_step, small), torch.device(setting.device))
+
+
+def _step(setting: Setting) -> Work:
     network = setting.build()
     setting.prepare(network)
-    step = setting.training_step(network)
+    return setting.training_step(network)
+
+
+def _taken(make: Callable[[], Work]) -> Work:
+    """The training step, taken a few times."""
+    step = make()
     for _ in range(_STEPS):
         step()
     return step

@@ -11,6 +11,8 @@ from shconv.commands.config_file import plain
 from shconv.commands.evaluate import NetworkOptions, networks_and_data
 from shconv.commands.own_objects import named
 from shconv.commands.parser import POSITIONAL
+from shconv.commands.rivals import RivalOptions
+from shconv.commands.rivals import run as run_rivals
 from shconv.commands.running import describe, run_folder, study_of
 from shconv.comparing import common_places, default_attacks, is_run
 from shconv.errors import InputError
@@ -25,12 +27,15 @@ from shconv.terminal import console
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(NetworkOptions):
+class Compare(NetworkOptions, RivalOptions):
     """Compare networks on the same images: clean, under each attack, in the worst case, in one table and page.
 
     Folders of reproduce, evaluate and audit are read. Checkpoints and networks of --model are attacked first, on the
     images of those runs, or else on --images of --data: by --attack, without it by FGSM and PGD with 50 steps, both
     untargeted, within --eps (by default 8/255). The table is sorted by worst case.
+
+    With --defences networks are trained first, plainly, with other layers and with every defence, and what they cost
+    stands beside: shconv compare --defences all --networks plain10 --data demo
     """
 
     what: Annotated[tuple[Path, ...], POSITIONAL] = ()
@@ -40,7 +45,7 @@ class Compare(NetworkOptions):
 
     @property
     def folder(self) -> Path:
-        return self.out or Path("runs") / "comparison"
+        return self.out or Path("runs") / (f"defences-on-{self.data_name}" if self.defences else "comparison")
 
     @property
     def least_classes(self) -> int:
@@ -51,6 +56,12 @@ class Compare(NetworkOptions):
 
     def run(self) -> None:
         self.check()
+        if self.defences:
+            if self.what or self.model or self.attack or self.baseline is not None:
+                raise InputError("--defences trains its own networks: give no folders, --model, --attack or --baseline")
+            run_rivals(self, self, self.folder, self.images, self.eps)
+            return
+        self.check_alone()
         if len(self.what) + len(self.model) < 1:
             raise InputError("compare wants folders of runs or checkpoints; `shconv compare --help` says what they are")
         runs = [path for path in self.what if is_run(path)]

@@ -9,7 +9,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     FIRST: (
         *("what", "checkpoint", "run_folder", "source", "data", "model", "models", "arch", "twin", "baseline"),
         *("attack", "attacks", "out", "folder", "epochs", "tables", "figures", "images", "eps", "budget", "seed"),
-        *("Reproduce.seeds", "device", "log", "push_to_hub"),
+        *("Reproduce.seeds", "defences", "networks", "RivalOptions.seeds", "device", "log", "push_to_hub"),
     ),
     "network": ("where", "width", "stem", "normalize"),
     "training": (

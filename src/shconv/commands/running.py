@@ -27,7 +27,10 @@ from shconv.processes import Processes
 from shconv.terminal import console
 
 # rows to those that are there
-ADDS = ("models", "seeds", "tables", "attack", "attacks", "standard", "model", "routes", "baseline", "what")
+ADDS = (
+    *("models", "seeds", "tables", "attack", "attacks", "standard", "model", "routes", "baseline", "what"),
+    *("networks", "defences"),
+)
 CARRIED_OUT = (
     "workers",
     "out",

@@ -1,7 +1,8 @@
 """A comparison as Markdown, LaTeX, SVG and one HTML page without script or anything from elsewhere."""
 
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
@@ -33,12 +34,12 @@ def latex(comparison: "Comparison") -> str:
 
 def scatter(comparison: "Comparison") -> str:
     """Clean accuracy (across) against the worst case (up), a numbered point for each network, as an SVG file."""
-    return _environment().get_template("comparison.svg.j2").render(alone=True, **_scatter(comparison))
+    return environment().get_template("comparison.svg.j2").render(alone=True, **_scatter(comparison))
 
 
 def page(comparison: "Comparison") -> str:
     header, rows = comparison.text()
-    template = _environment().get_template("comparison.html.j2")
+    template = environment().get_template("comparison.html.j2")
     images = [("; ".join(titles), n) for n, titles in _by_count(comparison).items()]
     order = _answer_first(comparison)
     header, rows = [header[i] for i in order], [[row[i] for i in order] for row in rows]
@@ -62,40 +63,69 @@ def _by_count(comparison: "Comparison") -> dict[int, list[str]]:
     return found
 
 
-def _environment() -> Environment:
+def environment(package: str | None = __package__) -> Environment:
+    """Templates of this package, and of another one that has some."""
+
     def load(name: str) -> str:
-        return files(__package__).joinpath(name).read_text(encoding="utf-8")
+        places = [files(each).joinpath(name) for each in (package, __package__) if each]
+        return next(each for each in places if each.is_file()).read_text(encoding="utf-8")
 
     return Environment(
         loader=FunctionLoader(load), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
 
 
-def _scatter(comparison: "Comparison") -> dict[str, Any]:
-    """What the SVG template draws: ticks, and of each network place and interval in pixels."""
-    across, up = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+class Point(NamedTuple):
+    """Of a chart: a row's number and name, where it is across, and its worst case with the interval, shares of 1."""
 
-    def x(share: float) -> float:
-        return round(LEFT + share * across, 1)
+    number: int
+    name: str
+    across: float
+    worst: tuple[float, float, float]
+
+
+def _scatter(comparison: "Comparison") -> dict[str, Any]:
+    lines = [(number, each) for number, each in enumerate(comparison.lines, start=1) if each.clean and each.worst]
+    points = [
+        Point(number, each.name, each.clean[0], each.worst) for number, each in lines if each.clean and each.worst
+    ]
+    return clean_against_worst(points)
+
+
+def clean_against_worst(points: Sequence[Point]) -> dict[str, Any]:
+    """What the SVG template draws of clean accuracies, shares of 1, and worst cases."""
+    ticks = {tick / 100: str(tick) for tick in range(0, 101, 20)}
+    words = [f"{p.name}: clean {100 * p.across:.1f} %, worst case {100 * p.worst[0]:.1f} %" for p in points]
+    return drawn(points, words, "clean accuracy, %", ticks) | {"diagonal": True}
+
+
+def drawn(points: Sequence[Point], words: Sequence[str], title: str, marks: Mapping[float, str]) -> dict[str, Any]:
+    """What the SVG template draws: ticks, and of each point place and interval in pixels.
+
+    marks: where there are lines from the left end to the right one, and what they are called.
+    """
+    across, up = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    first, last = min(marks), max(marks)
+
+    def x(value: float) -> float:
+        return round(LEFT + (value - first) / (last - first) * across, 1)
 
     def y(share: float) -> float:
         return round(TOP + (1 - share) * up, 1)
 
-    points = []
-    for number, line in enumerate(comparison.lines, start=1):
-        if line.clean is None or line.worst is None:
-            continue
-        points.append(
-            {
-                "number": number,
-                "name": line.name,
-                "x": x(line.clean[0]),
-                "y": y(line.worst[0]),
-                "low": y(line.worst[1]),
-                "high": y(line.worst[2]),
-                "words": f"{line.name}: clean {100 * line.clean[0]:.1f} %, worst case {100 * line.worst[0]:.1f} %",
-            }
-        )
-    ticks = [{"share": tick, "x": x(tick / 100), "y": y(tick / 100)} for tick in range(0, 101, 20)]
+    placed = [
+        {
+            "number": point.number,
+            "name": point.name,
+            "x": x(point.across),
+            "y": y(point.worst[0]),
+            "low": y(point.worst[1]),
+            "high": y(point.worst[2]),
+            "words": said,
+        }
+        for point, said in zip(points, words, strict=True)
+    ]
+    ticks = [{"said": tick, "y": y(tick / 100)} for tick in range(0, 101, 20)]
     frame = {"left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
-    return {"points": points, "ticks": ticks, "frame": frame, "width": WIDTH, "height": HEIGHT}
+    about = {"points": placed, "ticks": ticks, "marks": [{"x": x(at), "said": said} for at, said in marks.items()]}
+    return {**about, "frame": frame, "width": WIDTH, "height": HEIGHT, "across": title, "diagonal": False}

@@ -1,0 +1,148 @@
+"""What each row costs beside the vanilla network: the time of a training step and of inference, in one interleaved
+run, and the peak memory of a training step, in a process of its own. On fresh networks, so before any is trained."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shconv.bench import memory
+from shconv.bench.device import Work
+from shconv.bench.timing import interleaved
+from shconv.rivals.which import Rival, settings_of
+from shconv.training import ModelConfig
+from shconv.training.defences import Defence, Source, Step
+
+ROUNDS = 2  # and one to warm up
+Prices = dict[str, dict[str, float | int | None]]  # of each row: "step", "inference", "memory" ..., over vanilla's
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A row's training step on made-up images; numbers and words only, so that another process can be told."""
+
+    model: str
+    defence: str
+    classes: int
+    stem: str
+    width: int
+    image_size: int
+    batch: int
+    device: str
+
+    @classmethod
+    def of(cls, rival: Rival, config: ModelConfig, image_size: int, batch: int, device: str) -> "Trial":
+        about = (config.num_classes, config.stem, config.width)
+        return cls(rival.model, rival.defence, *about, image_size, batch, device)
+
+    @property
+    def config(self) -> ModelConfig:
+        return ModelConfig(self.model, self.classes, stem=self.stem, width=self.width)
+
+    def taught(self, defence: Defence, config: ModelConfig) -> Defence:
+        """The defence with fresh networks in the place of those that are trained before it."""
+        first = defence.first(0)
+        return defence.taught({name: self.source(config) for name in first}) if first else defence
+
+    def source(self, config: ModelConfig) -> Source:
+        network = config.build().eval().requires_grad_(False)
+        return Source(network, config, tuple(map(str, range(self.classes))), 0, "")
+
+    def images(self) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(self.batch, 3, self.image_size, self.image_size, generator=generator)
+        return x.to(self.device), torch.randint(self.classes, (self.batch,), generator=generator).to(self.device)
+
+    def step(self, defence: Defence | None = None) -> Work:
+        """One step: the defence's loss, backward, SGD with momentum. None: the row's own defence."""
+        own = settings_of(self.defence, [self.source(self.config)]) if defence is None else defence
+        own = self.taught(own, self.config)
+        config = own.around(self.config)
+        network = config.build().to(self.device)
+        own.begin(network)
+        x, y = self.images()
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.9)
+        generator = torch.Generator(self.device).manual_seed(0)
+
+        def step() -> None:
+            network.train()
+            optimizer.zero_grad()
+            own.loss(network, x, y, Step(generator)).loss.backward()
+            optimizer.step()
+
+        return step
+
+    def before(self) -> list[Work]:
+        """A step of each network that is trained before the row's own."""
+        defence = settings_of(self.defence, [self.source(self.config)])
+        return [self.step(each.defence) for each in defence.first(0).values()]
+
+    def inference(self) -> Work:
+        network: nn.Module = self.config.build().to(self.device).eval()
+        x, _ = self.images()
+
+        def forward() -> None:
+            with torch.no_grad():
+                network(x)
+
+        return forward
+
+    def peak_memory(self) -> int | str:
+        """Bytes of a few steps, or why they are not known."""
+        return memory.in_own_process("shconv.rivals.prices", {"trial": asdict(self)}, self.device)
+
+
+def times(trials: Mapping[str, Trial]) -> Prices:
+    """By row: seconds of a step, those of networks trained before included, and of inference; both over the first's."""
+    device = torch.device(next(iter(trials.values())).device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        steps = {name: _together([trial.step(), *trial.before()]) for name, trial in trials.items()}
+        forwards = {name: trial.inference() for name, trial in trials.items()}
+    step = interleaved(steps, ROUNDS, device)
+    forward = interleaved(forwards, 5 * ROUNDS, device)
+    first = next(iter(trials))
+    return {
+        name: {
+            "step": step[name],
+            "step_over": step[name] / step[first],
+            "inference": forward[name],
+            "inference_over": forward[name] / forward[first],
+        }
+        for name in trials
+    }
+
+
+def memories(trials: Mapping[str, Trial], known: Prices) -> Prices:
+    """The same with the peak memory of a step, and over the first's; None where it is not known."""
+    held = {name: trial.peak_memory() for name, trial in trials.items()}
+    first = held[next(iter(trials))]
+    found: Prices = {}
+    for name, own in held.items():
+        over = own / first if isinstance(own, int) and isinstance(first, int) else None
+        found[name] = {**known[name], "memory": own if isinstance(own, int) else None, "memory_over": over}
+    return found
+
+
+def _together(works: Sequence[Work]) -> Work:
+    def all_of_them() -> None:
+        for work in works:
+            work()
+
+    return all_of_them
+
+
+def _measured(about: Mapping[str, Any]) -> int:
+    trial = Trial(**about)
+    return memory.growth(trial.step, replace(trial, batch=2).step, torch.device(trial.device))
+
+
+if __name__ == "__main__":
+    told = json.loads(sys.argv[1])
+    torch.set_num_threads(told["threads"])
+    print(_measured(told["trial"]))

@@ -1,0 +1,225 @@
+"""The table itself, read from the folder: what became of each row's network under the same attacks, and its price."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from shconv.attacks.budget import Budget
+from shconv.errors import InputError
+from shconv.experiments.outcomes import Outcomes
+from shconv.experiments.run_folder import RunFolder
+from shconv.intervals import wilson
+from shconv.results import Results
+from shconv.rivals import run
+from shconv.rivals.which import Rival
+
+Share = tuple[float, float, float]  # accuracy and its 95 % interval, shares of 1
+SHARES = ("clean", run.NOISE, *(name for name in run.ATTACKS if name not in (run.NOISE, run.DEEPFOOL)))
+SEARCHES = ("locsearch", "locsearch_cyclic")
+WORST, WORST_L2 = "worst case L∞", "worst case L2"
+AFTER = 1 + len(SHARES) + 2  # in a row, of the worst cases
+PRICES = {"training": "step_over", "memory": "memory_over", "inference": "inference_over"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row: means over its seeds. distance: the median DeepFool distance, L2; infinite where most images stand."""
+
+    rival: Rival
+    seeds: tuple[int, ...]
+    shares: Mapping[str, Share]  # by the columns' names; one that is not there is not known
+    distance: float | None
+    alarms: tuple[str, ...] | None  # of all seeds; None: no audit
+    parameters: int | None
+    prices: Mapping[str, float | None]  # by PRICES' names, over the vanilla network's
+
+    @property
+    def worst(self) -> Share | None:
+        return self.shares.get(WORST)
+
+
+@dataclass(frozen=True)
+class RivalTable:
+    """Lines from the highest worst case to the lowest; images of each column; notes in sentences."""
+
+    lines: tuple[Line, ...]
+    data: str
+    images: Mapping[str, int]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def load(cls, folder: Path) -> "RivalTable":
+        """From the folder of `shconv compare --defences`. Raises InputError where there is no table."""
+        if not (folder / run.ROWS).is_file():
+            raise InputError(f"{folder} holds no table of defences; `shconv compare --defences all` makes one")
+        rivals = [Rival(**each) for each in _json(folder, run.ROWS).values()]
+        results = Results.load(folder)
+        seeds = sorted({seed for _, seed in results.measures.networks()})
+        audits = {(r.name, seed): _verdict(run.place_of(folder, "audits", r, seed)) for r in rivals for seed in seeds}
+        lines = [_line(rival, seeds, results, audits, _json(folder, run.PRICES)) for rival in rivals]
+        lines = [line for line in lines if line.seeds]
+        lines.sort(
+            key=lambda line: (-(line.worst or (-1.0,))[0], -line.shares.get("clean", (-1.0,))[0], line.rival.name)
+        )
+        name = str(results.facts.get("data.json", {}).get("name", ""))
+        images = {row["attack"]: row["n"] for row in results.records}
+        return cls(tuple(lines), name, images, tuple(_notes(folder, lines, images)))
+
+    @property
+    def header(self) -> list[str]:
+        titles = ["clean", "noise", "FGSM", "FGSM-Heavy", "I-FGSM", "RAND+FGSM", WORST, WORST_L2, "DeepFool, median L2"]
+        titles += ["LocSearchAdv", "its cyclic probe", "alarms", "parameters"]
+        return ["network", *titles, *(f"{name} time ×" if name != "memory" else "memory ×" for name in PRICES)]
+
+    def text(self) -> list[list[str]]:
+        """Rows as they are printed: accuracy in per cent, worst cases with their intervals."""
+        return [self._shown(line) for line in self.lines]
+
+    def _shown(self, line: Line) -> list[str]:
+        cells = [line.rival.name, *(_percent(line.shares.get(name)) for name in SHARES)]
+        cells += [_whole(line.shares.get(name)) for name in (WORST, WORST_L2)]
+        cells.append("–" if line.distance is None else "none" if line.distance == np.inf else f"{line.distance:.2f}")
+        cells += [_percent(line.shares.get(name)) for name in SEARCHES]
+        cells.append("–" if line.alarms is None else str(len(line.alarms)))
+        cells.append("–" if line.parameters is None else f"{line.parameters:,}")
+        return cells + ["–" if (price := line.prices[name]) is None else f"{price:.2f}" for name in PRICES]
+
+    def print(self, console: Console) -> None:
+        """The accuracies, and below them the other measures and prices."""
+        for places in (range(1, AFTER), range(AFTER, len(self.header))):
+            table = Table(box=None, header_style="dim", pad_edge=False)
+            table.add_column(Text(self.header[0]), no_wrap=True)
+            for place in places:
+                table.add_column(Text(self.header[place]), justify="right", overflow="fold")
+            for row in self.text():
+                table.add_row(Text(row[0]), *(Text(row[place]) for place in places))
+            console.print(table)
+            console.print()
+        for note in self.notes:
+            console.print(Text(note))
+
+    def markdown(self) -> str:
+        lines = [self.header, ["---", *["---:"] * (len(self.header) - 1)], *self.text()]
+        return "\n".join(
+            ["| " + " | ".join(line) + " |" for line in lines] + ["", *(f"{note}\n" for note in self.notes)]
+        )
+
+    def csv(self) -> str:
+        """A line for each row, with numbers in full: shares of 1 with _low and _high."""
+        names = [*SHARES, WORST, WORST_L2, *SEARCHES]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+        about = ["network", "layer", "defence", "seeds"]
+        writer.writerow(
+            [*about, *ends, "deepfool_l2", "alarms", "parameters", *(f"{name}_over_vanilla" for name in PRICES)]
+        )
+        for line in self.lines:
+            shares = [each for name in names for each in line.shares.get(name, ("", "", ""))]
+            own = [line.rival.name, line.rival.layer, line.rival.defence, " ".join(map(str, line.seeds))]
+            alarms = "" if line.alarms is None else "; ".join(line.alarms)
+            writer.writerow([*own, *shares, line.distance, alarms, line.parameters, *line.prices.values()])
+        return text.getvalue()
+
+
+def over_seeds(shares: Sequence[Share]) -> Share:
+    """The mean accuracy, and an interval that holds those of all seeds."""
+    return mean(each[0] for each in shares), min(each[1] for each in shares), max(each[2] for each in shares)
+
+
+def median_distance(outcomes: Outcomes) -> float:
+    """Of the smallest change that fools: 0 where an image is wrong without one, infinite where none was found."""
+    return float(median(np.where(outcomes.correct, np.inf, outcomes.l2).tolist()))
+
+
+def _line(
+    rival: Rival,
+    seeds: Sequence[int],
+    results: Results,
+    audits: Mapping[tuple[str, int], Mapping[str, Any] | None],
+    prices: Mapping[str, Mapping[str, float]],
+) -> Line:
+    ids = {row["id"]: row for row in results.records}
+    there = [seed for seed in seeds if f"table1/{rival.name}/seed{seed}/clean" in ids]
+    found: dict[str, list[Share]] = {}
+    distances: list[float] = []
+    alarms: list[str] = []
+    known = False
+    for seed in there:
+        rows = {row["attack"]: row for row in results.records if (row["model"], row["seed"]) == (rival.name, seed)}
+        for name in (name for name in (*SHARES, *SEARCHES) if name in rows):
+            right = results.outcomes[rows[name]["id"]]["correct"]
+            found.setdefault(name, []).append((float(right.mean()), *wilson(int(right.sum()), len(right))))
+        if run.DEEPFOOL in rows:
+            distances.append(median_distance(Outcomes.of(results.outcomes[rows[run.DEEPFOOL]["id"]], 0.0)))
+        verdict = audits[rival.name, seed]
+        if verdict is not None:
+            known, alarms = True, [*alarms, *verdict["alarms"]]
+            for title, threat in ((WORST, "linf"), (WORST_L2, "l2")):
+                case = verdict["worst_case"].get(threat)
+                if case is not None and case["accuracy"] is not None:
+                    found.setdefault(title, []).append((case["accuracy"], *case["interval"]))
+    whole = {name: over_seeds(shares) for name, shares in found.items() if len(shares) == len(there)}
+    own = prices.get(rival.name, {})
+    sizes = results.facts.get("sizes.json", {})
+    return Line(
+        rival,
+        tuple(there),
+        whole,
+        mean(distances) if distances and len(distances) == len(there) else None,
+        tuple(dict.fromkeys(alarms)) if known else None,
+        next((sizes[f"{rival.name}/seed{seed}"]["parameters"] for seed in there), None),
+        {name: own.get(key) for name, key in PRICES.items()},
+    )
+
+
+def _notes(folder: Path, lines: Sequence[Line], images: Mapping[str, int]) -> list[str]:
+    plan, facts = _json(folder, run.PLAN), _json(folder, "environment.json")
+    setting = next((_json(place, "audit.json") for place in sorted((folder / "audits").glob("*"))), None)
+    notes = [
+        f"Every network was trained for {plan['epochs']} epochs and judged on the same {images.get('clean', 0)} "
+        f"images, by LocSearchAdv on {images.get('locsearch', 0)} of them."
+    ]
+    if setting is not None:
+        linf, l2 = Budget("linf", setting["eps"]).title, Budget("l2", setting["eps_l2"]).title
+        notes.append(
+            f"Worst case: images that no attack of an audit fools, within {linf} and within {l2}, with 95 % intervals. "
+            f"An audit had {setting['budget']} and chooses its attacks by network and time; with more it finds less."
+        )
+    seeds = sorted({seed for line in lines for seed in line.seeds})
+    if len(seeds) > 1:
+        notes.append(f"Means over the seeds {', '.join(map(str, seeds))}; an interval holds those of all seeds.")
+    elif seeds:
+        notes.append(f"One training each (seed {seeds[0]}): what another seed would change is not known.")
+    notes.append(
+        "Times and memory are those of one training step and of inference over the vanilla network's, networks that "
+        f"are trained before included, measured in one run on {facts.get('processor', 'this machine')}."
+    )
+    return notes
+
+
+def _verdict(place: Path) -> Mapping[str, Any] | None:
+    rows = RunFolder(place, writes=False).rows.values() if (place / "rows.jsonl").is_file() else ()
+    return next((row for row in rows if row.get("kind") == "verdict"), None)
+
+
+def _json(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_bytes()) if (folder / name).is_file() else {}
+
+
+def _percent(share: Share | None) -> str:
+    return "–" if share is None else f"{100 * share[0]:.1f}"
+
+
+def _whole(share: Share | None) -> str:
+    return "–" if share is None else f"{100 * share[0]:.1f} ({100 * share[1]:.0f} to {100 * share[2]:.0f})"

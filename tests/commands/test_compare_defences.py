@@ -1,0 +1,68 @@
+"""`shconv compare --defences ...`: trained, attacked, audited, priced, on one table; stopped and gone on; refused."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from shconv.experiments.run_folder import RunFolder
+from shconv.rivals import plan, prices, run
+
+FEW = ["--width", 2, "--images", 12, "--budget", "20s", "--out", "table"]
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short audits, and no process for a step's memory: tests of the benchmark have that."""
+    monkeypatch.setattr(plan, "SHORTEST_AUDIT", 1.0)
+    monkeypatch.setattr(plan, "AUDITS", 0.05)
+    monkeypatch.setattr(prices.Trial, "peak_memory", lambda trial: 1000 * (1 + len(trial.model)))
+
+
+def lines() -> dict[str, dict[str, str]]:
+    with Path("table/rivals.csv").open(newline="") as file:
+        return {line["network"]: line for line in csv.DictReader(file)}
+
+
+def test_rows_are_trained_attacked_audited_and_priced_and_further_ones_join_them(shconv, pictures):
+    asked = ("compare", "--data", f"folder:{pictures}", *FEW, "--defences")
+    ended = shconv(*asked, "shc", "goodfellow")
+    assert ended.code == 0, ended.err
+    assert "Training plain10_shc, seed 0 (2 of 3" in ended.err
+    assert set(lines()) == {"plain10", "plain10_shc", "plain10-goodfellow"}
+    for name, line in lines().items():
+        assert {each for each, value in line.items() if not value} <= {"layer", "alarms"}, name
+        worst, clean = float(line["worst case L∞"]), float(line["clean"])
+        assert float(line["worst case L∞_low"]) <= worst <= float(line["worst case L∞_high"])
+        assert worst <= clean
+        assert name in ended.out
+    own = lines()["plain10"]
+    assert [float(own[f"{each}_over_vanilla"]) for each in ("training", "memory", "inference")] == [1] * 3
+    assert (lines()["plain10_shc"]["layer"], lines()["plain10-goodfellow"]["defence"]) == ("shc", "goodfellow")
+    rows, kept = set(RunFolder(Path("table"), writes=False).rows), json.loads(Path(f"table/{run.PLAN}").read_text())
+    times = {path: os.stat(path).st_mtime_ns for path in Path("table").glob("*/*/model.safetensors")}
+    ended = shconv(*asked, "ensemble")
+    assert ended.code == 0, ended.err
+    assert set(lines()) == {"plain10", "plain10_shc", "plain10-goodfellow", "plain10-ensemble"}
+    assert Path("table/models/plain10_matched-seed0/config.json").exists()
+    assert rows < set(RunFolder(Path("table"), writes=False).rows)
+    assert json.loads(Path(f"table/{run.PLAN}").read_text()) == kept
+    assert all(os.stat(path).st_mtime_ns == then for path, then in times.items())
+
+
+REFUSED = {
+    "unknown": (["--defences", "shd"], "--defences: got 'shd'; did you mean shc"),
+    "not vanilla": (["--defences", "all", "--networks", "plain10_shc"], "unknown vanilla network 'plain10_shc'"),
+    "no time": (["--defences", "all", "--budget", "soon"], "budget: got 'soon'"),
+    "folders": (["somewhere", "--defences", "all"], "--defences trains its own networks"),
+    "without": (["somewhere", "--width", "3"], "--width goes with --defences"),
+    "seeds": (["--defences", "all", "--seeds", "1", "1"], "different seeds of at least 0, got [1, 1]"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_makes_no_sense_is_refused_before_anything_is_written(shconv, arguments, message):
+    assert message in shconv("compare", "--data", "folder:unread", *arguments).message
+    assert list(Path.cwd().iterdir()) == []
