@@ -1,28 +1,12 @@
-"""What the table computes of rows: means over seeds, distances, and the charts."""
+"""What the table computes of rows: means over seeds, and the charts."""
 
 import math
 
-import numpy as np
 import pytest
 
-from shconv.experiments.outcomes import Outcomes
 from shconv.rivals import page
-from shconv.rivals.table import WORST, Line, RivalTable, median_distance, over_seeds
+from shconv.rivals.table import WORST, Line, RivalTable, over_seeds
 from shconv.rivals.which import Rival
-
-
-def outcomes(correct: list[bool], l2: list[float]) -> Outcomes:
-    n = len(correct)
-    zero = np.zeros(n)
-    columns = {"index": np.arange(n), "correct": np.array(correct), "l2": np.array(l2), "linf": zero, "p_y": zero}
-    columns |= {"rc": zero, "prediction": np.zeros(n, int), "queries": np.zeros(n, int), "outside": np.zeros(n, bool)}
-    return Outcomes.of({**columns, "floored": np.zeros(n, bool)}, 0.0)
-
-
-def test_the_median_distance_counts_wrong_images_as_0_and_those_that_stand_as_infinite() -> None:
-    assert median_distance(outcomes([False, False, True], [0.0, 0.5, 9.0])) == 0.5
-    assert median_distance(outcomes([False, True, True], [0.1, 9.0, 9.0])) == math.inf
-    assert median_distance(outcomes([False, False, False], [0.0, 0.0, 0.5])) == 0
 
 
 def test_over_seeds_the_mean_lies_in_an_interval_that_holds_each_seeds() -> None:

@@ -83,7 +83,8 @@ class Trial:
         return [self.step(each.defence) for each in defence.first(0).values()]
 
     def inference(self) -> Work:
-        network: nn.Module = self.config.build().to(self.device).eval()
+        defence = settings_of(self.defence, [self.source(self.config)])
+        network: nn.Module = defence.around(self.config).build().to(self.device).eval()
         x, _ = self.images()
 
         def forward() -> None:

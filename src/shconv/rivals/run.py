@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from shconv import audit
-from shconv.attacks import PAPER, Attack, DeepFool, GaussianNoise
+from shconv.attacks import PAPER, Attack, DeepFool, GaussianNoise, create_attack
 from shconv.attacks.gradient import GradientAttack
 from shconv.audit.clock import minutes
 from shconv.data import ImageData
@@ -38,6 +38,7 @@ ATTACKS: dict[str, Attack] = {
     **{name: attack for name, attack in PAPER.items() if isinstance(attack, GradientAttack)},
     DEEPFOOL: DeepFool(),
 }
+PAST_A_DETECTOR = {"undetected_pgd": create_attack("undetected_pgd")}
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def attacked(study: Study, asked: Asked, plan: Plan) -> None:
     """The paper's attacks and DeepFool on all images of the study, LocSearchAdv on the first of a seeded shuffle."""
     found = searches(study.data.image_size, study.data.is_demo)
     search = {name: found[name] for name in ("locsearch", "locsearch_cyclic")}
-    own_attacks.settle_attacks(study.folder, {**ATTACKS, **search})
+    own_attacks.settle_attacks(study.folder, {**ATTACKS, **PAST_A_DETECTOR, **search})
     with _agenda(study.progress, "Attacks on", [1.0] * len(asked.trainings)) as begin:
         for pair in study.pairs:
             (network,) = pair.members
@@ -125,7 +126,8 @@ def attacked(study: Study, asked: Asked, plan: Plan) -> None:
             index = study.clean(network).index
             few = np.sort(np.random.default_rng(study.seed).permutation(index)[: plan.searched])
             one = replace(study, pairs=(pair,))
-            for attacks, places in ((ATTACKS, index), (search, few)):
+            all_images = ATTACKS | (PAST_A_DETECTOR if hasattr(network.model, "joint") else {})
+            for attacks, places in ((all_images, index), (search, few)):
                 for _ in own_attacks.rows(one, attacks, places):
                     pass
 

@@ -3,10 +3,10 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from rich.text import Text
 
 from shconv.attacks.budget import Budget
 from shconv.errors import InputError
-from shconv.experiments.outcomes import Outcomes
 from shconv.experiments.run_folder import RunFolder
 from shconv.intervals import wilson
 from shconv.results import Results
@@ -73,7 +72,8 @@ class RivalTable:
         )
         name = str(results.facts.get("data.json", {}).get("name", ""))
         images = {row["attack"]: row["n"] for row in results.records}
-        return cls(tuple(lines), name, images, tuple(_notes(folder, lines, images)))
+        notes = [*_notes(folder, lines, images), *_of_detectors(results)]
+        return cls(tuple(lines), name, images, tuple(notes))
 
     @property
     def header(self) -> list[str]:
@@ -137,11 +137,6 @@ def over_seeds(shares: Sequence[Share]) -> Share:
     return mean(each[0] for each in shares), min(each[1] for each in shares), max(each[2] for each in shares)
 
 
-def median_distance(outcomes: Outcomes) -> float:
-    """Of the smallest change that fools: 0 where an image is wrong without one, infinite where none was found."""
-    return float(median(np.where(outcomes.correct, np.inf, outcomes.l2).tolist()))
-
-
 def _line(
     rival: Rival,
     seeds: Sequence[int],
@@ -161,7 +156,8 @@ def _line(
             right = results.outcomes[rows[name]["id"]]["correct"]
             found.setdefault(name, []).append((float(right.mean()), *wilson(int(right.sum()), len(right))))
         if run.DEEPFOOL in rows:
-            distances.append(median_distance(Outcomes.of(results.outcomes[rows[run.DEEPFOOL]["id"]], 0.0)))
+            distance = rows[run.DEEPFOOL]["median_l2"]
+            distances.append(np.inf if distance is None else distance)
         verdict = audits[rival.name, seed]
         if verdict is not None:
             known, alarms = True, [*alarms, *verdict["alarms"]]
@@ -206,6 +202,23 @@ def _notes(folder: Path, lines: Sequence[Line], images: Mapping[str, int]) -> li
         f"are trained before included, measured in one run on {facts.get('processor', 'this machine')}."
     )
     return notes
+
+
+def _of_detectors(results: Results) -> Iterator[str]:
+    """A sentence for each network with a detector: what it holds once images that it rejects count."""
+    for model, seed in results.measures.networks():
+        rows = [row for row in results.records if (row["model"], row["seed"]) == (model, seed)]
+        held = {row["attack"]: row for row in rows if "accuracy_rejecting" in row}
+        if held:
+            said = ", ".join(
+                f"{name} {100 * row['accuracy_rejecting']:.1f} %"
+                + (f" (AUC {row['detection_auc']:.2f})" if "detection_auc" in row else "")
+                for name, row in held.items()
+            )
+            yield (
+                f"{model}, seed {seed}, has a detector that rejects 5 % of its clean images. Clean and right and not "
+                f"rejected, or under attack and right or rejected: {said}. The table judges its classifier alone."
+            )
 
 
 def _verdict(place: Path) -> Mapping[str, Any] | None:
