@@ -120,8 +120,8 @@ _SEARCHES = ("square_queries", "hard_label_images", "hard_label_steps", "sign_dr
 FEW_TARGETS = 3
 _BLIND = {
     "restarts": 1,
-    "compared_images": 20,
-    "start_images": 20,
+    "compared_images": 10,
+    "start_images": 10,
     "curve_images": 16,
     "curve_points": 5,
     "curve_steps": 10,
