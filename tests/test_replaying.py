@@ -41,9 +41,11 @@ def replays(model: nn.Module, tape: Tape, *ask: Callable[[Callable[[Tensor], Ten
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fresh(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
+    caplog.set_level("INFO", "shconv")
     monkeypatch.setattr(capturing, "_said", set())
+    replaying._is_steady.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["plain10", "plain10_shc"])

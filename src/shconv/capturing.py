@@ -153,10 +153,10 @@ def replayed(held: Results, recording: Recording, inputs: Sequence[Tensor]) -> R
     return recording.results
 
 
-def log_once(reason: str) -> None:
+def log_once(reason: str, level: int = logging.WARNING) -> None:
     if reason not in _said:
         _said.add(reason)
-        _log.warning("no CUDA graph: %s", reason)
+        _log.log(level, "no CUDA graph: %s", reason)
 
 
 class CudaRecorder:

@@ -1,6 +1,8 @@
 """Networks run from CUDA graphs where they are asked for logits and gradients of the same kind again and again: by
 attacks and evaluations. Forward pass, and backward pass down to the images, are a graph each; the bits are the same."""
 
+import functools
+import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sized
@@ -36,8 +38,8 @@ _NEVER = {  # modules that bring their own ways to run
     *("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"),
 }
 _ALIKE = 1e-2  # a replay that differs by more of the largest number is no replay
-_HOOKS = {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}
-_PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device, Routes)
+_HOOKS = [f"_global_{way}" for way in ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")]
+_PLAIN = frozenset((bool, int, float, str, bytes, type(None), torch.dtype, torch.device, Routes))
 
 
 def replaying(model: Model, recorder: Recorder | None = None) -> Model:
@@ -63,8 +65,8 @@ def replaying(model: Model, recorder: Recorder | None = None) -> Model:
         if len(network.states) >= STATES and state not in network.states:
             network.reason = "it is in another state at each call"
             raise Uncapturable(network.reason)
-    except Uncapturable as error:
-        log_once(f"{type(model).__name__}: {error}")
+    except Uncapturable as error:  # as long as it is in this state
+        log_once(f"{type(model).__name__}: {error}", logging.INFO)
         return model
     frozen = not any(each.requires_grad for each in parameters)
     return _Replaying(model, network, network.states.setdefault(state, len(network.states)), frozen, recorder)
@@ -90,7 +92,7 @@ def state_of(model: nn.Module, device: torch.device) -> tuple[Any, ...]:
                     raise Uncapturable("its tensors are not all on one device")
                 state.append((tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype))
         state.append(type(module))
-        state.extend(_seen(value) for name, value in held.items() if name not in _TORCHS)
+        state += [v if type(v) in _PLAIN else _seen(v) for name, v in held.items() if name not in _TORCHS]
     return tuple(state)
 
 
@@ -99,11 +101,11 @@ _TORCHS = frozenset(vars(nn.Module())) - {"training"}  # what torch keeps in a m
 
 def _check(module: nn.Module) -> None:
     kind, held = type(module), vars(module)
-    if kind.__module__.partition(".")[0] not in KNOWN or kind.__name__ in _NEVER or not getattr(kind, "steady", True):
+    if not _is_steady(kind):
         raise Uncapturable(f"the code of {kind.__name__} may do another thing at each call")
     if "forward" in held or held.get("_compiled_call_impl") is not None:
         raise Uncapturable(f"the call of a {kind.__name__} was replaced")
-    if any(held[name] for name in _HOOKS):
+    if held["_forward_hooks"] or held["_forward_pre_hooks"] or held["_backward_hooks"] or held["_backward_pre_hooks"]:
         raise Uncapturable(f"a hook is on a {kind.__name__}")
     if module.training:
         raise Uncapturable("a part of it is in training mode")
@@ -112,9 +114,16 @@ def _check(module: nn.Module) -> None:
         raise Uncapturable("its filter maps are held or recorded")
 
 
+@functools.cache
+def _is_steady(kind: type[nn.Module]) -> bool:
+    """Whether its modules do the same at every call, as far as a class tells: `steady = False` in it says no."""
+    known = kind.__module__.partition(".")[0] in KNOWN
+    return known and kind.__name__ not in _NEVER and bool(getattr(kind, "steady", True))
+
+
 def _seen(value: object) -> object:
     """An attribute, as far as it can be told that it changed."""
-    if isinstance(value, _PLAIN):
+    if type(value) in _PLAIN:
         return value
     if isinstance(value, Tensor):
         return id(value), value.data_ptr()
@@ -131,7 +140,7 @@ def _flags() -> tuple[Any, ...]:
         raise Uncapturable("autocast is on")
     if autograd._top_saved_tensors_default_hooks(True):
         raise Uncapturable("hooks for saved tensors are set")
-    if any(getattr(torch_module, f"_global{name}") for name in _HOOKS):
+    if any(getattr(torch_module, name) for name in _HOOKS):
         raise Uncapturable("hooks for all modules are set")
     return (
         *(backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision),

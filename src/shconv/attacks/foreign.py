@@ -134,6 +134,8 @@ def as_attack(attack: Any) -> Attack:
 class _Counted(nn.Module):
     """The model as a module, whatever it was, with its forward passes counted image by image."""
 
+    steady = False  # Python runs at every call, which a replayed graph would leave out
+
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model, self.passes = model, 0

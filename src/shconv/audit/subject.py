@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from shconv.attacks.checks import check_logits_shape
 from shconv.errors import InputError
 from shconv.experiments.question import padded
+from shconv.replaying import replaying
 from shconv.routes import shc_layers
 
 PASSES = 8  # of a random network, averaged
@@ -116,6 +117,8 @@ class AuditedNetwork(nn.Module):
     called before every pass but the judge's, and may raise TimeUp.
     """
 
+    steady = False  # Python runs at every call, which a replayed graph would leave out: the network inside is replayed
+
     def __init__(self, network: nn.Module, probabilities: bool = False, passes: int = 1) -> None:
         super().__init__()
         self.network, self.probabilities, self.passes = network, probabilities, passes
@@ -130,7 +133,7 @@ class AuditedNetwork(nn.Module):
         return logits.nan_to_num(0.0, HUGE, -HUGE) if self.finite else logits
 
     def _once(self, x: Tensor) -> Tensor:
-        out = check_logits_shape(self.network(x), len(x))
+        out = check_logits_shape(replaying(self.network)(x), len(x))
         return out.clamp_min(torch.finfo(out.dtype).tiny).log() if self.probabilities else out
 
     @contextmanager
