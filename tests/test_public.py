@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -70,9 +71,19 @@ def test_all_names_what_the_package_offers() -> None:
     assert all(inspect.getdoc(resolve(name)) for name in SIGNATURES)
 
 
-def test_importing_it_imports_nothing_heavy() -> None:
-    heavy = ("triton", "matplotlib", "accelerate", "torchvision", "skimage", "scipy", "tyro", "rich", "jinja2", "timm")
-    alone = "import torch, sys; before = set(sys.modules); import shconv; "
+HEAVY = ("triton", "matplotlib", "torchvision", "skimage", "scipy", "tyro", "jinja2", "timm", "torch._dynamo")
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("shconv", (*HEAVY, "accelerate", "rich")),
+        ("shconv.commands.reproduce", [name for name in HEAVY if name != "jinja2"]),
+        ("shconv.commands.train", [name for name in HEAVY if name != "jinja2"]),
+    ],
+)
+def test_importing_it_imports_nothing_heavy(module: str, heavy: Sequence[str]) -> None:
+    alone = f"import torch, sys; before = set(sys.modules); import {module}; "
     command = alone + f"print(*[name for name in {heavy!r} if name in set(sys.modules) - before])"
     result = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from torch import Tensor
-from torchvision.transforms import v2
 
 from shconv.training.recipe import Recipe
 
@@ -17,6 +16,10 @@ def mixing(recipe: Recipe, classes: int) -> Mix | None:
     both are asked for each batch takes either, by chance. Drawn from torch's own generator, which a training seeds in
     each step.
     """
+    if recipe.mixup + recipe.cutmix == 0:
+        return None
+    from torchvision.transforms import v2  # slow to import, and few recipes mix
+
     kinds = ((recipe.mixup, v2.MixUp), (recipe.cutmix, v2.CutMix))
     mixes = [kind(alpha=alpha, num_classes=classes) for alpha, kind in kinds if alpha > 0]
-    return v2.RandomChoice(mixes) if mixes else None
+    return v2.RandomChoice(mixes)
