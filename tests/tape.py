@@ -71,6 +71,9 @@ class Tape:
     def reason(self, device: torch.device) -> str:
         return ""
 
+    def aside(self, run: Callable[[], Results]) -> Results:
+        return run()
+
     def checked(self, run: Callable[[], Results]) -> tuple[Results, str]:
         drawn = _drawn()
         with _Noting() as noted:

@@ -49,8 +49,11 @@ class Recorder(Protocol):
     def reason(self, device: torch.device) -> str:
         """Why nothing can be recorded now; "" where it can."""
 
+    def aside(self, run: Callable[[], Results]) -> Results:
+        """What `run` gives, computed where things are recorded."""
+
     def checked(self, run: Callable[[], Results]) -> tuple[Results, str]:
-        """What `run` gives, and why it could not be recorded, or ""."""
+        """The same, and why it could not be recorded, or ""."""
 
     def record(self, run: Callable[[], Results], pool: Any) -> Recording:
         """`run`, called and not computed. pool: from `pool`, of recordings that are replayed one after the other.
@@ -107,8 +110,10 @@ class Captured:
         if (kept := self._kept.get(kind)) is not None:
             return replayed(*kept, inputs)
         calls = self._calls[kind] = self._calls.get(kind, 0) + 1
-        if calls == 1 or len(self._kept) >= MOST:
+        if len(self._kept) >= MOST:
             return self.function(*inputs)
+        if calls == 1:
+            return self.recorder.aside(lambda: self.function(*inputs))
         if calls == 2:
             results, self.reason = self.recorder.checked(lambda: self.function(*inputs))
             if self.reason:
@@ -178,12 +183,23 @@ class CudaRecorder:
             return "the environment asks for no asynchronous work"
         return ""
 
+    def aside(self, run: Callable[[], Results]) -> Results:
+        before = torch.cuda.current_stream()
+        side = _side_stream(torch.cuda.current_device())
+        side.wait_stream(before)
+        try:
+            with torch.cuda.stream(side):
+                results = run()
+        finally:
+            before.wait_stream(side)
+        for each in results:
+            each.record_stream(before)
+        return results
+
     def checked(self, run: Callable[[], Results]) -> tuple[Results, str]:
         drawn = _drawn()
-        with _aside() as before, _waits() as waits:
-            results = run()
-            for each in results:
-                each.record_stream(before)
+        with _waits() as waits:
+            results = self.aside(run)
         if waits:
             return results, "the host waits for the device in the midst of it"
         return results, "" if _drawn() == drawn else "it draws random numbers on the CPU"
@@ -203,7 +219,8 @@ class CudaRecorder:
         except Exception as error:
             torch.cuda.set_stream(before)
             _mended(device, pool)
-            raise Uncapturable(" ".join(str(error).split())[:200] or type(error).__name__) from error
+            said = str(error).partition(" Search for ")[0].strip() or type(error).__name__
+            raise Uncapturable(said.splitlines()[0]) from error
         return Recording(results, graph.replay, torch.cuda.memory_reserved() - free)
 
     def pool(self) -> Any:
@@ -212,22 +229,9 @@ class CudaRecorder:
 
 @functools.cache
 def _side_stream(device: int) -> torch.cuda.Stream:
-    """Where things are recorded, and run the last time before: what torch keeps for each stream is there by then."""
+    """Where things are recorded, and run before that: what torch keeps for each stream is there by then. A parameter's
+    end of an autograd graph belongs to a stream too; one that somebody keeps alive must not be of another."""
     return torch.cuda.Stream(device)
-
-
-@contextmanager
-def _aside() -> Iterator[torch.cuda.Stream]:
-    """Inside, work goes to the side stream; it comes after what the current one, which is given, was asked, and before
-    what it will be asked."""
-    before = torch.cuda.current_stream()
-    side = _side_stream(torch.cuda.current_device())
-    side.wait_stream(before)
-    try:
-        with torch.cuda.stream(side):
-            yield before
-    finally:
-        before.wait_stream(side)
 
 
 @contextmanager
@@ -244,7 +248,7 @@ def _waits() -> Iterator[list[object]]:
     for each in caught:
         if "synchronizing CUDA operation" in str(each.message):
             found.append(each)
-        else:
+        elif "Synchronization debug mode" not in str(each.message):
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 

@@ -115,7 +115,7 @@ def _check(module: nn.Module) -> None:
 
 
 @functools.cache
-def _is_steady(kind: type[nn.Module]) -> bool:
+def _is_steady(kind: Any) -> bool:
     """Whether its modules do the same at every call, as far as a class tells: `steady = False` in it says no."""
     known = kind.__module__.partition(".")[0] in KNOWN
     return known and kind.__name__ not in _NEVER and bool(getattr(kind, "steady", True))

@@ -19,7 +19,7 @@ from shconv.errors import InputError
 from shconv.files import locked
 from shconv.models import vanilla_of
 from shconv.processes import Processes
-from shconv.training.batches import check_micro_batch, warning_of_few_steps
+from shconv.training.batches import check_micro_batch, smallest_share, warning_of_few_steps
 from shconv.training.checkpoint import (
     ModelConfig,
     check_same_run,
@@ -147,7 +147,10 @@ def train(
 def _check_micro_batch(
     config: ModelConfig, data: ImageData, recipe: Recipe, engine: Engine, processes: Processes
 ) -> None:
-    """On the vanilla network, which has the same batch norms, and on no memory at all."""
+    """On the vanilla network, which has the same batch norms, and on no memory at all; where it can fail at all."""
+    batch = min(recipe.batch_size, len(data.train or ()))
+    if smallest_share(batch, engine.accumulation, processes.count, together=engine.sync_batch_norm) > 1:
+        return
     with torch.device("meta"):
         network = replace(config, name=vanilla_of(config.name)).build()
         image = torch.empty(config.in_channels, data.train_size, data.train_size)

@@ -22,4 +22,5 @@ def mixing(recipe: Recipe, classes: int) -> Mix | None:
 
     kinds = ((recipe.mixup, v2.MixUp), (recipe.cutmix, v2.CutMix))
     mixes = [kind(alpha=alpha, num_classes=classes) for alpha, kind in kinds if alpha > 0]
-    return v2.RandomChoice(mixes)
+    mix: Mix = v2.RandomChoice(mixes)
+    return mix
