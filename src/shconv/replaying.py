@@ -100,7 +100,8 @@ _TORCHS = frozenset(vars(nn.Module())) - {"training"}  # what torch keeps in a m
 
 
 def _check(module: nn.Module) -> None:
-    kind, held = type(module), vars(module)
+    kind: Any = type(module)
+    held = vars(module)
     if not _is_steady(kind):
         raise Uncapturable(f"the code of {kind.__name__} may do another thing at each call")
     if "forward" in held or held.get("_compiled_call_impl") is not None:
