@@ -110,8 +110,9 @@ def second_round(records: list[dict[str, Any]]) -> list[Named]:
 
 
 def key(name: str, config: Config) -> str:
-    text = json.dumps([name, asdict(config)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Of a configuration, by what differs from Config's own values: a field more is no other training."""
+    changed = {field: value for field, value in asdict(config).items() if value != getattr(CENTRE, field)}
+    return hashlib.sha256(json.dumps([name, changed], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def make_data(options: argparse.Namespace) -> None:
@@ -156,7 +157,8 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """The lines of a study so far, without those that failed."""
     path = folder / "runs.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [line for line in lines if "failed" not in line]
+    known = [line for line in lines if "failed" not in line]
+    return [{**line, "key": key(line["name"], Config(**line["config"]))} for line in known]
 
 
 def run(options: argparse.Namespace) -> None:
