@@ -177,7 +177,7 @@ def test_a_network_without_filter_maps_is_refused(data: tuple[Tensor, Tensor]) -
     [
         ({"eps": 0}, "eps"),
         ({"eps": "9/8"}, "eps"),
-        ({"images": 0}, "images"),
+        ({"images": 1}, "images"),
         ({"steps": 0}, "steps"),
         ({"batch_size": 0}, "batch_size"),
         ({"seconds": 0.0, "images": None}, "seconds must be above 0"),
@@ -218,3 +218,17 @@ def test_the_command_refuses_a_vanilla_network(folder: Path, tmp_path: Path, cap
     asked = ["inspect", str(tmp_path / "vanilla"), "--data", f"folder:{folder}", "--device", "cpu"]
     assert command(asked) == 2
     assert "has no SHC layer" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x, y: (2 * x, y), "images: got values"),
+        (lambda x, y: (x[:1], y[:1]), "data: got 1 image; want at least 2"),
+        (lambda x, y: (x, y[:3]), r"labels: got torch\.int64 of shape \(3,\)"),
+        (lambda x, y: (x, y + 7), "labels: got class 9; want classes below 3"),
+    ],
+)
+def test_images_and_labels_that_do_not_fit_are_refused(data: tuple[Tensor, Tensor], change: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        inspected(colour_networks()[1], change(*data), images=12, steps=1)

@@ -42,10 +42,10 @@ class Inspect(DataOptions, DeviceOptions):
     def check(self) -> None:
         super().check()
         numbers.budget("eps", self.eps, above=True)
-        for name in ("images", "steps", "batch_size"):
+        for name, least in (("images", 2), ("steps", 1), ("batch_size", 1)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
         if self.attack_seed < 0:
             raise InputError(f"attack_seed must be at least 0, got {self.attack_seed}")
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shconv.attacks import FGSM, PGD, Attack, RandFGSM
+from shconv.attacks.checks import check_logits
 from shconv.attacks.objective import log_odds
 from shconv.inspection.gradients import seen_through
 from shconv.intervals import Z, wilson
@@ -37,7 +38,7 @@ def examples(
 @torch.no_grad()
 def judged(model: nn.Module, x: Tensor, y: Tensor) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Of each image by the whole network: is it right, and the log-odds against its label."""
-    logits = model(x)
+    logits = check_logits(model(x), y)
     return (logits.argmax(1) == y).cpu().numpy(), (-log_odds(logits, y)).double().cpu().numpy()
 
 

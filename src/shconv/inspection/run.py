@@ -49,7 +49,7 @@ def run(
         model: from images (N, C, H, W) in [0, 1] to logits (N, K); left in the mode and with the flags that it has.
         data: (images, labels), a data set, a DataLoader or words such as "demo": see `shconv.data.given.as_data`.
         eps: L-infinity budget of every attack: a number or "8/255".
-        images: so many, drawn with `seed`; None takes as many as `seconds` allow, 20 to 200.
+        images: so many, at least 2, drawn with `seed`; None takes as many as `seconds` allow, 20 to 200.
         steps: of PGD.
         seconds: about what it may take, where `images` is None.
         batch_size: largest number of images in a batch.
@@ -64,10 +64,12 @@ def run(
     for word, value, least in (("steps", steps, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
         check_count(word, value, least)
     if images is not None:
-        check_count("images", images, 1)
+        check_count("images", images, 2)
     if not seconds > 0:
         raise InputError(f"seconds must be above 0, got {seconds}")
     split = as_data(data).test
+    if len(split) < 2:
+        raise InputError("data: got 1 image; want at least 2, since maps are compared between images")
     device = next((each.device for each in model.parameters()), torch.device("cpu"))
     order = np.random.default_rng(seed).permutation(len(split))
     attacks = attacks_within(budget, steps)
