@@ -1,10 +1,11 @@
 """Forward and backward pass of a micro-batch: gradients for the optimiser, the loss, how many images are right. On a
 GPU both run from one CUDA graph, where every step is the same to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shconv.capturing import Captured, Recorder, off
 from shconv.training.defences import Defence, Step
@@ -46,7 +47,6 @@ class Passes:
     ) -> None:
         self.learner, self.defence, self.smoothing = learner, defence, smoothing
         self.generator = torch.Generator(learner.device)  # a graph draws from the one that it was captured with
-        self._weights = [each for each in learner.network.parameters() if each.requires_grad]
         self._used: list[Tensor] = []
         self._step = Step(self.generator)
         self._share = 1.0
@@ -76,13 +76,14 @@ class Passes:
         return loss.clone(), right  # the graph's own loss is written anew before this one is looked at
 
     def _alone(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        """The same with the gradients among the results, and none left."""
-        found = self._passes(images, targets)
-        self._used = [weight for weight in self._weights if weight.grad is not None]
-        gradients = tuple(weight.grad for weight in self._used if weight.grad is not None)
-        for weight in self._used:
-            weight.grad = None
-        return *found, *gradients
+        """The same with the gradients among the results, and none left.
+
+        Of leaves made anew: where torch keeps what gathers a parameter's gradient, it belongs to the stream of the
+        time when it was made, and a capture on another one breaks off."""
+        with _leaves(self.learner.network) as leaves:
+            found = self._passes(images, targets)
+        self._used = [weight for weight, leaf in leaves if leaf.grad is not None]
+        return *found, *(leaf.grad for _, leaf in leaves if leaf.grad is not None)
 
     def _passes(self, pixels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         learner, share = self.learner, self._share
@@ -91,3 +92,18 @@ class Passes:
         likeliest = targets if targets.dim() == 1 else targets.argmax(1)
         right = [(of.detach().argmax(1) == likeliest).sum() for of in (logits, attacked) if of is not None]
         return loss.detach(), torch.stack([*right, *[torch.zeros_like(right[0])] * (2 - len(right))])
+
+
+@contextmanager
+def _leaves(network: nn.Module) -> Iterator[list[tuple[nn.Parameter, nn.Parameter]]]:
+    """Inside, the network has other parameters in the same memory; the pairs of those that are trained."""
+    places = [(each, name, weight) for each in network.modules() for name, weight in each._parameters.items()]
+    leaves: dict[nn.Parameter, nn.Parameter] = {}
+    try:
+        for module, name, weight in places:
+            if weight is not None and weight.requires_grad:
+                module._parameters[name] = leaves.setdefault(weight, nn.Parameter(weight.detach()))
+        yield list(leaves.items())
+    finally:
+        for module, name, weight in places:
+            module._parameters[name] = weight
