@@ -13,6 +13,7 @@ from torch import Tensor
 
 from shconv.bench.device import replayed
 from shconv.ops import FORMULATIONS
+from shconv.ops.cuda.ahead import StandIn
 from shconv.ops.cuda.hopper import launches
 from shconv.ops.cuda.hopper.tiles import Shape, Tile, candidates
 from shconv.ops.geometry import Geometry
@@ -194,24 +195,6 @@ def compile_job(job: Job) -> str:
     driver.set_active(StandIn())
     layer, dtype, name, tile = job
     return _variant(_blank(layer._replace(N=2), dtype), name, tile).compile()
-
-
-class StandIn:
-    """In place of the CUDA driver: kernels compile for sm_90, and nothing can be launched."""
-
-    def get_current_target(self) -> Any:
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget("cuda", 90, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int | None = None) -> int:
-        return 0
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cpu")
 
 
 def _blank(layer: Layer, dtype: torch.dtype) -> Problem:

@@ -14,6 +14,7 @@ from shconv.data import ImageData, ImageSplit, training_batches
 from shconv.data.batches import StoppedWaiting
 from shconv.files import replace_file
 from shconv.processes import Processes
+from shconv.training.ahead import compiled_ahead
 from shconv.training.checkpoint import save_checkpoint
 from shconv.training.defences import Defence
 from shconv.training.defences.watch import collapse, pgd_accuracy
@@ -70,6 +71,7 @@ class Job:
 
     def run(self, sums: Sums) -> None:
         """From the position in the epoch under way to the end of the last one."""
+        compiled_ahead(self.learner, self.split[0][0])
         for number in range(len(self.history), self.recipe.epochs):
             started = time.perf_counter() - sums.elapsed
             self._train(number, sums)

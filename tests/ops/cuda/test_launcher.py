@@ -27,7 +27,7 @@ import ctypes, os, sys
 import torch
 from triton.backends.nvidia import driver as nvidia
 from triton.runtime import driver
-from shconv.bench.gpu_kernels import StandIn
+from shconv.ops.cuda.ahead import StandIn
 from shconv.ops import choice, hypernetwork, layer
 from shconv.ops.cuda import launcher, tape
 from shconv.ops.cuda.hopper import passes

@@ -22,7 +22,7 @@ _ELEMENTS = 64 if triton.knobs.runtime.interpret else 16384  # of a tile of the 
 _OUTER = {"ROWS": 16, "COLUMNS": 16 if triton.knobs.runtime.interpret else 64, "IMAGES": 16}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["shares", "K", "T"])
 def _forward(partials, W1, b1, W2, b2, M, seen, hidden, D, P, share, shares, K, T, eps,
              F: tl.constexpr, MEAN_AT: tl.constexpr, STD_AT: tl.constexpr, SHARES: tl.constexpr,
              HIDDEN: tl.constexpr, TAPS: tl.constexpr, CHANNELS: tl.constexpr):  # fmt: skip
@@ -53,7 +53,7 @@ def _forward(partials, W1, b1, W2, b2, M, seen, hidden, D, P, share, shares, K, 
     tl.store(M + n * T + t, 1.0 / (1.0 + tl.exp(-logits)), t < T)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K", "T"])
 def _backward(dM, M, seen, hidden, W1, W2, dlogits, dz, dseen, D, K, T,
               F: tl.constexpr, MEAN_AT: tl.constexpr, STD_AT: tl.constexpr, NEEDS_X: tl.constexpr,
               HIDDEN: tl.constexpr, TAPS: tl.constexpr, CHANNELS: tl.constexpr):  # fmt: skip
@@ -101,7 +101,7 @@ def _outer(a, b, dW, db, block, N, R, C, ROWS: tl.constexpr, COLUMNS: tl.constex
         tl.store(db + r, biases.to(db.dtype.element_ty), r < R)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks", "N", "K", "S", "T"])
 def _theta(dz, s, dW1, db1, dlogits, hidden, dW2, db2, blocks, N, K, S, T,
            ROWS: tl.constexpr, COLUMNS: tl.constexpr, IMAGES: tl.constexpr):  # fmt: skip
     """The first `blocks` programs have the hidden layer's gradients, the others the output layer's."""

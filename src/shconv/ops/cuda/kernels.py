@@ -24,6 +24,8 @@ from shconv.ops.cuda import plans, runtime, tape, tuning
 _fastest: dict[tuple[Any, ...], Any] = {}  # the tiles of every key launched so far
 _PRODUCTS = ("C", "D", "S_H", "S_W", "OUT_H", "OUT_W")  # of an image, all of them together
 _SHARED_BYTES = 227 * 1024  # of an sm_90 block
+_CLASS = ["parts", "N", "H", "W", "OUT_H", "OUT_W", "first_h", "first_w", "height", "width", "tap_h", "taps_h", "tap_w",
+          "taps_w"]  # fmt: skip
 _WIDEN = tl.constexpr(triton.knobs.runtime.interpret)  # the interpreter would multiply the bits of bfloat16 as integers
 
 
@@ -95,7 +97,7 @@ def _product(A, a_mask, B, b_mask, step, CHANNELS: tl.constexpr, PRECISION: tl.c
 
 
 @_tuned((128, 64, 64, 8, 3), (128, 128, 64, 8, 3), (64, 256, 64, 8, 3), (128, 64, 64, 4, 3), (64, 64, 16, 8, 3))
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "H", "W", "OUT_H", "OUT_W"])
 def forward(x, weight, M, Y, rows, H, W, OUT_H, OUT_W,
             C: tl.constexpr, D: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr,
             STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
@@ -123,7 +125,7 @@ def forward(x, weight, M, Y, rows, H, W, OUT_H, OUT_W,
 
 @_tuned((128, 64, 64, 8, 3), (64, 64, 64, 8, 3), (64, 128, 64, 8, 3), (128, 128, 32, 8, 3), (64, 64, 16, 8, 3),
         key=("NEEDS_X", "NEEDS_MAP"), reset=("dM_parts",))  # fmt: skip
-@triton.jit
+@triton.jit(do_not_specialize=_CLASS)
 def backward_input(dY, x, weight, M, dX, dM_parts, parts, N, H, W, OUT_H, OUT_W,
                    first_h, first_w, height, width, tap_h, taps_h, tap_w, taps_w,
                    C: tl.constexpr, D: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr,
@@ -175,7 +177,7 @@ def backward_input(dY, x, weight, M, dX, dM_parts, parts, N, H, W, OUT_H, OUT_W,
 
 @_tuned((64, 64, 64, 4, 3), (128, 128, 64, 8, 3), (128, 64, 64, 4, 3), (64, 128, 64, 4, 3), (64, 64, 16, 4, 4),
         (64, 64, 16, 8, 3))  # fmt: skip
-@triton.jit
+@triton.jit(do_not_specialize=["N", "H", "W", "OUT_H", "OUT_W", "SPLITS"])
 def backward_weight(dY, x, M, dW_parts, N, H, W, OUT_H, OUT_W, SPLITS,
                     C: tl.constexpr, D: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr,
                     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,

@@ -24,6 +24,9 @@ def run(kernel: Any, grid: Grid, arguments: Mapping[str, Any]) -> None:
     Tensors count by dtype and by whether they begin at a multiple of 16 bytes, descriptors by dtype and box, everything
     else by its value.
     """
+    if (collected := tape.collected()) is not None:
+        collected.append((kernel, dict(arguments)))
+        return
     places = grid(arguments) if callable(grid) else grid
     if (recorder := tape.recorder()) is None:
         _launch(kernel, places, arguments)

@@ -36,7 +36,7 @@ def _places(n, d, p, D, P, LAST: tl.constexpr):
     return n * D * P + inside
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["shares"])
 def moments(x, partials, D, P, share, shares, LAST: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr):
     """partials (N, shares, 2, D): mean and summed squared deviation of every share of the pixels."""
     blocks = tl.cdiv(D, CHANNELS)
@@ -76,7 +76,7 @@ def combined(partials, n, d, D, P, share, shares, SHARES: tl.constexpr):
     return mean, tl.sum(squares + pixels * away * away, 0) / P
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["shares"])
 def _finish(partials, mean, variance, D, P, share, shares, SHARES: tl.constexpr, CHANNELS: tl.constexpr):
     n = (tl.program_id(0) // tl.cdiv(D, CHANNELS)).to(tl.int64)
     d = tl.program_id(0) % tl.cdiv(D, CHANNELS) * CHANNELS + tl.arange(0, CHANNELS)

@@ -180,6 +180,26 @@ def recorder() -> Recorder | None:
     return getattr(_local, "recorder", None)
 
 
+Launches = list[tuple[Any, dict[str, Any]]]  # kernels, and their arguments and Triton's options by name
+_collected: Launches | None = None
+
+
+def collected() -> Launches | None:
+    """Where launches are written down instead of made, by every thread: autograd has its own."""
+    return _collected
+
+
+@contextmanager
+def collecting() -> Iterator[Launches]:
+    """Inside, plans.run makes no launch, and what it is asked for comes into the list."""
+    global _collected
+    _collected = found = []
+    try:
+        yield found
+    finally:
+        _collected = None
+
+
 def refuse_for_now(reason: str) -> None:
     """Told by what is done once, such as trying tiles: a later call is the one to write down."""
     if (now := recorder()) is not None:

@@ -47,7 +47,7 @@ def state() -> tuple[str | None, bool]:
 
 def measures(products: float, known: bool = False) -> bool:
     """Whether tiles may be tried now. products: of an image; known: the rule was measured for such shapes."""
-    if os.environ.get("SHCONV_TUNE") != "1" and (known or products < _WORTH):
+    if tape.collected() is not None or (os.environ.get("SHCONV_TUNE") != "1" and (known or products < _WORTH)):
         return False
     return not fixed() and not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
 

@@ -1,0 +1,82 @@
+"""Kernels that a pass would launch are collected and compiled side by side, and nothing is launched."""
+
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from shconv.ops.cuda import ahead, tape
+
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+
+
+def kernel(*free: str) -> Any:
+    """Stands for a Triton kernel with arguments x, N, H and WIDE; those that are free it is not compiled anew for."""
+    names = ("x", "N", "H", "WIDE")
+    params = [
+        SimpleNamespace(name=n, is_constexpr=n.isupper() and len(n) > 1, do_not_specialize=n in free) for n in names
+    ]
+    return SimpleNamespace(params=params)
+
+
+@needs_triton
+def test_what_is_launched_while_launches_are_collected_is_written_down_and_not_run() -> None:
+    from shconv.ops.cuda import plans
+
+    class Kernel:
+        def __getitem__(self, grid: object) -> Any:
+            raise AssertionError("launched")
+
+    own, x = Kernel(), torch.zeros(4)
+    with tape.collecting() as found:
+        plans.run(own, (1,), {"x": x, "N": 3})
+    assert [(each, list(arguments.items())) for each, arguments in found] == [(own, [("x", x), ("N", 3)])]
+    assert tape.collected() is None
+
+
+def test_launches_count_as_one_where_triton_compiles_them_as_one() -> None:
+    one, x = kernel("N"), torch.zeros(64)
+
+    def kinds(*changes: dict[str, Any]) -> int:
+        return len({ahead._kind(one, {"x": x, "N": 6, "H": 7, "WIDE": 8, "num_warps": 4} | each) for each in changes})
+
+    assert kinds({}, {"N": 1}, {"N": 32}, {"H": 9}, {"x": torch.ones(64)}) == 1
+    for change in ({"N": 2**31}, {"H": 1}, {"H": 16}, {"WIDE": 9}, {"x": x.half()}, {"x": x[1:]}, {"num_warps": 8}):
+        assert kinds({}, change) == 2, change
+    assert ahead._kind(one, {"x": x}) != ahead._kind(kernel("N"), {"x": x})
+
+
+def test_nothing_is_done_on_other_devices_and_with_one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead.runtime, "reason_against", lambda index: "")
+    refuse = lambda: pytest.fail("run")  # noqa: E731
+    assert ahead.compile_ahead(refuse, torch.device("cpu")) == 0
+    assert ahead.compile_ahead(refuse, torch.device("cuda", 0), processes=1) == 0
+
+
+@needs_triton
+def test_kernels_are_in_tritons_cache_afterwards_and_one_that_does_not_compile_harms_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import triton
+
+    if triton.knobs.runtime.interpret:
+        pytest.skip("interpreted kernels cannot be compiled")
+    from shconv.ops.cuda import plans
+    from shconv.ops.cuda.hopper.images import fold
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(ahead.runtime, "reason_against", lambda index: "")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    numbers = {"LENGTH": 3, "REPEATS": 1, "image": 5, "place": 7, "further": 9, "T": 9}
+
+    def run() -> None:
+        for block in (3, 64):  # not a power of two, and one
+            tensors = {"parts": torch.zeros(8), "sums": torch.zeros(8)}
+            plans.run(fold, (1,), {**tensors, **numbers, "BLOCK": block})
+        raise RuntimeError("a pass may break off")
+
+    assert ahead.compile_ahead(run, torch.device("cuda", 0), processes=2) == 2
+    assert len(list(tmp_path.glob("*/fold.cubin"))) == 1
