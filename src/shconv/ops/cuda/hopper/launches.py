@@ -110,30 +110,29 @@ def weight_gradient(
     """dW in weight's dtype and layout, with map dM (N, T) float32 too, and what computes them."""
     (N, C, H, W), D, (S_h, S_w) = dY.shape, x.shape[1], weight.shape[2:]
     T, blocks = S_h * S_w, _blocks(D, tile.columns)
-    high, wide = pixels(H, W, tile.inner)
-    taps = tile.taps if S_w == 3 and W > 1 else 1
-    g = TensorDescriptor(dY, [N, H, W, C], [H * W * C, W * C, C, 1], [1, high, wide, tile.rows])
+    high, wide, lines = pixels(H, W, tile.inner)
+    tall = 1 if lines else high
+    g = TensorDescriptor(dY, [N, H, W, C], [H * W * C, W * C, C, 1], [1, tall, wide, tile.rows])
     if stride == 2:
-        strides, box = [4 * H * W * D, 4 * W * D, 2 * W * D, 2 * D, 1], [1, high, 1, wide, tile.columns]
-        a, cut = (TensorDescriptor(x, [N, H, 2, width, 2 * D], strides, box) for width in (W, max(1, W - 1)))
+        sizes, strides = [N, H, 2, W, 2 * D], [4 * H * W * D, 4 * W * D, 2 * W * D, 2 * D, 1]
+        a = TensorDescriptor(x, sizes, strides, [1, tall, 1, wide, tile.columns])
     else:
-        strides, box = [H * W * D, W * D, D, 1], [1, high, wide, tile.columns]
-        a, cut = (TensorDescriptor(x, [N, H, width, D], strides, box) for width in (W, max(1, W - 1)))
-    tiles = T // taps * _blocks(C, tile.rows) * blocks
+        a = TensorDescriptor(x, [N, H, W, D], [H * W * D, W * D, D, 1], [1, tall, wide, tile.columns])
+    tiles = T * _blocks(C, tile.rows) * blocks
     share = _blocks(tiles * N, min(tiles * N, processors(x.device) * tile.resident(x.element_size(), map)))
     slots = (N + share - 2) // share + 1  # the most programs that share a tile
-    parts = M.new_empty(tiles, slots, taps, tile.rows, tile.columns)
+    parts = M.new_empty(tiles, slots, tile.rows, tile.columns)
     dM_parts = M.new_empty(N, T, blocks * C) if map else M
     dW = torch.empty_like(weight)
-    constants = {"C": C, "D": D, "ROWS": tile.rows, "COLUMNS": tile.columns, "TAPS": taps}
+    constants = {"C": C, "D": D, "ROWS": tile.rows, "COLUMNS": tile.columns}
     steps = {"H": H, "W": W, "S_H": S_h, "S_W": S_w, "STRIDE": stride, "MAP": map, "PRECISION": precision,
-             "HIGH": high, "WIDE": wide}  # fmt: skip
-    arguments = (g, a, cut, M, weight, parts, dM_parts, N, share, slots)
+             "HIGH": high, "WIDE": wide, "LINES": lines}  # fmt: skip
+    arguments = (g, a, M, weight, parts, dM_parts, N, share, slots)
     rows = min(16, tile.rows)
     launches = [
         Launch(weights.shares, _blocks(tiles * N, share), arguments, constants | steps,
                tile.warps, tile.stages),
-        Launch(weights.gather, tiles * taps * (tile.rows // rows), (parts, dW, N, share, slots),
+        Launch(weights.gather, tiles * (tile.rows // rows), (parts, dW, N, share, slots),
                constants | {"T": T, "HIGH": rows}, 4, 1),
     ]  # fmt: skip
     if not map:

@@ -2,12 +2,10 @@
 tries beside it. Never by the number of images: an image's bits must not depend on its batch. Imports no triton."""
 
 import functools
-import math
 from typing import NamedTuple
 
 _REGISTERS = 65536  # of a multiprocessor
 SHARED_BYTES = 227 * 1024  # of a block, the most a multiprocessor has room for
-_STEP = 24
 FEW_PIXELS = 100  # below that tiles of 128 x 128 are too few to fill a card, and an image's product too small
 
 
@@ -19,21 +17,19 @@ class Tile(NamedTuple):
     inner: int
     warps: int
     stages: int
-    taps: int = 1  # of a row of the kernel, which "weight" sums side by side: 1 or, for kernels 3 wide, 3
 
     def operands(self, size: int) -> int:
         """Bytes of shared memory, for elements of `size` bytes."""
-        return (self.rows + self.taps * self.columns) * self.inner * size * self.stages
+        return (self.rows + self.columns) * self.inner * size * self.stages
 
     def resident(self, size: int, own: bool) -> int:
         """How many programs of `weights.shares` fit one multiprocessor, about: two sums, own: the weight's tile too."""
         threads = 32 * self.warps
-        registers = (5 if own else 4) * self.taps * self.rows * self.columns // (2 * threads) + 60
+        registers = (5 if own else 4) * self.rows * self.columns // (2 * threads) + 60
         return max(1, min(_REGISTERS // (threads * registers), SHARED_BYTES // (self.operands(size) + 2048)))
 
     def __str__(self) -> str:
-        taps = f" t{self.taps}" if self.taps > 1 else ""
-        return f"{self.rows}x{self.columns}x{self.inner} w{self.warps} s{self.stages}{taps}"
+        return f"{self.rows}x{self.columns}x{self.inner} w{self.warps} s{self.stages}"
 
 
 class Shape(NamedTuple):
@@ -98,25 +94,24 @@ def _products(shape: Shape) -> list[Tile]:
 
 
 def _weight(shape: Shape) -> list[Tile]:
-    """INNER is the most pixels of a step; more than one line of them has only an image that one box holds."""
+    """INNER is the most pixels of a step."""
     C, D = shape.K, shape.COLS
     if C <= 64 and D <= 64:
-        rows = Tile(64, 64, 64, 8, 3, 3)
-        found = [rows, rows._replace(warps=4), rows._replace(stages=2), Tile(64, 64, 64, 4, 4)]
+        found = [Tile(64, 64, 128, 4, 2), Tile(64, 64, 64, 4, 4), Tile(64, 64, 128, 4, 3)]
     elif C <= 64:
-        found = [Tile(64, 128, 64, 4, 3), Tile(64, 64, 64, 8, 3, 3), Tile(64, 128, 64, 8, 4)]
+        found = [Tile(64, 128, 128, 4, 2), Tile(64, 128, 64, 4, 3), Tile(64, 128, 128, 8, 2)]
     elif D <= 64:
-        found = [Tile(128, 64, 64, 4, 4), Tile(64, 64, 64, 8, 4, 3), Tile(128, 64, 64, 8, 4)]
+        found = [Tile(128, 64, 64, 4, 3), Tile(128, 64, 128, 4, 2), Tile(128, 64, 128, 8, 2)]
+    elif shape.H * shape.W <= FEW_PIXELS:  # a step is an image
+        found = [Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 4, 4), Tile(128, 64, 64, 4, 4)]
     else:
-        found = [Tile(128, 128, 64, 8, 4), Tile(128, 64, 64, 4, 4), Tile(64, 128, 64, 4, 4)]
-        if shape.H * shape.W > FEW_PIXELS:
-            found.append(Tile(128, 128, 64, 8, 6))
-    # Boxes of few pixels are small: more of them can be under way.
-    step = math.prod(pixels(shape.H, shape.W, 64))
-    return [
-        each._replace(columns=_columns(each.columns, D), inner=step, stages=each.stages + (2 if step < 64 else 0))
-        for each in found
-    ]
+        found = [
+            Tile(128, 128, 128, 8, 3),
+            Tile(64, 128, 128, 4, 2),
+            Tile(128, 64, 128, 4, 2),
+            Tile(128, 128, 64, 8, 4),
+        ]
+    return [each._replace(columns=_columns(each.columns, D)) for each in found]
 
 
 def _inner(most: int, K: int) -> int:
@@ -129,11 +124,13 @@ def _columns(most: int, channels: int) -> int:
 
 
 @functools.cache
-def pixels(H: int, W: int, most: int) -> tuple[int, int]:
-    """How weights.shares goes through an image, at most `most` pixels a step: boxes of (high, wide), of a line or of
-    the whole image, whichever takes the least: a step costs its pixels, and as much as _STEP more."""
-    wide = min((each for each in (64, 32, 16) if each <= most), key=lambda each: -(-W // each) * (each + _STEP))
+def pixels(H: int, W: int, most: int) -> tuple[int, int, int]:
+    """How weights.shares goes through an image, at most `most` pixels a step: (high, wide, lines), lines 0 for one box
+    that holds the image; what is covered beside the image is as little as may be, then steps as few as may be."""
+    wide = min((each for each in (64, 32, 16) if each <= most), key=lambda each: -(-W // each) * each)
+    lines = min(range(max(1, min(H, most // wide)), 0, -1), key=lambda each: -(-H // each) * each)
     box_h, box_w = (1 << (side - 1).bit_length() for side in (H, W))
     box_h *= max(1, 16 // (box_h * box_w))  # the least that tensor cores sum over
-    whole = box_h * box_w <= min(most, -(-W // wide) * wide * H)
-    return (box_h, box_w) if whole else (1, wide)
+    if box_h * box_w <= min(most, -(-W // wide) * wide * -(-H // lines) * lines):
+        return box_h, box_w, 0
+    return lines, wide, lines
