@@ -193,7 +193,8 @@ def collected() -> Launches | None:
 def collecting() -> Iterator[Launches]:
     """Inside, plans.run makes no launch, and what it is asked for comes into the list."""
     global _collected
-    _collected = found = []
+    found: Launches = []
+    _collected = found
     try:
         yield found
     finally:
