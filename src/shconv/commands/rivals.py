@@ -101,8 +101,8 @@ def run(options: Any, table_options: TableOptions, usual: Path, images: int | No
         counts = Counts(wanted, wanted, wanted, table_options.min_confidence)
         pairs = [Pair((network,)) for network in networks]
         study = study_of(folder, data, pairs, counts, table_options, progress, workers=workers, processes=processes)
-        work.attacked(study, asked, plan)
-        work.audited(place, networks, asked, plan, data, study)
+        for _ in work.judged(study, networks, asked, plan, place):
+            save(RivalTable.load(place), place)
         work.remembered(folder, asked, data, processes.device, progress)
         table = RivalTable.load(place)
         page = save(table, place)

@@ -17,7 +17,7 @@ from shconv.rivals.which import Rival, settings_of
 from shconv.training import ModelConfig
 from shconv.training.defences import Defence, Source, Step
 
-ROUNDS = 2  # and one to warm up
+ROUNDS = 3  # and one to warm up
 Prices = dict[str, dict[str, float | int | None]]  # of each row: "step", "inference", "memory" ..., over vanilla's
 
 

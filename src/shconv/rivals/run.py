@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from shconv import audit
 from shconv.attacks import PAPER, Attack, DeepFool, GaussianNoise, create_attack
@@ -19,7 +20,7 @@ from shconv.audit.clock import minutes
 from shconv.data import ImageData
 from shconv.errors import InputError
 from shconv.experiments import own_attacks
-from shconv.experiments.network import Network
+from shconv.experiments.network import Network, Pair
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Study
@@ -105,7 +106,7 @@ def trained(folder: Path, asked: Asked, plan: Plan, data: ImageData, progress: E
     return networks
 
 
-def _trained(folder: Path, rival: Rival, seed: int, asked: Asked, recipe: Recipe, data: ImageData) -> torch.nn.Module:
+def _trained(folder: Path, rival: Rival, seed: int, asked: Asked, recipe: Recipe, data: ImageData) -> nn.Module:
     for source in rival.sources:
         _trained(folder, source, seed, asked, recipe, data)
     sources = [Source.load(place_of(folder, "models", source, seed)) for source in rival.sources]
@@ -114,45 +115,51 @@ def _trained(folder: Path, rival: Rival, seed: int, asked: Asked, recipe: Recipe
     return train(asked.config(rival.model), data, recipe, place, defence=defence, seed=seed, **asked.how).model
 
 
-def attacked(study: Study, asked: Asked, plan: Plan) -> None:
-    """The paper's attacks and DeepFool on all images of the study, LocSearchAdv on the first of a seeded shuffle."""
+def judged(study: Study, networks: Sequence[Network], asked: Asked, plan: Plan, folder: Path) -> Iterator[Network]:
+    """Each network, once it has met the attacks and its audit, so that a stopped run has whole rows."""
+    known = {(network.name, network.seed): network for network in networks}
     found = searches(study.data.image_size, study.data.is_demo)
     search = {name: found[name] for name in ("locsearch", "locsearch_cyclic")}
     own_attacks.settle_attacks(study.folder, {**ATTACKS, **PAST_A_DETECTOR, **search})
-    with _agenda(study.progress, "Attacks on", [1.0] * len(asked.trainings)) as begin:
-        for pair in study.pairs:
-            (network,) = pair.members
-            begin(network.key)
-            index = study.clean(network).index
-            few = np.sort(np.random.default_rng(study.seed).permutation(index)[: plan.searched])
-            one = replace(study, pairs=(pair,))
-            all_images = ATTACKS | (PAST_A_DETECTOR if hasattr(network.model, "joint") else {})
-            for attacks, places in ((all_images, index), (search, few)):
-                for _ in own_attacks.rows(one, attacks, places):
-                    pass
-
-
-def audited(folder: Path, networks: Sequence[Network], asked: Asked, plan: Plan, data: ImageData, study: Study) -> None:
-    """An audit of every network, on the images of the study; where a network is right on none there is none."""
-    known = {(network.name, network.seed): network for network in networks}
-    with _agenda(study.progress, "Audit of", [1.0] * len(networks)) as begin:
+    with _agenda(study.progress, "Attacks and audit of", [1.0] * len(networks)) as begin:
         for (rival, seed), network in zip(asked.trainings, networks, strict=True):
-            begin(network.key)
-            place = place_of(folder, "audits", rival, seed)
-            if any(row.get("kind") == "verdict" for row in RunFolder(place, writes=False).rows.values()):
-                continue
+            begin(f"{network.name}, seed {seed}")
+            _attacked(replace(study, pairs=(Pair((network,)),)), network, search, plan)
             first = known[rival.vanilla, seed]
             sources = {} if first is network else {rival.vanilla: first.model}
-            title, began = f"audit of {network.key}", time.monotonic()
-            with study.progress.alive(lambda t=title, b=began: progress_line(t, 0, None, time.monotonic() - b)):  # type: ignore[misc]
-                try:
-                    audit.run(
-                        network.model, data, asked.eps, sources=sources, budget=plan.audit_budget, images=asked.images,
-                        folder=place, seed=study.seed, min_confidence=study.counts.min_confidence,
-                        batch_size=study.batch_size, name=network.name, training_seed=seed, progress=False,
-                    )  # fmt: skip
-                except InputError as error:
-                    study.progress.say(f"no audit of {network.key}: {error}")
+            _audited(place_of(folder, "audits", rival, seed), network, sources, asked, plan, study)
+            yield network
+
+
+def _attacked(study: Study, network: Network, search: Mapping[str, Attack], plan: Plan) -> None:
+    """The paper's attacks and DeepFool on all images of the study, LocSearchAdv on the first of a seeded shuffle."""
+    index = study.clean(network).index
+    few = np.sort(np.random.default_rng(study.seed).permutation(index)[: plan.searched])
+    for attack_set, places in ((_attacks(network), index), (search, few)):
+        for _ in own_attacks.rows(study, attack_set, places):
+            pass
+
+
+def _attacks(network: Network) -> dict[str, Attack]:
+    return ATTACKS | (PAST_A_DETECTOR if hasattr(network.model, "joint") else {})
+
+
+def _audited(
+    place: Path, network: Network, sources: Mapping[str, nn.Module], asked: Asked, plan: Plan, study: Study
+) -> None:
+    """An audit on the images of the study; where the network is right on none there is none, and that is said."""
+    if any(row.get("kind") == "verdict" for row in RunFolder(place, writes=False).rows.values()):
+        return
+    title, began = f"audit of {network.key}", time.monotonic()
+    with study.progress.alive(lambda: progress_line(title, 0, None, time.monotonic() - began)):
+        try:
+            audit.run(
+                network.model, study.data, asked.eps, sources=sources, budget=plan.audit_budget, images=asked.images,
+                folder=place, seed=study.seed, min_confidence=study.counts.min_confidence,
+                batch_size=study.batch_size, name=network.name, training_seed=network.seed, progress=False,
+            )  # fmt: skip
+        except InputError as error:
+            study.progress.say(f"no audit of {network.key}: {error}")
 
 
 def remembered(

@@ -156,7 +156,7 @@ def _line(
             right = results.outcomes[rows[name]["id"]]["correct"]
             found.setdefault(name, []).append((float(right.mean()), *wilson(int(right.sum()), len(right))))
         if run.DEEPFOOL in rows:
-            distance = rows[run.DEEPFOOL]["median_l2"]
+            distance = rows[run.DEEPFOOL].get("median_l2")
             distances.append(np.inf if distance is None else distance)
         verdict = audits[rival.name, seed]
         if verdict is not None:
