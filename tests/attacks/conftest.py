@@ -1,6 +1,7 @@
 """Trained toys, each trained once a run, in about a second."""
 
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 from attack_toys import RowWise, Toy, train_toy
@@ -18,8 +19,7 @@ def plain_toy() -> Toy:
 
 @pytest.fixture(scope="session")
 def toy_of() -> Callable[[int], Toy]:
-    toys: dict[int, Toy] = {}
-    return lambda classes: toys.setdefault(classes, train_toy(classes, robust=True))
+    return cache(lambda classes: train_toy(classes, robust=True))
 
 
 @pytest.fixture

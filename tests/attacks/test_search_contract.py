@@ -77,12 +77,13 @@ own_attacks = pytest.mark.parametrize("attack", OWN, ids=name_of)
 
 
 @pytest.fixture(autouse=True)
-def optional(request: pytest.FixtureRequest) -> None:
+def optional(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     attack = request.node.callspec.params.get("attack") if hasattr(request.node, "callspec") else None
     if isinstance(attack, HardLabel):
         pytest.importorskip("foolbox")
     if isinstance(attack, Standard):
         pytest.importorskip("pyautoattack")
+        monkeypatch.setattr("shconv.attacks.standard.STEPS", 12)  # these promises do not hang on 100
 
 
 def batch(n: int = 4, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

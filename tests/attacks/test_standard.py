@@ -11,9 +11,17 @@ from torch import Tensor
 
 from shconv.attacks import PGD, Standard
 from shconv.attacks.budget import Norm
+from shconv.attacks.standard import QUERIES, STEPS
 
 pytest.importorskip("pyautoattack")
 GRADIENTS = ("apgd-ce", "apgd-t", "fab-t")
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested here does not hang on AutoAttack's own counts."""
+    monkeypatch.setattr("shconv.attacks.standard.STEPS", 25)
+    monkeypatch.setattr("shconv.attacks.standard.QUERIES", 200)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
@@ -23,7 +31,7 @@ def test_any_number_of_classes_from_two_runs_and_finds_what_pgd_finds(
     network, x, y = toy_of(classes)[0], *(each[:40] for each in toy_of(classes)[1:])
     attack = Standard(0.1, attacks=("apgd-ce", "apgd-dlr", "apgd-t", "fab-t"))
     found = accuracy(network, attack(network, x, y), y)
-    ours = accuracy(network, PGD(0.1, steps=100, targets=classes - 1, loss="margin")(network, x, y), y)
+    ours = accuracy(network, PGD(0.1, steps=25, targets=classes - 1, loss="margin")(network, x, y), y)
     assert found < accuracy(network, x, y)
     assert abs(found - ours) <= 1 / len(x)
 
@@ -44,18 +52,20 @@ def test_what_few_classes_leave_out_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("norm", "epsilon", "attacks"),
+    ("norm", "epsilon", "attacks", "steps"),
     [
-        ("linf", EPSILON, ("apgd-ce", "fab-t")),
-        ("l2", 0.5, ("apgd-ce", "apgd-t")),
-        pytest.param("linf", EPSILON, GRADIENTS, marks=pytest.mark.slow),
-        pytest.param("l2", 0.5, GRADIENTS, marks=pytest.mark.slow),
+        ("linf", EPSILON, ("apgd-ce", "fab-t"), 20),
+        ("l2", 0.5, ("apgd-ce", "apgd-t"), 20),
+        pytest.param("linf", EPSILON, GRADIENTS, STEPS, marks=pytest.mark.slow),
+        pytest.param("l2", 0.5, GRADIENTS, STEPS, marks=pytest.mark.slow),
     ],
 )
 def test_it_leaves_as_many_images_as_the_original(
-    robust_toy: Toy, norm: Norm, epsilon: float, attacks: tuple[str, ...]
+    robust_toy: Toy, norm: Norm, epsilon: float, attacks: tuple[str, ...], steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pyautoattack import AutoAttack
+
+    assert (STEPS, QUERIES) == (100, 5000)  # AutoAttack's standard version
 
     network, x, y = robust_toy[0], *(each[:8] for each in robust_toy[1:])
     with torch.random.fork_rng():
@@ -68,7 +78,9 @@ def test_it_leaves_as_many_images_as_the_original(
             attacks=[*attacks],
         )
         original.apgd.n_restarts = original.fab.n_restarts = 1
+        original.apgd.n_iter = original.apgd_targeted.n_iter = original.fab.n_iter = steps
         theirs, _ = original.run_standard_evaluation(x, y)
+    monkeypatch.setattr("shconv.attacks.standard.STEPS", steps)
     ours = Standard(epsilon, norm, attacks=attacks)(network, x, y)
     assert abs(accuracy(network, ours, y) - accuracy(network, theirs, y)) <= 1 / len(x)
 

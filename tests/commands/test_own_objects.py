@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from shconv.cli import _parse
 from shconv.commands.own_objects import is_object, named
 
 MODULE = """
@@ -82,10 +83,13 @@ def test_the_same_command_adds_attacks_and_refuses_another_of_a_name(shconv):
     assert again.code == 0
 
 
-@pytest.mark.parametrize("order", [("--attack", "fgsm", "--images", 4), ("--images", 4, "--attack", "fgsm")])
-def test_several_checkpoints_meet_the_same_attacks_under_names_of_their_own(shconv, finished, pictures, order):
+def test_several_checkpoints_meet_the_same_attacks_under_names_of_their_own(shconv, finished, pictures):
     first, second = (finished / "models" / f"{name}-seed0" for name in ("plain10", "plain10_shc"))
-    ended = shconv("evaluate", first, second, f"again={first}", "--data", f"folder:{pictures}", *order)
+    asked = ["evaluate", first, second, f"again={first}", "--data", f"folder:{pictures}"]
+    orders = (["--attack", "fgsm", "--images", 4], ["--images", 4, "--attack", "fgsm"])
+    parsed = [_parse([str(word) for word in (*asked, *order)]) for order in orders]
+    assert parsed[0] == parsed[1]
+    ended = shconv(*asked, *orders[0])
     assert ended.code == 0
     rows = pd.read_csv("runs/plain10-seed0-and-2-more-on-folder" + str(pictures).replace("/", "-") + "/rows.csv")
     assert list(dict.fromkeys(rows.model)) == ["plain10", "plain10_shc", "again"]
@@ -138,7 +142,9 @@ def test_forms_of_names(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("options", "eps"), [(["--eps", "80/255"], "80/255"), (["--norm", "l2", "--eps", "8"], "8")])
-def test_standard_prints_robustbenchs_number_and_writes_its_file(shconv, options, eps):
+def test_standard_prints_robustbenchs_number_and_writes_its_file(shconv, monkeypatch, options, eps):
+    monkeypatch.setattr("shconv.attacks.standard.STEPS", 10)
+    monkeypatch.setattr("shconv.attacks.standard.QUERIES", 50)
     ended = shconv("evaluate", *OWN, "--standard", *options, "--images", 3, "--out", "run")
     assert ended.code == 0
     outcomes = pd.read_csv("run/outcomes.csv")

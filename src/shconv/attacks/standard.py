@@ -120,6 +120,9 @@ def _autoattack(
     except ImportError as error:
         raise InputError("Standard needs the package pyautoattack: pip install pyautoattack") from error
     standard = AutoAttack(network, norm="Linf" if norm == "linf" else "L2", eps=epsilon, device=device, seed=seed)
+    for steps in (standard.apgd, standard.apgd_targeted, standard.fab):
+        steps.n_iter = STEPS
+    standard.square.n_queries = QUERIES
     dlr = copy(standard.apgd)
     standard.apgd.loss, dlr.loss = "ce", "dlr"
     standard.fab.targeted = True
