@@ -20,7 +20,7 @@ class Others:
         self._since = time.monotonic(), _busy(), _own()
 
     def cores(self) -> float | None:
-        """Cores that others kept busy on average since; the load average less our own core where Linux does not tell,
+        """Cores that others kept busy on average since; the load average less our own core where Linux does not say,
         None where nothing does."""
         (start, busy, own), now = self._since, _busy()
         elapsed = time.monotonic() - start

@@ -51,7 +51,7 @@ def in_force(layer: Any, x: Tensor) -> Routes:
     """The routes of a layer's pass over x (N, D, H, W); where a forward pass is run again, those it had the first time.
 
     Raises:
-        InputError: the pass is run again in a way that does not tell which it had.
+        InputError: the pass is run again in a way that does not say which it had.
     """
     routes: Routes = layer.routes
     if torch.compiler.is_dynamo_compiling() or (routes.before is None and not in_backward()):

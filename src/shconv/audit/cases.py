@@ -51,7 +51,7 @@ def _classes(audit: Audit) -> Case:
 def _over(audit: Audit, standing: Flags, met: Flags, images: Flags, about: Case) -> Case:
     """Right on how many of the images (N,), where every one that could be broken met an attack; else no accuracy.
 
-    `met` (N,): the images that attacks came to. attacked and left: so many of them are right when clean, and stand.
+    `met` (N,): the images that attacks came to. attacked and left: how many are correct when clean, and survive.
     """
     can = audit.correct & images
     attacked, left = int((can & met).sum()), int((standing & met & images).sum())

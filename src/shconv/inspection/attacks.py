@@ -45,7 +45,7 @@ def judged(model: nn.Module, x: Tensor, y: Tensor) -> tuple[NDArray[np.bool_], N
 def compared(
     outcomes: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.float64]]], clean: NDArray[np.bool_]
 ) -> Iterator[Record]:
-    """A record for each route that was taken, over the images that are right when clean.
+    """A record for each route that was taken, over the images that are correct without an attack.
 
     Differences are route less "both": below 0 in accuracy, and above 0 in loss, where the route is the stronger attack,
     so that the whole gradient is masked.

@@ -27,7 +27,7 @@ class Inspection:
     layers: tuple[Mapping[str, Any], ...]
     """One record an SHC layer: its map and what depends on it."""
     attacks: tuple[Mapping[str, Any], ...]
-    """One record an attack and route, over the images that are right when clean."""
+    """One record an attack and route, over the images that are correct without an attack."""
     linearity: tuple[Mapping[str, Any], ...]
     """One record a route: what one step of eps promises, and what comes of it."""
 

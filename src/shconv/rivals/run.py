@@ -1,5 +1,5 @@
 """The table's work in its order: prices, trainings, attacks, audits. Each step keeps what it made, so that the same
-call goes on where it stopped; each says how far it is."""
+call continues after a stop; each says how far it is."""
 
 import json
 import time

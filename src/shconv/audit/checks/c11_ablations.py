@@ -135,7 +135,7 @@ def _meet(audit: Audit, network: nn.Module, batch: Batch) -> Rights:
 
 
 def _row(audit: Audit, flags: Mapping[str, Rights], own: Rights) -> dict[str, Any]:
-    """A network beside the whole one, on the images that both get right when clean."""
+    """A network beside the whole one, on the images that both classify correctly."""
     whole = flags[WHOLE][:, : own.shape[1]]  # a last image alone has no neighbour's maps to take
     row: dict[str, Any] = {"clean": float(own[0].mean())}
     for place, attack in enumerate(_attacks(audit), start=1):
