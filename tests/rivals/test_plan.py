@@ -31,9 +31,15 @@ def test_dearer_steps_and_more_rows_mean_fewer_epochs_and_never_none() -> None:
 
 def test_more_time_than_the_recipe_wants_and_no_limit_train_the_recipe() -> None:
     assert made("99h").epochs == made("full").epochs == 50
-    assert made("full") == Plan(50, None, 200)
+    assert made("full") == Plan(50, None, 200, pytest.approx(50 * 100 * 10 * 0.1 * TESTS))
     assert made("full").audit_budget == "full"
     assert made("99h").searched == 200
+
+
+def test_a_budget_that_does_not_pay_one_epoch_of_each_is_said_to_be_too_small() -> None:
+    assert "takes longer than the budget" in made("30s").said("30s", 10, RECIPE)
+    assert "takes longer" not in made("30m").said("30m", 10, RECIPE)
+    assert "1 epoch each, of the recipe's 50, about 2:10 in all" in made("30s").said("30s", 10, RECIPE)
 
 
 def test_the_plan_is_kept_and_a_damaged_one_is_said(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from shconv.audit.clock import minutes
 from shconv.audit.setting import budget_seconds
 from shconv.errors import InputError
 from shconv.files import replace_json
 from shconv.training import Recipe
 
-TRAINING, SEARCHES, AUDITS = 0.5, 0.1, 0.25  # of the budget; the rest is for prices, other attacks and reports
+TRAINING, SEARCHES, AUDITS = 0.45, 0.1, 0.25  # of the budget; the rest is for prices, other attacks and reports
 TESTS = 1.3  # an epoch takes longer than its steps: its test, and PGD beside the defences that train on attacks
 SHORTEST_AUDIT = 5.0  # seconds
 QUERIES = 3_000  # forward passes of a search by LocSearchAdv on a small image, about
@@ -22,11 +23,13 @@ SLOWER = 2.0  # than inference a query is
 
 @dataclass(frozen=True)
 class Plan:
-    """epochs of each training, seconds of each audit (None: no limit), images for LocSearchAdv."""
+    """epochs of each training, seconds of each audit (None: no limit), images for LocSearchAdv, and about how many
+    seconds all trainings take."""
 
     epochs: int
     audit_seconds: float | None
     searched: int
+    training_seconds: float
 
     @classmethod
     def made(
@@ -34,13 +37,13 @@ class Plan:
     ) -> Self:
         """steps: seconds of a training step of every training to come; inference: of an image."""
         seconds, count = budget_seconds(budget), len(steps)
-        if math.isinf(seconds):
-            return cls(recipe.epochs, None, images)
         per_epoch = sum(steps) * max(1, math.ceil(train_images / recipe.batch_size)) * TESTS
+        if math.isinf(seconds):
+            return cls(recipe.epochs, None, images, recipe.epochs * per_epoch)
         epochs = min(recipe.epochs, max(1, int(TRAINING * seconds / per_epoch)))
         each = 2 * QUERIES * SLOWER * inference * count
         searched = min(images, max(2, int(SEARCHES * seconds / each)))
-        return cls(epochs, max(SHORTEST_AUDIT, AUDITS * seconds / count), searched)
+        return cls(epochs, max(SHORTEST_AUDIT, AUDITS * seconds / count), searched, epochs * per_epoch)
 
     @property
     def audit_budget(self) -> str:
@@ -62,7 +65,11 @@ class Plan:
     def said(self, budget: str, rows: int, recipe: Recipe) -> str:
         few = f", of the recipe's {recipe.epochs}" if self.epochs < recipe.epochs else ""
         audit = "no limit" if self.audit_seconds is None else f"{self.audit_seconds:.0f} s"
-        return (
-            f"{rows} trainings within {budget}: {self.epochs} epochs each{few}; an audit of {audit} each; LocSearchAdv "
-            f"on {self.searched} images"
+        each = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        said = (
+            f"{rows} trainings within {budget}: {each} each{few}, about {minutes(self.training_seconds)} in all; "
+            f"an audit of {audit} each; LocSearchAdv on {self.searched} images"
         )
+        if self.training_seconds > TRAINING * budget_seconds(budget):
+            return f"{said}. This takes longer than the budget: leave some --defences out, or give a larger --budget"
+        return said
