@@ -111,3 +111,31 @@ def test_passes_are_recorded_where_every_step_is_the_same_and_else_one_reason_is
     found = reason_against_capture(learner, defence, engine, processes)
     assert reason in found
     assert bool(found) == bool(reason)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ["none", "fgsm-rs"])
+def test_on_a_gpu_a_training_from_graphs_is_the_same_within_rounding(
+    name: str, data: ImageData, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ACCELERATE_USE_CPU")
+    defence = create_defence(name)
+    recorded: list[Passes] = []
+    original = Passes.__init__
+
+    def noted(self: Passes, *args: Any) -> None:
+        original(self, *args)
+        recorded.append(self)
+
+    monkeypatch.setattr(Passes, "__init__", noted)
+    losses = []
+    for graphs in (True, False):
+        engine, folder = Engine(graphs=graphs), tmp_path / str(graphs)
+        result = train(CONFIG, data, recipe, folder, defence=defence, engine=engine, progress=False, device="cuda")
+        losses.append([row["loss"] for row in result.history])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    captured = recorded[0]._captured
+    assert captured is not None
+    assert captured._kept, captured.reason
+    assert recorded[1]._captured is None
