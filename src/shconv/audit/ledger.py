@@ -1,5 +1,5 @@
-"""What was tried on which image of one network, and what broke it; kept in a run folder, so that a stopped audit goes
-on where it was. A finished attack is a row; one under way is a file that grows with every batch of images."""
+"""What was tried on which image of one network, and what broke it; kept in a run folder, so that a stopped audit can
+continue. A finished attack is a row; one under way is a file that grows with every batch of images."""
 
 import hashlib
 import json
