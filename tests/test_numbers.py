@@ -1,5 +1,6 @@
 """Every budget and step in the tree: "8/255" is read, 8 is refused with what was meant; what moves no pixel is free."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -11,23 +12,40 @@ from shconv import attacks
 from shconv.attacks import (
     FGSM,
     IFGSM,
+    JSMA,
+    LBFGS,
     PGD,
+    DeepFool,
     Foreign,
+    GaussianBlur,
     GaussianNoise,
     HardLabel,
     LocSearchAdv,
     RandFGSM,
     RandomSigns,
+    SaltAndPepper,
+    SemiRandom,
     Square,
     Standard,
     Substitute,
+    UndetectedPGD,
     create_attack,
 )
 from shconv.audit.setting import Setting
 from shconv.errors import InputError
 from shconv.numbers import budget, number
 from shconv.training import defences
-from shconv.training.defences import FGSMRS, Ensemble, Source, Stability, create_defence
+from shconv.training.defences import (
+    FGSMRS,
+    TRADES,
+    Detector,
+    Ensemble,
+    Goodfellow,
+    NoiseModel,
+    Source,
+    Stability,
+    create_defence,
+)
 from shconv.training.defences import PGD as PGD_TRAINING
 
 SOURCE = (Source(torch.nn.Identity(), None, (), 0, ""),)  # type: ignore[arg-type]
@@ -53,10 +71,16 @@ BUDGETS: dict[str, Callable[[Any], Any]] = {
     "audit RandomSigns": lambda value: RandomSigns(value).epsilon,
     "Foreign": lambda value: Foreign(print, epsilon=value).epsilon,
     "Substitute": lambda value: Substitute(value).epsilon,
+    "DeepFool in L-inf": lambda value: DeepFool("linf", epsilon=value).epsilon,
+    "UndetectedPGD": lambda value: UndetectedPGD(value).epsilon,
     "audit": lambda value: Setting(value, 0.5).eps,
     "training FGSMRS": lambda value: FGSMRS(eps=value).eps,
     "training PGD": lambda value: PGD_TRAINING(eps=value).eps,
     "training Ensemble": lambda value: Ensemble(SOURCE, eps=value).eps,
+    "training Goodfellow": lambda value: Goodfellow(eps=value).eps,
+    "training TRADES": lambda value: TRADES(eps=value).eps,
+    "training Detector": lambda value: Detector(eps=value).eps,
+    "training NoiseModel": lambda value: NoiseModel(value).sigma,
     "training Stability": lambda value: Stability(sigma=value).sigma,
     "training by name": lambda value: create_defence("pgd", eps=value).eps,
 }
@@ -92,6 +116,11 @@ FREE: dict[str, Callable[[], Any]] = {
     "L2 radius of Square": lambda: Square(3.0, "l2").epsilon == 3.0,
     "L2 radius of AutoAttack": lambda: Standard(3.0, "l2").epsilon == 3.0,
     "L2 radius of HardLabel": lambda: HardLabel("boundary", 3.0, "l2").epsilon == 3.0,
+    "L2 radius of LBFGS": lambda: LBFGS(epsilon=3.0).epsilon == 3.0,
+    "L2 radius of JSMA": lambda: JSMA(epsilon=3.0).epsilon == 3.0,
+    "L2 radius of SemiRandom": lambda: SemiRandom(epsilon=3.0).epsilon == 3.0,
+    "L2 radius of SaltAndPepper": lambda: SaltAndPepper(epsilon="5/2").epsilon == 2.5,  # type: ignore[arg-type]
+    "L2 radius of GaussianBlur": lambda: GaussianBlur(epsilon=3.0).epsilon == 3.0,
     "L2 radius of an audit": lambda: Setting(0.03, "5/2").eps_l2 == 2.5,  # type: ignore[arg-type]
     "p of LocSearchAdv": lambda: LocSearchAdv(p=10.0).p == 10.0,
     "r of LocSearchAdv": lambda: LocSearchAdv(r="3/2").r == 1.5,  # type: ignore[arg-type]
@@ -118,8 +147,9 @@ def test_messages_say_the_bounds() -> None:
 
 
 def test_every_attack_and_defence_with_a_budget_is_in_the_table_above() -> None:
-    tried = " ".join(BUDGETS)
-    kinds = {each for room in (attacks, defences) for each in vars(room).values() if is_dataclass(each)}
+    tried = " ".join([*BUDGETS, *FREE])
+    made = [each for room in (attacks, defences) for each in vars(room).values() if is_dataclass(each)]
+    kinds = {each for each in made if not inspect.isabstract(each)}
     bounded = {kind.__name__ for kind in kinds if {"epsilon", "eps", "sigma"} & {field.name for field in fields(kind)}}
     assert bounded >= {"FGSM", "Square", "Ensemble"}
     assert [name for name in bounded if name not in tried] == []
