@@ -100,6 +100,12 @@ def test_the_networks_know_their_classes_so_that_every_row_has_images(whole):
 # ---- stopped
 
 
+def trained(whole: Path, folder: Path) -> Path:
+    """A run as it is when the networks are trained."""
+    ignored = shutil.ignore_patterns("rows.jsonl", "*.npz", "selection")
+    return Path(shutil.copytree(whole, folder / "run", ignore=ignored))
+
+
 def stop_at(
     count: int,
     then: Callable[..., Any],
@@ -138,8 +144,8 @@ STOPS = {
 def test_stopped_and_given_again_it_equals_an_uninterrupted_run(
     pictures, whole, tmp_path, monkeypatch, capsys, owner, name, count, before
 ):
-    if owner is not TrainingProgress and (name, count) != ("add", 1):  # as it is when the networks are trained
-        shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("rows.jsonl", "*.npz", "selection"))
+    if owner is not TrainingProgress and (name, count) != ("add", 1):
+        trained(whole, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, stop_at(count, getattr(owner, name), before))
         assert reproduce(pictures, tmp_path / "run") == 130
@@ -172,7 +178,7 @@ def test_a_disk_that_fills_up_is_named_and_nothing_written_is_lost(pictures, who
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_control_c_ends_a_process_in_one_line_and_the_same_command_goes_on(pictures, whole, tmp_path, capsys):
-    out = tmp_path / "run"
+    out = trained(whole, tmp_path)
     command = ["reproduce", "--data", f"folder:{pictures}", *OPTIONS, "--out", str(out)]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums round differently over two
     process = subprocess.Popen(
