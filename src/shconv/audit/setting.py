@@ -101,7 +101,6 @@ class Effort:
             few,
             patience=self.patience if share == 1 else PATIENCE,
             targets=self.targets if share >= 1 / 64 else min(self.targets, FEW_TARGETS),
-            standard_images=self.standard_images if share >= 1 / 64 else 0,
         )
 
     def searching_as(self, other: "Effort") -> "Effort":
