@@ -21,7 +21,7 @@ from shconv.audit.findings import Flags, Outcome
 from shconv.audit.ledger import Ledger, Record, file_slug, question
 from shconv.audit.probe import Pace, Probe, attack_cost
 from shconv.audit.setting import FULL, Effort, Setting
-from shconv.audit.subject import Subject, TimeUp, drawing
+from shconv.audit.subject import AuditedNetwork, Subject, TimeUp, drawing
 from shconv.audit.views import INNER_LOGITS, STRAIGHT_THROUGH, Sight, View
 from shconv.errors import InputError
 from shconv.experiments.network import routed
@@ -140,6 +140,8 @@ class Audit:
         shared = own and record.complete and not spared and bool(on[self.standing(threat, shared=True)].all())
         about = self._about(label, attack, route, threat, radius, source, headline)
         about |= {"shared": shared, "spared": spared}
+        if self.subject.is_random and isinstance(network, AuditedNetwork):
+            about["parameters"]["draws"] = network.passes
         row = self.ledger.add_attack(slug, record, {**about, **self._counts(record)})
         self.clock.save()
         self.progress.say(f"  {self.subject.key}, {_line(row)}")
