@@ -82,6 +82,16 @@ def test_attacks_that_do_not_count_stand_apart_and_one_cut_short_says_so(run_fol
     assert transferred["source"] == "ResNet-18"
 
 
+def test_an_attack_on_the_closest_images_alone_says_how_many_it_left_out(run_folder):
+    add_audit(run_folder)
+    for row in run_folder.rows:
+        if row.get("attack") == "AutoAttack standard":
+            row["spared"] = 20
+    ran = {record["attack"]: record["ran"] for record in sections(audits(run_folder))[0].attacks[0].records}
+    assert ran.pop("AutoAttack standard") == "on the closest, 20 left out"
+    assert set(ran.values()) == {"complete"}
+
+
 def test_a_column_that_says_nothing_of_a_network_is_left_out(run_folder):
     add_audit(run_folder)
     add_audit(run_folder, "resnet18", twin=False)
@@ -179,6 +189,7 @@ def test_a_radius_is_a_fraction_of_255_where_it_is_one(epsilon, text):
 def test_routes_have_names(run_folder):
     assert route_words("mixture:0.3") == "hypernetwork route × 0.3"
     assert route_words("frozen") == "kernels frozen"
+    assert route_words("inner logits") == "logits before the softmax"
     assert route_words("<other>") == "<other>"
 
 

@@ -16,6 +16,8 @@ ROUTES = {
     "hypernetwork": "hypernetwork route",
     "strict": "hypernetwork route, strict",
     "frozen": "kernels frozen",
+    "straight-through": "identity where none passes",
+    "inner logits": "logits before the softmax",
 }
 NETWORK = (GridColumn("network", "Network"), GridColumn("seed", "Seed"))
 
@@ -143,6 +145,12 @@ def attacks(audits: Sequence[Audit]) -> Grid:
     )
 
 
+def _ran(tried: Tried) -> str:
+    if not tried.complete:
+        return "stopped by the budget"
+    return f"on the closest, {tried.spared} left out" if tried.spared else "complete"
+
+
 def _attack_record(audit: Audit, tried: Tried) -> dict[str, Any]:
     return {
         "network": audit.name,
@@ -157,7 +165,7 @@ def _attack_record(audit: Audit, tried: Tried) -> dict[str, Any]:
         "successes": tried.successes,
         "accuracy": tried.accuracy,
         "interval": tried.interval,
-        "ran": "complete" if tried.complete else "stopped by the budget",
+        "ran": _ran(tried),
         "seconds": tried.seconds,
         "counts": "yes" if tried.headline else "no",
         "parameters": named(tried.parameters) or None,

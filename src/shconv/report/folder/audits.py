@@ -50,6 +50,7 @@ class Tried:
     headline: bool  # does it count for the worst case
     complete: bool
     seconds: float | None
+    spared: int = 0  # images further from a wrong class than the last ones tried, which all survived
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Tried":
@@ -71,6 +72,7 @@ class Tried:
             headline=typed(record, "headline", bool),
             complete=typed(record, "complete", bool),
             seconds=number(record, "seconds"),
+            spared=whole(record, "spared") or 0,
         )
 
 
