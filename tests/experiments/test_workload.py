@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shconv.attacks import FGSM, IFGSM, PAPER, GaussianNoise, RandFGSM
+from shconv.attacks import FGSM, IFGSM, PAPER, PGD, DeepFool, GaussianNoise, RandFGSM, Substitute
 from shconv.experiments import probe as probe_module
 from shconv.experiments import quasi_boundary, table1_gaussian, table2_gradient, table3_locsearch, table4_routes
 from shconv.experiments.probe import NetworkCost, Probe, SharedCost, _kept, passes
@@ -70,6 +70,15 @@ def test_rows_and_passes_of_a_plan_are_those_of_the_experiments(make_study):
         assert stages[name].work.startswith(f"{len(rows)} rows of {images.pop()} images")
         passed = sum(network.passed for network in networks) - before
         assert stages[name].seconds == passed
+
+
+def test_other_attacks_are_counted_by_what_they_say_they_cost_and_none_is_run_for_it(monkeypatch):
+    others = (PGD(0.1, steps=3), DeepFool(steps=2), Substitute(seeds=5, rounds=2), FGSM())
+    monkeypatch.setattr(Substitute, "run", None)
+    (stage,) = [each for each in workload(others=others).tables() if each.name == "Table 2, other attacks"]
+    assert stage.work == "8 rows of 12 images, at most"
+    assert stage.seconds == 2 * (12 * (1 + 3 + 1) + 12 * (1 + 2) + 5 * 2**2 + 16 * (1 + 1))
+    assert not any(each.name == "Table 2, other attacks" for each in workload().tables())
 
 
 def test_searches_and_looks_of_a_plan_are_those_of_table_3(make_study):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import get_args
 
-from shconv.attacks import Attack, MinimalAttack, RandFGSM, SearchAttack, locsearch_columns
+from shconv.attacks import Attack, RandFGSM, Substitute, locsearch_columns
 from shconv.attacks.objective import Objective
 from shconv.experiments import figure2_noise, quasi_boundary, table1_gaussian, table2_gradient, table3_locsearch
 from shconv.experiments.probe import NetworkCost, SharedCost, passes
@@ -135,11 +135,14 @@ class Workload:
         return seconds
 
     def _further(self, cost: NetworkCost, n: int) -> float:
-        """Seconds of the other attacks on n images, where none of them ends early."""
-        whole = [attack.cost for attack in self.others if isinstance(attack, SearchAttack | MinimalAttack)]
-        return self._attacked(
-            cost, n, [(each, "both") for each in self.others if not isinstance(each, SearchAttack | MinimalAttack)]
-        ) + n * sum(each.forwards * cost.forward + each.backwards * cost.gradient["both"] for each in whole)
+        """Seconds of the other attacks on n images, where none of them ends early; a substitute's training aside."""
+        backward = cost.gradient["both"] - cost.forward
+        seconds = self._attacked(cost, n, [(each, "both") for each in self.others if not hasattr(each, "cost")])
+        for attack in self.others:
+            if (known := getattr(attack, "cost", None)) is not None:
+                images = 1 if isinstance(attack, Substitute) else n  # its questions are for all images together
+                seconds += images * (known.forwards * cost.forward + known.backwards * backward)
+        return seconds
 
     def _table3(self, n: int) -> Iterator[float]:
         for attack in table3_locsearch.searches(self.facts.test_size, self.facts.demo).values():
