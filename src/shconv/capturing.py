@@ -219,7 +219,8 @@ class CudaRecorder:
         except Exception as error:
             torch.cuda.set_stream(before)
             _mended(device, pool)
-            said = str(error).partition(" Search for ")[0].strip() or type(error).__name__
+            first = error.__context__ or error  # the capture's end says only that it broke off
+            said = str(first).partition(" Search for ")[0].strip() or type(first).__name__
             raise Uncapturable(said.splitlines()[0]) from error
         return Recording(results, graph.replay, torch.cuda.memory_reserved() - free)
 
