@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.transforms.v2 import functional as pixels
 
 from shconv.data.datasets import load_data
 from shconv.data.splits import ImageData, ImageSplit, MemorySplit
@@ -175,7 +174,7 @@ def _pair(item: Any, index: int) -> tuple[Tensor, int]:
         raise InputError(f"data: item {index} is a {type(item).__name__}; want a pair (image, label)") from error
     if isinstance(image, Image.Image):
         kept = image if image.mode in ("L", "RGB") else image.convert("RGB")
-        return pixels.pil_to_tensor(kept), label
+        return torch.from_numpy(np.atleast_3d(np.array(kept))).permute(2, 0, 1), label
     tensor = torch.as_tensor(image)
     if tensor.dim() != 3:
         raise InputError(f"data: image {index} has shape {tuple(tensor.shape)}; want (C, H, W)")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from shconv.layers import SHConv2d
 from shconv.ops.cuda.ahead import compile_ahead
+from shconv.routes import ROUTES, gradient_route
 from shconv.training.learner import Learner
 
 _IMAGES = 8  # kernels are the same for any number
@@ -25,7 +26,10 @@ def compiled_ahead(learner: Learner, image: Tensor) -> int:
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             loss = own.train()(images).sum()
         loss.backward()
-        own.eval().requires_grad_(False)(images.clone().requires_grad_()).sum().backward()
+        own.eval().requires_grad_(False)
+        for route in ROUTES:
+            with gradient_route(own, route):
+                own(images.clone().requires_grad_()).sum().backward()
         with torch.no_grad():
             own(images)
 

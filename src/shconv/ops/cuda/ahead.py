@@ -59,7 +59,15 @@ def _compile(jobs: list[Job], capability: int) -> None:
     driver.set_active(StandIn(capability))
     for kernel, arguments in jobs:
         with suppress(Exception):
-            kernel.warmup(grid=(1,), **arguments)
+            compiled = kernel.warmup(grid=(1,), **arguments)
+            _launcher(compiled)
+
+
+def _launcher(compiled: Any) -> None:
+    """Some versions of Triton compile a launcher in C for every kind of kernel, too."""
+    from triton.backends.nvidia.driver import CudaLauncher
+
+    CudaLauncher(compiled.src, compiled.metadata)
 
 
 class StandIn:
