@@ -157,10 +157,9 @@ class Study:
             outside = result.outside if isinstance(result, ForeignResult) else outside
         reached = {"linf": linf, "l2": l2, "queries": queries, "outside": outside, "index": places}
         reached |= {"adversarial": adversarial} if self.keep and attack is not None else {}
-        score = getattr(network.model, "score", None)  # of a detector
-        if score is not None:
+        if hasattr(network.model, "joint"):  # it has a detector
             with torch.no_grad():
-                reached["score"] = score(adversarial)
+                reached["score"] = network.model.score(adversarial)  # type: ignore[operator]
         asked = self.logits(network, adversarial[:n]), y[:n], *(value[:n] for value in reached.values())
         logits, labels, *values = on_host(*asked)
         columns = {name: value.numpy() for name, value in zip(reached, values, strict=True)}
