@@ -171,7 +171,7 @@ def constant_maps(model: nn.Module, maps: Mapping[str, Tensor]) -> Iterator[None
 
 
 def _constant(M: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda x: M.expand(len(x), *M.shape).contiguous()
+    return lambda x: M.to(x.device).expand(len(x), *M.shape).contiguous()
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def saturation(hyper: nn.Module, M: Tensor) -> float | None:
     """The share of taps, over images, at which the sigmoid is below LOW or above HIGH; None where it is no sigmoid."""
     if not isinstance(hyper, Hypernetwork) or hyper.activation != "sigmoid":
         return None
-    s = M if hyper.gain is None else M / hyper.gain
+    s = M if hyper.gain is None else M / float(hyper.gain)
     return float(((s < LOW) | (s > HIGH)).double().mean())
 
 
