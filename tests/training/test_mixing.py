@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from stops import before_step, interrupt
 from torch import Tensor
 
 from shconv.data import ImageData
 from shconv.errors import InputError
 from shconv.training import Engine, ModelConfig, Recipe, create_defence, train
 from shconv.training.defences import Step
-from shconv.training.learner import Learner
 from shconv.training.mixing import mixing
 
 pytestmark = pytest.mark.usefixtures("toy_network")
@@ -49,15 +49,8 @@ def test_stopped_continued_or_in_micro_batches_the_same_mixtures_are_learnt(
     soft, seen[:] = torch.cat(seen), []
     assert soft.shape == (2 * 4 * 16, 3)
     assert (soft.amax(1) < 1).any()
-    steps, step = iter(range(100)), Learner.step
-
-    def stopping(self: Learner, rate: float) -> None:
-        if next(steps) == 5:
-            raise KeyboardInterrupt
-        step(self, rate)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "step", stopping)
+        before_step(patch, 6, interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(config, data, recipe, tmp_path / "stopped", progress=False, engine=Engine(save_steps=5))
     train(config, data, recipe, tmp_path / "stopped", progress=False, workers=1)

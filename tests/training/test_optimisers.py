@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from stops import before_step, interrupt
 from torch import nn
 
 from shconv.data import ImageData
 from shconv.errors import InputError
 from shconv.training import Engine, ModelConfig, Recipe, correct_in, load_checkpoint, train
-from shconv.training.learner import Learner
 from shconv.training.optimisers import WeightMean, create_optimizer
 
 pytestmark = pytest.mark.usefixtures("toy_network")
@@ -59,15 +59,8 @@ def test_stopped_in_an_epoch_and_continued_nothing_is_different(
     recipe = replace(recipe, **changes)
     plain = train(config, data, replace(recipe, ema=None, optimizer="sgd"), tmp_path / "plain", progress=False)
     whole = train(config, data, recipe, tmp_path / "whole", progress=False)
-    steps, original = iter(range(100)), Learner.step
-
-    def step(self: Learner, rate: float) -> None:
-        if next(steps) == 6:
-            raise KeyboardInterrupt
-        original(self, rate)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "step", step)
+        before_step(patch, 7, interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(config, data, recipe, tmp_path / "stopped", progress=False, engine=Engine(save_steps=5))
     train(config, data, recipe, tmp_path / "stopped", progress=False)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from stops import STEPS, before_step
 from torch import Tensor
 
 from shconv.data import Batch, ImageData, loading
@@ -24,27 +25,11 @@ from shconv.training.state import load_state
 pytestmark = pytest.mark.usefixtures("toy_network")
 
 TIMES = {"seconds": 0, "images_per_second": 0}
-STEPS = 4  # an epoch
 
 
 def outcome(result: TrainingResult) -> tuple[bytes, list[dict[str, Any]]]:
     rows = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
     return (result.folder / "model.safetensors").read_bytes(), [row | TIMES for row in rows]
-
-
-def before_step(patch: pytest.MonkeyPatch, number: int, work: Callable[[], object]) -> list[int]:
-    """Does `work` before the step of that number, from 0 over all epochs; the list grows with the steps."""
-    original = job.Epoch.step
-    taken: list[int] = []
-
-    def step(self: job.Epoch, batch: Batch, sums: Any) -> Any:
-        taken.append(self.number * STEPS + sums.steps)
-        if taken[-1] == number:
-            work()
-        return original(self, batch, sums)
-
-    patch.setattr(job.Epoch, "step", step)
-    return taken
 
 
 def position(folder: Path) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_stopping import STEPS, before_step
+from stops import STEPS, before_step
 
 from shconv.data import ImageData
 from shconv.errors import InputError
@@ -110,7 +110,7 @@ def test_a_tracker_that_fails_costs_no_training_and_gets_the_missing_epochs_late
         before_step(patch, 5, lambda: wandb.refuses.append(True))
         train(config, data, recipe, tmp_path, engine=engine)
     said = capsys.readouterr().err
-    assert said.count("wandb takes no more (no connection") == 1
+    assert said.count("wandb accepts no more data (no connection") == 1
     assert "the same command sends the missing epochs later" in said
     (run,) = wandb.runs.values()
     assert steps_told(run) == [3, 4]
