@@ -24,10 +24,10 @@ from shconv.processes import Processes
 
 @dataclass(frozen=True, kw_only=True)
 class AuditCommand(DataOptions, DeviceOptions):
-    """Try hard to break a trained network, say what was tried, and give a verdict.
+    """Try to break a trained network with many attacks, report what was tried, and give a verdict.
 
-    Twelve checks, cheap ones first, within the time given; the worst case of every image over all attacks, with its
-    95 % interval; beside a twin, which is attacked likewise. No alarm is no evidence of robustness.
+    It runs twelve checks, cheap ones first, within the given time. It reports the worst case per image over all
+    attacks, with its 95 % interval, also for a twin. No alarm is no evidence of robustness.
     """
 
     checkpoint: Annotated[Path, POSITIONAL]

@@ -33,8 +33,8 @@ _ONLY = {"rows": ("op",), "formulations": ("op",), "networks": ("model", "attack
 class Bench:
     """Time the op against F.conv2d, SHC networks against their twins, or attacks against the passes they need.
 
-    Medians of interleaved runs. Before anything is timed its result is compared with the definition in float64: what
-    is wrong by more than rounding gets no speed, and the exit code is 1.
+    Shows medians of interleaved runs. Before the timing, each result is compared with the definition in float64. A
+    result that is wrong by more than rounding gets no time, and the exit code is 1.
     """
 
     what: Annotated[Literal["op", "host", "model", "attack"], POSITIONAL]

@@ -30,12 +30,12 @@ from shconv.terminal import console
 class Compare(NetworkOptions, RivalOptions):
     """Compare networks on the same images: clean, under each attack, in the worst case, in one table and page.
 
-    Folders of reproduce, evaluate and audit are read. Checkpoints and networks of --model are attacked first, on the
-    images of those runs, or else on --images of --data: by --attack, without it by FGSM and PGD with 50 steps, both
-    untargeted, within --eps (by default 8/255). The table is sorted by worst case.
+    Folders of reproduce, evaluate and audit are read. Checkpoints and networks of --model are attacked first, on
+    the images of those runs, or else on --images of --data. --attack chooses the attacks; by default FGSM and PGD with
+    50 steps, both untargeted, within --eps (8/255). The table is sorted by worst case.
 
-    With --defences networks are trained first, plainly, with other layers and with every defence, and what they cost
-    stands beside: shconv compare --defences all --networks plain10 --data demo
+    With --defences it trains the networks first: without a defence, with other layers and with every defence. The
+    table then shows their cost too: shconv compare --defences all --networks plain10 --data demo
     """
 
     what: Annotated[tuple[Path, ...], POSITIONAL] = ()

@@ -20,8 +20,9 @@ from shconv.processes import Processes
 class Inspect(DataOptions, DeviceOptions):
     """Look at the filter maps and gradient routes of a trained SHC network, layer by layer.
 
-    Which maps matter and which are dead; how much of the gradient passes through them, and whether an attack that
-    follows one route breaks more than one that follows both. In about a minute, as tables and a picture.
+    It shows which maps matter and which are dead, how much of the gradient passes through them, and whether an
+    attack along one route breaks more images than one along both. It takes about a minute and gives tables and a
+    picture.
     """
 
     checkpoint: Annotated[Path, POSITIONAL]

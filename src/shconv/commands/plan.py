@@ -31,9 +31,9 @@ HEAD = ("Stage", "Work", "On one device", "On {gpus}", "Memory each", "Disk")
 class Plan(Reproduce):
     """Estimate time, memory and disk of each stage of `shconv reproduce` with the same options, without running it.
 
-    Measures one image's cost on this machine, on random pixels, and multiplies by the counts that the options fix.
-    Times are ranges: from a machine that does nothing else to one as busy as it was meanwhile, which is said too.
-    --preset paper: ImageNet, six networks, all counts of the paper; needs no copy of the data.
+    It measures the cost of one image on this machine, on random pixels, and multiplies it by the options' counts.
+    Times are ranges: from an idle machine to one as busy as during the measurement. --preset paper: ImageNet, six
+    networks, all counts of the paper; needs no copy of the data.
     """
 
     gpus: int = 1

@@ -26,8 +26,8 @@ VANILLA = tuple(name for name in list_models() if not name.endswith("_shc"))
 class Reproduce(PaperOptions, EngineOptions):
     """Train vanilla networks and their SHC twins, attack them, and write Tables 1 to 4, Figures 2 to 4 and a page.
 
-    By default on the embedded demo data (photograph patches), slim networks, in minutes on two CPU cores.
-    --preset paper: ImageNet, six networks at full width, all counts of the paper.
+    By default it uses the embedded demo data (photograph patches) and slim networks, and takes minutes on two CPU
+    cores. --preset paper: ImageNet, six networks at full width, all counts of the paper.
     """
 
     models: tuple[str, ...] = ("plain10", "resnet18")
