@@ -81,7 +81,7 @@ def test_a_verdict_is_printed_and_a_report_written(capfd: pytest.CaptureFixture[
     assert ended.code == 0, ended.err
     assert "plain10 on clean images: correct on" in ended.out
     assert "Alarm, check 2, strength" in ended.out
-    assert "budget 1:20" in ended.err
+    assert re.search(r"budget 1:[0-2]\d", ended.err)  # 80 s less what went before the plan
     folder = Path("runs/audit-net")
     assert (folder / "report.html").is_file()
     assert {"config.toml", "data.json", "environment.json", "audit.json", "plan.json"} <= {

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -334,7 +335,7 @@ def test_the_plan_is_shown_before_anything_is_attacked(capsys: pytest.CaptureFix
     audit.run(Brightest().eval(), colour_images(), EPS, checks=checks, budget="90s")
     shown = capsys.readouterr().err
     assert 0 < shown.index("2 strength") < shown.index("no twin and no sources given") < shown.index("breaks")
-    assert "budget 1:20" in shown
+    assert re.search(r"budget 1:[0-2]\d", shown)  # 80 s less what went before the plan
 
 
 def test_where_time_is_short_cheap_checks_get_all_they_want_and_dear_ones_the_same() -> None:
