@@ -109,7 +109,7 @@ def check_sentences(findings: Sequence[Row]) -> Iterator[str]:
     elif not raised:
         yield (
             f"None of the {count(told, 'check')} with an answer raised an alarm. This is no evidence of robustness. It "
-            "only means that these checks did not show the worst case above to be too high."
+            "only means that these checks did not show the accuracies above to be too high."
         )
     else:
         yield f"{len(raised)} of the {count(told, 'check')} with an answer raised an alarm."
