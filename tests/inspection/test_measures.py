@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from shconv import SHConv2d, constant_maps, create_model, to_shc
 from shconv.attacks.objective import log_odds
@@ -225,3 +226,16 @@ def test_logits_move_by_their_change_over_their_length_about_the_mean(x: Tensor)
     moved, _ = maps.without(model, {"layer": torch.zeros(1, 1, dtype=torch.float64)}, x, model(x))
     # logits (s, 0) become (0, 0): a change of s, over a length of s / sqrt(2)
     torch.testing.assert_close(moved, torch.full((3,), 2**0.5, dtype=torch.float64))
+
+
+def test_maps_kept_on_the_cpu_are_held_where_the_images_are() -> None:
+    """As on a GPU, where means over all batches are taken on the CPU: the fake device refuses what a real one would."""
+    held = {"layer1.conv2": torch.rand(3, 3)}
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+        model = create_model("plain10_shc", 4, stem="small", width=4).eval()
+        x = torch.empty(2, 3, 8, 8)
+        logits = torch.empty(2, 4)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        moved, predicted = maps.without(model, held, x, logits)
+    assert (moved.device.type, predicted.device.type) == ("cuda", "cuda")
+    assert (moved.shape, predicted.shape) == ((2,), (2,))
