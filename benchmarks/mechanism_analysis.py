@@ -177,7 +177,8 @@ def explained(levels: Groups, held_out: Groups) -> Iterator[str]:
     for explanation in EXPLANATIONS:
         rho, p = stats.spearmanr(values(levels, explanation), y)
         found[explanation] = 0.0 if np.isnan(rho) else float(rho)
-        yield f"| {explanation} | {found[explanation]:+.2f} | {p:.3g} |"
+        words = explanation.replace("|", "\\|")
+        yield f"| {words} | {found[explanation]:+.2f} | {p:.3g} |"
     best = max(found, key=lambda name: abs(found[name]))
     line = stats.linregress(values(levels, best), y)
     yield f"\nBest: {best}. Gap = {line.intercept:+.2f} {line.slope:+.3g} x {best}, over {len(names)} levels."
