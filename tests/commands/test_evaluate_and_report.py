@@ -232,10 +232,10 @@ def test_a_checkpoint_for_other_classes_is_refused(shconv, shc, tmp_path):
 
 def test_a_checkpoint_for_other_channels_is_refused(shconv, shc, pictures):
     tensors = safetensors.torch.load_file(shc / "model.safetensors")
-    tensors["conv1.weight"] = tensors["conv1.weight"][:, :1].contiguous()
+    tensors["conv1.weight"] = tensors["conv1.weight"][:, :2].contiguous()
     safetensors.torch.save_file(tensors, shc / "model.safetensors")
-    message = shconv("evaluate", changed(shc, model__in_channels=1), "--data", f"folder:{pictures}").message
-    assert "takes images of 1 channels" in message
+    message = shconv("evaluate", changed(shc, model__in_channels=2), "--data", f"folder:{pictures}").message
+    assert "takes images of 2 channels" in message
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_a_twin_of_another_size_is_said_and_sees_what_the_first_does(shconv, pho
     assert seen("run") == Preparation(SIDE, SIDE, "imagenet")
     (line,) = warnings(ended.err)
     assert f"{twin} was trained for images of 16 px" in line
-    assert f"sees them at {SIDE} px" in line
+    assert f"here they are prepared at {SIDE} px" in line
 
 
 def test_an_audit_does_so_for_twin_and_sources(shconv, photographs, checkpoint):
