@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +72,7 @@ def test_all_names_what_the_package_offers() -> None:
     assert all(inspect.getdoc(resolve(name)) for name in SIGNATURES)
 
 
+COMMANDS = [each.stem for each in Path(shconv.__file__).parent.glob("commands/*.py") if each.stem != "__init__"]
 HEAVY = ("triton", "matplotlib", "torchvision", "skimage", "scipy", "tyro", "jinja2", "timm", "torch._dynamo")
 
 
@@ -80,7 +82,10 @@ HEAVY = ("triton", "matplotlib", "torchvision", "skimage", "scipy", "tyro", "jin
         ("shconv", (*HEAVY, "accelerate", "rich")),
         ("shconv.commands.reproduce", [name for name in HEAVY if name != "jinja2"]),
         ("shconv.commands.train", [name for name in HEAVY if name != "jinja2"]),
+        # All that any command imports before it knows which one is wanted.
+        (", ".join(f"shconv.commands.{name}" for name in COMMANDS), [name for name in HEAVY if name != "jinja2"]),
     ],
+    ids=["shconv", "reproduce", "train", "every command"],
 )
 def test_importing_it_imports_nothing_heavy(module: str, heavy: Sequence[str]) -> None:
     alone = f"import torch, sys; before = set(sys.modules); import {module}; "

@@ -117,21 +117,6 @@ FULL = Effort()
 PATIENCE = 16
 _SEARCHES = ("square_queries", "hard_label_images", "hard_label_steps", "sign_draws", "sign_images")
 FEW_TARGETS = 3
-_BLIND = {
-    "restarts": 1,
-    "compared_images": 10,
-    "start_images": 10,
-    "curve_images": 16,
-    "curve_points": 5,
-    "curve_steps": 10,
-    "gradient_images": 16,
-    "surface_images": 16,
-    "surface_points": 7,
-    "indicator_images": 16,
-    "binarisation_images": 4,
-    "binarisation_points": 20,
-    "ablation_images": 20,
-}
 _CHEAP = {
     "curve_points",
     "curve_images",
@@ -164,6 +149,14 @@ _FLOOR = {
     "binarisation_images": 4,
     "binarisation_points": 20,
     "ablation_images": 32,
+}
+_BLIND = {
+    **{name: _FLOOR[name] for name in _CHEAP},
+    "restarts": 1,
+    "compared_images": 10,
+    "start_images": 10,
+    "curve_images": 16,
+    "ablation_images": 20,
 }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from triton_toys import PLACES, Run
 
 from shconv.ops import reference
+from shconv.ops.cuda.ahead import StandIn
 from shconv.ops.cuda.hopper import passes, tiles
 from shconv.ops.cuda.hopper.tiles import Shape, Tile
 from shconv.ops.geometry import Geometry
@@ -328,24 +329,6 @@ def test_a_second_launch_of_a_kind_goes_to_what_was_compiled_with_every_argument
         assert kernel.compilations == count
 
 
-class _Hopper:
-    """A stand-in for the CUDA driver: kernels compile for sm_90, and nothing can be launched."""
-
-    def get_current_target(self) -> Any:
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget("cuda", 90, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int | None = None) -> int:
-        return 0
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cpu")
-
-
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Compiles what computes a shape with a tile: what Triton made, and what ptxas said of it."""
@@ -358,7 +341,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(launches, "processors", lambda device: 132)
-    monkeypatch.setattr(driver, "_active", _Hopper())
+    monkeypatch.setattr(driver, "_active", StandIn())
 
     def compile(shape: Shape, tile: Tile) -> tuple[Any, str]:
         dtype, stride = (torch.bfloat16, torch.float32)[shape.size == 4], shape.stride

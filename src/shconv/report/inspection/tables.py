@@ -128,10 +128,6 @@ def _interval(ends: tuple[float, float]) -> str:
     return " to ".join(signed(100 * end, 1) for end in ends)
 
 
-def _span(ends: tuple[float, float]) -> str:
-    return f"{percent(ends[0], 1)}–{percent(ends[1], 1)}"
-
-
 def _loss(value: float) -> str:
     return signed(value)
 
