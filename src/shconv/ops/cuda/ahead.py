@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from shconv.ops.cuda import runtime, tape
 
@@ -98,10 +97,9 @@ def _kind(kernel: Any, arguments: dict[str, Any]) -> Hashable:
 
 
 def _specialised(parameter: Any, value: Any) -> Hashable:
-    if isinstance(value, Tensor):
-        return value.dtype, value.data_ptr() % 16 == 0
-    if hasattr(value, "block_shape"):
-        return value.base.dtype, tuple(value.block_shape)
-    if parameter is None or parameter.is_constexpr or not isinstance(value, int):
-        return value if not isinstance(value, float) or parameter is None or parameter.is_constexpr else "float"
+    """Of numbers that are no constants less is told than their value."""
+    if parameter is None or parameter.is_constexpr or not isinstance(value, int | float):
+        return tape.kind(value)
+    if isinstance(value, float):
+        return float
     return value >= 2**31 if parameter.do_not_specialize else (value == 1, value % 16 == 0, value >= 2**31)

@@ -6,13 +6,10 @@ from typing import Any
 
 import torch
 import triton
-from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from shconv.ops.cuda import tape
 
 _MOST = 4096  # kinds of call remembered
-_ALIGNED = 16  # bytes, what Triton asks of an address
 Grid = tuple[int, ...] | Callable[[Any], tuple[int, ...]]
 
 _plans: dict[Hashable, tuple[Any, tuple[str, ...]]] = {}
@@ -38,7 +35,7 @@ def _launch(kernel: Any, places: tuple[int, ...], arguments: Mapping[str, Any]) 
     """The compiled kernel; None in the interpreter."""
     if triton.knobs.runtime.interpret:
         return kernel[places](**arguments)
-    kinds = tuple((name, *_kind(each)) for name, each in arguments.items())
+    kinds = tuple((name, *tape.kind(each)) for name, each in arguments.items())
     key = id(kernel), torch.cuda.current_device(), kinds
     if (plan := _plans.get(key)) is not None:
         compiled, names = plan
@@ -51,12 +48,3 @@ def _launch(kernel: Any, places: tuple[int, ...], arguments: Mapping[str, Any]) 
     if compiled is not None and all(name in arguments for name in names):
         _plans[key] = compiled, names
     return compiled
-
-
-def _kind(argument: Any) -> tuple[Hashable, ...]:
-    """What Triton compiles anew for."""
-    if isinstance(argument, Tensor):
-        return argument.dtype, argument.data_ptr() % _ALIGNED == 0
-    if isinstance(argument, TensorDescriptor):
-        return argument.base.dtype, *argument.block_shape
-    return (argument,)

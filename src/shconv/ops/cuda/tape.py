@@ -233,6 +233,16 @@ def record(
         return results, refusal
 
 
+def kind(argument: Any) -> tuple[Any, ...]:
+    """What Triton compiles a kernel anew for, of an argument: a tensor's dtype and whether it begins at a multiple of
+    16 bytes, a descriptor's dtype and box, any other value."""
+    if isinstance(argument, Tensor):
+        return argument.dtype, argument.data_ptr() % 16 == 0
+    if hasattr(argument, "block_shape"):
+        return argument.base.dtype, *argument.block_shape
+    return (argument,)
+
+
 def _is_view(operation: Any) -> bool:
     returns = operation._schema.returns
     return bool(returns) and all(each.alias_info and not each.alias_info.is_write for each in returns)
