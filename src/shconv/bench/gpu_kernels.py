@@ -18,7 +18,7 @@ from shconv.ops.cuda.hopper import launches
 from shconv.ops.cuda.hopper.tiles import Shape, Tile, candidates
 from shconv.ops.geometry import Geometry
 
-PASSES = ("forward", "dX", "dX + dM", "dX + statistics", "dW", "dW + dM")
+PASSES = ("forward", "dX", "dX + dM", "dW", "dW + dM")
 _BASELINE = {"forward": "forward", "dW": "dW", "dW + dM": "dW"}  # cuDNN's pass; dX for the others
 _PROCESSES = 15
 Row = dict[str, Any]
@@ -51,8 +51,6 @@ class Problem(NamedTuple):
     weight: Tensor
     M: Tensor
     dY: Tensor  # noqa: N815
-    level: Tensor  # (N, D) float32, as slope: of the statistics' gradient
-    slope: Tensor
 
 
 def problem(layer: Layer, dtype: torch.dtype, device: torch.device) -> Problem:
@@ -68,12 +66,12 @@ def problem(layer: Layer, dtype: torch.dtype, device: torch.device) -> Problem:
         normal(C, D, 3, 3, scale=(9 * D) ** -0.5),
         normal(N, C, H // stride, H // stride),
     )
-    M, level, slope = (torch.rand(size, generator=make, device=device) + 0.1 for size in ((N, 3, 3), (N, D), (N, D)))
-    return Problem(layer, x, weight, M, dY, level, slope)
+    M = torch.rand((N, 3, 3), generator=make, device=device) + 0.1
+    return Problem(layer, x, weight, M, dY)
 
 
 def truth(of: Problem) -> dict[str, Tensor]:
-    """Y, dX, dW, dM and dX with the statistics' gradient in float64, tap by tap: images at a time, since float64 by one
+    """Y, dX, dW and dM in float64, tap by tap: images at a time, since float64 by one
     convolution an image takes a card minutes."""
     stride, H = of.layer.stride, of.layer.H
     x, dY = (each.double().permute(0, 2, 3, 1) for each in (of.x, of.dY))  # (N, H, W, channels)
@@ -89,9 +87,7 @@ def truth(of: Problem) -> dict[str, Tensor]:
         dM[:, i, j] = (P * dY).sum((1, 2, 3))
         dX[reached] += scale * (dY @ weight[:, :, i, j])
         dW[:, :, i, j] = (scale * dY).flatten(0, 2).T @ padded[reached].flatten(0, 2)
-    found = {"Y": Y.permute(0, 3, 1, 2), "dX": dX[:, 1:-1, 1:-1].permute(0, 3, 1, 2), "dW": dW, "dM": dM.flatten(1)}
-    line = of.level.double()[..., None, None] + of.slope.double()[..., None, None] * of.x.double()
-    return found | {"dX + statistics": found["dX"] + line}
+    return {"Y": Y.permute(0, 3, 1, 2), "dX": dX[:, 1:-1, 1:-1].permute(0, 3, 1, 2), "dW": dW, "dM": dM.flatten(1)}
 
 
 class Variant(NamedTuple):
@@ -119,7 +115,7 @@ class Variant(NamedTuple):
 
 def variants(of: Problem) -> Iterator[Variant]:
     """Every pass with every tile, the rule's first."""
-    (_, _, _, _, stride), x, weight, M, dY, level, slope = of
+    (_, _, _, _, stride), x, weight, M, dY = of
     precision = "tf32" if x.dtype == torch.float32 else "ieee"
 
     def plans(name: str) -> tuple[Shape, Callable[[Tile], tuple[dict[str, Tensor], list[launches.Launch]]]]:
@@ -133,9 +129,8 @@ def variants(of: Problem) -> Iterator[Variant]:
             return {"Y": Y}, launched
 
         def back(tile: Tile) -> Any:
-            told = (level, slope) if "statistics" in name else None
-            dX, dM, launched = launches.input_gradient(dY, x, weight, M, stride, tile, precision, map, told)
-            return named("dX + statistics" if told else "dX", dX, dM), launched
+            dX, dM, launched = launches.input_gradient(dY, x, weight, M, stride, tile, precision, map)
+            return named("dX", dX, dM), launched
 
         def sums(tile: Tile) -> Any:
             dW, dM, launched = launches.weight_gradient(dY, x, weight, M, stride, tile, precision, map)
@@ -147,7 +142,7 @@ def variants(of: Problem) -> Iterator[Variant]:
             return launches.input_shape(x, weight, stride, map), back
         return launches.weight_shape(x, weight, stride, map), sums
 
-    for name in PASSES if x.element_size() == 2 else PASSES[:4]:
+    for name in PASSES if x.element_size() == 2 else PASSES[:3]:
         shape, plan = plans(name)
         for tile in candidates(shape):
             yield Variant(name, tile, lambda tile=tile, plan=plan: plan(tile))  # type: ignore[misc]
@@ -202,7 +197,7 @@ def _blank(layer: Layer, dtype: torch.dtype) -> Problem:
     N, D, C, H, stride = layer
     images = ((N, D, H, H), (C, D, 3, 3), (N, C, H // stride, H // stride))
     x, weight, dY = (torch.empty(size, dtype=dtype).to(memory_format=torch.channels_last) for size in images)
-    return Problem(layer, x, weight, torch.empty(N, 3, 3), dY, torch.empty(N, D), torch.empty(N, D))
+    return Problem(layer, x, weight, torch.empty(N, 3, 3), dY)
 
 
 def _variant(of: Problem, name: str, tile: Tile) -> Variant:

@@ -75,18 +75,18 @@ def _flush(sums, P, M, shares, X, n, h, w, r, inside, t, dh, dw, block, pixels, 
 
 
 @triton.jit(do_not_specialize=["N"])
-def products(a, b, out, M, x, shares, level, slope, N,
+def products(a, b, out, M, x, shares, N,
              H: tl.constexpr, W: tl.constexpr, K: tl.constexpr, COLS: tl.constexpr,
              S_H: tl.constexpr, S_W: tl.constexpr, STRIDE: tl.constexpr,
-             BACK: tl.constexpr, TURNED: tl.constexpr, MAP: tl.constexpr, STATISTICS: tl.constexpr,
-             PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
+             BACK: tl.constexpr, TURNED: tl.constexpr, MAP: tl.constexpr, PRECISION: tl.constexpr,
+             ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
     """out = the sum over taps and K channels, COLS channels of it; N images of H x W pixels, of the smaller of x and Y.
 
     a: x, or dY if BACK. b: the weight as (T, COLS, K) if TURNED, else as (T, K, COLS).
     BACK at stride 2: x's pixels in four classes by parity, each reached by taps of its own.
     Forward at stride 2: a is x as (W, 2, 2, N * H, K), a column and both parities first; a tile is one column of ROWS
     rows of any images.
-    MAP: shares (blocks, T, N * H * W) of dM, to be summed. STATISTICS: out gets level + slope * x, each (N, COLS)."""
+    MAP: shares (blocks, T, N * H * W) of dM, to be summed."""
     T: tl.constexpr = S_H * S_W
     KB: tl.constexpr = (K + INNER - 1) // INNER
     blocks: tl.constexpr = (COLS + COLUMNS - 1) // COLUMNS
@@ -142,10 +142,6 @@ def products(a, b, out, M, x, shares, level, slope, N,
             if step % KB == KB - 1:
                 sums = _flush(sums, P, M, shares, X, n, h, w, r, inside, t, dh, dw, block, pixels, T, H, W, MAP)
                 P = tl.zeros((ROWS, COLUMNS), tl.float32)
-    if STATISTICS:
-        own = n.to(tl.int64)[:, None] * COLS + c[None, :]
-        X = tl.load(x + at, mask, 0.0).to(tl.float32)
-        sums += tl.load(level + own, mask, 0.0) + tl.load(slope + own, mask, 0.0) * X
     tl.store(out + at, sums.to(out.dtype.element_ty), mask)
 
 

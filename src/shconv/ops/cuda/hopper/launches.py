@@ -67,20 +67,17 @@ def forward(
     b = TensorDescriptor(weight, [S_h * S_w, C, D], [D, S_h * S_w * D, 1], [1, tile.columns, tile.inner])
     constants = {
         "H": H, "W": W, "K": D, "COLS": C, "S_H": S_h, "S_W": S_w, "STRIDE": stride,
-        "BACK": False, "TURNED": True, "MAP": False, "STATISTICS": False, **_sides(tile, precision),
+        "BACK": False, "TURNED": True, "MAP": False, **_sides(tile, precision),
     }  # fmt: skip
-    arguments = (a, b, Y, M, Y, M, M, M, N)
+    arguments = (a, b, Y, M, Y, M, N)
     return Y, [Launch(images.products, tiles * _blocks(C, tile.columns), arguments, constants, tile.warps, tile.stages)]
 
 
 def input_gradient(
     dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, stride: int, tile: Tile, precision: str,
-    map: bool = False, statistics: tuple[Tensor, Tensor] | None = None,
+    map: bool = False,
 ) -> tuple[Tensor, Tensor | None, list[Launch]]:  # fmt: skip
-    """dX, with map dM (N, T) float32 too, and what computes them.
-
-    statistics: (level, slope), float32 (N, D) each; dX then has level + slope * x in it, the statistics' gradient.
-    """
+    """dX, with map dM (N, T) float32 too, and what computes them."""
     (N, C, H, W), D, (S_h, S_w) = dY.shape, x.shape[1], weight.shape[2:]
     T, dX, blocks = S_h * S_w, _empty(x, *x.shape), _blocks(D, tile.columns)
     turned = x.dtype == torch.float32  # such operands have to lie along what is summed over
@@ -90,12 +87,11 @@ def input_gradient(
     else:
         b = TensorDescriptor(weight, [T, C, D], [D, T * D, 1], [1, tile.inner, tile.columns])
     parts = M.new_empty(blocks, T, N * H * W) if map else M
-    level, slope = statistics or (M, M)
     constants = {
         "H": H, "W": W, "K": C, "COLS": D, "S_H": S_h, "S_W": S_w, "STRIDE": stride, "BACK": True, "TURNED": turned,
-        "MAP": map, "STATISTICS": statistics is not None, **_sides(tile, precision),
+        "MAP": map, **_sides(tile, precision),
     }  # fmt: skip
-    arguments = (_flat(dY, tile), b, dX, M, x, parts, level, slope, N)
+    arguments = (_flat(dY, tile), b, dX, M, x, parts, N)
     programs = _blocks(N * H * W, tile.rows) * stride**2 * blocks
     launches = [Launch(images.products, programs, arguments, constants, tile.warps, tile.stages)]
     if not map:

@@ -77,16 +77,15 @@ def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
 
 
 def input_gradient(
-    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, map: bool,
-    statistics: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """dX and, with map, dM (N, T); statistics as in launches.input_gradient."""
+    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, map: bool
+) -> tuple[Tensor, Tensor | None]:
+    """dX and, with map, dM (N, T)."""
     from shconv.ops.cuda.hopper import launches
 
     stride = geometry.stride[0]
 
     def plan(tile: Tile) -> "tuple[Sequence[Tensor | None], list[Launch]]":
-        dX, dM, launched = launches.input_gradient(dY, x, weight, M, stride, tile, _precision(x), map, statistics)
+        dX, dM, launched = launches.input_gradient(dY, x, weight, M, stride, tile, _precision(x), map)
         return [dX, dM], launched
 
     dX, dM = _run(launches.input_shape(x, weight, stride, map), plan, x.device)
