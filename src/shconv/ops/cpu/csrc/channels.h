@@ -45,7 +45,7 @@ static void tile(const Factors& f) {
         auto multiply = [&](int64_t k, const float* w) __attribute__((always_inline)) {
             V b[nv];
 #pragma GCC unroll 3
-            for (int v = 0; v < nv; v++) b[v] = load(w + v * VL);
+            for (int v = 0; v < nv; v++) b[v] = held(load(w + v * VL));
             each([&](int r, int v) { at[r][v] += x[r][k] * b[v]; });
         };
         for (const Run& run : step.runs) {
