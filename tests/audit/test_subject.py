@@ -88,9 +88,12 @@ def test_it_is_recognised_and_said(case: str) -> None:
     assert re.search(words, said(make())), said(make())
 
 
-def test_of_a_detector_it_is_said_that_the_classifier_alone_is_attacked() -> None:
+def test_of_a_detector_it_is_said_how_many_clean_images_it_rejects_and_what_the_worst_cases_count() -> None:
     network = DetectorNetwork(create_model("plain10", num_classes=3, stem="small", width=2)).eval()
-    assert "Net has a detector. The audit attacks the classifier alone" in said(network)
+    network.threshold.fill_(torch.inf)
+    assert "Net has a detector, which rejects 0 of 48 clean images. The checks and the worst cases" in said(network)
+    network.threshold.fill_(-torch.inf)
+    assert "rejects 48 of 48 clean images" in said(network)
 
 
 def test_nothing_is_said_of_an_ordinary_network() -> None:

@@ -38,8 +38,8 @@ class Audit:
     """One network under audit.
 
     images (N, C, H, W) float32 in [0, 1] on the network's device, labels and index int64 (N,): classes, and places in
-    the data set. `correct` (N,): clean and right; `confident`: and with p_y > min_confidence. Threats are "linf", "l2"
-    and "pixels" (any change of few pixels).
+    the data set. `correct` (N,): clean and right; `confident`: and with p_y > min_confidence. Threats are "linf", "l2",
+    "pixels" (any change of few pixels) and "undetected" (L-infinity, and a network's detector accepts it).
     """
 
     subject: Subject
@@ -64,6 +64,7 @@ class Audit:
         self.judged = judged = self.subject.judge(self.images, self.labels)
         self.correct: Flags = judged.right
         self.confident: Flags = judged.right & (judged.p_y > self.setting.min_confidence)
+        self._accepted: Flags = ~self.subject.rejects(self.images)
 
     def attack(
         self,
@@ -142,10 +143,14 @@ class Audit:
         about |= {"shared": shared, "spared": spared}
         if self.subject.is_random and isinstance(network, AuditedNetwork):
             about["parameters"]["draws"] = network.passes
-        row = self.ledger.add_attack(slug, record, {**about, **self._counts(record)})
+        row = self.ledger.add_attack(slug, record, {**about, **self._counts(record, threat)})
         self.clock.save()
         self.progress.say(f"  {self.subject.key}, {_line(row)}")
         return self._outcome(record, torch.cat([self.images[:0], *made]) if held else None)
+
+    def sound(self, threat: str = "linf") -> Flags:
+        """(N,): right on the clean image; where the threat is to get past a detector, also accepted by it."""
+        return self.correct & self._accepted if threat == "undetected" else self.correct
 
     def standing(self, threat: str = "linf", shared: bool = False) -> Flags:
         """(N,): right on the clean image, and not yet broken under the threat by the headline's attacks.
@@ -153,7 +158,7 @@ class Audit:
         shared: by those of them that every network can meet (see `attack`).
         """
         whole: Flags = np.array([label is None for label in self.ledger.broken_by(threat, shared)])
-        return self.correct & whole
+        return self.sound(threat) & whole
 
     def broken_by(self, threat: str = "linf") -> list[str | None]:
         """Of every image, the label of the attack that broke it first, or None."""
@@ -230,8 +235,11 @@ class Audit:
         judged = self.subject.judge(result.images, y)
         norm: Norm = "l2" if threat == "l2" else "linf"
         inside: Flags = Budget(norm, radius).holds(result.images, x).cpu().numpy()
-        record = Record("", np.ones(len(at), bool), ~judged.right & inside, result.queries.cpu().numpy())
-        record.outside, record.nan = int((~judged.right & ~inside).sum()), int(judged.nan.sum())
+        fooled = ~judged.right
+        if threat == "undetected":
+            fooled &= ~self.subject.rejects(result.images)
+        record = Record("", np.ones(len(at), bool), fooled & inside, result.queries.cpu().numpy())
+        record.outside, record.nan = int((fooled & ~inside).sum()), int(judged.nan.sum())
         record.seconds = time.monotonic() - started
         return record, result.images.detach()
 
@@ -249,11 +257,12 @@ class Audit:
             "headline": headline,
         }
 
-    def _counts(self, record: Record) -> dict[str, Any]:
+    def _counts(self, record: Record, threat: str) -> dict[str, Any]:
         """Accuracy is over all N images, where all that could be broken were attempted."""
-        n, broken = len(self.correct), int((self.correct & record.success).sum())
-        whole = bool(record.attempted[self.correct].all())
-        left = int(self.correct.sum()) - broken
+        sound = self.sound(threat)
+        n, broken = len(sound), int((sound & record.success).sum())
+        whole = bool(record.attempted[sound].all())
+        left = int(sound.sum()) - broken
         accuracy = {"accuracy": left / n, "interval": list(wilson(left, n))}
         counts = {"n": int(record.attempted.sum()), "successes": int(record.success.sum())}
         return {**counts, **(accuracy if whole else {"accuracy": None, "interval": None})}

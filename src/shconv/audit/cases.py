@@ -20,13 +20,15 @@ NO_ATTACK = "no attack was tried"
 
 def worst_cases(audit: Audit) -> dict[str, Case]:
     """By threat, what is left when every image met every attack of the headline; and "confident", of L-infinity's."""
-    cases = {threat: _case(audit, threat) for threat in THREATS if threat == "linf" or audit.ledger.tried(threat).any()}
+    wanted = {"linf", *(["undetected"] if audit.subject.has_detector else [])}
+    cases = {threat: _case(audit, threat) for threat in THREATS if threat in wanted or audit.ledger.tried(threat).any()}
     return {**cases, "confident": cases["linf"]["confident"]}
 
 
 def _case(audit: Audit, threat: str) -> Case:
     standing, met = audit.standing(threat), audit.ledger.tried(threat) > 0
-    first = zip(audit.broken_by(threat), audit.correct, strict=True)
+    sound = audit.sound(threat)
+    first = zip(audit.broken_by(threat), sound, strict=True)
     broken = Counter(label for label, right in first if label and right)
     rows = [row for row, _ in audit.ledger.headline(threat) if row["n"]]
     shared = [row["attack"] for row in rows if row.get("shared")]
@@ -34,9 +36,9 @@ def _case(audit: Audit, threat: str) -> Case:
     whole = np.ones(len(standing), bool)
     sharing = audit.ledger.tried(threat, shared=True) > 0
     return {
-        **_over(audit, standing, met, whole, about),
-        "confident": _over(audit, standing, met, audit.confident, {"attacks": len(rows)}) | _classes(audit),
-        "shared": _over(audit, audit.standing(threat, shared=True), sharing, whole, {"attacks": len(shared)})
+        **_over(sound, standing, met, whole, about),
+        "confident": _over(sound, standing, met, audit.confident, {"attacks": len(rows)}) | _classes(audit),
+        "shared": _over(sound, audit.standing(threat, shared=True), sharing, whole, {"attacks": len(shared)})
         | {"names": shared},
     }
 
@@ -48,12 +50,13 @@ def _classes(audit: Audit) -> Case:
     return {"min_confidence": audit.setting.min_confidence, **classes}
 
 
-def _over(audit: Audit, standing: Flags, met: Flags, images: Flags, about: Case) -> Case:
+def _over(sound: Flags, standing: Flags, met: Flags, images: Flags, about: Case) -> Case:
     """Right on how many of the images (N,), where every one that could be broken met an attack; else no accuracy.
 
-    `met` (N,): the images that attacks came to. attacked and left: how many are correct when clean, and survive.
+    sound (N,): `Audit.sound`. met (N,): the images that attacks came to. attacked and left: how many are sound and
+    met, and survive.
     """
-    can = audit.correct & images
+    can = sound & images
     attacked, left = int((can & met).sum()), int((standing & met & images).sum())
     untried = int((can & ~met).sum())
     held = {"clean": int(can.sum()), "untried": untried, "attacked": attacked, "left": left, **about}

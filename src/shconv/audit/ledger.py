@@ -16,7 +16,7 @@ from shconv.audit.findings import Finding, Flags
 from shconv.errors import InputError
 from shconv.experiments.run_folder import Row, RunFolder
 
-THREATS = ("linf", "l2", "pixels")
+THREATS = ("linf", "l2", "pixels", "undetected")  # any change of few pixels; within eps, past a detector too
 FIRST_LOOK = "first look"  # what the attacks before the first check are filed under
 
 

@@ -50,7 +50,7 @@ def preflight(
     sight = look(subject, images[:n], labels[:n], 0.0) if sight is None else sight
     return [
         *_mode(subject),
-        *_detector(subject),
+        *_detector(subject, images),
         *_outputs(subject, judged),
         *_range(subject, images, labels, judged.right, spread(len(images), most)),
         *_gradient(subject, sight),
@@ -71,12 +71,14 @@ def _mode(subject: Subject) -> list[str]:
     ]
 
 
-def _detector(subject: Subject) -> list[str]:
-    if not hasattr(subject.network, "joint"):
+def _detector(subject: Subject, images: Tensor) -> list[str]:
+    if not subject.has_detector:
         return []
     return [
-        f"{subject.name} has a detector. The audit attacks the classifier alone, and an image that the detector "
-        "rejects counts as any other. To fool both: shconv evaluate CHECKPOINT --attack undetected_pgd."
+        f"{subject.name} has a detector, which rejects {int(subject.rejects(images).sum())} of {len(images)} clean "
+        "images. The checks and the worst cases are about its classifier, as if nothing were rejected. One more worst "
+        "case is past the detector: there an image is lost if it is rejected when clean, or if an attack fools the "
+        "classifier and the detector accepts the example."
     ]
 
 

@@ -18,7 +18,7 @@ from shconv.audit.audit import Audit
 from shconv.audit.check import Check
 from shconv.audit.clock import Clock, minutes
 from shconv.audit.findings import Finding
-from shconv.audit.ledger import FIRST_LOOK, Ledger
+from shconv.audit.ledger import FIRST_LOOK, THREATS, Ledger
 from shconv.audit.plan import HEADLINE, Plan, Planned, in_order, make_plan
 from shconv.audit.preflight import LEAST_IMAGES, preflight, spread
 from shconv.audit.setting import Effort, Setting
@@ -172,7 +172,7 @@ class Session:
         seeds = [each for role, each in beside.items() if role.startswith("seed ")]
         verdict = judge(audit, audit.ledger.findings(), said, beside.get(TWIN), seeds)
         arrays = {"correct": audit.correct, "confident": audit.confident}
-        arrays |= {f"standing_{threat}": audit.standing(threat) for threat in ("linf", "l2", "pixels")}
+        arrays |= {f"standing_{threat}": audit.standing(threat) for threat in THREATS}
         audit.ledger.add_verdict(verdict.row(), arrays)
 
 

@@ -44,7 +44,7 @@ class Setting:
 
     def radius(self, threat: str) -> float:
         """eps or eps_l2; infinite for "pixels", which count changed pixels and not how far they go."""
-        return {"linf": self.eps, "l2": self.eps_l2, "pixels": math.inf}[threat]
+        return {"linf": self.eps, "l2": self.eps_l2, "pixels": math.inf, "undetected": self.eps}[threat]
 
 
 @dataclass(frozen=True)

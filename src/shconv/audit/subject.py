@@ -66,13 +66,19 @@ class Subject:
             )
         self.probabilities = _are_probabilities(first)
         self.is_random = not _agree(first, second)
-        self.model = AuditedNetwork(network, self.probabilities, PASSES if self.is_random else 1)
+        kind = AuditedDetector if self.has_detector else AuditedNetwork
+        self.model = kind(network, self.probabilities, PASSES if self.is_random else 1)
         self.model.eval()
         self.one_draw = AuditedNetwork(network, self.probabilities).eval() if self.is_random else self.model
 
     @property
     def is_shc(self) -> bool:
         return bool(shc_layers(self.network))
+
+    @property
+    def has_detector(self) -> bool:
+        """Whether it has a detector beside its classifier, as `shconv.models.detector` has."""
+        return all(hasattr(self.network, each) for each in ("joint", "score", "threshold"))
 
     @property
     def key(self) -> str:
@@ -95,6 +101,17 @@ class Subject:
         p_y = logits.double().softmax(1).gather(1, y[:, None])[:, 0].nan_to_num(0.0)
         right = (logits.argmax(1) == y) & ~nan
         return Judged(*(value.cpu().numpy() for value in (right, p_y, nan)))
+
+    def rejects(self, x: Tensor) -> NDArray[np.bool_]:
+        """Which of the images x (n, C, H, W) its detector rejects, (n,): none where it has no detector."""
+        network: Any = self.network
+        rejected: NDArray[np.bool_] = np.zeros(len(x), bool)
+        if self.has_detector and len(x):
+            with torch.no_grad(), drawing(self.is_random, "judge"):
+                parts = ((part, network.score(padded(part, self.batch_size))) for part in x.split(self.batch_size))
+                scores = torch.cat([score[: len(part)] for part, score in parts])
+            rejected = ((scores > network.threshold) & ~scores.isnan()).cpu().numpy()
+        return rejected
 
     def _forward(self, model: nn.Module, x: Tensor) -> Tensor:
         parts = [x.new_zeros(0, self.classes)]
@@ -126,15 +143,17 @@ class AuditedNetwork(nn.Module):
         self.watch: Callable[[], None] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._answer(replaying(self.network), x)
+
+    def _answer(self, ask: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if self.watch is not None and self.finite:
             self.watch()
         x = _FiniteGradient.apply(x)
-        logits = torch.stack([self._once(x) for _ in range(self.passes)]).mean(0) if self.passes > 1 else self._once(x)
+        answers = [check_logits_shape(ask(x), len(x)) for _ in range(self.passes)]
+        if self.probabilities:
+            answers = [each.clamp_min(torch.finfo(each.dtype).tiny).log() for each in answers]
+        logits = torch.stack(answers).mean(0) if self.passes > 1 else answers[0]
         return logits.nan_to_num(0.0, HUGE, -HUGE) if self.finite else logits
-
-    def _once(self, x: Tensor) -> Tensor:
-        out = check_logits_shape(replaying(self.network)(x), len(x))
-        return out.clamp_min(torch.finfo(out.dtype).tiny).log() if self.probabilities else out
 
     @contextmanager
     def nan_kept(self) -> Iterator[None]:
@@ -144,6 +163,14 @@ class AuditedNetwork(nn.Module):
             yield
         finally:
             self.finite = True
+
+
+class AuditedDetector(AuditedNetwork):
+    """One with a detector: what it forwards is the classifier's answer, `joint` is what fools both."""
+
+    def joint(self, x: Tensor, y: int) -> Tensor:
+        network: Any = self.network
+        return self._answer(lambda at: network.joint(at, y), x)
 
 
 class _FiniteGradient(torch.autograd.Function):

@@ -218,6 +218,8 @@ def _attack_words(attack: str, threat: str, source: str, routes: Sequence[str]) 
 def threat_name(setting: Setting, threat: str) -> str:
     if threat == "pixels":
         return "when a few pixels may change freely"
+    if threat == "undetected":
+        return f"within L-infinity {255 * setting.eps:.3g}/255 and past the detector"
     if threat == "l2":
         return f"within L2 {setting.eps_l2:.3g}"
     return f"within L-infinity {255 * setting.eps:.3g}/255"

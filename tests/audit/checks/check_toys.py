@@ -135,6 +135,20 @@ class Noisy(Honest):
         return x + 0.3 * torch.randn_like(x)
 
 
+class Guarded(Honest):
+    """With a detector: an image is rejected where `score` (n,) is above 0."""
+
+    def __init__(self, score: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.score, self.threshold = score, torch.zeros(())
+
+    def joint(self, x: Tensor, y: int) -> Tensor:
+        logits, others = self(x), self(x)
+        others[:, y] = -torch.inf
+        rejected = others.amax(1) + self.score(x)
+        return others.index_copy(1, torch.tensor([y]), logits[:, y].maximum(rejected)[:, None])
+
+
 class Shc(nn.Module):
     """The linear classifier as one SHC layer whose kernel spans the image; M lies near 1/2 and hardly moves.
 

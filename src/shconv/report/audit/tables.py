@@ -9,7 +9,7 @@ from shconv.report.folder.audits import CONFIDENT, SHARED, Audit, Finding, Tried
 from shconv.report.output.cells import Grid, GridColumn, count, percent, signed, span
 from shconv.report.published import network_name
 
-THREATS = {"linf": "L∞", "l2": "L2", "pixels": "few pixels"}
+THREATS = {"linf": "L∞", "l2": "L2", "pixels": "few pixels", "undetected": "past the detector, L∞"}
 ROUTES = {
     "both": "both routes",
     "convolution": "convolution route",
