@@ -9,12 +9,14 @@ import torch
 from core_toys import EPS, Brightest, attacking, colour_images
 from torch import Tensor, nn
 
-from shconv import audit
+from shconv import audit, replaying
+from shconv.attacks import PGD
 from shconv.attacks.base import borrowed
 from shconv.audit.preflight import preflight, training_parts
 from shconv.audit.subject import Subject
 from shconv.errors import InputError
 from shconv.models import DetectorNetwork, create_model
+from tape import Tape
 
 
 class Around(nn.Module):
@@ -244,3 +246,18 @@ def test_nan_met_under_attack_is_said_and_counts() -> None:
     assert f"NaN on {nan} attacked image" in report.verdict
     assert report.worst_case["linf"]["correct"] <= len(y) - nan
     assert np.isclose(report.worst_case["linf"]["accuracy"], report.worst_case["linf"]["correct"] / len(y))
+
+
+def test_the_clock_is_asked_at_every_pass_of_an_attack_though_the_network_inside_is_replayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tape, asked = Tape(), list[int]()
+    monkeypatch.setattr(replaying, "_CUDA", tape)
+    network = create_model("plain10", num_classes=3, stem="small", width=2).eval()
+    x, y = colour_images(6)
+    with borrowed(network):
+        subject = Subject("Net", network, x, y)
+        subject.model.watch = lambda: asked.append(1)
+        result = PGD(0.1, steps=20).run(subject.model, x, y)
+    assert tape.replayed > 20
+    assert len(asked) == int(result.queries.max())
