@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from shconv.attacks import Attack, Standard, UndetectedPGD
 from shconv.attacks.budget import Norm
 from shconv.attacks.cost import Cost
+from shconv.attacks.losses import Loss
 from shconv.audit.audit import Audit
 from shconv.audit.cases import worst_cases
 from shconv.audit.checks import headline
@@ -77,7 +78,8 @@ def _parts(audit: Audit, threat: Norm) -> Iterator[tuple[str, Standard, int]]:
 
 def _past_detector(audit: Audit) -> Iterator[tuple[str, Attack]]:
     """What fools a detector together with the classifier, where there is one."""
-    steps, losses = audit.effort.steps[-1], ("cross_entropy", "margin")
+    steps = audit.effort.steps[-1]
+    losses: tuple[Loss, ...] = ("cross_entropy", "margin")
     for loss in losses if audit.subject.has_detector else ():
         attack = UndetectedPGD(
             audit.setting.eps, steps=steps, restarts=audit.effort.restarts, loss=loss, until_broken=True
