@@ -18,7 +18,6 @@ FEW = ["--width", 2, "--images", 12, "--budget", "20s", "--out", "table"]
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short audits, and no process for a step's memory: tests of the benchmark have that."""
     monkeypatch.setattr(plan, "SHORTEST_AUDIT", 1.0)
-    monkeypatch.setattr(plan, "AUDITS", 0.05)
     monkeypatch.setattr(prices.Trial, "peak_memory", lambda trial: 1000 * (1 + len(trial.model)))
 
 

@@ -1,52 +1,80 @@
 """How long rows may train and be attacked."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shconv.errors import InputError
-from shconv.rivals.plan import AUDITS, TESTS, TRAINING, Plan
+from shconv.rivals.plan import FEWEST_STEPS, SHORTEST_AUDIT, TESTS, TRAINING, Clock, Plan
 from shconv.training import RECIPES
 
 RECIPE = replace(RECIPES["short"], epochs=50)
+IMAGES = 6400
 
 
-def made(budget: str = "30m", steps: tuple[float, ...] = (0.1,) * 10, images: int = 200) -> Plan:
-    return Plan.made(budget, RECIPE, images, 6400, steps, 1e-4)
+def made(budget: str = "30m", steps: tuple[float, ...] = (0.1,) * 10, left: float = 1800) -> Plan:
+    return Plan.made(budget, RECIPE, IMAGES, steps, left)
 
 
-def test_trainings_and_audits_keep_to_their_shares_of_the_budget() -> None:
-    plan = made()
-    assert plan.audit_seconds == pytest.approx(AUDITS * 1800 / 10)
-    steps = plan.epochs * (6400 / RECIPE.batch_size)
-    assert steps * 10 * 0.1 * TESTS <= TRAINING * 1800 < (steps + 6400 / RECIPE.batch_size) * 10 * 0.1 * TESTS
+def test_trainings_keep_to_their_share_of_the_budget() -> None:
+    plan, epoch = made(), IMAGES / RECIPE.batch_size * 10 * 0.1 * TESTS
+    assert plan.training_seconds == pytest.approx(plan.epochs * epoch)
+    assert plan.training_seconds <= TRAINING * 1800 < plan.training_seconds + epoch
+    assert plan.train_images == IMAGES
 
 
-def test_dearer_steps_and_more_rows_mean_fewer_epochs_and_never_none() -> None:
-    epochs = [made(steps=steps).epochs for steps in ((0.1,) * 10, (0.2,) * 10, (0.1,) * 30, (9.0,) * 30)]
-    assert epochs == sorted(epochs, reverse=True)
-    assert epochs[-1] == 1
+def test_dearer_steps_and_more_rows_mean_fewer_epochs_and_then_fewer_images() -> None:
+    plans = [made(steps=steps) for steps in ((0.1,) * 10, (0.2,) * 10, (0.1,) * 30, (1.0,) * 10, (9.0,) * 30)]
+    assert [plan.epochs for plan in plans[2:]] == [2, 1, 1]
+    assert plans[0].epochs > plans[1].epochs > plans[2].epochs
+    assert IMAGES > plans[3].train_images > plans[4].train_images == FEWEST_STEPS * RECIPE.batch_size
+    assert plans[3].training_seconds <= TRAINING * 1800
+
+
+def test_trainings_take_no_more_than_what_prices_left() -> None:
+    assert made(left=300).training_seconds <= 300
+    assert made(left=-5).train_images == FEWEST_STEPS * RECIPE.batch_size
+
+
+def test_searches_and_audits_share_the_time_that_is_left() -> None:
+    plan = made().with_searches("30m", 200, 1e-5, 10, left=600)
+    assert 2 < plan.searched < 200  # type: ignore[operator]
+    assert plan.with_searches("30m", 200, 1.0, 10, left=600).searched == 2
+    assert plan.with_audits("30m", 10, left=500).audit_budget == "50.0s"
+    assert plan.with_audits("30m", 10, left=-20).audit_budget == f"{SHORTEST_AUDIT:.1f}s"
 
 
 def test_more_time_than_the_recipe_wants_and_no_limit_train_the_recipe() -> None:
-    assert made("99h").epochs == made("full").epochs == 50
-    assert made("full") == Plan(50, None, 200, pytest.approx(50 * 100 * 10 * 0.1 * TESTS))
-    assert made("full").audit_budget == "full"
-    assert made("99h").searched == 200
+    assert made("99h", left=99 * 3600).epochs == made("full", left=float("inf")).epochs == 50
+    plan = made("full", left=float("inf")).with_searches("full", 200, 1.0, 10, float("inf"))
+    assert plan.with_audits("full", 10, float("inf")) == Plan(50, IMAGES, plan.training_seconds, 200, "full")
 
 
-def test_a_budget_that_does_not_pay_one_epoch_of_each_is_said_to_be_too_small() -> None:
-    assert "takes longer than the budget" in made("30s").said("30s", 10, RECIPE)
-    assert "takes longer" not in made("30m").said("30m", 10, RECIPE)
-    assert "1 epoch each, of the recipe's 50, about 2:10 in all" in made("30s").said("30s", 10, RECIPE)
+def test_what_few_time_means_is_said() -> None:
+    few = made("30s", left=20)
+    assert f"10 trainings within 30s: 1 epoch each, of the recipe's 50, on {few.train_images} of 6400 images" in few.said(
+        "30s", 10, RECIPE, IMAGES
+    )
+    assert "takes longer than the budget" not in few.said("30s", 10, RECIPE, IMAGES)
+    assert "takes longer than the budget" in made("1s", left=1).said("1s", 10, RECIPE, IMAGES)
+    assert "images" not in made().said("30m", 10, RECIPE, IMAGES)
+
+
+def test_the_clock_goes_on_where_a_stopped_run_left_it(tmp_path: Path) -> None:
+    path = tmp_path / "clock.json"
+    first = Clock(path, "30m").left()
+    assert 0 < first <= 1800
+    path.write_text('{"seconds": 600.5}')
+    assert 0 < Clock(path, "30m").left() <= 1199.5
+    assert json.loads(path.read_text())["seconds"] >= 600.5
 
 
 def test_the_plan_is_kept_and_a_damaged_one_is_said(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     assert Plan.read(path) is None
-    made().save(path)
-    assert Plan.read(path) == made()
+    assert made().save(path) == Plan.read(path) == made()
     path.write_text('{"epochs": 3}')
     with pytest.raises(InputError, match="is damaged"):
         Plan.read(path)

@@ -92,18 +92,22 @@ def run(options: Any, table_options: TableOptions, usual: Path, images: int | No
     asked = work.Asked(rows, tuple(options.seeds), recipe, config, wanted, radius, options.budget, how)
     with RunFolder.opened(place) as folder:
         describe(folder, settings, data, processes)
-        plan = work.priced(folder, asked, data, processes.device, progress)
-        progress.say(plan.said(options.budget, len(asked.trainings), recipe))
+        clock = work.clock_of(place, asked)
+        plan = work.priced(folder, asked, data, processes.device, clock, progress)
+        progress.say(plan.said(options.budget, len(asked.trainings), recipe, len(data.train or ())))
         networks = work.trained(place, asked, plan, data, progress)
+        clock.left()
         for network in networks:
             network.model.to(processes.device)
         work.settle_rows(folder, asked)
         counts = Counts(wanted, wanted, wanted, table_options.min_confidence)
         pairs = [Pair((network,)) for network in networks]
         study = study_of(folder, data, pairs, counts, table_options, progress, workers=workers, processes=processes)
-        for _ in work.judged(study, networks, asked, plan, place):
+        for _ in work.attacked(study, networks, asked, plan, clock):
             save(RivalTable.load(place), place)
         work.remembered(folder, asked, data, processes.device, progress)
+        for _ in work.audited(study, networks, asked, plan, clock):
+            save(RivalTable.load(place), place)
         table = RivalTable.load(place)
         page = save(table, place)
     table.print(console())

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from shconv.data.datasets import load_data
 from shconv.data.splits import ImageData, ImageSplit, MemorySplit
@@ -75,6 +75,10 @@ class DatasetSplit:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label = _pair(self.dataset[index], index)
         return image, label
+
+    def take(self, kept: Sequence[int]) -> "DatasetSplit":
+        """The same with the images at these places only."""
+        return DatasetSplit(Subset(self.dataset, kept))
 
     @cached_property
     def labels(self) -> Tensor:

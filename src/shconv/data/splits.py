@@ -45,6 +45,10 @@ class ImageSplit(Protocol):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
+    def take(self, kept: Sequence[int]) -> Self:
+        """The same with the images at these places only."""
+        ...
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -99,6 +103,11 @@ class MemorySplit:
         """The same images, resident on `device`."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), resident=True)
 
+    def take(self, kept: Sequence[int]) -> Self:
+        """The same with the images at these places only."""
+        at = torch.tensor(kept, device=self.images.device)
+        return replace(self, images=self.images[at], labels=self.labels[at], names=[self.names[i] for i in kept])
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -131,6 +140,10 @@ class FileSplit:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = evaluation_image(self.original(index), self.image_size, self.preset)
         return to_tensor(image), int(self.labels[index])
+
+    def take(self, kept: Sequence[int]) -> Self:
+        """The same with the images at these places only."""
+        return replace(self, files=self.files.take(kept), labels=self.labels[torch.tensor(kept)])
 
     def original(self, index: int) -> Image.Image:
         """The decoded image at its own size."""

@@ -1,10 +1,12 @@
-"""How long every row may train and be attacked, so that all of them end within the budget. Made once from measured
-prices and kept, so that a stopped run goes on with the same numbers, and rows added later are treated alike."""
+"""How long every row may train and be attacked, so that all of them end within the budget. The trainings are planned
+from measured prices, the searches and audits from the time that is then left. What is planned is kept, so that a
+stopped run goes on with the same numbers, and rows added later are treated alike."""
 
 import json
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -14,8 +16,10 @@ from shconv.errors import InputError
 from shconv.files import replace_json
 from shconv.training import Recipe
 
-TRAINING, SEARCHES, AUDITS = 0.45, 0.1, 0.25  # of the budget; the rest is for prices, other attacks and reports
+TRAINING = 0.5  # of the budget; the rest is for prices, attacks and audits
+SEARCHES = 0.2  # of the time left after the trainings
 TESTS = 1.3  # an epoch takes longer than its steps: its test, and PGD beside the defences that train on attacks
+FEWEST_STEPS = 4  # of a training
 SHORTEST_AUDIT = 5.0  # seconds
 QUERIES = 3_000  # forward passes of a search by LocSearchAdv on a small image, about
 SLOWER = 2.0  # than inference a query is
@@ -23,31 +27,43 @@ SLOWER = 2.0  # than inference a query is
 
 @dataclass(frozen=True)
 class Plan:
-    """epochs of each training, seconds of each audit (None: no limit), images for LocSearchAdv, and about how many
-    seconds all trainings take."""
+    """epochs of each training, on so many images; about how many seconds all trainings take. Then, None as long as
+    they are not known: images for LocSearchAdv, and the budget of each audit, as `shconv audit` takes it."""
 
     epochs: int
-    audit_seconds: float | None
-    searched: int
+    train_images: int
     training_seconds: float
+    searched: int | None = None
+    audit_budget: str | None = None
 
     @classmethod
-    def made(
-        cls, budget: str, recipe: Recipe, images: int, train_images: int, steps: Sequence[float], inference: float
-    ) -> Self:
-        """steps: seconds of a training step of every training to come; inference: of an image."""
-        seconds, count = budget_seconds(budget), len(steps)
-        per_epoch = sum(steps) * max(1, math.ceil(train_images / recipe.batch_size)) * TESTS
-        if math.isinf(seconds):
-            return cls(recipe.epochs, None, images, recipe.epochs * per_epoch)
-        epochs = min(recipe.epochs, max(1, int(TRAINING * seconds / per_epoch)))
-        each = 2 * QUERIES * SLOWER * inference * count
-        searched = min(images, max(2, int(SEARCHES * seconds / each)))
-        return cls(epochs, max(SHORTEST_AUDIT, AUDITS * seconds / count), searched, epochs * per_epoch)
+    def made(cls, budget: str, recipe: Recipe, train_images: int, steps: Sequence[float], left: float) -> Self:
+        """steps: seconds of a training step of every training to come. left: seconds of the budget.
 
-    @property
-    def audit_budget(self) -> str:
-        return "full" if self.audit_seconds is None else f"{self.audit_seconds:.1f}s"
+        Where not even one epoch of each fits, they train on fewer images, all on the same.
+        """
+        per_step = sum(steps) * TESTS
+        per_epoch = per_step * max(1, math.ceil(train_images / recipe.batch_size))
+        if math.isinf(budget_seconds(budget)):
+            return cls(recipe.epochs, train_images, recipe.epochs * per_epoch)
+        seconds = max(0.0, min(left, TRAINING * budget_seconds(budget)))
+        if seconds >= per_epoch:
+            epochs = min(recipe.epochs, int(seconds / per_epoch))
+            return cls(epochs, train_images, epochs * per_epoch)
+        few = max(FEWEST_STEPS, int(seconds / per_step))
+        return cls(1, min(train_images, few * recipe.batch_size), few * per_step)
+
+    def with_searches(self, budget: str, images: int, inference: float, count: int, left: float) -> Self:
+        """inference: seconds of an image, by the slowest network; count: networks to come."""
+        if math.isinf(budget_seconds(budget)):
+            return replace(self, searched=images)
+        each = 2 * QUERIES * SLOWER * inference * count
+        return replace(self, searched=min(images, max(2, int(SEARCHES * left / each))))
+
+    def with_audits(self, budget: str, count: int, left: float) -> Self:
+        if math.isinf(budget_seconds(budget)):
+            return replace(self, audit_budget="full")
+        return replace(self, audit_budget=f"{max(SHORTEST_AUDIT, left / count):.1f}s")
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -59,17 +75,29 @@ class Plan:
         except (ValueError, TypeError) as error:
             raise InputError(f"{path} is damaged ({error}); take another --out") from error
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path) -> Self:
         replace_json(path, asdict(self))
+        return self
 
-    def said(self, budget: str, rows: int, recipe: Recipe) -> str:
+    def said(self, budget: str, rows: int, recipe: Recipe, train_images: int) -> str:
         few = f", of the recipe's {recipe.epochs}" if self.epochs < recipe.epochs else ""
-        audit = "no limit" if self.audit_seconds is None else f"{self.audit_seconds:.0f} s"
         each = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
-        said = (
-            f"{rows} trainings within {budget}: {each} each{few}, about {minutes(self.training_seconds)} in all; "
-            f"an audit of {audit} each; LocSearchAdv on {self.searched} images"
-        )
-        if self.training_seconds > TRAINING * budget_seconds(budget):
+        on = "" if self.train_images >= train_images else f", on {self.train_images} of {train_images} images"
+        said = f"{rows} trainings within {budget}: {each} each{few}{on}, about {minutes(self.training_seconds)} in all"
+        if self.training_seconds > TRAINING * budget_seconds(budget) * 1.01:
             return f"{said}. This takes longer than the budget: leave some --defences out, or give a larger --budget"
         return said
+
+
+class Clock:
+    """The time that a table has taken, those of stopped runs included; it is kept whenever it is read."""
+
+    def __init__(self, path: Path, budget: str) -> None:
+        self._path, self._budget, self._began = path, budget_seconds(budget), time.monotonic()
+        self._before = float(json.loads(path.read_bytes())["seconds"]) if path.exists() else 0.0
+
+    def left(self) -> float:
+        """Seconds of the budget; below 0 where it is spent."""
+        spent = self._before + time.monotonic() - self._began
+        replace_json(self._path, {"seconds": spent})
+        return self._budget - spent

@@ -1,5 +1,5 @@
-"""The table's work in its order: prices, trainings, attacks, audits. Each step keeps what it made, so that the same
-call continues after a stop; each says how far it is."""
+"""The table's work in its order: prices, trainings, attacks, memory, audits. Each step keeps what it made, so that the
+same call continues after a stop; each says how far it is. The audits come last and share the time that is left."""
 
 import json
 import time
@@ -26,13 +26,13 @@ from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Study
 from shconv.experiments.table3_locsearch import searches
 from shconv.rivals import prices
-from shconv.rivals.plan import Plan
+from shconv.rivals.plan import Clock, Plan
 from shconv.rivals.which import Rival, settings_of
 from shconv.terminal import progress_line
 from shconv.training import ModelConfig, Recipe, train, with_epochs
 from shconv.training.defences import Source
 
-PLAN, PRICES, ROWS = "rivals-plan.json", "rivals-prices.json", "rivals.json"
+PLAN, PRICES, ROWS, CLOCK = "rivals-plan.json", "rivals-prices.json", "rivals.json", "rivals-clock.json"
 NOISE, DEEPFOOL = "gaussian", "deepfool"
 ATTACKS: dict[str, Attack] = {
     NOISE: GaussianNoise(sigma=0.1),
@@ -64,11 +64,15 @@ def place_of(folder: Path, room: str, rival: Rival, seed: int) -> Path:
     return folder / room / f"{rival.name}-seed{seed}"
 
 
+def clock_of(folder: Path, asked: Asked) -> Clock:
+    return Clock(folder / CLOCK, asked.budget)
+
+
 def priced(
-    folder: RunFolder, asked: Asked, data: ImageData, device: torch.device, progress: ExperimentProgress
+    folder: RunFolder, asked: Asked, data: ImageData, device: torch.device, clock: Clock, progress: ExperimentProgress
 ) -> Plan:
     """The plan that is kept, or one made of prices measured now; rows without prices are measured first."""
-    plan, known = Plan.read(folder.path / PLAN), _kept(folder)
+    known = _kept(folder)
     trials = {
         rival.name: prices.Trial.of(
             rival, asked.config(rival.model), data.image_size, asked.recipe.batch_size, str(device)
@@ -84,13 +88,11 @@ def priced(
         found = prices.times(new)
         known |= {name: found[name] for name in new if name not in known}
         folder.save_json(PRICES, known)
-    if plan is None:
-        steps = [float(known[rival.name]["step"] or 0) for rival, _ in asked.trainings]
-        slowest = max(float(each["inference"] or 0) for each in known.values()) / asked.recipe.batch_size
-        train_images = len(data.train or ())
-        plan = Plan.made(asked.budget, asked.recipe, asked.images, train_images, steps, slowest)
-        plan.save(folder.path / PLAN)
-    return plan
+    if (plan := Plan.read(folder.path / PLAN)) is not None:
+        return plan
+    steps = [float(known[rival.name]["step"] or 0) for rival, _ in asked.trainings]
+    made = Plan.made(asked.budget, asked.recipe, len(data.train or ()), steps, clock.left())
+    return made.save(folder.path / PLAN)
 
 
 def trained(folder: Path, asked: Asked, plan: Plan, data: ImageData, progress: ExperimentProgress) -> list[Network]:
@@ -98,6 +100,9 @@ def trained(folder: Path, asked: Asked, plan: Plan, data: ImageData, progress: E
     known = _kept(RunFolder(folder, writes=False))
     parts = [float(known[rival.name]["step"] or 0) for rival, _ in asked.trainings]
     recipe = with_epochs(asked.recipe, plan.epochs) if plan.epochs != asked.recipe.epochs else asked.recipe
+    if data.train is not None and plan.train_images < len(data.train):
+        kept = np.sort(np.random.default_rng(0).permutation(len(data.train))[: plan.train_images])
+        data = replace(data, train=data.train.take(kept.tolist()))
     networks = []
     with _agenda(progress, "Training", parts) as begin:
         for rival, seed in asked.trainings:
@@ -115,29 +120,46 @@ def _trained(folder: Path, rival: Rival, seed: int, asked: Asked, recipe: Recipe
     return train(asked.config(rival.model), data, recipe, place, defence=defence, seed=seed, **asked.how).model
 
 
-def judged(study: Study, networks: Sequence[Network], asked: Asked, plan: Plan, folder: Path) -> Iterator[Network]:
-    """Each network, once it has met the attacks and its audit, so that a stopped run has whole rows."""
-    known = {(network.name, network.seed): network for network in networks}
+def attacked(study: Study, networks: Sequence[Network], asked: Asked, plan: Plan, clock: Clock) -> Iterator[Network]:
+    """Each network, once it has met the paper's attacks and DeepFool on all images of the study, and LocSearchAdv on
+    the first of a seeded shuffle."""
+    if plan.searched is None:
+        slowest = max(float(each["inference"] or 0) for each in _kept(study.folder).values()) / asked.recipe.batch_size
+        plan = plan.with_searches(asked.budget, asked.images, slowest, len(networks), clock.left())
+        plan.save(study.folder.path / PLAN)
+        study.progress.say(f"LocSearchAdv takes {plan.searched} of {asked.images} images")
     found = searches(study.data.image_size, study.data.is_demo)
     search = {name: found[name] for name in ("locsearch", "locsearch_cyclic")}
     own_attacks.settle_attacks(study.folder, {**ATTACKS, **PAST_A_DETECTOR, **search})
-    with _agenda(study.progress, "Attacks and audit of", [1.0] * len(networks)) as begin:
-        for (rival, seed), network in zip(asked.trainings, networks, strict=True):
-            begin(f"{network.name}, seed {seed}")
-            _attacked(replace(study, pairs=(Pair((network,)),)), network, search, plan)
-            first = known[rival.vanilla, seed]
-            sources = {} if first is network else {rival.vanilla: first.model}
-            _audited(place_of(folder, "audits", rival, seed), network, sources, asked, plan, study)
+    with _agenda(study.progress, "Attacks on", [1.0] * len(networks)) as begin:
+        for network in networks:
+            begin(f"{network.name}, seed {network.seed}")
+            own = replace(study, pairs=(Pair((network,)),))
+            index = own.clean(network).index
+            few = np.sort(np.random.default_rng(study.seed).permutation(index)[: plan.searched])
+            for attack_set, places in ((_attacks(network), index), (search, few)):
+                for _ in own_attacks.rows(own, attack_set, places):
+                    pass
+            clock.left()
             yield network
 
 
-def _attacked(study: Study, network: Network, search: Mapping[str, Attack], plan: Plan) -> None:
-    """The paper's attacks and DeepFool on all images of the study, LocSearchAdv on the first of a seeded shuffle."""
-    index = study.clean(network).index
-    few = np.sort(np.random.default_rng(study.seed).permutation(index)[: plan.searched])
-    for attack_set, places in ((_attacks(network), index), (search, few)):
-        for _ in own_attacks.rows(study, attack_set, places):
-            pass
+def audited(study: Study, networks: Sequence[Network], asked: Asked, plan: Plan, clock: Clock) -> Iterator[Network]:
+    """Each network, once it is audited. Every audit has an equal part of the time that is left before the first."""
+    folder = study.folder.path
+    plan = Plan.read(folder / PLAN) or plan
+    if plan.audit_budget is None:
+        plan = plan.with_audits(asked.budget, len(networks), clock.left()).save(folder / PLAN)
+        study.progress.say(f"An audit takes {plan.audit_budget}")
+    known = {(network.name, network.seed): network for network in networks}
+    with _agenda(study.progress, "Audit of", [1.0] * len(networks)) as begin:
+        for (rival, seed), network in zip(asked.trainings, networks, strict=True):
+            begin(f"{network.name}, seed {seed}")
+            first = known[rival.vanilla, seed]
+            sources = {} if first is network else {rival.vanilla: first.model}
+            _audited(place_of(folder, "audits", rival, seed), network, sources, asked, plan, study)
+            clock.left()
+            yield network
 
 
 def _attacks(network: Network) -> dict[str, Attack]:
@@ -154,7 +176,7 @@ def _audited(
     with study.progress.alive(lambda: progress_line(title, 0, None, time.monotonic() - began)):
         try:
             audit.run(
-                network.model, study.data, asked.eps, sources=sources, budget=plan.audit_budget, images=asked.images,
+                network.model, study.data, asked.eps, sources=sources, budget=str(plan.audit_budget), images=asked.images,
                 folder=place, seed=study.seed, min_confidence=study.counts.min_confidence,
                 batch_size=study.batch_size, name=network.name, training_seed=network.seed, progress=False,
             )  # fmt: skip

@@ -182,9 +182,10 @@ def _line(
 def _notes(folder: Path, lines: Sequence[Line], images: Mapping[str, int]) -> list[str]:
     plan, facts = _json(folder, run.PLAN), _json(folder, "environment.json")
     setting = next((_json(place, "audit.json") for place in sorted((folder / "audits").glob("*"))), None)
+    epochs = "1 epoch" if plan["epochs"] == 1 else f"{plan['epochs']} epochs"
     notes = [
-        f"Every network was trained for {plan['epochs']} epochs and judged on the same {images.get('clean', 0)} "
-        f"images, by LocSearchAdv on {images.get('locsearch', 0)} of them."
+        f"Every network was trained for {epochs} of {plan['train_images']} images, and judged on the same "
+        f"{images.get('clean', 0)} images, by LocSearchAdv on {images.get('locsearch', 0)} of them."
     ]
     if setting is not None:
         linf, l2 = Budget("linf", setting["eps"]).title, Budget("l2", setting["eps_l2"]).title
