@@ -44,7 +44,7 @@ OTHERS = [
     Standard(0.03, attacks=("apgd-ce", "fab-t")),
     Standard(0.5, "l2", attacks=("apgd-dlr", "apgd-t")),
 ]
-TOGETHER: list[MinimalAttack] = [
+MINIMAL: list[MinimalAttack] = [
     DeepFool(steps=9),
     DeepFool("linf", overshoot=0.1, candidates=2),
     JSMA(gamma=1.0),
@@ -52,12 +52,9 @@ TOGETHER: list[MinimalAttack] = [
     SaltAndPepper(levels=7),
     GaussianBlur(levels=7),
     SemiRandom(share=0.3, steps=9),
-]
-ALONE: list[MinimalAttack] = [  # one image at a time
     LBFGS(searches=3, iterations=20),
     LBFGS("untargeted", "likeliest", targets=2, searches=3, iterations=20),
 ]
-MINIMAL = [*TOGETHER, *ALONE]
 DRAWING: list[Attack] = [a for a in [*OWN, *OTHERS] if "random_start=False" not in repr(a)]
 DRAWING += [
     attack
@@ -192,7 +189,7 @@ def test_cost_bounds_the_passes_and_the_queries(attack: Attack, row_wise: RowWis
     assert (model.backwards > 0) == (attack.cost.backwards > 0)
 
 
-@pytest.mark.parametrize("attack", [*OWN, *TOGETHER], ids=name_of)
+@pytest.mark.parametrize("attack", [*OWN, *MINIMAL], ids=name_of)
 def test_every_pass_sees_the_whole_batch_in_its_order(attack: Attack, row_wise: RowWise) -> None:
     x, y = batch()
 

@@ -1,8 +1,10 @@
 """The box-constrained L-BFGS attack (Szegedy et al. 2013; Tabacof and Valle 2016)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from shconv.attacks.aims import Aim, Goal, aims, reached
 from shconv.attacks.base import Model, generators
 from shconv.attacks.checks import check_choice, check_count, check_logits
 from shconv.attacks.cost import Cost
+from shconv.attacks.lockstep import Ask, in_lockstep
 from shconv.attacks.minimal import MinimalAttack
 from shconv.attacks.spelling import other_names
 from shconv.numbers import read_numbers
@@ -33,7 +36,8 @@ class LBFGS(MinimalAttack):
     Of all points passed, the nearest one that is fooled is kept.
     goal="targeted" wants the class y_t itself, "untargeted" any wrong class. aim says what y_t is, a random wrong class
     or the likeliest one; with targets=k it is each of k classes in turn, the nearest image is kept, and its class is
-    the result's target. One image goes through the network at a time, so kernels frozen for a batch cannot be used.
+    the result's target. Every image has a solver of its own, and all their passes are made together as one batch. A
+    solver needs about 200 bytes of the host's memory for each value of its image.
     """
 
     goal: Goal = "targeted"
@@ -60,33 +64,57 @@ class LBFGS(MinimalAttack):
     def nearest(
         self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        found, y_t, queries = x.clone(), torch.zeros_like(y), torch.ones_like(y)
-        for i, draw in enumerate(generators(seed, STREAM, index)):
-            one, label = x[i : i + 1], y[i : i + 1]
-            with torch.no_grad():
-                logits = check_logits(model(one), label)
-            classes = aims(self.aim, self.targets, logits, label, [draw])
-            y_t[i] = classes[0]
-            if bool(logits.argmax(1) != label):
-                continue
-            best: _Search | None = None
-            for target in classes:
-                search = _Search(model, one, label, target, self.goal, self.iterations)
-                self._line_search(search)
-                queries[i] += search.queries
-                best = search if best is None or search.distance < best.distance else best
-            if best is not None and best.found is not None:
-                found[i], y_t[i] = best.found[0], best.target
+        with torch.no_grad():
+            logits = check_logits(model(x), y)
+        right = (logits.argmax(1) == y).nonzero()[:, 0].tolist()
+        classes = torch.stack(aims(self.aim, self.targets, logits, y, generators(seed, STREAM, index)))
+        searches = {i: _Search(x[i], classes[:, i].tolist(), self) for i in right}
+        in_lockstep({i: searches[i].run for i in right}, partial(self._answers, model, x.clone(), y, classes[0].clone()))
+        found, y_t, queries = x.clone(), classes[0].clone(), torch.ones_like(y)
+        for i, search in searches.items():
+            queries[i] += search.queries
+            if search.best is not None:
+                found[i] = torch.from_numpy(search.best.point).view_as(x[i]).to(x)
+                y_t[i] = search.best.target
         return found, y_t, queries
 
-    def _line_search(self, search: "_Search") -> None:
-        c, fooled, right = self.c, 0.0, np.inf  # the largest c that fools, the smallest that does not
-        for _ in range(self.searches):
-            if search.minimise(c):
-                fooled = max(fooled, c)
-            else:
-                right = min(right, c)
-            c = 10 * c if right == np.inf else right / 10 if fooled == 0 else float(np.sqrt(fooled * right))
+    def _answers(
+        self, model: Model, held: Tensor, y: Tensor, towards: Tensor, asked: Mapping[int, "_Question"]
+    ) -> list["_Answer"]:
+        """One pass of all images; those that nobody asks about stay at the point held from before."""
+        places = list(asked)
+        points = torch.from_numpy(np.stack([question.point for question in asked.values()]))
+        held[places] = points.view(-1, *held.shape[1:]).to(held).clamp(0.0, 1.0)
+        towards[places] = torch.tensor([question.target for question in asked.values()]).to(towards)
+        z = held.clone().requires_grad_()
+        logits = check_logits(model(z), y)
+        loss = F.cross_entropy(logits.double(), towards, reduction="none")
+        slope = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
+        slope = torch.zeros_like(held) if slope is None else slope.nan_to_num(0.0)
+        each = (held, loss.detach(), slope, reached(self.goal, logits.detach(), y, towards))
+        at, losses, slopes, fooled = (part[places].cpu() for part in each)
+        rows = zip(at.double().flatten(1).numpy(), losses.tolist(), slopes.double().flatten(1).numpy(), fooled.tolist(), strict=True)
+        return [_Answer(*row) for row in rows]
+
+
+class _Question(NamedTuple):
+    point: NDArray[np.float64]
+    target: int
+
+
+class _Answer(NamedTuple):
+    """The point as the network sees it, the cross-entropy there and its slope, and whether the network is fooled."""
+
+    point: NDArray[np.float64]
+    loss: float
+    slope: NDArray[np.float64]
+    fooled: bool
+
+
+class _Nearest(NamedTuple):
+    point: NDArray[np.float64]
+    distance: float
+    target: int
 
 
 class _SpentError(Exception):
@@ -94,42 +122,58 @@ class _SpentError(Exception):
 
 
 class _Search:
-    """The nearest fooled image around one x (1, C, H, W) towards one target (1,), and the passes spent on it."""
+    """The nearest fooled image around one image (C, H, W) towards any of the targets, and the passes spent on it."""
 
-    def __init__(self, model: Model, x: Tensor, y: Tensor, target: Tensor, goal: Goal, passes: int) -> None:
-        self.model, self.x, self.y, self.target, self.goal, self.passes = model, x, y, target, goal, passes
+    def __init__(self, x: Tensor, targets: Sequence[int], attack: LBFGS) -> None:
         self.clean = x.double().flatten().cpu().numpy()
-        self.found: Tensor | None = None
-        self.distance, self.queries = np.inf, 0
-        self._c, self._left, self._hit, self._lowest = 0.0, 0, False, np.inf
+        self.targets, self.attack = targets, attack
+        self.best: _Nearest | None = None
+        self.queries = 0
 
-    def minimise(self, c: float) -> bool:
-        """One minimisation from the nearest image so far, or x; whether the lowest point that it met is fooled."""
-        from scipy.optimize import minimize  # type: ignore[import-untyped]
+    def run(self, ask: Ask[_Question, _Answer]) -> None:
+        for target in self.targets:
+            own = self._line_search(target, ask)
+            if own is not None and (self.best is None or own.distance < self.best.distance):
+                self.best = own
 
-        self._c, self._left, self._hit, self._lowest = c, self.passes, False, np.inf
-        start = self.clean if self.found is None else self.found.double().flatten().cpu().numpy()
+    def _line_search(self, target: int, ask: Ask[_Question, _Answer]) -> _Nearest | None:
+        c, fooled, right = self.attack.c, 0.0, np.inf  # the largest c that fools, the smallest that does not
+        nearest: _Nearest | None = None
+        for _ in range(self.attack.searches):
+            hit, nearest = self._minimise(c, target, nearest, ask)
+            if hit:
+                fooled = max(fooled, c)
+            else:
+                right = min(right, c)
+            c = 10 * c if right == np.inf else right / 10 if fooled == 0 else float(np.sqrt(fooled * right))
+        return nearest
+
+    def _minimise(
+        self, c: float, target: int, nearest: _Nearest | None, ask: Ask[_Question, _Answer]
+    ) -> tuple[bool, _Nearest | None]:
+        """From the nearest image so far, or x: whether the lowest point that is met is fooled, and the nearest now."""
+        from scipy.optimize import Bounds, minimize  # type: ignore[import-untyped]
+
+        lowest, hit, left = np.inf, False, self.attack.iterations
+
+        def value(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            """c ||r||^2 + CE and its gradient, in float64; the point is kept where it is the nearest fooled one."""
+            nonlocal lowest, hit, left, nearest
+            if left == 0:
+                raise _SpentError
+            left -= 1
+            self.queries += 1
+            answer = ask(_Question(point, target))
+            r = answer.point - self.clean
+            found = c * float(r @ r) + answer.loss
+            if found < lowest:
+                lowest, hit = found, answer.fooled
+            distance = float(np.linalg.norm(r))
+            if answer.fooled and (nearest is None or distance < nearest.distance):
+                nearest = _Nearest(answer.point, distance, target)
+            return found, 2 * c * r + answer.slope
+
+        start = self.clean if nearest is None else nearest.point
         with suppress(_SpentError):
-            bounds = [(0.0, 1.0)] * len(start)
-            minimize(self._value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=TO_THE_END)
-        return self._hit
-
-    def _value(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """c ||r||^2 + CE and its gradient, in float64; the point is kept where it is the nearest fooled one."""
-        if self._left == 0:
-            raise _SpentError
-        self._left -= 1
-        self.queries += 1
-        z = torch.from_numpy(flat).to(self.x).view_as(self.x).clamp(0.0, 1.0).requires_grad_()
-        logits = check_logits(self.model(z), self.y)
-        loss = F.cross_entropy(logits.double(), self.target)
-        slope = torch.autograd.grad(loss, z, allow_unused=True)[0] if loss.requires_grad else None
-        r = z.detach().double().flatten().cpu().numpy() - self.clean
-        value = self._c * float(r @ r) + float(loss.detach())
-        fooled = bool(reached(self.goal, logits, self.y, self.target))
-        if value < self._lowest:
-            self._lowest, self._hit = value, fooled
-        if fooled and (distance := float(np.linalg.norm(r))) < self.distance:
-            self.found, self.distance = z.detach(), distance
-        gradient = 0.0 if slope is None else slope.double().nan_to_num(0.0).flatten().cpu().numpy()
-        return value, 2 * self._c * r + gradient
+            minimize(value, start, jac=True, method="L-BFGS-B", bounds=Bounds(0.0, 1.0), options=TO_THE_END)
+        return hit, nearest
