@@ -51,6 +51,9 @@ def test_the_substitute_is_kept_until_the_model_changes(plain_toy: Toy) -> None:
     first = attack(model, x[:4], y[:4])
     assert torch.equal(attack(model, x[:2], y[:2]), first[:2])
     assert model.asked == 16
+    near = Substitute(0.02, "fgsm", seeds=8, rounds=1, epochs=1)(model, x[:4], y[:4])
+    assert model.asked == 16, "one that is trained alike and attacks otherwise trains no other"
+    assert 0 < float((near - x[:4]).abs().max()) <= 0.02 + 1e-6
     with torch.no_grad():
         model.network[1].weight.neg_()  # type: ignore[index, operator, union-attr]
     attack(model, x[:4], y[:4])

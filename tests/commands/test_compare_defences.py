@@ -18,7 +18,7 @@ FEW = ["--width", 2, "--images", 12, "--budget", "20s", "--out", "table"]
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short audits, and no process for a step's memory: tests of the benchmark have that."""
     monkeypatch.setattr(plan, "SHORTEST_AUDIT", 1.0)
-    monkeypatch.setattr(prices.Trial, "peak_memory", lambda trial: 1000 * (1 + len(trial.model)))
+    monkeypatch.setattr(prices, "peaks", lambda trials: {name: 1000 * (1 + len(name)) for name in trials})
 
 
 def lines() -> dict[str, dict[str, str]]:

@@ -54,10 +54,10 @@ def test_more_time_than_the_recipe_wants_and_no_limit_train_the_recipe() -> None
 
 def test_what_few_time_means_is_said() -> None:
     few = made("30s", left=20)
-    assert f"10 trainings within 30s: 1 epoch each, of the recipe's 50, on {few.train_images} of 6400 images" in few.said(
-        "30s", 10, RECIPE, IMAGES
-    )
-    assert "takes longer than the budget" not in few.said("30s", 10, RECIPE, IMAGES)
+    said = few.said("30s", 10, RECIPE, IMAGES)
+    assert said.startswith("10 trainings within 30s: 1 epoch each, of the recipe's 50, on ")
+    assert f" {few.train_images} of 6400 images" in said
+    assert "takes longer than the budget" not in said
     assert "takes longer than the budget" in made("1s", left=1).said("1s", 10, RECIPE, IMAGES)
     assert "images" not in made().said("30m", 10, RECIPE, IMAGES)
 

@@ -69,7 +69,9 @@ class LBFGS(MinimalAttack):
         right = (logits.argmax(1) == y).nonzero()[:, 0].tolist()
         classes = torch.stack(aims(self.aim, self.targets, logits, y, generators(seed, STREAM, index)))
         searches = {i: _Search(x[i], classes[:, i].tolist(), self) for i in right}
-        in_lockstep({i: searches[i].run for i in right}, partial(self._answers, model, x.clone(), y, classes[0].clone()))
+        in_lockstep(
+            {i: searches[i].run for i in right}, partial(self._answers, model, x.clone(), y, classes[0].clone())
+        )
         found, y_t, queries = x.clone(), classes[0].clone(), torch.ones_like(y)
         for i, search in searches.items():
             queries[i] += search.queries
@@ -93,8 +95,8 @@ class LBFGS(MinimalAttack):
         slope = torch.zeros_like(held) if slope is None else slope.nan_to_num(0.0)
         each = (held, loss.detach(), slope, reached(self.goal, logits.detach(), y, towards))
         at, losses, slopes, fooled = (part[places].cpu() for part in each)
-        rows = zip(at.double().flatten(1).numpy(), losses.tolist(), slopes.double().flatten(1).numpy(), fooled.tolist(), strict=True)
-        return [_Answer(*row) for row in rows]
+        at, slopes = at.double().flatten(1).numpy(), slopes.double().flatten(1).numpy()
+        return [_Answer(*row) for row in zip(at, losses.tolist(), slopes, fooled.tolist(), strict=True)]
 
 
 class _Question(NamedTuple):

@@ -11,6 +11,10 @@ A = TypeVar("A")
 Ask = Callable[[Q], A]
 
 
+def _number(news: tuple[int, object]) -> int:
+    return news[0]
+
+
 class _EndedError(Exception):
     """There will be no more answers."""
 
@@ -63,9 +67,12 @@ def in_lockstep(
                     raise task.error
             if not alive:
                 return
-            questions = {number: question for number, question in sorted(news, key=lambda one: one[0]) if question is not None}
+            questions = {number: question for number, question in sorted(news, key=_number) if question is not None}
             for number, one in zip(questions, answer(questions), strict=True):
                 tasks[number].answers.put(one)
     finally:
         for number in alive:
             tasks[number].answers.put(None)
+        for task in tasks.values():
+            if task.ident is not None:
+                task.join()

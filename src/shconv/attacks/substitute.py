@@ -59,8 +59,8 @@ class Substitute(BatchAttack):
     neighbour x + augment sign(gradient of the substitute's logit of x's label), which doubles the set; a last training
     follows (their Algorithm 1). Then FGSM or PGD with `steps` steps, both untargeted, go by the substitute's gradient.
     The model is asked for its likeliest class only, S 2^rounds times in all, whatever is attacked: that is the number
-    of queries of every image. The substitute hangs on (model, seeds, seed) only, and is kept for the next batch as long
-    as the model, a torch module, is unchanged.
+    of queries of every image. The substitute hangs on (model, seeds, rounds, epochs, augment, seed) only: it is kept
+    for the next batch, and for attacks that differ in the rest, as long as the model, a torch module, is unchanged.
     """
 
     epsilon: float = 0.0625
@@ -106,7 +106,8 @@ class Substitute(BatchAttack):
         if (module := module_of(model)) is None:
             return self.train(model, x, int(y.max()), seed)
         state = [*module.parameters(), *module.buffers()]
-        made_of = (self, seed, tuple(x.shape[1:]), x.dtype, [(t.data_ptr(), t._version) for t in state])
+        trained = (self.seeds, self.rounds, self.epochs, self.augment, seed)
+        made_of = (trained, tuple(x.shape[1:]), x.dtype, [(t.data_ptr(), t._version) for t in state])
         known = _KEPT.get(module)
         if known is None or known[0] != made_of:
             known = _KEPT[module] = (made_of, self.train(model, x, int(y.max()), seed))

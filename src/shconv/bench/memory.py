@@ -30,7 +30,13 @@ def peak_memory(setting: Setting) -> int | str:
 
 
 def in_own_process(module: str, about: Mapping[str, Any], device: str) -> int | str:
-    """What `python -m module` prints of a training step, told `about` and the number of threads as JSON; or why not."""
+    """The bytes that `python -m module` prints of a training step, told `about` as in `lines_of`; or why not."""
+    lines = lines_of(module, about, device)
+    return lines if isinstance(lines, str) else enough(int(lines[-1]), device)
+
+
+def lines_of(module: str, about: Mapping[str, Any], device: str) -> list[str] | str:
+    """What `python -m module` prints, told `about` and the number of threads as JSON; or why it does not."""
     on_cpu = torch.device(device).type == "cpu"
     if on_cpu and not Path("/proc/self/clear_refs").exists():
         return "peak memory on the CPU is measured on Linux only"
@@ -42,8 +48,13 @@ def in_own_process(module: str, about: Mapping[str, Any], device: str) -> int | 
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         return f"the training step failed in a process of its own: {last}"
-    held = int(done.stdout.split()[-1])
-    return "too little to tell from the slack of the heap (under 8 MiB)" if on_cpu and held < _SLACK else held
+    return done.stdout.splitlines()
+
+
+def enough(held: int, device: str) -> int | str:
+    """The bytes, or why they say nothing."""
+    few = torch.device(device).type == "cpu" and held < _SLACK
+    return "too little to tell from the slack of the heap (under 8 MiB)" if few else held
 
 
 def growth(make: Callable[[], Work], make_small: Callable[[], Work], device: torch.device) -> int:

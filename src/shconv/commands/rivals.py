@@ -21,6 +21,7 @@ from shconv.models import all_models, vanilla_of
 from shconv.processes import Processes
 from shconv.rivals import run as work
 from shconv.rivals.page import save
+from shconv.rivals.plan import Clock
 from shconv.rivals.table import RivalTable
 from shconv.rivals.which import Rival, rivals
 from shconv.terminal import console
@@ -84,6 +85,7 @@ def run(options: Any, table_options: TableOptions, usual: Path, images: int | No
     progress = ExperimentProgress()
     settings: dict[str, Any] = {"command": "compare --defences", **plain(options)}
     place = run_folder(usual, table_options.out, settings, processes, progress)
+    clock = Clock(place / work.CLOCK, options.budget)
     data = load(table_options, processes, progress, want_train=True)
     workers = table_options.readers(data, recipe.batch_size, progress.say)
     config: Callable[[str], Any] = partial(_config, data, options.width, options.stem)
@@ -92,7 +94,6 @@ def run(options: Any, table_options: TableOptions, usual: Path, images: int | No
     asked = work.Asked(rows, tuple(options.seeds), recipe, config, wanted, radius, options.budget, how)
     with RunFolder.opened(place) as folder:
         describe(folder, settings, data, processes)
-        clock = work.clock_of(place, asked)
         plan = work.priced(folder, asked, data, processes.device, clock, progress)
         progress.say(plan.said(options.budget, len(asked.trainings), recipe, len(data.train or ())))
         networks = work.trained(place, asked, plan, data, progress)

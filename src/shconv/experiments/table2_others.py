@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 
 from shconv.attacks import (
-    LBFGS,
     RIVALS,
     STRONG,
     VARIANTS,
@@ -20,7 +19,7 @@ from shconv.experiments.run_folder import Row
 from shconv.experiments.study import Study
 
 PACKAGES = {HardLabel: "foolbox", Standard: "pyautoattack"}  # without which an attack is not there
-ONE_BY_ONE, FEW = (LBFGS, HardLabel), 8  # they make no use of a batch: small units lose less by padding and by a stop
+ONE_BY_ONE, FEW = (HardLabel,), 8  # it makes no use of a batch: small units lose less by padding and by a stop
 LONG = ("boundary", "hop_skip_jump", "autoattack", "autoattack_l2")  # at the end
 
 

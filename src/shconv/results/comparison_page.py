@@ -1,10 +1,13 @@
 """A comparison as Markdown, LaTeX, SVG and one HTML page without script or anything from elsewhere."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+from shconv.results.labels import Box, Marked, led, placed
 
 if TYPE_CHECKING:
     from shconv.results.comparison import Comparison
@@ -92,40 +95,68 @@ def _scatter(comparison: "Comparison") -> dict[str, Any]:
     return clean_against_worst(points)
 
 
-def clean_against_worst(points: Sequence[Point]) -> dict[str, Any]:
-    """What the SVG template draws of clean accuracies, shares of 1, and worst cases."""
-    ticks = {tick / 100: str(tick) for tick in range(0, 101, 20)}
+def clean_against_worst(points: Sequence[Point], *, fitted: bool = False) -> dict[str, Any]:
+    """What the SVG template draws of clean accuracies, shares of 1, and worst cases. fitted: both axes end where the
+    points do, in tens of per cent; else both go from 0 to 100."""
+    first, last, top = 0, 10, 1.0
+    if fitted and points:
+        clean = [p.across for p in points]
+        first = min(math.floor(10 * min(clean)), 8)
+        last = max(math.ceil(10 * max(clean)), first + 2)
+        top = highest(points)
+    marks = {tick / 10: str(10 * tick) for tick in range(first, last + 1, 1 if last - first < 6 else 2)}
     words = [f"{p.name}: clean {100 * p.across:.1f} %, worst case {100 * p.worst[0]:.1f} %" for p in points]
-    return drawn(points, words, "clean accuracy, %", ticks) | {"diagonal": True}
+    chart = drawn(points, words, "clean accuracy, %", marks, (first / 10, last / 10), top)
+    return chart | {"diagonal": _diagonal(first / 10, last / 10, top)}
 
 
-def drawn(points: Sequence[Point], words: Sequence[str], title: str, marks: Mapping[float, str]) -> dict[str, Any]:
-    """What the SVG template draws: ticks, and of each point place and interval in pixels.
+def highest(points: Sequence[Point]) -> float:
+    """Where an axis up may end: the tenth above all intervals."""
+    return max([2, *(math.ceil(10 * point.worst[2]) for point in points)]) / 10
 
-    marks: where there are lines from the left end to the right one, and what they are called.
-    """
+
+def _diagonal(first: float, last: float, top: float) -> dict[str, float] | None:
+    """From and to where both axes have one value; None where they have none in common."""
+    end = min(last, top)
+    if first >= end:
+        return None
+    x, y = _scales(first, last, top)
+    return {"x1": x(first), "y1": y(first), "x2": x(end), "y2": y(end)}
+
+
+def _scales(first: float, last: float, top: float) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    """From values to pixels."""
     across, up = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-    first, last = min(marks), max(marks)
+    return (
+        lambda value: round(LEFT + (value - first) / (last - first) * across, 1),
+        lambda share: round(TOP + (1 - share / top) * up, 1),
+    )
 
-    def x(value: float) -> float:
-        return round(LEFT + (value - first) / (last - first) * across, 1)
 
-    def y(share: float) -> float:
-        return round(TOP + (1 - share) * up, 1)
+def drawn(
+    points: Sequence[Point],
+    words: Sequence[str],
+    title: str,
+    marks: Mapping[float, str],
+    ends: tuple[float, float],
+    top: float = 1.0,
+) -> dict[str, Any]:
+    """What the SVG template draws: ticks, and of each point place, interval and number in pixels.
 
-    placed = [
-        {
-            "number": point.number,
-            "name": point.name,
-            "x": x(point.across),
-            "y": y(point.worst[0]),
-            "low": y(point.worst[1]),
-            "high": y(point.worst[2]),
-            "words": said,
-        }
-        for point, said in zip(points, words, strict=True)
+    marks: where there are lines across, and what they are called. ends: of the axis across; top: the highest share.
+    """
+    x, y = _scales(*ends, top)
+    marked = [
+        Marked(x(point.across), y(point.worst[0]), y(point.worst[1]), y(point.worst[2]), str(point.number))
+        for point in points
     ]
-    ticks = [{"said": tick, "y": y(tick / 100)} for tick in range(0, 101, 20)]
+    labels = placed(marked, Box(LEFT + 1, TOP + 1, WIDTH - RIGHT - 1, HEIGHT - BOTTOM - 1))
+    shown = [
+        {**mark._asdict(), "words": said, "at": {"x": round(at[0], 1), "y": round(at[1], 1)}, "led": led(mark, at)}
+        for mark, said, at in zip(marked, words, labels, strict=True)
+    ]
+    tens = range(0, round(10 * top) + 1, 1 if top <= 0.5 else 2)
+    ticks = [{"said": str(10 * ten), "y": y(ten / 10)} for ten in tens]
     frame = {"left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
-    about = {"points": placed, "ticks": ticks, "marks": [{"x": x(at), "said": said} for at, said in marks.items()]}
-    return {**about, "frame": frame, "width": WIDTH, "height": HEIGHT, "across": title, "diagonal": False}
+    about = {"points": shown, "ticks": ticks, "marks": [{"x": x(at), "said": said} for at, said in marks.items()]}
+    return {**about, "frame": frame, "width": WIDTH, "height": HEIGHT, "across": title, "diagonal": None}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from shconv.files import replace_file, replace_text
-from shconv.results.comparison_page import Point, clean_against_worst, drawn, environment
+from shconv.results.comparison_page import Point, clean_against_worst, drawn, environment, highest
 from shconv.rivals.table import RivalTable
 
 CLEAN, PRICE = "rivals-clean", "rivals-price"
@@ -35,7 +35,7 @@ def charts(table: RivalTable) -> dict[str, str]:
 def _clean(table: RivalTable) -> dict[str, Any]:
     lines = enumerate(table.lines, start=1)
     return clean_against_worst(
-        [Point(n, each.rival.name, each.shares["clean"][0], each.worst) for n, each in lines if each.worst]
+        [Point(n, each.rival.name, each.shares["clean"][0], each.worst) for n, each in lines if each.worst], fitted=True
     )
 
 
@@ -50,4 +50,5 @@ def _price(table: RivalTable) -> dict[str, Any]:
     low = math.floor(min([0.0, *(point.across for point in points)]))
     high = math.ceil(max([1.0, *(point.across for point in points)]))
     marks = {float(at): f"{2.0**at:g}" for at in range(low, high + 1)}
-    return drawn(points, words, "time of a training step over the vanilla network's", marks)
+    title = "time of a training step over the vanilla network's"
+    return drawn(points, words, title, marks, (low, high), highest(points))

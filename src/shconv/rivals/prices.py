@@ -2,7 +2,9 @@
 run, and the peak memory of a training step, in a process of its own. On fresh networks, so before any is trained."""
 
 import json
+import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -93,20 +95,23 @@ class Trial:
 
         return forward
 
-    def peak_memory(self) -> int | str:
-        """Bytes of a few steps, or why they are not known."""
-        return memory.in_own_process("shconv.rivals.prices", {"trial": asdict(self)}, self.device)
 
+def times(trials: Mapping[str, Trial], limit: float) -> Prices:
+    """By row: seconds of a step, those of networks trained before included, and of inference; both over the first's.
 
-def times(trials: Mapping[str, Trial]) -> Prices:
-    """By row: seconds of a step, those of networks trained before included, and of inference; both over the first's."""
+    limit: seconds, about; on a machine on which one round takes long, one round has to do.
+    """
     device = torch.device(next(iter(trials.values())).device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         steps = {name: _together([trial.step(), *trial.before()]) for name, trial in trials.items()}
         forwards = {name: trial.inference() for name, trial in trials.items()}
-    step = interleaved(steps, ROUNDS, device)
-    forward = interleaved(forwards, 5 * ROUNDS, device)
+    began = time.monotonic()
+    step = interleaved(steps, 1, device)
+    rounds = ROUNDS if 3 * (time.monotonic() - began) < limit else 1
+    if rounds > 1:
+        step = interleaved(steps, rounds, device)
+    forward = interleaved(forwards, 5 * rounds, device)
     first = next(iter(trials))
     return {
         name: {
@@ -121,13 +126,23 @@ def times(trials: Mapping[str, Trial]) -> Prices:
 
 def memories(trials: Mapping[str, Trial], known: Prices) -> Prices:
     """The same with the peak memory of a step, and over the first's; None where it is not known."""
-    held = {name: trial.peak_memory() for name, trial in trials.items()}
+    held = peaks(trials)
     first = held[next(iter(trials))]
     found: Prices = {}
     for name, own in held.items():
         over = own / first if isinstance(own, int) and isinstance(first, int) else None
         found[name] = {**known[name], "memory": own if isinstance(own, int) else None, "memory_over": over}
     return found
+
+
+def peaks(trials: Mapping[str, Trial]) -> dict[str, int | None]:
+    """Bytes of a few steps of each; None where they are not known."""
+    device = next(iter(trials.values())).device
+    told = {"trials": {name: asdict(trial) for name, trial in trials.items()}}
+    lines = memory.lines_of("shconv.rivals.prices", told, device)
+    found = {} if isinstance(lines, str) else dict(map(json.loads, lines))
+    held = {name: memory.enough(found[name], device) if name in found else None for name in trials}
+    return {name: each if isinstance(each, int) else None for name, each in held.items()}
 
 
 def _together(works: Sequence[Work]) -> Work:
@@ -143,7 +158,21 @@ def _measured(about: Mapping[str, Any]) -> int:
     return memory.growth(trial.step, replace(trial, batch=2).step, torch.device(trial.device))
 
 
+def _say_all(trials: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line for each trial, from a process of its own: a copy of this one, which has only read the code."""
+    for name, about in trials.items():
+        if not hasattr(os, "fork"):
+            print(json.dumps([name, _measured(about)]))
+        elif child := os.fork():
+            os.waitpid(child, 0)
+        else:
+            try:
+                print(json.dumps([name, _measured(about)]), flush=True)
+            finally:
+                os._exit(0)
+
+
 if __name__ == "__main__":
     told = json.loads(sys.argv[1])
     torch.set_num_threads(told["threads"])
-    print(_measured(told["trial"]))
+    _say_all(told["trials"])

@@ -26,7 +26,7 @@ from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Study
 from shconv.experiments.table3_locsearch import searches
 from shconv.rivals import prices
-from shconv.rivals.plan import Clock, Plan
+from shconv.rivals.plan import PRICING, Clock, Plan
 from shconv.rivals.which import Rival, settings_of
 from shconv.terminal import progress_line
 from shconv.training import ModelConfig, Recipe, train, with_epochs
@@ -64,10 +64,6 @@ def place_of(folder: Path, room: str, rival: Rival, seed: int) -> Path:
     return folder / room / f"{rival.name}-seed{seed}"
 
 
-def clock_of(folder: Path, asked: Asked) -> Clock:
-    return Clock(folder / CLOCK, asked.budget)
-
-
 def priced(
     folder: RunFolder, asked: Asked, data: ImageData, device: torch.device, clock: Clock, progress: ExperimentProgress
 ) -> Plan:
@@ -85,7 +81,7 @@ def priced(
         if all(name in known for name in own):
             continue
         progress.say(f"Prices of {len(new)} rows: a training step and inference, each beside {vanilla}'s")
-        found = prices.times(new)
+        found = prices.times(new, PRICING * max(clock.left(), 1.0))
         known |= {name: found[name] for name in new if name not in known}
         folder.save_json(PRICES, known)
     if (plan := Plan.read(folder.path / PLAN)) is not None:
@@ -176,8 +172,8 @@ def _audited(
     with study.progress.alive(lambda: progress_line(title, 0, None, time.monotonic() - began)):
         try:
             audit.run(
-                network.model, study.data, asked.eps, sources=sources, budget=str(plan.audit_budget), images=asked.images,
-                folder=place, seed=study.seed, min_confidence=study.counts.min_confidence,
+                network.model, study.data, asked.eps, sources=sources, budget=str(plan.audit_budget),
+                images=asked.images, folder=place, seed=study.seed, min_confidence=study.counts.min_confidence,
                 batch_size=study.batch_size, name=network.name, training_seed=network.seed, progress=False,
             )  # fmt: skip
         except InputError as error:
