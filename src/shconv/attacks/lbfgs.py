@@ -93,10 +93,15 @@ class LBFGS(MinimalAttack):
         loss = F.cross_entropy(logits.double(), towards, reduction="none")
         slope = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
         slope = torch.zeros_like(held) if slope is None else slope.nan_to_num(0.0)
-        each = (held, loss.detach(), slope, reached(self.goal, logits.detach(), y, towards))
-        at, losses, slopes, fooled = (part[places].cpu() for part in each)
-        at, slopes = at.double().flatten(1).numpy(), slopes.double().flatten(1).numpy()
-        return [_Answer(*row) for row in zip(at, losses.tolist(), slopes, fooled.tolist(), strict=True)]
+        fooled = reached(self.goal, logits.detach(), y, towards)
+        at, losses, slopes, hits = (part[places].cpu() for part in (held, loss.detach(), slope, fooled))
+        rows = zip(_rows(at), losses.tolist(), _rows(slopes), hits.tolist(), strict=True)
+        return [_Answer(*row) for row in rows]
+
+
+def _rows(x: Tensor) -> NDArray[np.float64]:
+    """(N, C, H, W) as (N, C H W)."""
+    return x.double().flatten(1).numpy()
 
 
 class _Question(NamedTuple):
