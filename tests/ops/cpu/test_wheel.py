@@ -65,7 +65,7 @@ def assert_as_built_here(place: Path, folder: Path) -> dict[str, Any]:
     assert found["file"] == str(place / "shconv" / "ops" / "cpu" / "kernels.so")
     assert found["error"] < 1e-4
     here = said(ROOT / "src", folder)
-    assert here["file"] == library.kernels()._name  # type: ignore[union-attr]
+    assert here["file"] != found["file"]
     assert found["digest"] == here["digest"]
     return found
 

@@ -2,7 +2,7 @@
 for bfloat16 by way of float32. Without a compiler, or with SHCONV_COMPILED=0, it gives its reason and serves no call.
 
 Memory beside the results: two copies of the weight, and on every thread a third where it has less than 256 KB, all with
-channels rounded up to 16; on every thread, packed, three times one padded image (or 256 pixels where images are
+channels rounded up to 16; on every thread, packed, four times one padded image (or 256 pixels where images are
 smaller) of all channels, or 0.5 MB if that is more; for the gradient of the weight 16 MB of packed images, or one image
 if that is larger, and partial sums of 32 MB, or one weight for each thread. Threads keep these buffers between calls;
 no image's kernel outlives its call.

@@ -8,6 +8,7 @@ namespace scatter {
 constexpr int PIXELS = 256;     // of a group, at least one image
 constexpr int STRETCH = 384;    // pixels of a larger image taken at one time, so that they stay in cache for all taps
 constexpr int CHUNK = 64;       // destination channels whose share of dM is summed together
+constexpr bool PANELS = VL == 8;  // the source rows of a tile are packed one after the other: where rows are short
 
 static inline void run(const Pass& p, const Images* X, float* dM) {
     const Images &S = p.source, &D = p.destination;
@@ -28,13 +29,14 @@ static inline void run(const Pass& p, const Images* X, float* dM) {
     const int64_t pixels = round_up(together * area, VL), guard = round_up(reach, 16);
     const int64_t ld = odd_lines(guard + pixels + reach + NV * VL);
 
-    std::vector<int32_t> inside(taps * pixels), rows(S.channels);
+    std::vector<int32_t> inside(taps * pixels), rows[NV];
     for (int t = 0; t < taps; t++)
         for (int64_t i = 0; i < together * area; i++) {
             const int h = i % area / width - p.taps[t].dh, w = i % width - p.taps[t].dw;
             inside[t * pixels + i] = h >= 0 && h < R && w >= 0 && w < width ? -1 : 0;
         }
-    for (int d = 0; d < S.channels; d++) rows[d] = d * ld;
+    for (int n = 1; n <= NV; n++)
+        for (int d = 0; d < S.channels; d++) rows[n - 1].push_back(PANELS ? d * n * VL : d * ld);
     float* const weight = scratch(5, (int64_t)C * taps * S.channels);  // (C / RB, tap, source channel, RB)
     parallel(p.threads, C / RB, [&](int64_t block) {
         float* const w = weight + block * RB * taps * S.channels;
@@ -62,6 +64,8 @@ static inline void run(const Pass& p, const Images* X, float* dM) {
         float* scale = scratch(3, taps * pixels);
         float* products = scratch(4, taps * pixels);
 
+        const int stretch = area > PIXELS ? STRETCH / VL : vectors;
+
         for (int f = 0; f < S.phases(); f++)
             for (int64_t n = n0, at = 0; n < n1; n++, at += area)
                 pack_channels(S, n, f, 0, R, 0, width, source + f * S.channels * ld + at, ld, 0,
@@ -78,13 +82,26 @@ static inline void run(const Pass& p, const Images* X, float* dM) {
             for (int64_t i = 0; i < vectors * VL; i++)
                 scale[t * pixels + i] = n0 + i / area < n1 ? p.M[(n0 + i / area) * p.T + p.taps[t].t] : 0;
 
+        float* const panels = PANELS ? scratch(6, S.phases() * S.channels * vectors * VL) : nullptr;
+        for (int f = 0; f < S.phases() && PANELS; f++)
+            for (int v0 = 0; v0 < vectors; v0 += stretch)
+                for (int v = v0, end = std::min(v0 + stretch, vectors), nv; v < end; v += nv) {
+                    nv = next_vectors(end - v);
+                    float* to = panels + ((int64_t)f * vectors + v) * S.channels * VL;
+                    const float* from = source + (int64_t)f * S.channels * ld + v * VL;
+                    for (int d = 0; d < S.channels; d++)
+                        for (int i = 0; i < nv; i++) store(to + (d * nv + i) * VL, load(from + d * ld + i * VL));
+                }
+
         auto tile = [&](auto n_vectors, int c, int t, int v) {
             constexpr int n = decltype(n_vectors)::value;
             const Tap& tap = p.taps[t];
             Tile<n> tile;
             tile.zero();
             tile.pixels(weight + ((int64_t)c * taps + (int64_t)t * RB) * S.channels,
-                        source + (int64_t)tap.from * S.channels * ld + v * VL, rows.data(), S.channels);
+                        PANELS ? panels + ((int64_t)tap.from * vectors + v) * S.channels * VL
+                               : source + (int64_t)tap.from * S.channels * ld + v * VL,
+                        rows[PANELS ? n - 1 : 0].data(), S.channels);
             const int64_t at = tap.to * part + (c - c0) * ld + offset[t] + v * VL, table = t * pixels + v * VL;
 #pragma GCC unroll 3
             for (int i = 0; i < n; i++) {
@@ -101,7 +118,6 @@ static inline void run(const Pass& p, const Images* X, float* dM) {
                 if (X) store(products + table + i * VL, product);
             }
         };
-        const int stretch = area > PIXELS ? STRETCH / VL : vectors;
         for (int64_t chunk = chunk0; chunk < chunk1; chunk++) {
             const int from = chunk * CHUNK, to = std::min<int64_t>(from + CHUNK, c1);
             if (X) std::memset(products, 0, taps * pixels * sizeof(float));
