@@ -1,10 +1,6 @@
-"""The public interface: what exists with which arguments, and what importing it does not import."""
+"""The public interface: what exists with which arguments."""
 
 import inspect
-import subprocess
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,25 +66,3 @@ def test_all_names_what_the_package_offers() -> None:
     assert all(hasattr(shconv, name) for name in shconv.__all__)
     assert issubclass(shconv.InputError, ValueError)
     assert all(inspect.getdoc(resolve(name)) for name in SIGNATURES)
-
-
-COMMANDS = [each.stem for each in Path(shconv.__file__).parent.glob("commands/*.py") if each.stem != "__init__"]
-HEAVY = ("triton", "matplotlib", "torchvision", "skimage", "scipy", "tyro", "jinja2", "timm", "torch._dynamo")
-
-
-@pytest.mark.parametrize(
-    ("module", "heavy"),
-    [
-        ("shconv", (*HEAVY, "accelerate", "rich")),
-        ("shconv.commands.reproduce", [name for name in HEAVY if name != "jinja2"]),
-        ("shconv.commands.train", [name for name in HEAVY if name != "jinja2"]),
-        # All that any command imports before it knows which one is wanted.
-        (", ".join(f"shconv.commands.{name}" for name in COMMANDS), [name for name in HEAVY if name != "jinja2"]),
-    ],
-    ids=["shconv", "reproduce", "train", "every command"],
-)
-def test_importing_it_imports_nothing_heavy(module: str, heavy: Sequence[str]) -> None:
-    alone = f"import torch, sys; before = set(sys.modules); import {module}; "
-    command = alone + f"print(*[name for name in {heavy!r} if name in set(sys.modules) - before])"
-    result = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == []

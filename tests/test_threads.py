@@ -10,55 +10,46 @@ import pytest
 
 from shconv import threads
 
-SCRIPT = "import sys; from shconv.cli import main; sys.exit(main())"
+SCRIPT = "import sys; from shconv.cli import main; sys.exit(main())"  # what pip installs as bin/shconv
+TORCH = f"import os; print(os.environ.get({threads.WAIT!r})); raise SystemExit"
+LIBRARY = {name: value for name, value in os.environ.items() if name != threads.WAIT}
 
 
-def environment(tmp_path: Path, **more: str) -> dict[str, str]:
-    (tmp_path / "shconv").write_text(SCRIPT)  # what pip installs as bin/shconv
-    return {**{name: value for name, value in os.environ.items() if name != threads.WAIT}, **more}
+@pytest.fixture
+def read(tmp_path: Path) -> Path:
+    """A folder with a program, a package and, in torch's place, a module that says what torch would read as it loads
+    and ends the process: torch itself takes seconds."""
+    (tmp_path / "shconv").write_text(SCRIPT)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import shconv\n")
+    (tmp_path / "mine" / "__main__.py").write_text("import shconv\n")
+    (tmp_path / "torch.py").write_text(TORCH)
+    return tmp_path
 
 
-COMMANDS = {
-    "shconv": ["{script}", "--version"],
-    "python -m": ["-m", "shconv", "--version"],
-    "python -u -m": ["-u", "-mshconv", "--version"],
-    "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "shconv", "--version"],
-}
+def said(folder: Path, *arguments: str, **more: str) -> str:
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**LIBRARY, **more, "PYTHONPATH": path}
+    return subprocess.check_output([sys.executable, *arguments], env=env, text=True, cwd=folder).strip()
 
 
-@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_a_command_waits_without_spinning_and_torchs_threads_know(tmp_path: Path, command: list[str]) -> None:
-    arguments = [part.format(script=tmp_path / "shconv") for part in command]
-    ended = subprocess.run(
-        [sys.executable, *arguments],
-        env=environment(tmp_path, OMP_DISPLAY_ENV="verbose"),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+@pytest.mark.parametrize(
+    "command", [["shconv", "--version"], ["-m", "shconv"], ["-u", "-mshconv", "info"]], ids=" ".join
+)
+def test_a_command_waits_without_spinning_unless_the_user_said_how(read: Path, command: list[str]) -> None:
+    assert said(read, *command) == "passive"
+    assert said(read, *command, **{threads.WAIT: "active"}) == "active"
+
+
+@pytest.mark.parametrize("arguments", [["-c", "import shconv"], ["mine/__main__.py"], ["-m", "mine"]], ids=" ".join)
+def test_a_program_that_imports_the_library_keeps_its_environment(read: Path, arguments: list[str]) -> None:
+    assert said(read, *arguments) == "None"
+
+
+def test_torchs_threads_know_also_where_torchrun_starts_the_command() -> None:
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "shconv", "--version"]
+    env = {**LIBRARY, "OMP_DISPLAY_ENV": "verbose"}
+    ended = subprocess.run([sys.executable, *torchrun], env=env, capture_output=True, text=True, check=True)
     assert re.fullmatch(r"shconv \d+\.\d+\.\d+", ended.stdout.strip())
     # What GNU's OpenMP, which came with torch, read when it was loaded; other libraries print the policy itself.
     assert re.search(r"GOMP_SPINCOUNT = '0'|OMP_WAIT_POLICY\s*=\s*'?passive", ended.stderr, re.IGNORECASE)
-
-
-def test_what_the_user_set_stays(tmp_path: Path) -> None:
-    code = "import os; import shconv; print(os.environ['OMP_WAIT_POLICY'])"
-    (tmp_path / "shconv.py").write_text(code)
-    (tmp_path / "bin").mkdir()
-    script = (tmp_path / "shconv.py").rename(tmp_path / "bin" / "shconv")
-    given = environment(tmp_path, OMP_WAIT_POLICY="active")
-    assert subprocess.check_output([sys.executable, script], env=given, text=True).strip() == "active"
-
-
-@pytest.mark.parametrize("arguments", [["-c", "{code}"], ["{file}"], ["-m", "mine"]])
-def test_a_program_that_imports_the_library_keeps_its_environment(tmp_path: Path, arguments: list[str]) -> None:
-    code = "import os; import shconv; print(os.environ.get('OMP_WAIT_POLICY'))"
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "__init__.py").write_text("import shconv\n")
-    file = tmp_path / "mine" / "__main__.py"
-    file.write_text(code)
-    filled = [part.format(code=code, file=file) for part in arguments]
-    said = subprocess.check_output(
-        [sys.executable, *filled], env=environment(tmp_path), text=True, cwd=tmp_path if filled[0] == "-m" else None
-    )
-    assert said.strip() == "None"

@@ -104,14 +104,6 @@ def test_numbers_of_numpy_become_json(tmp_path: Path) -> None:
     assert run(tmp_path, [Numbered(8, "numbers")]).rows[0]["numbers"] == {"a": 0.5, "b": [0, 1], "c": 3}
 
 
-def test_importing_shconv_does_not_import_the_audit() -> None:
-    """It comes when it is asked for."""
-    loaded = "print([name for name in sys.modules if name.startswith('shconv.audit')])"
-    command = f"import sys, shconv; {loaded}; print(callable(shconv.audit.run), hasattr(shconv, 'audits'))"
-    result = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
-    assert result.stdout.split("\n")[:2] == ["[]", "True False"]
-
-
 # ---- the same again
 
 

@@ -110,11 +110,6 @@ report.print_tables({str(full_run.parent)!r}, Console(file=io.StringIO()))
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_importing_the_report_does_not_import_matplotlib():
-    code = "import sys, shconv.report; assert 'matplotlib' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_renders_without_sideways_scrolling(full_run, tmp_path, width):

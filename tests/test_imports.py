@@ -1,0 +1,63 @@
+"""What importing parts of the package brings along, each looked at in a fork of one process that has only torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import shconv
+
+COMMANDS = [each.stem for each in Path(shconv.__file__).parent.glob("commands/*.py") if each.stem != "__init__"]
+HEAVY = {"triton", "matplotlib", "torchvision", "skimage", "scipy", "tyro", "timm", "torch._dynamo"}
+REGISTERED = (
+    "import torch; ops = torch.ops.shconv; import torch.utils.flop_counter as f; "
+    "assert {ops.layer, ops.layer_backward, ops.filtered_conv2d, ops.filter_map} <= set(f.flop_registry)"
+)
+# What is run, and what it may not have imported.
+CASES: dict[str, tuple[str, set[str]]] = {
+    "shconv": ("import shconv", {*HEAVY, "jinja2", "accelerate", "rich", "shconv.audit", "torch.utils.flop_counter"}),
+    # All that any command imports before it knows which one is wanted.
+    "every command": ("import " + ", ".join(f"shconv.commands.{name}" for name in COMMANDS), HEAVY),
+    "report": ("import shconv.report", {"matplotlib"}),
+    "the audit, when it is asked for": (
+        "import shconv; assert callable(shconv.audit.run) and not hasattr(shconv, 'audits')",
+        {"matplotlib"},
+    ),
+    "the counter of operations, before": (f"import torch.utils.flop_counter, shconv.ops; {REGISTERED}", set()),
+    "the counter of operations, after": (f"import shconv.ops, torch.utils.flop_counter; {REGISTERED}", set()),
+}
+FORKS = """
+import json, os, sys, torch
+before, told = set(sys.modules), {}
+for name, code in json.loads(sys.argv[1]).items():
+    end, other = os.pipe()
+    if os.fork() == 0:
+        try:
+            exec(code)
+            said = sorted(set(sys.modules) - before)
+        except BaseException as error:
+            said = repr(error)
+        os.write(other, json.dumps(said).encode())
+        os._exit(0)
+    os.close(other)
+    with open(end) as file:
+        told[name] = json.load(file)
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def imported() -> dict[str, list[str]]:
+    """By case, the modules that torch alone did not import; or the error."""
+    codes = json.dumps({name: code for name, (code, _) in CASES.items()})
+    done = subprocess.run([sys.executable, "-c", FORKS, codes], capture_output=True, text=True, check=True)
+    told: dict[str, list[str]] = json.loads(done.stdout)
+    return told
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_importing_it_imports_nothing_heavy(case: str, imported: dict[str, list[str]]) -> None:
+    assert any(name.startswith("shconv") for name in imported[case]), imported[case]
+    assert set(imported[case]) & CASES[case][1] == set()
