@@ -21,6 +21,12 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn and their files named, but hold nothing: painting takes nearly all the time of a page."""
+    monkeypatch.setattr("shconv.report.output.canvas.Drawn.saved", lambda figure, kind: b"")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if "PYTEST_XDIST_WORKER" not in os.environ:

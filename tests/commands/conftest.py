@@ -1,5 +1,6 @@
 """The command line in this process, and one finished miniature run that many tests look at."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ Shconv = Callable[..., Ended]
 
 
 @pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch, unpainted: None) -> Iterator[None]:
     monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
@@ -70,12 +71,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
-    """The folder of a whole `shconv reproduce`, not to be written to."""
+    """The folder of a whole `shconv reproduce`, not to be written to; what it said lies beside it, in out and err."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "1")
         patch.chdir(pictures.parent)
-        assert run(["reproduce", "--data", "folder:colours", *MINIATURE, "--out", os.path.relpath(folder)]) == 0
+        with (
+            (folder.parent / "out").open("w") as out,
+            (folder.parent / "err").open("w") as err,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            assert run(["reproduce", "--data", "folder:colours", *MINIATURE, "--out", os.path.relpath(folder)]) == 0
     return folder
 
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -131,12 +130,37 @@ def test_a_data_set_that_has_changed_since_is_refused(shconv, finished, tmp_path
 # ---- several processes
 
 
-def together(processes: int, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    """shconv in so many processes; on the CPU, one thread each."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "shconv"]
-    command = [sys.executable, *torchrun, *map(str, arguments)]
-    setting = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, env=os.environ | setting, capture_output=True, text=True, timeout=300)
+def evaluated(place: dict[str, str], arguments: list[str], out: Path, err: Path) -> None:
+    """One of several processes, as torchrun would start it."""
+    os.environ.update(place, ACCELERATE_USE_CPU="1")
+    torch.set_num_threads(1)
+    with (
+        out.open("w") as said,
+        err.open("w") as told,
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(told),
+    ):
+        code = run(arguments)
+    os._exit(code)
+
+
+def together(folder: Path, *arguments: object) -> "list[subprocess.CompletedProcess[str]]":
+    """How each of two processes of one `shconv` ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    started = []
+    for rank in ("0", "1"):
+        mine = (place | {"RANK": rank, "LOCAL_RANK": rank}, list(map(str, arguments)))
+        said = (folder / f"out{rank}", folder / f"err{rank}")
+        started.append((processes().Process(target=evaluated, args=(*mine, *said)), *said))
+        started[-1][0].start()
+    for process, *_ in started:
+        process.join()
+    return [
+        subprocess.CompletedProcess([], process.exitcode, out.read_text(), err.read_text())
+        for process, out, err in started
+    ]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -150,44 +174,25 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_two_processes_give_exactly_the_rows_of_one(finished, pictures, tmp_path):
     vanilla, shc = (checkpoint(finished, name) for name in NAMES)
-    ended = together(
-        2, "evaluate", shc, "--twin", vanilla, "--data", f"folder:{pictures}", *SAME, "--out", tmp_path / "run"
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert rows(tmp_path / "run") == rows(finished)
-    assert contents(tmp_path / "run") == contents(finished)
-    lines = (tmp_path / "run" / "rows.jsonl").read_text().splitlines()
-    assert len(lines) == len(rows(finished))
-    assert ended.stdout.count("Table 1. Gaussian noise") == 1  # one of them speaks
-    assert ended.stderr.count("table1/plain10/seed0/clean:") == 1
-    assert not (tmp_path / "run" / "partial").exists()
-
-
-def evaluated(place: dict[str, str], arguments: list[str], said: Path) -> None:
-    """One of several processes, as torchrun would start it."""
-    os.environ.update(place, ACCELERATE_USE_CPU="1")
-    torch.set_num_threads(1)
-    with said.open("w") as file, contextlib.redirect_stderr(file):
-        code = run(arguments)
-    os._exit(code)
+    data, out = f"folder:{pictures}", tmp_path / "run"
+    first, second = together(tmp_path, "evaluate", shc, "--twin", vanilla, "--data", data, *SAME, "--out", out)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert rows(out) == rows(finished)
+    assert contents(out) == contents(finished)
+    assert len((out / "rows.jsonl").read_text().splitlines()) == len(rows(finished))
+    assert first.stdout.count("Table 1. Gaussian noise") == 1
+    assert first.stderr.count("table1/plain10/seed0/clean:") == 1
+    assert second.stdout == second.stderr == ""  # one of them speaks
+    assert not (out / "partial").exists()
 
 
 def test_what_one_process_refuses_ends_all_of_them(finished, pictures, tmp_path):
-    out, said, started = tmp_path / "run", [tmp_path / f"said{rank}" for rank in range(2)], []
-    data = ["--data", f"folder:{pictures}", "--out", str(out)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        places = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    out = tmp_path / "run"
     with locked(out):
-        for rank in range(2):
-            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), **places}
-            arguments = ["evaluate", str(checkpoint(finished, "plain10")), *data]
-            started.append(processes().Process(target=evaluated, args=(place, arguments, said[rank])))
-            started[-1].start()
-        for process in started:
-            process.join()
-    assert [process.exitcode for process in started] == [2, 2]
-    assert f"shconv: {out} is in use by another process" in said[0].read_text()
+        asked = ("evaluate", checkpoint(finished, "plain10"), "--data", f"folder:{pictures}", "--out", out)
+        first, second = together(tmp_path, *asked)
+    assert (first.returncode, second.returncode) == (2, 2)
+    assert f"shconv: {out} is in use by another process" in first.stderr
     assert not (out / "rows.jsonl").exists()
 
 

@@ -8,7 +8,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from shconv.intervals import wilson
-from shconv.report.output.canvas import Drawn
 
 NETWORKS = ("plain10", "plain10_shc", "resnet18", "resnet18_shc")
 
@@ -195,12 +194,6 @@ class RunFolder:
                 self.trained(model, seed, 0.7 * (1 - np.exp(-np.arange(1, 13) / 3)) + 0.01 * place)
         self.figure_arrays()
         return self
-
-
-@pytest.fixture
-def unpainted(monkeypatch):
-    """Figures are drawn and their files named, but hold nothing: painting takes nearly all the time of a page."""
-    monkeypatch.setattr(Drawn, "saved", lambda figure, kind: b"")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import ctypes
 import itertools
 import logging
 import math
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,15 +232,19 @@ def test_what_it_cannot_serve_has_its_reason():
 
 
 @needs_kernels
-def test_a_second_process_takes_the_library_from_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("SHCONV_CACHE", str(tmp_path))
-    built = library.build()
+def test_a_library_is_compiled_once_and_then_taken_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHCONV_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "source" / "small.cpp"  # our kernels take the compiler half a minute
+    source.parent.mkdir()
+    source.write_text('extern "C" int three() { return 3; }')
+    built = library.build(source)
+    assert list((tmp_path / "cache").iterdir()) == [built]
+    assert ctypes.CDLL(str(built)).three() == 3
     before = built.stat().st_mtime_ns
-    assert list(tmp_path.iterdir()) == [built]
-    script = "from shconv.ops.cpu import library; print(library.kernels()._name)"
-    second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert second.stdout.strip() == str(built)
+    assert library.build(source) == built
     assert built.stat().st_mtime_ns == before
+    source.write_text('extern "C" int three() { return 4; }')
+    assert library.build(source) != built
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from shconv.errors import InputError
 from shconv.report import load_run, print_tables, write
 from shconv.report.output.render import to_csv, to_markdown
 from shconv.report.output.tex import to_tex
+from shconv.report.paper.charts import draw_routes
 from shconv.report.paper.extra_steps import extra_steps
-from shconv.report.paper.figures import figure3
+from shconv.report.paper.figures import figure2
 from shconv.report.paper.summaries import summaries, worst_case
 from shconv.report.paper.tables import paper_tables, table2
 
@@ -99,18 +100,24 @@ def test_every_table_is_a_rectangle_of_latex_with_booktabs_and_nothing_raw(run_f
     assert r"a\_b \& 100\% \textbackslash{}" in to_tex(paper_tables(run)[0])
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_figures_and_tables_come_in_the_formats_asked_for(run_folder):
-    run_folder.everything(n=10)
-    folder = run_folder.save()
+    folder = run_folder.everything(n=10).save()
     write(folder, figures=("pdf", "svg"), tables=("tex",))
     assert {file.suffix for file in (folder / "figures").iterdir()} == {".pdf", ".svg"}
     assert {file.suffix for file in (folder / "tables").iterdir()} == {".tex"}
-    assert b"/FontFile2" in (folder / "figures" / "routes.pdf").read_bytes()  # its letters are in the file
-    assert b"<text" not in (folder / "figures" / "routes.svg").read_bytes()
-    again = figure3(folder / "arrays" / "figure3_resnet18-seed0.npz").saved("svg")
-    assert again == (folder / "figures" / "figure3_resnet18-seed0.svg").read_bytes()
     with pytest.raises(InputError, match="figures: got 'gif', want one of pdf, svg, png"):
         write(folder, figures=("gif",))
+
+
+def test_a_figures_letters_are_in_its_file_and_the_same_rows_give_the_same_bytes(run_folder):
+    run = load_run(run_folder.everything(n=10).save())
+    routes = draw_routes(run)
+    assert b"/FontFile2" in routes.saved("pdf")
+    assert b"<text" not in routes.saved("svg")
+    assert draw_routes(run).saved("svg") == routes.saved("svg")
+    once, again = (figure2(run.folder / "arrays" / "figure2.npz").saved("svg") for _ in range(2))
+    assert once == again
 
 
 def test_markdown_escapes_what_came_from_files(run_folder):

@@ -72,7 +72,7 @@ class Drawn:
             with rc_context(_STYLE):
                 if self.figure.get_layout_engine() is not None:  # laid out once: each further time moves parts a little
                     self.figure.draw_without_rendering()
-                    self.figure.set_layout_engine("none")
+                    self.figure.set_layout_engine(None)
                 self.figure.savefig(buffer, format=kind, metadata=_NO_DATE.get(kind))
             self._files[kind] = _numbered(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
         return self._files[kind]
