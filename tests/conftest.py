@@ -1,14 +1,10 @@
-"""What every test shares: one torch thread, seeded random numbers, the same hypothesis examples in every run; and that
-a test marked quiet has the machine to itself, where several workers run tests."""
+"""What every test shares: one torch thread, seeded random numbers, the same hypothesis examples in every run."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import settings
-
-from quiet_tests import share_of_the_machine
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS has no other way to give the same bits each time
 torch.set_num_threads(1)
@@ -25,12 +21,3 @@ def seeded() -> None:
 def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn and their files named, but hold nothing: painting takes nearly all the time of a page."""
     monkeypatch.setattr("shconv.report.output.canvas.Drawn.saved", lambda figure, kind: b"")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return (yield)
-    workers = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
-    with share_of_the_machine(workers, item.get_closest_marker("quiet") is not None):
-        return (yield)

@@ -105,9 +105,25 @@ TRANSFORMS: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+GEOMETRIES: list[dict[str, Any]] = [
+    {"stride": (1, 2), "padding": 1, "groups": 2},
+    {},
+    {"padding": "same", "dilation": (1, 2)},
+]
+# Seconds each, and made of what the others test in every geometry.
+SECOND_ORDER = ("forward over reverse", "reverse over forward", "reverse over reverse", "forward over forward")
+
+
 @pytest.mark.parametrize(
-    "arguments", [{}, {"stride": (1, 2), "padding": 1, "groups": 2}, {"padding": "same", "dilation": (1, 2)}], ids=str
+    ("transform", "arguments"),
+    [
+        pytest.param(
+            name, geometry, marks=[pytest.mark.slow] if name in SECOND_ORDER and geometry != GEOMETRIES[0] else []
+        )
+        for name in TRANSFORMS
+        for geometry in GEOMETRIES
+    ],
+    ids=str,
 )
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 def test_a_transform_of_the_op_is_that_of_the_reference(transform: str, arguments: dict[str, Any]) -> None:

@@ -46,9 +46,11 @@ def test_opcheck_passes_on_the_forward_op(name: str, N: int) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("mask", [(True, True, True), (True, False, False), (False, True, False), (False, False, True)])
-@pytest.mark.parametrize("N", [3, 0])
-def test_opcheck_passes_on_the_backward_op(name: str, mask: tuple[bool, bool, bool], N: int) -> None:
+@pytest.mark.parametrize(
+    ("N", "mask"),
+    [(N, (True, True, True)) for N in (3, 0)] + [(3, tuple(place == only for place in range(3))) for only in range(3)],
+)
+def test_opcheck_passes_on_the_backward_op(name: str, N: int, mask: tuple[bool, bool, bool]) -> None:
     x, weight, M, _ = inputs(N)
     dY = torch.randn(N, 6, 6, 2).requires_grad_()
     arguments = (dY, x, weight, M, [1, 1], [1, 0], [1, 2], 1, name, list(mask))
