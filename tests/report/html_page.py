@@ -1,5 +1,6 @@
 """What a report's page is held against: a strict parser, and a browser's measure of how wide it comes out."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -37,21 +38,24 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def measured(page, folder, width):
-    """(client width, scroll width, body's scroll width, boxes that scroll, whether all images are there) of a page.
+def measured(page, folder, widths):
+    """(client width, scroll width, body's scroll width, boxes that scroll, whether all images are there) of a page, at
+    each of the widths.
 
-    Measured in a frame of that width: a headless window may refuse to be as narrow as a telephone.
+    Measured in frames of those widths: a headless window may refuse to be as narrow as a telephone.
     """
     # the policy of the page forbids scripts, its frame's parent may measure
     text = page.read_text(encoding="utf-8").replace("&", "&amp;").replace('"', "&quot;")
+    frame = '<iframe style="width:{}px;height:900px;border:0" srcdoc="{}"></iframe>'
     harness = folder / "harness.html"
     harness.write_text(
-        f'<!doctype html><iframe style="width:{width}px;height:900px;border:0" srcdoc="{text}"></iframe><pre></pre>'
-        "<script>onload = () => { const d = document.querySelector('iframe').contentDocument;"
+        "<!doctype html>" + "".join(frame.format(width, text) for width in widths) + "<pre></pre>"
+        "<script>onload = () => { const told = [...document.querySelectorAll('iframe')].map(frame => {"
+        "const d = frame.contentDocument;"
         "const wide = [...d.querySelectorAll('.box')].filter(b => b.scrollWidth > b.clientWidth).length;"
         "const images = [...d.images].every(i => i.naturalWidth > 0);"
-        "document.querySelector('pre').textContent = ['measured', d.documentElement.clientWidth,"
-        "d.documentElement.scrollWidth, d.body.scrollWidth, wide, images].join(' '); }</script>",
+        "return [d.documentElement.clientWidth, d.documentElement.scrollWidth, d.body.scrollWidth, wide, images]; });"
+        "document.querySelector('pre').textContent = 'measured ' + JSON.stringify(told); }</script>",
         encoding="utf-8",
     )
     profile = f"--user-data-dir={folder / 'profile'}"
@@ -62,6 +66,6 @@ def measured(page, folder, width):
         timeout=120,
         check=True,
     ).stdout
-    match = re.search(r"<pre>measured (\d+) (\d+) (\d+) (\d+) (\w+)</pre>", dumped)
+    match = re.search(r"<pre>measured (.*?)</pre>", dumped)
     assert match is not None
-    return *(int(found) for found in match.groups()[:4]), match[5] == "true"
+    return json.loads(match[1])
