@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shconv.errors import InputError
-from shconv.rivals.plan import FEWEST_STEPS, SHORTEST_AUDIT, TESTS, TRAINING, Clock, Plan
+from shconv.rivals.plan import FEWEST_SEARCHED, FEWEST_STEPS, SHORTEST_AUDIT, TESTS, TRAINING, Clock, Plan
 from shconv.training import RECIPES
 
 RECIPE = replace(RECIPES["short"], epochs=50)
@@ -40,8 +40,9 @@ def test_trainings_take_no_more_than_what_prices_left() -> None:
 
 def test_searches_and_audits_share_the_time_that_is_left() -> None:
     plan = made().with_searches("30m", 200, 1e-5, 10, left=600)
-    assert 2 < plan.searched < 200  # type: ignore[operator]
-    assert plan.with_searches("30m", 200, 1.0, 10, left=600).searched == 2
+    assert FEWEST_SEARCHED < plan.searched < 200  # type: ignore[operator]
+    assert plan.with_searches("30m", 200, 1.0, 10, left=600).searched == 0
+    assert plan.with_searches("30m", 200, 1e-5, 10, left=-1).searched == 0
     assert plan.with_audits("30m", 10, left=500).audit_budget == "50.0s"
     assert plan.with_audits("30m", 10, left=-20).audit_budget == f"{SHORTEST_AUDIT:.1f}s"
 

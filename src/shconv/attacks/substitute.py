@@ -1,8 +1,9 @@
 """Transfer from a substitute network that learns the model from its labels alone (Papernot et al. 2017)."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -23,7 +24,11 @@ from shconv.replaying import module_of
 
 STREAM = 20
 CHUNK = 128  # images a pass
-RATE, BATCH = 1e-3, 16  # of the substitute's training, by Adam: small batches, as the first rounds have few images
+RATE, BATCH, MOST = (
+    1e-3,
+    16,
+    500,
+)  # of the substitute's training, by Adam: small batches, as the first rounds have few images; steps a round
 
 By = Literal["fgsm", "pgd"]
 
@@ -55,9 +60,9 @@ class Substitute(BatchAttack):
     """Trains a small network on labels that the model gives, attacks that network, and hands the images on.
 
     Begins with `seeds`: SeedImages of the kind that the model was made for, or so many smooth random images. In each of
-    `rounds` the model labels the images, the substitute is trained on them for `epochs`, and every image x gets a
-    neighbour x + augment sign(gradient of the substitute's logit of x's label), which doubles the set; a last training
-    follows (their Algorithm 1). Then FGSM or PGD with `steps` steps, both untargeted, go by the substitute's gradient.
+    `rounds` the model labels the images, the substitute is trained on them for `epochs` of at most 500 steps in all, and
+    every image x gets a neighbour x + augment sign(gradient of the substitute's logit of x's label), which doubles the
+    set; a last training follows (their Algorithm 1). Then FGSM or PGD with `steps` steps, both untargeted, go by the substitute's gradient.
     The model is asked for its likeliest class only, S 2^rounds times in all, whatever is attacked: that is the number
     of queries of every image. The substitute hangs on (model, seeds, rounds, epochs, augment, seed) only: it is kept
     for the next batch, and for attacks that differ in the rest, as long as the model, a torch module, is unchanged.
@@ -119,7 +124,8 @@ class Substitute(BatchAttack):
         images = self._begin(x, draw)
         labels, classes = _labels(model, images, x.dtype, highest)
         with own_randomness(x.device, int(draw.integers(2**62))), torch.enable_grad():
-            substitute = _network(x.shape[1], classes).to(x.device)
+            substitute = _network(x.shape[1], classes).to(x.device, memory_format=torch.channels_last)
+            images = images.contiguous(memory_format=torch.channels_last)
             optimizer = torch.optim.Adam(substitute.parameters(), RATE)
             for round in range(self.rounds + 1):
                 if round:
@@ -127,13 +133,16 @@ class Substitute(BatchAttack):
                     images, labels = (
                         torch.cat(both) for both in ((images, new), (labels, _labels(model, new, x.dtype, highest)[0]))
                     )
-                for _ in range(self.epochs):
-                    order = torch.randperm(len(images), device=x.device)
-                    for z, label in _chunks(images[order], labels[order], BATCH):
-                        optimizer.zero_grad()
-                        F.cross_entropy(substitute(z), label).backward()
-                        optimizer.step()
+                for z, label in islice(self._batches(images, labels), MOST):
+                    optimizer.zero_grad()
+                    F.cross_entropy(substitute(z), label).backward()
+                    optimizer.step()
         return substitute.requires_grad_(False).eval()
+
+    def _batches(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(self.epochs):
+            order = torch.randperm(len(images), device=images.device)
+            yield from _chunks(images[order], labels[order], BATCH)
 
     def _begin(self, x: Tensor, draw: np.random.Generator) -> Tensor:
         if isinstance(self.seeds, SeedImages):
@@ -166,16 +175,16 @@ def _chunks(images: Tensor, labels: Tensor, size: int = CHUNK) -> "zip[tuple[Ten
 
 
 def _network(channels: int, classes: int) -> nn.Module:
-    """Two convolutions and two linear layers, for images of any size."""
+    """Two narrow convolutions and two linear layers, for images of any size."""
     return nn.Sequential(
-        nn.Conv2d(channels, 32, 3, padding=1),
+        nn.Conv2d(channels, 16, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2, ceil_mode=True),
-        nn.Conv2d(32, 64, 3, padding=1),
+        nn.Conv2d(16, 32, 3, padding=1),
         nn.ReLU(),
         nn.AdaptiveMaxPool2d(4),
         nn.Flatten(),
-        nn.Linear(64 * 16, 200),
+        nn.Linear(32 * 16, 200),
         nn.ReLU(),
         nn.Linear(200, classes),
     )

@@ -21,6 +21,7 @@ TRAINING = 0.5  # of the budget; the rest is for prices, attacks and audits
 SEARCHES = 0.2  # of the time left after the trainings
 TESTS = 1.3  # an epoch takes longer than its steps: its test, and PGD beside the defences that train on attacks
 FEWEST_STEPS = 4  # of a training
+FEWEST_SEARCHED = 5  # images for LocSearchAdv; where there is no time for them, none: fewer say nothing
 SHORTEST_AUDIT = 5.0  # seconds
 QUERIES = 3_000  # forward passes of a search by LocSearchAdv on a small image, about
 SLOWER = 2.0  # than inference a query is
@@ -59,7 +60,8 @@ class Plan:
         if math.isinf(budget_seconds(budget)):
             return replace(self, searched=images)
         each = 2 * QUERIES * SLOWER * inference * count
-        return replace(self, searched=min(images, max(2, int(SEARCHES * left / each))))
+        fit = int(max(0.0, SEARCHES * left) / each)
+        return replace(self, searched=min(images, fit) if fit >= FEWEST_SEARCHED else 0)
 
     def with_audits(self, budget: str, count: int, left: float) -> Self:
         if math.isinf(budget_seconds(budget)):

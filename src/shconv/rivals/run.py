@@ -123,7 +123,8 @@ def attacked(study: Study, networks: Sequence[Network], asked: Asked, plan: Plan
         slowest = max(float(each["inference"] or 0) for each in _kept(study.folder).values()) / asked.recipe.batch_size
         plan = plan.with_searches(asked.budget, asked.images, slowest, len(networks), clock.left())
         plan.save(study.folder.path / PLAN)
-        study.progress.say(f"LocSearchAdv takes {plan.searched} of {asked.images} images")
+        few = f"takes {plan.searched} of {asked.images} images" if plan.searched else "is left out: there is no time"
+        study.progress.say(f"LocSearchAdv {few}")
     found = searches(study.data.image_size, study.data.is_demo)
     search = {name: found[name] for name in ("locsearch", "locsearch_cyclic")}
     own_attacks.settle_attacks(study.folder, {**ATTACKS, **PAST_A_DETECTOR, **search})
@@ -133,7 +134,7 @@ def attacked(study: Study, networks: Sequence[Network], asked: Asked, plan: Plan
             own = replace(study, pairs=(Pair((network,)),))
             index = own.clean(network).index
             few = np.sort(np.random.default_rng(study.seed).permutation(index)[: plan.searched])
-            for attack_set, places in ((_attacks(network), index), (search, few)):
+            for attack_set, places in ((_attacks(network), index), (search if len(few) else {}, few)):
                 for _ in own_attacks.rows(own, attack_set, places):
                     pass
             clock.left()

@@ -185,7 +185,7 @@ def _notes(folder: Path, lines: Sequence[Line], images: Mapping[str, int]) -> li
     epochs = "1 epoch" if plan["epochs"] == 1 else f"{plan['epochs']} epochs"
     notes = [
         f"Every network was trained for {epochs} of {plan['train_images']} images, and judged on the same "
-        f"{images.get('clean', 0)} images, by LocSearchAdv on {images.get('locsearch', 0)} of them."
+        f"{images.get('clean', 0)} images, by LocSearchAdv on {images.get('locsearch') or 'none'} of them."
     ]
     if setting is not None:
         linf, l2 = Budget("linf", setting["eps"]).title, Budget("l2", setting["eps_l2"]).title
