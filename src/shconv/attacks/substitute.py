@@ -60,9 +60,10 @@ class Substitute(BatchAttack):
     """Trains a small network on labels that the model gives, attacks that network, and hands the images on.
 
     Begins with `seeds`: SeedImages of the kind that the model was made for, or so many smooth random images. In each of
-    `rounds` the model labels the images, the substitute is trained on them for `epochs` of at most 500 steps in all, and
-    every image x gets a neighbour x + augment sign(gradient of the substitute's logit of x's label), which doubles the
-    set; a last training follows (their Algorithm 1). Then FGSM or PGD with `steps` steps, both untargeted, go by the substitute's gradient.
+    `rounds` the model labels the images, the substitute is trained on them for `epochs` of at most 500 steps in all,
+    and every image x gets a neighbour x + augment sign(gradient of the substitute's logit of x's label), which doubles
+    the set; a last training follows (their Algorithm 1). Then FGSM or PGD with `steps` steps, both untargeted, go by
+    the substitute's gradient.
     The model is asked for its likeliest class only, S 2^rounds times in all, whatever is attacked: that is the number
     of queries of every image. The substitute hangs on (model, seeds, rounds, epochs, augment, seed) only: it is kept
     for the next batch, and for attacks that differ in the rest, as long as the model, a torch module, is unchanged.
