@@ -123,8 +123,8 @@ def attacked(study: Study, networks: Sequence[Network], asked: Asked, plan: Plan
         slowest = max(float(each["inference"] or 0) for each in _kept(study.folder).values()) / asked.recipe.batch_size
         plan = plan.with_searches(asked.budget, asked.images, slowest, len(networks), clock.left())
         plan.save(study.folder.path / PLAN)
-        few = f"takes {plan.searched} of {asked.images} images" if plan.searched else "is left out: there is no time"
-        study.progress.say(f"LocSearchAdv {few}")
+        said = f"takes {plan.searched} of {asked.images} images" if plan.searched else "is left out: there is no time"
+        study.progress.say(f"LocSearchAdv {said}")
     found = searches(study.data.image_size, study.data.is_demo)
     search = {name: found[name] for name in ("locsearch", "locsearch_cyclic")}
     own_attacks.settle_attacks(study.folder, {**ATTACKS, **PAST_A_DETECTOR, **search})
