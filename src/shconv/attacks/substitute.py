@@ -125,7 +125,7 @@ class Substitute(BatchAttack):
         images = self._begin(x, draw)
         labels, classes = _labels(model, images, x.dtype, highest)
         with own_randomness(x.device, int(draw.integers(2**62))), torch.enable_grad():
-            substitute = _network(x.shape[1], classes).to(x.device, memory_format=torch.channels_last)
+            substitute = _network(x.shape[1], classes).to(x.device).to(memory_format=torch.channels_last)
             images = images.contiguous(memory_format=torch.channels_last)
             optimizer = torch.optim.Adam(substitute.parameters(), RATE)
             for round in range(self.rounds + 1):
