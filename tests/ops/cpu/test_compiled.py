@@ -5,8 +5,10 @@ import ctypes
 import itertools
 import logging
 import math
+import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -238,13 +240,31 @@ def test_a_library_is_compiled_once_and_then_taken_from_the_cache(tmp_path, monk
     source.parent.mkdir()
     source.write_text('extern "C" int three() { return 3; }')
     built = library.build(source)
-    assert list((tmp_path / "cache").iterdir()) == [built]
+    assert list((tmp_path / "cache").glob("*.so")) == [built]
     assert ctypes.CDLL(str(built)).three() == 3
     before = built.stat().st_mtime_ns
     assert library.build(source) == built
     assert built.stat().st_mtime_ns == before
     source.write_text('extern "C" int three() { return 4; }')
     assert library.build(source) != built
+
+
+@needs_kernels
+def test_processes_that_start_together_compile_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHCONV_CACHE", str(tmp_path))
+    compilers, original = [], subprocess.run
+
+    def counted(command, **options):
+        compilers.append("--version" not in command)
+        return original(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", counted)
+    source = tmp_path / "source" / "small.cpp"
+    source.parent.mkdir()
+    source.write_text('extern "C" int three() { return 3; }')
+    with ThreadPoolExecutor(4) as threads:  # each with a lock of its own, as processes have
+        assert len(set(threads.map(library.build, [source] * 4))) == 1
+    assert sum(compilers) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,12 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 from torch import Tensor
 
@@ -154,7 +156,9 @@ def build(source: Path = _SOURCE / "filtered.cpp") -> Path:
     if library.exists():
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+    with _one_at_a_time(library), tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        if library.exists():  # another process was first
+            return library
         made = Path(folder) / library.name
         command = [*compiler, *_FLAGS, str(source), "-o", str(made)]
         native = subprocess.run([*command, _NATIVE], capture_output=True, text=True, timeout=300)
@@ -163,6 +167,18 @@ def build(source: Path = _SOURCE / "filtered.cpp") -> Path:
             _log.warning("%s does not build for this very processor: %s", compiler[0], native.stderr.strip()[:300])
         made.replace(library)
     return library
+
+
+@contextmanager
+def _one_at_a_time(library: Path) -> Iterator[None]:
+    """Processes that start together wait for the one that compiles; where files cannot be locked each compiles."""
+    lock = filelock.FileLock(f"{library}.lock")
+    with suppress(OSError, NotImplementedError):
+        lock.acquire(timeout=300)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _key(compiler: list[str], folder: Path) -> str:
