@@ -5,6 +5,7 @@ import gc
 import pytest
 import torch
 
+from shconv.bench import timing
 from shconv.bench.timing import interleaved
 
 CPU = torch.device("cpu")
@@ -46,6 +47,18 @@ def test_the_median_forgets_the_first_round_and_one_busy_moment() -> None:
 def test_an_even_number_of_rounds_takes_the_mean_of_the_middle_two() -> None:
     clock = Clock()
     assert interleaved({"a": clock.work("a", 100, 1, 4)}, 2, CPU, clock=clock) == {"a": 2.5}
+
+
+@pytest.mark.parametrize(("threads", "seconds"), [(1, 2), (2, 5)])
+def test_one_thread_on_a_cpu_is_timed_by_the_processor_and_more_by_the_wall(
+    threads: int, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor, wall = Clock(), Clock()
+    works = [processor.work("a", 1, 2), wall.work("a", 1, 5)]
+    monkeypatch.setattr(timing.time, "process_time", processor)
+    monkeypatch.setattr(timing.time, "perf_counter", wall)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert interleaved({"a": lambda: [work() for work in works]}, 1, CPU) == {"a": seconds}
 
 
 def test_every_round_ticks_once() -> None:

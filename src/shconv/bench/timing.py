@@ -17,13 +17,19 @@ def interleaved(
     rounds: int,
     device: torch.device,
     tick: Callable[[], object] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> dict[str, float]:
     """Median seconds of each contender over the rounds, which follow one uncounted round and keep the order given.
+
+    Seconds are those of a clock on the wall; on a CPU with one thread those of the processor, which other programs on
+    the machine do not lengthen by taking turns with this one.
 
     tick is called after every round, the uncounted one included. On a GPU this is what a user waits; `compared` has the
     card's time and the host's.
     """
+    if clock is None:
+        alone = device.type == "cpu" and torch.get_num_threads() == 1
+        clock = time.process_time if alone else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     with _no_garbage_collection():
         for turn in range(rounds + 1):

@@ -62,7 +62,8 @@ class Bench:
     device: str | None = None
     """cpu, cuda, cuda:1 ...; by default cuda where there is one."""
     threads: int | None = None
-    """torch's threads on the CPU; by default torch's choice."""
+    """torch's threads on the CPU; by default torch's choice. 1 takes the processor's time, not a clock's: for a machine
+    that is busy with other things."""
     rounds: int = 9
     """How often everything is timed; the median is shown."""
     csv: Path | None = None
