@@ -79,6 +79,10 @@ RELATIVES: dict[str, dict[str, Any]] = {  # no part of the plan: do the attentio
     "relative: CondConv": {"model": "plain10_condconv"},
     "relative: ODConv, spatial": {"model": "plain10_odconv_spatial"},
 }
+AFTERWARDS: dict[str, dict[str, Any]] = {  # no part of the plan: asked once its first results had been seen
+    "afterwards: temperature 64": {"temperature": 64.0},
+    "afterwards: temperature 256": {"temperature": 256.0},
+}
 MOST = 80
 Named = tuple[str, Config]
 
@@ -93,6 +97,10 @@ def first_round() -> list[Named]:
 
 def relatives() -> list[Named]:
     return [(name, replace(CENTRE, **level, seed=seed)) for seed in range(3) for name, level in RELATIVES.items()]
+
+
+def afterwards() -> list[Named]:
+    return [(name, replace(CENTRE, **level)) for name, level in AFTERWARDS.items()]
 
 
 def second_round(records: list[dict[str, Any]]) -> list[Named]:
@@ -182,7 +190,7 @@ def run(options: argparse.Namespace) -> None:
         records = read(options.out)
         done = {record["key"] for record in records}
         while under_way < options.workers and not (deadline is not None and time.monotonic() > deadline):
-            rounds = [*first_round(), *relatives(), *second_round(records)]
+            rounds = [*first_round(), *relatives(), *second_round(records), *afterwards()]
             if options.only:
                 rounds = [(n, c) for n, c in rounds if n in options.only]
             open_ones = [(n, c) for n, c in ((n, shrink(c)) for n, c in rounds) if key(n, c) not in done | asked]
@@ -213,7 +221,8 @@ def run(options: argparse.Namespace) -> None:
         print(f"{line['at']:6.1f} s  {name}, seed {config.seed}: {said}", flush=True)
     for worker in workers:
         worker.terminate()
-    print(f"{len(read(options.out))} trainings are done; the plan has {MOST}, and {len(relatives())} of relatives")
+    beside = len(relatives()) + len(afterwards())
+    print(f"{len(read(options.out))} trainings are done; the plan has {MOST}, and there are {beside} beside it")
 
 
 def main() -> None:

@@ -55,14 +55,16 @@ def report(records: Sequence[Record], folder: Path) -> None:
     groups = {name: group for name, group in known.items() if name not in idle and "inspection" in group[0]}
     relatives = {name: group for name, group in known.items() if name.startswith("relative: ")}
     held_out = {name: group for name, group in groups.items() if name.startswith("held out")}
-    levels = {name: group for name, group in groups.items() if name not in held_out}
+    later = {name: group for name, group in groups.items() if name.startswith("afterwards: ")}
+    levels = {name: group for name, group in groups.items() if name not in {**held_out, **later}}
     parts = [
         "\n".join(effects(levels)),
         *([f"Left out, since they learnt nothing: {', '.join(sorted(idle))}."] if idle else []),
         power(levels),
-        "\n".join(attacks(groups)),
+        "\n".join(attacks({**levels, **held_out})),
         "\n".join(explained(levels, held_out)),
-        "\n".join(worst(groups, known.get("layers: none", []))),
+        "\n".join(worst({**levels, **held_out}, known.get("layers: none", []))),
+        *(["\n".join(effects({"centre": levels["centre"], **later}))] if later else []),
         "\n".join(others(relatives)),
     ]
     text = "\n\n".join(parts) + "\n"
