@@ -24,6 +24,7 @@ from shconv.errors import InputError
 from shconv.models import create_model
 from shconv.models.normalize import Normalization
 from shconv.models.plain import Plain10
+from shconv.models.shapes import shapes_only
 
 __all__ = ["plain10", "plain10_shc", "resnet18_shc", "resnet50_shc"]
 
@@ -205,7 +206,7 @@ def _check(num_classes: int, in_chans: int, stem: str, width: int, normalize: No
     """What shconv.create_model refuses, in its words; zero classes are timm's way to ask for features."""
     if num_classes < 0:
         raise InputError(f"num_classes must be at least 0, got {num_classes}")
-    with torch.device("meta"):
+    with shapes_only():
         create_model("plain10", max(1, num_classes), in_chans, stem, width, normalize)
 
 

@@ -1,6 +1,5 @@
 """Every form of ImageNet gives the same images with the same labels, or an error that says what is wrong."""
 
-import multiprocessing
 import pickle
 import shutil
 import sys
@@ -28,6 +27,7 @@ from shconv.data import ImageData, files, load_data
 from shconv.data.splits import FileSplit
 from shconv.data.unpack import unpack
 from shconv.errors import InputError
+from toys import processes
 
 TRAIN, VAL = samples("train"), samples("val")
 WRITERS: dict[str, Callable[..., None]] = {"folders": write_folders, "tars": write_tars, "parquet": write_parquet}
@@ -63,13 +63,13 @@ def test_every_form_gives_the_standard_labels_and_says_what_was_checked(root: Pa
     assert "1,000 validation and 1,000 training images, where ILSVRC2012 has 50,000 and 1,281,167." in data.note
 
 
-def test_splits_can_be_sent_to_spawned_workers_and_read_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_can_be_sent_to_other_processes_and_read_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MEMORY_LIMIT", 0)
     roots = [write(form, tmp_path / form) for form in WRITERS]
     splits = [load_data(f"imagenet:{root}", image_size=9, want_train=False).test for root in roots]
     assert all(isinstance(split, FileSplit) and len(pickle.dumps(split)) < 200_000 for split in splits)
     jobs = [(split, i) for split in splits for i in (0, 500, 999)]
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with processes().Pool(1) as pool:
         got = pool.starmap(FileSplit.__getitem__, jobs)
     for (split, i), (image, label) in zip(jobs, got, strict=True):
         assert torch.equal(image, split[i][0])

@@ -6,13 +6,14 @@ import torch
 import shconv
 from shconv.errors import InputError
 from shconv.models import all_models, create_model, vanilla_of
+from shconv.models.shapes import shapes_only
 from shconv.pretrained.folder import config_of
 from shconv.relatives import RELATIVES, Relative
 from shconv.training.checkpoint import ModelConfig, load_checkpoint, save_checkpoint
 
 
 def size(name: str, width: int = 16) -> int:
-    with torch.device("meta"):
+    with shapes_only():
         return sum(p.numel() for p in create_model(name, 10, stem="small", width=width).parameters())
 
 

@@ -10,6 +10,7 @@ import shconv
 from shconv.attacks import create_attack, list_attacks
 from shconv.devices import available
 from shconv.models.registry import MATCHED
+from shconv.models.shapes import shapes_only
 from shconv.ops import FORMULATIONS
 from shconv.relatives import RELATIVES
 from shconv.terminal import console
@@ -33,7 +34,7 @@ def _networks() -> Table:
     table = Table(
         "network", "parameters", "growth", "vanilla width of equal size", title="Networks (width 64, 1000 classes)"
     )
-    with torch.device("meta"):  # shapes without numbers
+    with shapes_only():
         networks = {name: shconv.create_model(name) for name in shconv.list_models()}
     counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
     for name, count in counts.items():
@@ -46,7 +47,7 @@ def _networks() -> Table:
 def _relatives() -> Table:
     """What can stand behind a vanilla network's name; sizes are Plain-10's."""
     table = Table("network", "layer", "parameters", "growth", "source", title="Other networks: behind any vanilla name")
-    with torch.device("meta"):
+    with shapes_only():
         names = [name for name in shconv.models.all_models() if name.startswith("plain10")]
         counts = {name: sum(p.numel() for p in shconv.create_model(name).parameters()) for name in names}
     vanilla = counts["plain10"]

@@ -9,7 +9,6 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from shconv.conversion import is_3x3, to_shc
@@ -17,6 +16,7 @@ from shconv.errors import InputError
 from shconv.models.normalize import Normalization
 from shconv.models.plain import Plain10
 from shconv.models.resnet import BasicBlock, Bottleneck, ResNet
+from shconv.models.shapes import shapes_only
 from shconv.relatives import RELATIVES, to_relative
 
 _VANILLA: dict[str, Callable[..., nn.Module]] = {
@@ -117,7 +117,7 @@ def _nearest_width(vanilla: str, about: tuple[int, int, str], width: int, parts:
     """
 
     def parameters(build: Callable[..., nn.Module], at: float) -> int:
-        with torch.device("meta"):  # shapes without numbers
+        with shapes_only():
             return sum(p.numel() for p in build(*about, at).parameters())
 
     wanted = parameters(partial(create_model, f"{vanilla}_shc"), width)

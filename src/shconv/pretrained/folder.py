@@ -14,10 +14,12 @@ from torch import nn
 from shconv.data.preparation import Preparation
 from shconv.errors import InputError
 from shconv.files import replace_text
-from shconv.models import all_models
+from shconv.models import all_models, vanilla_of
 from shconv.models.normalize import Normalize
 from shconv.models.plain import Plain10
+from shconv.models.registry import MATCHED
 from shconv.models.resnet import ResNet
+from shconv.models.shapes import shapes_only
 from shconv.pretrained.card import model_card, without_places
 from shconv.pretrained.converted import ConvertedConfig
 from shconv.training.checkpoint import CONFIG, MODEL, ModelConfig, load_checkpoint, load_info, save_checkpoint
@@ -115,10 +117,11 @@ def config_of(model: nn.Module) -> Config:
             "width": first[0],
             "normalize": _constants(model),
         }
-        for name in all_models():
+        known = [name for name in all_models() if (vanilla_of(name) == "plain10") == isinstance(model, Plain10)]
+        for name in sorted(known, key=lambda name: name.endswith(MATCHED)):  # whose widths are searched for
             for stem in ("imagenet", "small"):
                 config = ModelConfig(name, stem=stem, **sizes)
-                with torch.device("meta"):
+                with shapes_only():
                     if _shapes(config.build()) == shapes:
                         return config
     raise InputError(f"how this {type(model).__name__} was built is not known; give config=")
@@ -164,7 +167,7 @@ def _refuse_more_than_the_file_has(folder: Path, info: dict[str, Any] | None) ->
     sizes = [fields.get(name, 1) for name in ("num_classes", "in_channels", "width")]
     if not all(type(size) is int and 0 < size <= file.stat().st_size for size in sizes):
         raise InputError(f"{folder / CONFIG} asks for sizes {sizes}, which {MODEL} cannot hold")
-    with torch.device("meta"):
+    with shapes_only():
         try:
             wanted = sum(p.numel() for p in ModelConfig(**{**fields, "normalize": None}).build().parameters())
         except (TypeError, ValueError) as error:
