@@ -165,7 +165,7 @@ def test_routes(pairs: dict[str, Paired]) -> None:
 
 @given(st.lists(st.sampled_from(["PGD"]), max_size=1), st.lists(st.sampled_from(["M constant, PGD"]), max_size=1))
 def test_ablations(gains: list[str], same: list[str]) -> None:
-    text = c11_ablations.text(gains or (same and ["PGD"]) or [], same, "its twin")
+    text = c11_ablations.text(gains or (same and ["PGD"]) or [], same)
     assert ("stays" in text) == bool(same)
     assert ("No gain to explain" in text) == (not gains and not same)
 

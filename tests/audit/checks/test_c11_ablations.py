@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from check_toys import SMALL, Honest, Shc, finding, make_audit, toy_images
+from check_toys import SMALL, Honest, Shc, finding, make_audit, patterns, toy_images
 from torch import Tensor, nn
 
 from shconv import create_model, record_filter_maps
@@ -16,9 +16,19 @@ from shconv.layers import channel_statistics
 from shconv.routes import shc_layers
 
 
+class Fragile(Honest):
+    """Right on the clean images, which do not reach into one direction; a small step in this direction breaks them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        basis = torch.linalg.qr(torch.cat([patterns().flatten(1), torch.ones(1, 108)]).T, mode="complete")[0]
+        off = (x - 0.5).flatten(1) @ basis[:, -1]
+        return super().forward(x) + 30 * off[:, None] * torch.tensor([1.0, -1.0, 1.0, -1.0])
+
+
 def test_robustness_that_needs_no_statistics_raises_the_alarm(tmp_path: Path) -> None:
-    found = finding(c11_ablations, make_audit(tmp_path, Shc()))
+    found = finding(c11_ablations, make_audit(tmp_path, Shc(), Fragile()))
     assert found.alarm
+    assert found.numbers["twin"]["PGD-10"]["accuracy"] < 0.2
     assert "M constant, PGD-10" in found.numbers["same"]
     assert found.numbers["M constant"]["clean"] == 1.0
 
@@ -29,8 +39,16 @@ def test_a_network_with_no_gain_over_its_twin_has_nothing_to_explain(tmp_path: P
     assert found.numbers["twin"]["PGD-10"]["accuracy"] == found.numbers["whole"]["PGD-10"]["accuracy"]
 
 
+def test_without_a_twin_no_gain_is_known_and_the_numbers_are_shown(tmp_path: Path) -> None:
+    """It may stay right under attack for another reason, as after adversarial training: that is no alarm."""
+    found = finding(c11_ablations, make_audit(tmp_path, Shc()))
+    assert found.alarm is None
+    assert found.numbers["M constant"]["PGD-10"]["accuracy"] > 0.5
+    assert "no gain is known" in found.text
+
+
 def test_where_nothing_stands_there_is_nothing_to_explain(tmp_path: Path) -> None:
-    found = finding(c11_ablations, make_audit(tmp_path, Shc(), eps=0.4))
+    found = finding(c11_ablations, make_audit(tmp_path, Shc(), Honest(), eps=0.4))
     assert found.alarm is False
     assert found.numbers["whole"]["PGD-10"]["accuracy"] == 0
 
