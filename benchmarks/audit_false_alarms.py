@@ -7,12 +7,12 @@ Trains small networks of four kinds on the demo data (`--data` takes other data)
 and two kinds trained with random-start FGSM, one of them a ResNet whose ReLUs leave many features at 0. All are honest:
 their gradients are those of their loss. So every alarm is a false one. Each run has a seed of its own, for the choice
 of images and all random numbers of the attacks. Every check runs, with small counts and no time limit, so that a busy
-machine changes no answer; for the transfer another kind is the source. AutoAttack is left out: it raises no alarm. A
-run that is done is skipped: the same command goes on.
+machine changes no answer; for the transfer another kind is the source, for check 11 the twin. AutoAttack is left out:
+it raises no alarm. A run that is done is skipped: the same command goes on.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ import torch
 import tyro
 
 from shconv.audit import run
-from shconv.audit.checks import CHECKS
+from shconv.audit.checks import CHECKS, c11_ablations
+from shconv.audit.findings import Finding
 from shconv.audit.setting import FULL
-from shconv.data import load_data
+from shconv.data import ImageData, load_data
 from shconv.intervals import wilson
 from shconv.training import RECIPES, ModelConfig, create_defence, load_checkpoint, train, with_epochs
 
@@ -79,14 +80,24 @@ def audited(kind: str, options: Options) -> Iterator[dict[str, Any]]:
                 continue
             asked = {"images": options.images, "seed": seed, "effort": effort, "sources": {other: source}}
             report = run(model, data, eps, budget="full", name="net", progress=False, **asked)
+            findings = [each for each in report.findings if each.check != c11_ablations.NUMBER]
+            findings += beside_twin(model, source, data, eps, asked) if kind == "SHC" else []
             found = {
-                "alarms": {finding.name: finding.alarm for finding in report.findings},
-                "texts": {finding.name: finding.not_run or finding.text for finding in report.findings},
+                "alarms": {finding.name: finding.alarm for finding in findings},
+                "texts": {finding.name: finding.not_run or finding.text for finding in findings},
                 "worst_case": report.worst_case["linf"]["accuracy"],
-                "seconds": sum(finding.seconds for finding in report.findings),
+                "seconds": sum(finding.seconds for finding in findings),
             }
             place.write_text(json.dumps(found, indent=1))
     yield from (json.loads(place.read_text()) for place in places)
+
+
+def beside_twin(
+    model: torch.nn.Module, twin: torch.nn.Module, data: ImageData, eps: float, asked: Mapping[str, Any]
+) -> Sequence[Finding]:
+    """Check 11, which compares an SHC network with its twin, alone: the twin's own worst case is not needed."""
+    few = {name: asked[name] for name in ("images", "seed", "effort")}
+    return run(model, data, eps, twin, budget="full", checks=[c11_ablations], progress=False, **few).findings
 
 
 def markdown(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
@@ -95,7 +106,7 @@ def markdown(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
     for check in sorted(CHECKS[:-1], key=lambda check: check.NUMBER):  # the last is the worst case itself
         cells, alarms, answers = [], 0, 0
         for runs in found.values():
-            given = [each["alarms"][check.NAME] for each in runs if each["alarms"][check.NAME] is not None]
+            given = [alarm for each in runs if (alarm := each["alarms"].get(check.NAME)) is not None]
             cells.append(f"{sum(given)} of {len(given)}" if given else "none")
             alarms, answers = alarms + sum(given), answers + len(given)
         low, high = wilson(alarms, answers)

@@ -211,7 +211,7 @@ def first_look(audit: Audit) -> None:
 def _routes(audit: Audit) -> tuple[str, ...]:
     """The view comes first where there is one: its gradient is the better one."""
     view = () if audit.view is None else (audit.view.route,)
-    return (*view, *(("both", "convolution") if audit.subject.is_shc else ("both",)))
+    return (*view, *audit.subject.routes)
 
 
 def report_parts(session: Session, audit: Audit) -> tuple[tuple[Row, ...], tuple[Finding, ...], dict[str, Any]]:

@@ -76,6 +76,11 @@ class Subject:
         return bool(shc_layers(self.network))
 
     @property
+    def routes(self) -> tuple[str, ...]:
+        """Gradient routes that white-box attacks take: of an SHC network the convolution's too."""
+        return ("both", "convolution") if self.is_shc else ("both",)
+
+    @property
     def has_detector(self) -> bool:
         """Whether it has a detector beside its classifier, as `shconv.models.detector` has."""
         return all(hasattr(self.network, each) for each in ("joint", "score", "threshold"))

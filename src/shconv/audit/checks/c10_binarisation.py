@@ -61,8 +61,7 @@ def applies(audit: Audit) -> str:
 
 def cost(audit: Audit) -> Cost:
     n = int(audit.sample(audit.effort.binarisation_images).sum())
-    routes = 2 if audit.subject.is_shc else 1
-    attack = cost_of(_attack(audit), n).times(routes)
+    attack = cost_of(_attack(audit), n).times(len(audit.subject.routes))
     return attack + cost_of(_control(audit), n) + Cost(audit.effort.binarisation_points + 5).times(n)
 
 
@@ -77,8 +76,7 @@ def run(audit: Audit) -> Finding:
         inner = batch._replace(y=torch.zeros_like(batch.y))
         network = Binary(features, readout.w, readout.b, readout.scale).eval()
         control = ~right(network, made_by(audit, _control(audit), network, inner), inner.y)
-        routes = ("both", "convolution") if audit.subject.is_shc else ("both",)
-        broken = {route: _broken(audit, features, readout, inner, route) for route in routes}
+        broken = {route: _broken(audit, features, readout, inner, route) for route in audit.subject.routes}
         parts.append({"separated": readout.separated, "points": readout.points, "control": control, **broken})
     return _finding(audit, features, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 

@@ -39,7 +39,7 @@ def planned(audit: Audit) -> Iterator[Planned]:
 
 def routes(audit: Audit) -> tuple[str, ...]:
     """Through which a gradient comes that is worth following: none, where the network has none and no view has."""
-    own = ("both", "convolution", "frozen") if audit.subject.is_shc else ("both",)
+    own = (*audit.subject.routes, *(["frozen"] if audit.subject.is_shc else []))
     view = () if audit.view is None else (audit.view.route,)
     return (*view, *(() if audit.blind else own))
 

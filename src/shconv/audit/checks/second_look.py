@@ -25,7 +25,7 @@ def second_look(audit: Audit, broken: Flags, by: str) -> Look:
     missed = np.zeros_like(broken)
     missed[np.flatnonzero(broken)[:MOST]] = True
     seen = missed.copy()
-    for route in _routes(audit):
+    for route in audit.subject.routes:
         for attack in _attacks(audit):
             if missed.any():
                 label = f"second look after {by}, {attack.loss.replace('_', '-')}"
@@ -39,12 +39,8 @@ def cost(audit: Audit, images: int) -> Cost:
     """Of a look at what a search is likely to break of so many images: no upper bound."""
     total = Cost(0)
     for attack in _attacks(audit):
-        total += cost_of(attack, min(LIKELY * images, MOST) * len(_routes(audit)))
+        total += cost_of(attack, min(LIKELY * images, MOST) * len(audit.subject.routes))
     return total
-
-
-def _routes(audit: Audit) -> tuple[str, ...]:
-    return ("both", "convolution") if audit.subject.is_shc else ("both",)
 
 
 def _attacks(audit: Audit) -> list[PGD]:
