@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,17 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 
 from shconv.attacks.locsearch.search import Search
-from shconv.cli import run
+from shconv.cli import main, run
 from shconv.experiments.run_folder import RunFolder
 from shconv.training.progress import TrainingProgress
-from toys import colour_folder
+from toys import colour_folder, processes
 
 OPTIONS = ["--models", "plain10", "--width", "4", "--epochs", "40", "--batch-size", "8"]
 OPTIONS += ["--table2-images", "8", "--table3-images", "2"]
-HEARING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # as a background job does not
 SECONDS = {"seconds", "images_per_second"}
 
 
@@ -176,26 +174,30 @@ def test_a_disk_that_fills_up_is_named_and_nothing_written_is_lost(pictures, who
     assert_same_run(out, whole)
 
 
+def hearing(arguments: list[str], errors: Path) -> None:
+    """`shconv` in a process of its own that hears Ctrl-C, as a background job does not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+    os.environ["ACCELERATE_USE_CPU"] = "1"
+    torch.set_num_threads(1)  # as here: sums round differently over two
+    main(arguments)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_control_c_ends_a_process_in_one_line_and_the_same_command_goes_on(pictures, whole, tmp_path, capsys):
-    out = trained(whole, tmp_path)
+    out, errors = trained(whole, tmp_path), tmp_path / "errors"
     command = ["reproduce", "--data", f"folder:{pictures}", *OPTIONS, "--out", str(out)]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums round differently over two
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{HEARING}; from shconv.cli import main; main()", *command],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=one_thread,
-    )
-    with process:
-        until = time.monotonic() + 100
-        while not (out / "rows.jsonl").exists() or (out / "rows.jsonl").read_bytes().count(b"\n") < 5:
-            assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    process = processes().Process(target=hearing, args=(command, errors))
+    process.start()
+    until = time.monotonic() + 100
+    while not (out / "rows.jsonl").exists() or (out / "rows.jsonl").read_bytes().count(b"\n") < 5:
+        assert process.is_alive()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    said = errors.read_text()
+    assert process.exitcode == 130
     assert "Traceback" not in said
     assert [line for line in said.splitlines() if line.startswith("shconv:")] == [said.splitlines()[-1]]
     assert said.splitlines()[-1] == "shconv: stopped; the same command continues from here"
