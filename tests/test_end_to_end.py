@@ -138,7 +138,14 @@ STOPS = {
 }
 
 
-@pytest.mark.parametrize(("owner", "name", "count", "before"), STOPS.values(), ids=STOPS)
+# Trainings and experiments have such stops in tests of their own.
+SLOW = ("in the first epochs", "before a figure")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "count", "before"),
+    [pytest.param(*stop, id=words, marks=[pytest.mark.slow] if words in SLOW else []) for words, stop in STOPS.items()],
+)
 def test_stopped_and_given_again_it_equals_an_uninterrupted_run(
     pictures, whole, tmp_path, monkeypatch, capsys, owner, name, count, before
 ):

@@ -34,12 +34,12 @@ class Layers(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(
             [
-                shconv.SHConv2d(4, 6, 3, padding=1),
                 shconv.SHConv2d(4, 6, 3, stride=2, padding=1, bias=False),
-                shconv.SHConv2d(4, 6, 3, padding=(0, 2), dilation=2, groups=2),
                 shconv.SHConv2d(4, 8, (2, 4), padding="same", groups=4),
                 shconv.SHConv2d(4, 6, (1, 2), stride=(1, 3), padding_mode="reflect", padding=1, map_groups=2),
-                shconv.SHConv2d(4, 6, (1, 2), statistics=("std", "max"), activation="softplus"),
+                shconv.SHConv2d(
+                    4, 6, 3, padding=(0, 2), dilation=2, groups=2, statistics=("std", "max"), activation="softplus"
+                ),
             ]
         )
 

@@ -84,36 +84,44 @@ def stop_before_batch(patch: pytest.MonkeyPatch, number: int) -> None:
 
 
 @pytest.mark.parametrize("name", DEFENCES)
-@pytest.mark.parametrize("at", [2, 6, 11])
 def test_interrupted_anywhere_and_continued_nothing_is_different(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str, at: int
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        stop_before_batch(patch, at)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, data, recipe, tmp_path / "stopped", defence=toy_defence(name), progress=False)
-    torch.rand(at)  # another process has another random state
-    for folder in ("stopped", "whole"):
+    def trained(folder: str) -> None:
         train(config, data, recipe, tmp_path / folder, defence=toy_defence(name), progress=False)
-    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+
+    trained("whole")
+    for at in (2, 6, 11):
+        with pytest.MonkeyPatch.context() as patch:
+            stop_before_batch(patch, at)
+            with pytest.raises(KeyboardInterrupt):
+                trained(f"stopped{at}")
+        torch.rand(at)  # another process has another random state
+        trained(f"stopped{at}")
+        assert outcome(tmp_path / f"stopped{at}") == outcome(tmp_path / "whole"), at
 
 
 @pytest.mark.parametrize("name", LEARNING)
-@pytest.mark.parametrize("at", [12, 19])  # of 12 batches for either network
 def test_what_a_defence_learns_from_is_trained_once_and_a_stop_after_it_changes_nothing(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str, at: int
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        stop_before_batch(patch, at)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, data, recipe, tmp_path / "stopped", defence=toy_defence(name), progress=False)
+    def trained(folder: Path) -> None:
+        train(config, data, recipe, folder, defence=toy_defence(name), progress=False)
+
+    whole = tmp_path / "whole"
+    trained(whole)
     (first,) = toy_defence(name).first(0)
-    before = (tmp_path / "stopped" / first / "model.safetensors").stat().st_mtime_ns
-    for folder in ("stopped", "whole"):
-        train(config, data, recipe, tmp_path / folder, defence=toy_defence(name), progress=False)
-    assert (tmp_path / "stopped" / first / "model.safetensors").stat().st_mtime_ns == before
-    for part in (".", first):
-        assert outcome(tmp_path / "stopped" / part) == outcome(tmp_path / "whole" / part)
+    for at in (12, 19):  # of 12 batches for either network
+        stopped = tmp_path / f"stopped{at}"
+        with pytest.MonkeyPatch.context() as patch:
+            stop_before_batch(patch, at)
+            with pytest.raises(KeyboardInterrupt):
+                trained(stopped)
+        before = (stopped / first / "model.safetensors").stat().st_mtime_ns
+        trained(stopped)
+        assert (stopped / first / "model.safetensors").stat().st_mtime_ns == before
+        for part in (".", first):
+            assert outcome(stopped / part) == outcome(whole / part), at
 
 
 @pytest.mark.parametrize("name", LEARNING)

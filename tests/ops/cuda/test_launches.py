@@ -302,6 +302,7 @@ class TestCompiledForHopper:
         _, stack, _ = resources(kernel, kernel.configs[0], tmp_path, "bf16", C=64, D=64, PLACES=1, **one)
         assert stack == 0
 
+    @pytest.mark.slow  # the first and the last are compiled above and below
     def test_every_other_setting_compiles_within_shared_memory(self, name, kernels, tmp_path):
         kernel = getattr(kernels, name)
         for configuration in kernel.configs[1:]:
