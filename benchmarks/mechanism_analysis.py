@@ -252,7 +252,7 @@ def forest(levels: Groups) -> Drawn:
             axes.plot([fmean(gaps(levels[name]))], [place], "|", color=colour, markersize=11)
         axes.axvline(fmean(gaps(levels["centre"])), color=GREY, linewidth=0.8)
         axes.set_yticks(range(len(names)), names)
-        axes.set_xlabel("gap, points: accuracy through both routes less the convolution route")
+        axes.set_xlabel("gap, points: accuracy through both routes minus the convolution route")
     return Drawn("mechanism-effects", "The gap by level", "", figure)
 
 

@@ -118,7 +118,7 @@ def draw_accuracy(
         left.plot(accuracy, color=colour, linestyle=line, marker=marker, markersize=5, label=words)
     left.set_xticks(range(len(budgets) + 1), [0, *budgets])
     left.set_xlabel("budget, L-infinity, 255ths")
-    left.set_ylabel("images still right, %")
+    left.set_ylabel("accuracy, %")
     left.set_ylim(0, 103)
     left.set_title("one attack, by the gradient that it follows", fontsize=9)
 

@@ -135,7 +135,7 @@ def draw(accuracy: dict[str, float], data: ImageData, from_half: dict[str, list[
         )
     left.set_yticks(range(len(accuracy)), list(accuracy), fontsize=8)
     left.set_ylim(len(accuracy) - 0.5, -0.7)
-    left.set_xlabel(f"right, % of {len(data.test):,} test images")
+    left.set_xlabel(f"accuracy in % on {len(data.test):,} test images")
 
     colours = plt.colormaps["viridis"]
     for place, (layer, line) in enumerate(from_half.items()):

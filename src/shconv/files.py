@@ -73,9 +73,13 @@ def unescaped(text: str) -> str:
     return re.sub(r"\\(udc[89a-f][0-9a-f])", lambda found: chr(int(found[1][1:], 16)), text)
 
 
+class InUse(InputError):  # noqa: N818 (says what is the matter, as KeyboardInterrupt does)
+    """Another process has the folder."""
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """A folder for this process alone, made if need be. Raises InputError where another one has it."""
+    """A folder for this process alone, made if need be. Raises InUse where another one has it."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; wanted a folder")
     path.mkdir(parents=True, exist_ok=True)
@@ -83,7 +87,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise InputError(f"{path} is in use by another process; wait for it or take another folder") from None
+        raise InUse(f"{path} is in use by another process; wait for it or take another folder") from None
     try:
         yield
     finally:

@@ -1,23 +1,22 @@
 """shconv reproduce: train the pairs, attack them, and write the paper's tables and figures. The main job."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-
-import torch
 
 from shconv.commands.config_file import plain
 from shconv.commands.options import EngineOptions, PaperOptions
 from shconv.commands.prepared import prepared_in
 from shconv.commands.running import conclude, describe, load, run_experiments, run_folder
 from shconv.data import ImageData
+from shconv.data.splits import MemorySplit
 from shconv.errors import InputError
 from shconv.experiments.network import Network, Pair
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
-from shconv.models import list_models
+from shconv.models import list_models, vanilla_of
 from shconv.processes import Processes
 from shconv.training import RECIPES, ModelConfig, Recipe, train, with_epochs
+from shconv.training.side_by_side import train_side_by_side
 
 VANILLA = tuple(name for name in list_models() if not name.endswith("_shc"))
 
@@ -71,22 +70,35 @@ class Reproduce(PaperOptions, EngineOptions):
             describe(folder, asked, data, processes)
             most = max(self.batch_size, recipe_for(self.recipe, self.epochs).batch_size)
             workers = self.readers(data, most, progress.say)
-            pairs = list(self._trained_pairs(folder, data, processes.device, workers))
+            pairs = self._trained_pairs(folder, data, processes, workers, progress)
             run_experiments(folder, data, pairs, self, progress, workers=workers, processes=processes)
             conclude(folder, progress)
 
-    def _trained_pairs(self, folder: RunFolder, data: ImageData, device: torch.device, workers: int) -> Iterator[Pair]:
-        recipe = recipe_for(self.recipe, self.epochs)
-        for seed in self.seeds:
-            for vanilla in self.models:
-                members = []
-                for name in (vanilla, f"{vanilla}_shc"):
-                    config = model_config(name, data, self.width, self.stem, self.normalize)
-                    place = folder.path / "models" / f"{name}-seed{seed}"
-                    how: dict[str, Any] = {"engine": self.engine(), "device": self.device}
-                    trained = train(config, data, recipe, place, seed=seed, workers=workers, **how)
-                    members.append(Network(name, seed, trained.model.to(device)))
-                yield Pair(tuple(members))
+    def _trained_pairs(
+        self, folder: RunFolder, data: ImageData, processes: Processes, workers: int, progress: ExperimentProgress
+    ) -> list[Pair]:
+        how = {"data": data, "recipe": recipe_for(self.recipe, self.epochs), "workers": workers}
+        how |= {"engine": self.engine(), "device": self.device}
+
+        def task(name: str, seed: int) -> dict[str, Any]:
+            config = model_config(name, data, self.width, self.stem, self.normalize)
+            return {**how, "config": config, "folder": folder.path / "models" / f"{name}-seed{seed}", "seed": seed}
+
+        def trained(name: str, seed: int) -> Network:
+            return Network(name, seed, train(**task(name, seed)).model.to(processes.device))
+
+        names = [(vanilla, f"{vanilla}_shc") for vanilla in self.models]
+        if processes.count == 1 and processes.device.type == "cpu" and isinstance(data.train, MemorySplit):
+            tasks = [task(name, seed) for seed in self.seeds for pair in names for name in pair]
+            dearest_first = sorted(tasks, key=lambda each: _cost(each["config"]), reverse=True)
+            for place in sorted(train_side_by_side(dearest_first, progress)):
+                progress.say(f"{place.name}: another process trained it")
+        return [Pair(tuple(trained(name, seed) for name in pair)) for seed in self.seeds for pair in names]
+
+
+def _cost(config: ModelConfig) -> tuple[int, bool]:
+    """In what order networks take long: by their place among the names, SHC after its twin."""
+    return VANILLA.index(vanilla_of(config.name)), config.name.endswith("_shc")
 
 
 def model_config(name: str, data: ImageData, width: int, stem: str, normalize: str) -> ModelConfig:

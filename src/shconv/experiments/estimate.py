@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from shconv.attacks import FGSM, Attack, LocSearchAdv
+from shconv.attacks.locsearch.search import LOOKS
 from shconv.experiments.network import Network, routed
 from shconv.experiments.probe import NetworkCost, SharedCost
 from shconv.experiments.study import Study
-from shconv.experiments.table3_locsearch import searched_together, searches
+from shconv.experiments.table3_locsearch import SEARCHED_TOGETHER, searches
 from shconv.experiments.workload import ROUTES, Facts, Workload
 from shconv.training import RECIPES
 
@@ -74,7 +75,7 @@ def seconds(work: Callable[[int], object], batch: int) -> float:
 def _rows(attack: LocSearchAdv, size: int) -> float:
     """Of the batches that the network is given for an image in a round: its probes, and its share of the looks."""
     probes = 0 if attack.order == "random" else min(attack.max_probes or size**2, size**2)
-    return probes + attack.batch_size / searched_together(attack)
+    return probes + LOOKS / SEARCHED_TOGETHER
 
 
 def _minutes(seconds: float) -> str:

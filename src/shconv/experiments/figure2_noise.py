@@ -20,7 +20,7 @@ def save(study: Study) -> None:
     if not len(image) or _drawn(study.folder.path / "arrays" / "figure2.npz") == [each.name for each in networks]:
         return
     p_y, rcd, images = [], [], []
-    for batch in study.batches(image):  # of which there is one
+    for batch in study.batches(image, size=1):  # of which there is one
         for network in networks:
             noisy = [study.attacked(network, GaussianNoise(sigma), batch) for sigma in SIGMAS]
             p_y.append([columns["p_y"][0] for _, columns in noisy])

@@ -36,7 +36,7 @@ def _save_pair(study: Study, pair: Pair, name: str) -> None:
             rcd.append((rc[0] - rc).numpy())
             current = torch.cat([result.trace.images[mark] for mark in marks])
             images.append(current.numpy())
-            logits = study.logits(network, current.to(study.device))
+            logits = study.logits(network, current.to(study.device), len(marks))
             correct.append((logits.argmax(1) == y[0]).cpu().numpy())
         arrays = {
             "models": [member.name for member in pair.members],

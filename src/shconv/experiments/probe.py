@@ -15,7 +15,7 @@ from shconv.attacks import FGSM, Attack, GaussianNoise, LocSearchAdv
 from shconv.data import training_batches
 from shconv.data.splits import MemorySplit
 from shconv.experiments.network import routed
-from shconv.experiments.table3_locsearch import searched_together
+from shconv.experiments.table3_locsearch import SEARCHED_TOGETHER
 from shconv.training import ModelConfig, Recipe
 from shconv.training.learner import autocast_dtype
 
@@ -192,7 +192,7 @@ class Probe:
         """Of one image in one round: seconds beside the network, and rows of the batches that the network is given."""
         rounds = attack.steps if side <= 64 else 2
         few = LocSearchAdv(**{**vars(attack), "steps": rounds})
-        n = searched_together(attack)
+        n = SEARCHED_TOGETHER
         rows, weight = 0, torch.randn(3 * side**2, 3, device=self.device)
 
         def stub(x: Tensor) -> Tensor:  # every pixel matters, as in a network: a search for corners would probe less

@@ -29,7 +29,7 @@ def rows(study: Study) -> Iterator[Row]:
             continue
         for network in (member for member in pair.members if member.is_shc):
             for name, attack in GRADIENT_ATTACKS.items():
-                question = Question(network, attack, index, study.batch_size, also="quasi_boundary")
+                question = Question(network, attack, index, min(study.batch_size, len(index)), also="quasi_boundary")
                 id = row_id("quasi_boundary", network, name, attack)
                 if id in study.folder.rows:
                     study.forget(question)

@@ -160,17 +160,17 @@ class Study:
         if hasattr(network.model, "joint"):  # it has a detector
             with torch.no_grad():
                 reached["score"] = network.model.score(adversarial)  # type: ignore[operator]
-        asked = self.logits(network, adversarial[:n]), y[:n], *(value[:n] for value in reached.values())
+        asked = self.logits(network, adversarial[:n], len(x)), y[:n], *(value[:n] for value in reached.values())
         logits, labels, *values = on_host(*asked)
         columns = {name: value.numpy() for name, value in zip(reached, values, strict=True)}
         return adversarial, judge(logits, labels) | columns
 
     @torch.no_grad()
-    def logits(self, network: Network, x: Tensor) -> Tensor:
-        """Logits (n, K) of n images, computed in the fixed batch shape."""
+    def logits(self, network: Network, x: Tensor, size: int) -> Tensor:
+        """Logits (n, K) of n images, computed in batches of `size`, which is that of the question's units."""
         parts, model = [], replaying(network.model)
-        for part in x.split(self.batch_size):
-            parts.append(model(padded(part, self.batch_size))[: len(part)])
+        for part in x.split(size):
+            parts.append(model(padded(part, size))[: len(part)])
         return torch.cat(parts)
 
     def clean(self, network: Network) -> Outcomes:

@@ -18,14 +18,17 @@ from shconv.experiments.run_folder import Row
 from shconv.experiments.study import Study, row_id
 
 DEMO_SHARE = 0.12  # of the pixels: the paper's 2.3 % fool no network of the demo on any image
+SEARCHED_TOGETHER = 8  # images in a unit: few, as a search is long, and a stop loses the unit under way
 
 
 def searches(image_size: int, demo: bool = False) -> dict[str, LocSearchAdv]:
-    """The attacks of this table by the name that its rows use; on the demo's images with more pixels a round."""
+    """The attacks of this table by the name that its rows use; on the demo's images more pixels in fewer rounds, as a
+    round's probes take the time: 12 rounds of 10 pixels at 32 x 32."""
     attack = locsearch_for(image_size, image_size)
     if demo:
-        pixels = max(1, round(DEMO_SHARE * image_size**2 / attack.steps))
-        attack = replace(attack, pixels_per_step=pixels)
+        steps = max(1, attack.steps // 2)
+        pixels = max(1, round(DEMO_SHARE * image_size**2 / steps))
+        attack = replace(attack, steps=steps, pixels_per_step=pixels)
     return {
         "locsearch": attack,
         "locsearch_cyclic": replace(attack, probe="cyclic"),
@@ -51,11 +54,6 @@ def most_moved(study: Study, pair: Pair) -> Index:
     return index[[int(fall.argmax())]] if len(index) else index
 
 
-def searched_together(attack: LocSearchAdv) -> int:
-    """Images whose outcomes are stored at once: few, as a search is long, but their looks share a batch each round."""
-    return attack.batch_size if attack.order == "random" else 8
-
-
 def rows(study: Study) -> Iterator[Row]:
     for pair in study.pairs:
         index = study.selected(pair, study.counts.table3)
@@ -70,7 +68,7 @@ def _rows_of_search(study: Study, network: Network, name: str, attack: LocSearch
     experiments = ("table3", "quasi_boundary") if network.is_shc else ("table3",)
     steps = locsearch_columns(attack.steps)
     ids = {(e, step): row_id(e, network, name, attack, step=step) for e in experiments for step in steps}
-    question = Question(network, attack, index, searched_together(attack), also="every column")
+    question = Question(network, attack, index, SEARCHED_TOGETHER, also="every column")
     if all(id in study.folder.rows for id in ids.values()):
         study.forget(question)
     else:
@@ -104,7 +102,9 @@ def _searched(
     columns = {"index": places[:n].numpy()}
     for step in steps:
         current = result.trace.images[step].to(x.device)
-        found = judge(study.logits(network, current), y[:n]) | {"queries": result.trace.queries[:, step].numpy()}
+        found = judge(study.logits(network, current, len(x)), y[:n]) | {
+            "queries": result.trace.queries[:, step].numpy()
+        }
         found |= {name: values.cpu().numpy() for name, values in distances(current, x[:n]).items()}
         if network.is_shc:
             moved = quasi_boundary.compare(network.model, x, padded(current, len(x)))

@@ -7,6 +7,7 @@ from math import ceil
 from typing import get_args
 
 from shconv.attacks import Attack, RandFGSM, Substitute, locsearch_columns
+from shconv.attacks.locsearch.search import LOOKS
 from shconv.attacks.objective import Objective
 from shconv.experiments import figure2_noise, quasi_boundary, table1_gaussian, table2_gradient, table3_locsearch
 from shconv.experiments.probe import NetworkCost, SharedCost, passes
@@ -17,7 +18,6 @@ OUTCOME_BYTES = 58  # of an image in a row: six numbers of eight bytes, two of o
 TABLE_1 = 1 + len(table1_gaussian.SIGMAS)  # rows of a network
 COMPARED = 4  # forward passes that the quasi decision boundary takes
 STRICT = 2  # forward passes of the network in one along the strict route
-SEARCHED = 8  # images in a unit of the searches that take long
 ROUTES = {False: ("both",), True: ("both", "convolution", "hypernetwork")}
 
 
@@ -97,11 +97,14 @@ class Workload:
         steps = searches["locsearch"].steps
         rows = len(searches) * len(locsearch_columns(steps)) * (len(self.costs) + len(shc))  # those of the boundary too
         about = f", {len(searches)} searches of {steps} rounds"
-        yield self._stage("Table 3", n3, rows, sum(self._table3(n3)), ceil(n3 / SEARCHED), about)
+        yield self._stage(
+            "Table 3", n3, rows, sum(self._table3(n3)), ceil(n3 / table3_locsearch.SEARCHED_TOGETHER), about
+        )
 
         quasi = [(attack, "both") for attack in quasi_boundary.GRADIENT_ATTACKS.values()]
-        looks = [COMPARED * len(quasi) * self._padded(n3) * cost.forward for cost in shc]
-        seconds = [self._attacked(cost, n3, quasi) for cost in shc]
+        size = min(n3, self.batch_size)
+        looks = [COMPARED * len(quasi) * self._padded(n3, size) * cost.forward for cost in shc]
+        seconds = [self._attacked(cost, n3, quasi, size) for cost in shc]
         yield self._stage("quasi boundary", n3, len(quasi) * len(shc), sum(seconds) + sum(looks))
 
         strict = [(RandFGSM(objective=objective), "strict") for objective in get_args(Objective)]
@@ -123,7 +126,9 @@ class Workload:
         for cost in self.costs.values():
             yield self._padded(n) * (TABLE_1 * cost.forward + (TABLE_1 - 1) * self.shared.noise)
 
-    def _attacked(self, cost: NetworkCost, n: int, asked: Sequence[tuple[Attack, str]]) -> float:
+    def _attacked(
+        self, cost: NetworkCost, n: int, asked: Sequence[tuple[Attack, str]], size: int | None = None
+    ) -> float:
         """Seconds of gradient attacks on n images, each through its route, and of their judge."""
         seconds = 0.0
         for attack, route in asked:
@@ -131,7 +136,7 @@ class Workload:
             drawn = self.shared.noise if isinstance(attack, RandFGSM) else 0.0
             forward = forward * (STRICT if route == "strict" else 1) + 1
             image = forward * cost.forward + gradient * cost.gradient[route] + drawn
-            seconds += self._padded(n) * image
+            seconds += self._padded(n, size) * image
         return seconds
 
     def _further(self, cost: NetworkCost, n: int) -> float:
@@ -147,22 +152,23 @@ class Workload:
     def _table3(self, n: int) -> Iterator[float]:
         for attack in table3_locsearch.searches(self.facts.test_size, self.facts.demo).values():
             beside, rows = self.shared.search_round[attack.order]
-            together = table3_locsearch.searched_together(attack)
+            together = table3_locsearch.SEARCHED_TOGETHER
             units, columns = ceil(n / together), len(locsearch_columns(attack.steps))
             for name, cost in self.costs.items():
-                looks = self._padded(min(n, together)) + (COMPARED * together if name.endswith("_shc") else 0)
+                looks = together + (COMPARED * together if name.endswith("_shc") else 0)
                 passed = units * (together * attack.steps * rows + columns * looks)
                 yield n * attack.steps * beside + passed * cost.forward
 
     def _figures(self) -> Stage:
         attack = table3_locsearch.searches(self.facts.test_size, self.facts.demo)["locsearch"]
-        searched = attack.steps * 2 * attack.batch_size * self.seeds
-        noisy = len(figure2_noise.SIGMAS) * self.batch_size
+        searched = attack.steps * (attack.batch_size + LOOKS) * self.seeds
+        noisy = len(figure2_noise.SIGMAS)
         seconds = sum((searched + noisy) * cost.forward for cost in self.costs.values())
         return Stage("Figures 2 to 4", "one image each; by the first process only", seconds, 1, 0, 0)
 
-    def _padded(self, n: int) -> int:
-        return ceil(n / self.batch_size) * self.batch_size
+    def _padded(self, n: int, size: int | None = None) -> int:
+        size = size or self.batch_size
+        return ceil(n / size) * size
 
 
 def _table2(routes: Sequence[str]) -> list[tuple[Attack, str]]:

@@ -45,7 +45,7 @@ def probe_scores(
 
 
 def image_logits(model: Model, x: Tensor, y: Tensor, image: Tensor, batch_size: int) -> Tensor:
-    """Logits (P, K) of the images x[image] as they are, in the same batch shape as the probes."""
+    """Logits (P, K) of the images x[image] as they are, in one fixed batch shape."""
     batches = [_fixed_batch(model, x, rows, None, None, batch_size) for rows in image.split(batch_size)]
     return check_logits(torch.cat(batches), y[image])
 

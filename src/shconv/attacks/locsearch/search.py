@@ -12,6 +12,7 @@ from shconv.attacks.locsearch.pixels import PixelPool, Pixels
 from shconv.attacks.locsearch.probes import cyclic, image_logits, pert, probe_scores
 from shconv.attacks.locsearch.rules import Rules
 
+LOOKS = 16  # images in a batch of those that are looked at after a round; always full, as the probes' batches
 NONE: Pixels = np.empty(0, np.int64)
 P_BOUNDS = (0.5, 10.0)  # of the adaptive p
 P_GROWS_ABOVE, P_SHRINKS_BELOW = 0.9, 0.3  # mean p_y of the selected probes
@@ -29,7 +30,7 @@ class Search:
         self.pools = [PixelPool(rules, height, width, generator) for generator in generators]
         self.p = np.full(n, float(rules.p))
         self.queries = np.zeros(n, np.int64)
-        self.logits = image_logits(model, self.x, y, self._there(np.arange(n)), rules.batch_size)  # of x, (N, K)
+        self.logits = image_logits(model, self.x, y, self._there(np.arange(n)), LOOKS)  # of x, (N, K)
         self.going = np.ones(n, np.bool_)
         self._stop(np.arange(n))
         self.selected = NONE, NONE  # in the last round: image and pixel, each (S,), sorted by image
@@ -50,7 +51,7 @@ class Search:
             self.pools[i].perturbed(pixels)
         self.selected = image, pixel
         there = self._there(going)
-        self.logits[there] = image_logits(self.model, self.x, self.y, there, self.rules.batch_size)
+        self.logits[there] = image_logits(self.model, self.x, self.y, there, LOOKS)
         self.queries[going] += 1
         self._stop(going)
 

@@ -1,0 +1,56 @@
+"""Trainings side by side: the networks are those of one training after the other, and an error is not lost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from together import DATA
+
+from shconv.errors import InputError
+from shconv.files import locked
+from shconv.terminal import Lines
+from shconv.training import ModelConfig, Recipe, train
+from shconv.training.side_by_side import train_side_by_side
+
+RECIPE = Recipe(1, 35, 0.05)
+
+
+def tasks(folder: Path) -> list[dict[str, Any]]:
+    shared: dict[str, Any] = {"config": ModelConfig("plain10_shc", 3, stem="small", width=4), "data": DATA}
+    return [{**shared, "recipe": RECIPE, "folder": folder / str(seed), "seed": seed} for seed in (0, 1)]
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_two_at_a_time_have_the_bits_of_one_after_the_other(tmp_path: Path, two_threads: None) -> None:
+    train_side_by_side(tasks(tmp_path / "together"), Lines(False))
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    for alone, together in zip(tasks(tmp_path / "alone"), tasks(tmp_path / "together"), strict=True):
+        found = train(**together)
+        assert len(found.history) == 1
+        for name, values in train(**alone).model.state_dict().items():
+            assert torch.equal(values, found.model.state_dict()[name]), name
+
+
+def test_a_folder_that_stays_in_use_is_an_error_in_the_end(tmp_path: Path) -> None:
+    first, second = tasks(tmp_path)
+    with locked(first["folder"]), pytest.raises(InputError, match="in use by another process"):
+        train_side_by_side([first, second], Lines(False))
+    assert (second["folder"] / "model.safetensors").exists()
+
+
+def test_what_is_finished_is_not_trained_again(tmp_path: Path) -> None:
+    for task in tasks(tmp_path):
+        train(**task)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
+    assert train_side_by_side(tasks(tmp_path), Lines(False)) == set()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")} == stamps
