@@ -54,6 +54,16 @@ def test_the_rows_of_a_plan_are_those_of_the_run(shconv, finished, pictures):
         assert stages[stage][0].startswith(f"{count} rows of {images.get(stage, 2)} images"), stage
 
 
+def test_networks_for_grey_images_are_planned_with_one_channel(shconv):
+    sizes = []
+    for grey in ([], ["--grey"]):
+        ended = shconv("plan", "--data", "cifar10", "--models", "plain10", "--width", 2, *QUICK, *grey)
+        assert ended.code == 0, ended.err
+        sizes.append(float(parsed(ended.out)["train plain10"][-1].removesuffix(" kB")))
+    fewer = 2 * 4 * 2 * 2 * 3 * 3 / 1000  # kB: two of three channels of 2 kernels of 3 x 3, in float32, in two files
+    assert sizes[0] - sizes[1] == pytest.approx(fewer, abs=0.11)
+
+
 def test_times_add_up_and_are_divided_among_the_devices(shconv):
     ended = shconv("plan", "--data", "cifar10", "--width", 2, "--models", "plain10", *QUICK, "--gpus", 4)
     stages = parsed(ended.out)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -53,7 +54,7 @@ class Plan(Reproduce):
         device = Processes.found(device=self.device).device
         facts, recipe = self._facts(), recipe_for(self.recipe, self.epochs)
         names = [name for vanilla in self.models for name in (vanilla, f"{vanilla}_shc")]
-        probe, others = Probe(device, self.probe_seconds, len(names)), Others()
+        probe, others = Probe(device, self.probe_seconds, len(names), facts.channels), Others()
         progress = ExperimentProgress()
         costs: dict[str, tuple[NetworkCost, NetworkCost]] = {}
         with progress.task("measuring", len(names) + 1) as advance:
@@ -83,18 +84,19 @@ class Plan(Reproduce):
         if kind in KNOWN:
             train, test, classes, side = KNOWN[kind]
             tested = TRAIN_SIZE if self.test_preset == "imagenet" else TEST_SIZE
-            sizes = (side or TRAIN_SIZE, side or tested)
+            sizes, channels = (side or TRAIN_SIZE, side or tested), 1 if self.grey else 3
         else:
             data = self.load(ExperimentProgress(), want_train=True)
             train, test, classes = len(data.train or ()), len(data.test), len(data.classes)
-            sizes = (data.train_size, data.image_size)
+            sizes, channels = (data.train_size, data.image_size), data.channels
         if self.image_size is not None:
             sizes = self.image_size, self.image_size
-        return Facts(train, test, classes, *sizes, self.data == "demo")
+        return Facts(train, test, classes, *sizes, self.data == "demo", channels)
 
     def _config(self, name: str, facts: Facts) -> ModelConfig:
         small = facts.test_size <= 64 if self.stem == "auto" else self.stem == "small"
-        return ModelConfig(name, facts.classes, stem="small" if small else "imagenet", width=self.width)
+        stem: Literal["small", "imagenet"] = "small" if small else "imagenet"
+        return ModelConfig(name, facts.classes, facts.channels, stem=stem, width=self.width)
 
     def _notes(self, device: torch.device, smaller: set[int], busy: float | None) -> Iterator[str]:
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
@@ -113,6 +115,8 @@ class Plan(Reproduce):
             "Assumed: devices share whole batches (searches: eight images) and do not wait for each other; enough "
             "images are found for Tables 2 to 4, as far as the test split has them."
         )
+        if device.type == "cpu":
+            yield "Networks are counted one after the other. With images in memory several train at a time, faster."
         yield (
             "Left out: reading and decoding image files (--workers do this at the same time), start-up, and the page "
             "and figures at the end. Memory is the least that weights and stored activations need."

@@ -73,8 +73,8 @@ def _expected(sizes: Sequence[_Size], images: int) -> float:
 class Probe:
     """Measures on random images within `seconds`, or somewhat more where a single image takes that long."""
 
-    def __init__(self, device: torch.device, seconds: float, networks: int) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, seconds: float, networks: int, channels: int = 3) -> None:
+        self.device, self.channels = device, channels
         self.share = seconds / (5 * networks + 4)  # an SHC network has six works, a vanilla one three
         self.left = 0.0  # what works that were done sooner did not use
         self.smaller: set[int] = set()  # batches that were measured in place of larger ones
@@ -169,7 +169,8 @@ class Probe:
         self, recipe: Recipe, train_size: int, test_size: int, searches: dict[str, LocSearchAdv]
     ) -> tuple[SharedCost, SharedCost]:
         """What is no network's, at least and usually."""
-        split = MemorySplit(torch.randint(0, 256, (64, 3, train_size, train_size), dtype=torch.uint8), _labels(64), [])
+        pixels = torch.randint(0, 256, (64, self.channels, train_size, train_size), dtype=torch.uint8)
+        split = MemorySplit(pixels, _labels(64), [])
 
         def augment(n: int) -> None:
             for _ in training_batches(split, recipe.augmentation, batch_size=n, seed=0, epoch=0, image_size=train_size):
@@ -193,7 +194,7 @@ class Probe:
         rounds = attack.steps if side <= 64 else 2
         few = LocSearchAdv(**{**vars(attack), "steps": rounds})
         n = SEARCHED_TOGETHER
-        rows, weight = 0, torch.randn(3 * side**2, 3, device=self.device)
+        rows, weight = 0, torch.randn(self.channels * side**2, 3, device=self.device)
 
         def stub(x: Tensor) -> Tensor:  # every pixel matters, as in a network: a search for corners would probe less
             nonlocal rows
@@ -226,7 +227,7 @@ class Probe:
         return step
 
     def _images(self, n: int, size: int) -> Tensor:
-        return torch.rand(n, 3, size, size, device=self.device)
+        return torch.rand(n, self.channels, size, size, device=self.device)
 
     def _finish(self) -> None:
         if self.device.type == "cuda":

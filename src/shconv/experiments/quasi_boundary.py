@@ -23,19 +23,15 @@ GRADIENT_ATTACKS: dict[str, BatchAttack] = {"fgsm": FGSM(), "rand_fgsm": RandFGS
 
 
 def rows(study: Study) -> Iterator[Row]:
-    for pair in study.pairs:
-        index = study.selected(pair, study.counts.table3)
-        if not len(index):
-            continue
-        for network in (member for member in pair.members if member.is_shc):
-            for name, attack in GRADIENT_ATTACKS.items():
-                question = Question(network, attack, index, min(study.batch_size, len(index)), also="quasi_boundary")
-                id = row_id("quasi_boundary", network, name, attack)
-                if id in study.folder.rows:
-                    study.forget(question)
-                else:
-                    _add(study, network, name, attack, question)
-                yield study.folder.rows[id]
+    for network, index in study.on_selected(study.counts.table3):
+        for name, attack in GRADIENT_ATTACKS.items() if network.is_shc else ():
+            question = Question(network, attack, index, min(study.batch_size, len(index)), also="quasi_boundary")
+            id = row_id("quasi_boundary", network, name, attack)
+            if id in study.folder.rows:
+                study.forget(question)
+            else:
+                _add(study, network, name, attack, question)
+            yield study.folder.rows[id]
 
 
 def _add(study: Study, network: Network, name: str, attack: BatchAttack, question: Question) -> None:

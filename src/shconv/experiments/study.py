@@ -220,6 +220,12 @@ class Study:
         self.folder.save_json(path, about | found | chosen)
         return index
 
+    def on_selected(self, wanted: int) -> Iterator[tuple[Network, Index]]:
+        """Each network of the pairs for which images were found, with `selected`'s."""
+        for pair in self.pairs:
+            if len(index := self.selected(pair, wanted)):
+                yield from ((member, index) for member in pair.members)
+
     @staticmethod
     def _shared_confidence(clean: Sequence[Outcomes]) -> NDArray[np.float64]:
         """Of the images that all get right, the confidence of the less confident network."""

@@ -16,12 +16,8 @@ ATTACKS = {name: attack for name, attack in PAPER.items() if isinstance(attack, 
 
 
 def rows(study: Study) -> Iterator[Row]:
-    for pair in study.pairs:
-        index = study.selected(pair, study.counts.table2)
-        if not len(index):
-            continue
-        for network in pair.members:
-            for name, attack in ATTACKS.items():
-                for objective in get_args(Objective):
-                    for route in routes_of(network):
-                        yield study.row("table2", network, name, replace(attack, objective=objective), index, route)
+    for network, index in study.on_selected(study.counts.table2):
+        for name, attack in ATTACKS.items():
+            for objective in get_args(Objective):
+                for route in routes_of(network):
+                    yield study.row("table2", network, name, replace(attack, objective=objective), index, route)

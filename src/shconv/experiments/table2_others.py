@@ -37,15 +37,11 @@ def missing(attacks: Mapping[str, Attack]) -> dict[str, str]:
 
 
 def rows(study: Study, attacks: Mapping[str, Attack]) -> Iterator[Row]:
-    for pair in study.pairs:
-        index = study.selected(pair, study.counts.table2)
-        if not len(index):
-            continue
-        for network in pair.members:
-            for name, attack in attacks.items():
-                if _concerns(attack, network):
-                    most = FEW if isinstance(attack, ONE_BY_ONE) else study.batch_size
-                    yield study.row("table2", network, name, attack, index, "both", size=min(most, len(index)))
+    for network, index in study.on_selected(study.counts.table2):
+        for name, attack in attacks.items():
+            if _concerns(attack, network):
+                most = FEW if isinstance(attack, ONE_BY_ONE) else study.batch_size
+                yield study.row("table2", network, name, attack, index, "both", size=min(most, len(index)))
 
 
 def _concerns(attack: Attack, network: Network) -> bool:

@@ -55,13 +55,9 @@ def most_moved(study: Study, pair: Pair) -> Index:
 
 
 def rows(study: Study) -> Iterator[Row]:
-    for pair in study.pairs:
-        index = study.selected(pair, study.counts.table3)
-        if not len(index):
-            continue
-        for network in pair.members:
-            for name, attack in searches(study.data.image_size, study.data.is_demo).items():
-                yield from _rows_of_search(study, network, name, attack, index)
+    for network, index in study.on_selected(study.counts.table3):
+        for name, attack in searches(study.data.image_size, study.data.is_demo).items():
+            yield from _rows_of_search(study, network, name, attack, index)
 
 
 def _rows_of_search(study: Study, network: Network, name: str, attack: LocSearchAdv, index: Index) -> Iterator[Row]:

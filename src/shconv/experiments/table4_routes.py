@@ -13,12 +13,8 @@ from shconv.experiments.study import Study
 
 
 def rows(study: Study) -> Iterator[Row]:
-    for pair in study.pairs:
-        index = study.selected(pair, study.counts.table2)
-        if not len(index):
-            continue
-        for network in pair.members:
-            for objective in get_args(Objective):
-                for route in (*routes_of(network), *(("strict",) if network.is_shc else ())):
-                    attack = replace(RandFGSM(), objective=objective)
-                    yield study.row("table4", network, "rand_fgsm", attack, index, route, as_in="table2")
+    for network, index in study.on_selected(study.counts.table2):
+        for objective in get_args(Objective):
+            for route in (*routes_of(network), *(("strict",) if network.is_shc else ())):
+                attack = replace(RandFGSM(), objective=objective)
+                yield study.row("table4", network, "rand_fgsm", attack, index, route, as_in="table2")

@@ -31,6 +31,7 @@ class Facts:
     train_size: int
     test_size: int
     demo: bool = False
+    channels: int = 3
 
 
 @dataclass(frozen=True)

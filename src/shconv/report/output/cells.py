@@ -127,6 +127,7 @@ class GridColumn:
     key: str  # in the CSV file
     title: str
     show: Callable[[Any], str] = str
+    of: Callable[[Any], Any] | None = None  # its value for an item of `Grid.over`
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,20 @@ class Grid:
     columns: tuple[GridColumn, ...]
     records: tuple[Mapping[str, Any], ...]  # by the columns' keys
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def over(
+        cls,
+        items: Iterable[Any],
+        name: str,
+        title: str,
+        caption: str,
+        columns: tuple[GridColumn, ...],
+        notes: tuple[str, ...] = (),
+    ) -> "Grid":
+        """A record for each item, by what the columns take of it."""
+        records = ({column.key: column.of(item) for column in columns if column.of is not None} for item in items)
+        return cls(name, title, caption, columns, tuple(records), notes)
 
     def shown(self) -> list[list[str]]:
         return [

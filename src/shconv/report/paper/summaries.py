@@ -2,11 +2,11 @@
 with the parameters that were really used and the distances they reached."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
-from shconv.report.computed.worst_case import THREATS, worst_cases
+from shconv.report.computed.worst_case import THREATS, WorstCase, worst_cases
 from shconv.report.folder.rows import Row
 from shconv.report.folder.run import Run
 from shconv.report.output.cells import Grid, GridColumn, count, mean, percent, short, span
@@ -40,7 +40,8 @@ def worst_case(run: Run) -> Grid:
         for threat in THREATS
         for worst in worst_cases(run, model, threat, own).values()
     ]
-    return Grid(
+    return Grid.over(
+        found,
         name="worst_case",
         title="Worst case per image, on the selected images",
         caption="The images are the selected ones of Table 2, not a random sample of the data set. An image counts as "
@@ -49,81 +50,53 @@ def worst_case(run: Run) -> Grid:
         "is over Table 2's columns of that budget. The worst case is an upper bound: a stronger attack can only lower "
         "it.",
         columns=(
-            GridColumn("network", "Network"),
-            GridColumn("seed", "Seed"),
-            GridColumn("budget", "L∞", lambda value: f"{value:g}"),
-            GridColumn("routes", "Gradient of"),
-            GridColumn("table_mean", "Mean of the table, %", percent),
-            GridColumn("strongest_accuracy", "Strongest single, %", percent),
-            GridColumn("strongest", "which is"),
-            GridColumn("accuracy", "Worst case, %", percent),
-            GridColumn("interval", "95 %", span),
-            GridColumn("n", "Images", count),
-            GridColumn("attacks", "Attacks", count),
-            GridColumn("attacks_wanted", "of", count),
-            GridColumn("left_out", "Not run, or left out"),
-        ),
-        records=tuple(
-            {
-                "network": network_name(worst.model),
-                "seed": worst.seed,
-                "budget": worst.threat.budget,
-                "routes": words,
-                "table_mean": worst.table_mean,
-                "strongest_accuracy": worst.strongest.accuracy,
-                "strongest": attack_name(worst.strongest),
-                "accuracy": worst.score.accuracy,
-                "interval": worst.score.interval,
-                "n": worst.score.n,
-                "attacks": worst.score.attacks,
-                "attacks_wanted": worst.score.attacks_wanted,
-                "left_out": ", ".join((*worst.missing, *(f"{name} (over budget)" for name in worst.beyond))) or None,
-            }
-            for words, worst in found
+            GridColumn("network", "Network", of=lambda each: network_name(each[1].model)),
+            GridColumn("seed", "Seed", of=lambda each: each[1].seed),
+            GridColumn("budget", "L∞", lambda value: f"{value:g}", of=lambda each: each[1].threat.budget),
+            GridColumn("routes", "Gradient of", of=lambda each: each[0]),
+            GridColumn("table_mean", "Mean of the table, %", percent, of=lambda each: each[1].table_mean),
+            GridColumn(
+                "strongest_accuracy", "Strongest single, %", percent, of=lambda each: each[1].strongest.accuracy
+            ),
+            GridColumn("strongest", "which is", of=lambda each: attack_name(each[1].strongest)),
+            GridColumn("accuracy", "Worst case, %", percent, of=lambda each: each[1].score.accuracy),
+            GridColumn("interval", "95 %", span, of=lambda each: each[1].score.interval),
+            GridColumn("n", "Images", count, of=lambda each: each[1].score.n),
+            GridColumn("attacks", "Attacks", count, of=lambda each: each[1].score.attacks),
+            GridColumn("attacks_wanted", "of", count, of=lambda each: each[1].score.attacks_wanted),
+            GridColumn("left_out", "Not run, or left out", of=lambda each: _left_out(each[1])),
         ),
         notes=tuple(said.text for said in read_selections(run, {worst.score.n for _, worst in found}) if said.alarm),
     )
+
+
+def _left_out(worst: WorstCase) -> str | None:
+    return ", ".join((*worst.missing, *(f"{name} (over budget)" for name in worst.beyond))) or None
 
 
 def other_attacks(run: Run) -> Grid:
     """On the images of Table 2, the attacks that the paper has not: accuracy, and the distance that they needed."""
     rows = [row for row in run.rows if row.experiment == "table2" and row.attack not in ATTACKS]
     order = list(dict.fromkeys(row.attack for row in rows))
-    columns = [
-        GridColumn("attack", "Attack"),
-        GridColumn("budget", "Budget"),
-        GridColumn("network", "Network"),
-        GridColumn("seed", "Seed"),
-        GridColumn("accuracy", "Accuracy, %", percent),
-        GridColumn("interval", "95 %", span),
-        GridColumn("rcd", "RCD", short),
-        GridColumn("median_l2", "Median distance, L2", short),
-        GridColumn("median_linf", "L∞", short),
-        GridColumn("queries", "Passes/image", short),
-        GridColumn("n", "Images", count),
-    ]
-    return Grid(
+    return Grid.over(
+        sorted(rows, key=lambda row: (order.index(row.attack), run.models.index(row.model), row.seed)),
         name="table2_others",
         title="Table 2, the other attacks",
         caption="On the images of Table 2, as each attack is published, with the gradient of both routes. Attacks "
         "without a budget search for the nearest adversarial image. In their median distance, an image that they do "
         "not fool counts as infinitely far. There is no median if these are half of the images or more.",
-        columns=tuple(columns),
-        records=tuple(
-            {
-                "attack": row.attack,
-                "budget": _budget(row),
-                "network": network_name(row.model),
-                "seed": row.seed,
-                "accuracy": row.accuracy,
-                "interval": row.interval,
-                "rcd": row.rcd_mean,
-                "median_l2": row.extra.get("median_l2"),
-                "median_linf": row.extra.get("median_linf"),
-                "queries": row.queries,
-                "n": row.n,
-            }
-            for row in sorted(rows, key=lambda row: (order.index(row.attack), run.models.index(row.model), row.seed))
+        columns=(
+            GridColumn("attack", "Attack", of=lambda row: row.attack),
+            GridColumn("budget", "Budget", of=lambda row: _budget(row)),
+            GridColumn("network", "Network", of=lambda row: network_name(row.model)),
+            GridColumn("seed", "Seed", of=lambda row: row.seed),
+            GridColumn("accuracy", "Accuracy, %", percent, of=lambda row: row.accuracy),
+            GridColumn("interval", "95 %", span, of=lambda row: row.interval),
+            GridColumn("rcd", "RCD", short, of=lambda row: row.rcd_mean),
+            GridColumn("median_l2", "Median distance, L2", short, of=lambda row: row.extra.get("median_l2")),
+            GridColumn("median_linf", "L∞", short, of=lambda row: row.extra.get("median_linf")),
+            GridColumn("queries", "Passes/image", short, of=lambda row: row.queries),
+            GridColumn("n", "Images", count, of=lambda row: row.n),
         ),
     )
 
@@ -145,32 +118,21 @@ def quasi_boundary(run: Run) -> Grid:
         ("agreement", "Frozen agrees, %", percent),
     )
     present = [field for field in fields if any(isinstance(row.extra.get(field[0]), int | float) for row in rows)]
-    return Grid(
+    return Grid.over(
+        rows,
         name="quasi_boundary",
         title="Quasi decision boundary",
         caption="The frozen network keeps the kernels of the clean image. Its decision boundary is the quasi decision "
         "boundary (section 4.1). The table shows the mean L2 distance that an attack moves the image and the filter "
         "maps, and the share of images where the frozen and the true network predict the same class.",
         columns=(
-            GridColumn("network", "Network"),
-            GridColumn("seed", "Seed"),
-            GridColumn("attack", "Attack"),
-            GridColumn("objective", "Objective"),
-            GridColumn("step", "Step"),
-            GridColumn("n", "Images", count),
-            *(GridColumn(*field) for field in present),
-        ),
-        records=tuple(
-            {
-                "network": network_name(row.model),
-                "seed": row.seed,
-                "attack": ATTACK_NAMES.get(row.attack, row.attack),
-                "objective": OBJECTIVE_NAMES.get(row.objective or "", row.objective),
-                "step": row.step,
-                "n": row.n or None,
-                **{key: row.extra.get(key) for key, _, _ in present},
-            }
-            for row in rows
+            GridColumn("network", "Network", of=lambda row: network_name(row.model)),
+            GridColumn("seed", "Seed", of=lambda row: row.seed),
+            GridColumn("attack", "Attack", of=lambda row: ATTACK_NAMES.get(row.attack, row.attack)),
+            GridColumn("objective", "Objective", of=lambda row: _objective(row)),
+            GridColumn("step", "Step", of=lambda row: row.step),
+            GridColumn("n", "Images", count, of=lambda row: row.n or None),
+            *(GridColumn(key, title, show, of=_extra(key)) for key, title, show in present),
         ),
     )
 
@@ -294,8 +256,16 @@ def _attack_record(attack: str, rows: Sequence[Row]) -> dict[str, Any]:
 def attack_name(row: Row) -> str:
     """The attack in words, as in RAND+FGSM, untargeted, convolution route; both routes go without saying."""
     route = f"{row.route} route" if row.route not in (None, "both") else None
-    objective = OBJECTIVE_NAMES.get(row.objective or "", row.objective)
+    objective = _objective(row)
     return ", ".join(part for part in (ATTACK_NAMES.get(row.attack, row.attack), objective, route) if part)
+
+
+def _extra(key: str) -> Callable[[Row], Any]:
+    return lambda row: row.extra.get(key)
+
+
+def _objective(row: Row) -> str | None:
+    return OBJECTIVE_NAMES.get(row.objective or "", row.objective)
 
 
 def _value(value: object) -> str:
