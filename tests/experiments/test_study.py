@@ -88,7 +88,7 @@ def test_every_forward_pass_has_the_batch_shape(make_study):
     study = make_study((counting,), batch_size=5)
     (network,) = study.networks
     study.measure(network, RandFGSM(), ALL[:7])
-    study.logits(network, images(study.data)[0][:13])
+    study.logits(network, images(study.data)[0][:13], 5)
     assert set(counting.sizes) == {5}
 
 
@@ -99,7 +99,7 @@ def test_logits_are_those_of_a_plain_forward_pass_for_any_number_of_images(make_
     for network in study.networks:
         expected = network.model(x).detach()
         for n in (1, 2, 20, 21):
-            torch.testing.assert_close(study.logits(network, x[:n]), expected[:n], atol=1e-4, rtol=1e-5)
+            torch.testing.assert_close(study.logits(network, x[:n], batch_size), expected[:n], atol=1e-4, rtol=1e-5)
 
 
 def test_no_images_make_no_forward_pass_and_an_empty_outcome(make_study):
