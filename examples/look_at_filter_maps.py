@@ -148,7 +148,7 @@ def draw_shifts(
         bare(each)
     beside(grid[0, 0], "clean")
     beside(grid[1, 0], f"adversarial\n{255 * epsilon:.0f}/255")
-    lower.colorbar(colours, ax=grid, extend="both", label=f"map less mean map,\n{layer}")
+    lower.colorbar(colours, ax=grid, extend="both", label=f"map minus mean map,\n{layer}")
     save(figure, file)
 
 

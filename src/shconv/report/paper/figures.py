@@ -101,7 +101,7 @@ def figure2(path: Path) -> Drawn:
     levels = check(path, arrays, shapes)["K"]
     models = tuple(str(model) for model in arrays["models"])
     with canvas(4.4) as figure:
-        parts: Any = figure.subfigures(2, 1, height_ratios=[1.2, 3])
+        parts: Any = figure.subfigures(2, 1, height_ratios=[1.3, 3])
         top, bottom = parts
         for place, axes in enumerate(np.atleast_1d(top.subplots(1, levels))):
             picture(axes, arrays["images"][place])
