@@ -73,6 +73,9 @@ def test_model_sees_full_batches_of_one_shape_only() -> None:
 
     LocSearchAdv(2, 5, batch_size=13)(watched, dyadic_images(3, 2, 6, 7), labels(3))
     assert shapes == {(13, 2, 6, 7)}
+    shapes.clear()
+    LocSearchAdv(2, 5, batch_size=20)(watched, dyadic_images(3, 2, 6, 7), labels(3))
+    assert shapes == {(20, 2, 6, 7), (16, 2, 6, 7)}, "the looks after each round are fewer than the probes"
 
 
 def test_only_selected_pixels_change_each_by_one_cyclic_step_a_round_in_all_channels() -> None:

@@ -37,7 +37,7 @@ def workload(**changes: object) -> Workload:
     """A second for every image that passes a network, and nothing else."""
     routes = {"both": 1.0, "convolution": 1.0, "hypernetwork": 1.0, "strict": 2.0}
     cost = NetworkCost(1.0, 1.0, routes, weights=100, train_image=10, attack_image=10)
-    shared = SharedCost(0.0, 0.0, {"lowest": (0.0, 8 * 128 / 16), "random": (0.0, 3 * 128 / 256)})
+    shared = SharedCost(0.0, 0.0, {"lowest": (0.0, (5 * 128 + 3 * 16) / 16), "random": (0.0, 3 * 16 / 16)})
     about = {"seeds": 1, "batch_size": BATCH, "workers": 0} | changes
     costs = {"plain10": cost, "plain10_shc": cost}
     return Workload(Facts(100, 60, 3, 8, 8), RECIPES["short"], COUNTS, costs=costs, shared=shared, **about)
@@ -88,8 +88,8 @@ def test_searches_and_looks_of_a_plan_are_those_of_table_3(make_study):
     before = sum(network.passed for network in networks)
     rows = list(table3_locsearch.rows(study))
     passed = sum(network.passed for network in networks) - before
-    # Two rounds. Eight images: the clean ones, 6 probes each in one batch of 128, some 60 in four, and a look a round,
-    # eight batches in all; the random search of all sixteen: three looks.
+    # Two rounds of eight images: 6 probes each in one batch of 128, then some 60 in four; three looks in batches of 16,
+    # at the clean images and after each round. The random search has the looks alone.
     stages = {stage.name: stage for stage in workload().tables()}
     assert stages["Table 3"].work.startswith(f"{len(rows)} rows of 16 images, 3 searches of 2 rounds")
     assert stages["Table 3"].seconds == passed
@@ -137,10 +137,10 @@ def test_a_probe_measures_every_part_and_counts_the_searches_rows():
     assert 0 < least_shared.augment <= shared.augment
     assert 0 < least_shared.noise <= shared.noise
     assert all(0 < least_shared.search_round[order][0] <= usual for order, (usual, _) in shared.search_round.items())
-    # A look at 128 images a round; and for eight images that, and at most 121 probes each in batches of 128.
+    # A look at 16 images a round for eight; and beside it at most 121 probes each in batches of 128.
     steps = table3_locsearch.searches(16)["locsearch"].steps
-    assert shared.search_round["random"][1] == (steps + 1) / steps
-    assert 2 * 16 <= shared.search_round["lowest"][1] <= (8 * 128 + 128) / 8 * (steps + 1) / steps
+    assert shared.search_round["random"][1] == 2 * (steps + 1) / steps
+    assert 16 + 2 <= shared.search_round["lowest"][1] <= (8 * 128 + 16) / 8 * (steps + 1) / steps
     assert probe.smaller
 
 

@@ -44,7 +44,7 @@ class LocSearchAdv(Rules, Attack):
         order: "highest" is the original's pseudo-code. "random" is the control: t pixels of the whole image, unprobed.
         stop_on_success: stop with an image when at least k classes beat the true one.
         batch_size: probes of all images share model batches of this size, always full, so an image's result does not
-            depend on other images. The looks after a round have full batches of 16.
+            depend on other images. The looks after a round have full batches of at most 16.
 
     Queries count an image's probes and one pass after each round, without the pass on the clean image.
     """

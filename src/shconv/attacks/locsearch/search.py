@@ -26,11 +26,12 @@ class Search:
     ) -> None:
         n, _, height, width = clean.shape
         self.rules, self.model, self.y = rules, model, y
+        self.look = min(LOOKS, rules.batch_size)  # images in a batch
         self.x = clean.clone(memory_format=torch.contiguous_format)  # (N, C, H, W), the current images
         self.pools = [PixelPool(rules, height, width, generator) for generator in generators]
         self.p = np.full(n, float(rules.p))
         self.queries = np.zeros(n, np.int64)
-        self.logits = image_logits(model, self.x, y, self._there(np.arange(n)), LOOKS)  # of x, (N, K)
+        self.logits = image_logits(model, self.x, y, self._there(np.arange(n)), self.look)  # of x, (N, K)
         self.going = np.ones(n, np.bool_)
         self._stop(np.arange(n))
         self.selected = NONE, NONE  # in the last round: image and pixel, each (S,), sorted by image
@@ -51,7 +52,7 @@ class Search:
             self.pools[i].perturbed(pixels)
         self.selected = image, pixel
         there = self._there(going)
-        self.logits[there] = image_logits(self.model, self.x, self.y, there, LOOKS)
+        self.logits[there] = image_logits(self.model, self.x, self.y, there, self.look)
         self.queries[going] += 1
         self._stop(going)
 
