@@ -9,9 +9,7 @@ from check_toys import EPS, SMALL, Honest, Shc, blind, finding, make_audit, righ
 
 from shconv.attacks import PGD
 from shconv.audit.checks import c02_strength, headline
-from shconv.audit.checks.c02_strength import Strength
 from shconv.audit.findings import Outcome
-from shconv.report.computed.intervals import Paired
 
 
 def test_a_gradient_that_is_true_at_the_data_alone_makes_one_step_the_stronger(tmp_path: Path) -> None:
@@ -56,15 +54,6 @@ def test_an_attack_that_doubling_strengthens_has_not_converged(tmp_path: Path, m
     assert found.alarm
     assert not found.numbers["one_step_as_strong"]
     assert "not converged" in found.text
-
-
-@pytest.mark.parametrize(("told", "as_strong", "weak"), [(8, 4, False), (8, 8, True), (60, 44, True), (4, 4, False)])
-def test_one_step_is_as_strong_only_where_it_is_on_most_images_beyond_chance(
-    told: int, as_strong: int, weak: bool
-) -> None:
-    stands = np.arange(80) < 60
-    same = Paired.of(stands, stands)
-    assert Strength((20, 20), same, same, same, told, as_strong).weak is weak
 
 
 @pytest.mark.parametrize("steps", [(10, 50), (10, 50, 200), (1, 2), (5, 20, 30)])

@@ -36,7 +36,6 @@ from shconv.audit.checks.comparison import (
 from shconv.audit.checks.side import Batch, Numbers, batches, cost_of, gradient, loss_at, made_by, of, points
 from shconv.audit.checks.words import strength
 from shconv.audit.findings import Finding, Outcome
-from shconv.intervals import wilson
 from shconv.report.computed.intervals import Paired
 
 NUMBER = 2
@@ -49,7 +48,7 @@ ALARM = (
 LINEAR = 0.05  # relative error of the first-order prediction below which the loss counts as linear along the step
 TIE = 1e-3  # of the rise in margin
 NOISES = 4  # random sign patterns
-FEWEST = 5  # images that can tell, for most of them to say anything
+FEWEST = 5  # images that can tell, for half of them to say anything
 SATURATED = 0.1  # of the images, that only the margin breaks: ours
 
 
@@ -67,8 +66,7 @@ class Strength:
     @property
     def weak(self) -> bool:
         standing = left(self.once)[1]
-        most = self.told >= FEWEST and wilson(self.as_strong, self.told)[0] > 1 / 2
-        return self.once.interval[1] < 0 or (standing > 0 and most)
+        return self.once.interval[1] < 0 or (standing > 0 and self.told >= FEWEST and self.as_strong >= self.told / 2)
 
     @property
     def saturated(self) -> bool:
