@@ -47,7 +47,7 @@ def _price(table: RivalTable) -> dict[str, Any]:
         if line.worst is not None and price:
             points.append(Point(number, line.rival.name, math.log2(price), line.worst))
             words.append(f"{line.rival.name}: {price:.2f} times the time, worst case {100 * line.worst[0]:.1f} %")
-    low = math.floor(min([0.0, *(point.across for point in points)]))
+    low = math.floor(0.1 + min([0.0, *(point.across for point in points)]))  # one that is hardly cheaper needs no mark
     high = math.ceil(max([1.0, *(point.across for point in points)]))
     marks = {float(at): f"{2.0**at:g}" for at in range(low, high + 1)}
     title = "time of a training step over the vanilla network's"
