@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ FEW = ["--width", 2, "--images", 12, "--budget", "20s", "--out", "table"]
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short audits, and no process for a step's memory: tests of the benchmark have that."""
+    """Short audits, two images for LocSearchAdv however slow the machine is, and no process for a step's memory."""
     monkeypatch.setattr(plan, "SHORTEST_AUDIT", 1.0)
+    monkeypatch.setattr(plan.Plan, "with_searches", lambda self, *of: replace(self, searched=2))
     monkeypatch.setattr(prices, "peaks", lambda trials: {name: 1000 * (1 + len(name)) for name in trials})
 
 

@@ -234,3 +234,16 @@ def test_names_that_are_no_utf8_are_read_and_kept(tmp_path: Path) -> None:
     (root / "test/ant/0.png").rename(root / "test/ant" / strange)
     data = load_data(f"folder:{root}")
     assert f"ant/{strange}" in list(data.test.names)
+
+
+@pytest.mark.parametrize(("side", "kind"), [(20, MemorySplit), (65, FileSplit)])
+def test_a_part_of_a_split_has_its_images_labels_and_names(tmp_path: Path, side: int, kind: type) -> None:
+    whole = load_data(f"folder:{small_set(tmp_path, side)}").test
+    assert isinstance(whole, kind)
+    part = whole.take([4, 1])
+    assert isinstance(part, kind)
+    assert part.labels.tolist() == [int(whole.labels[i]) for i in (4, 1)]
+    assert list(part.names) == [whole.names[i] for i in (4, 1)]
+    for own, i in enumerate((4, 1)):
+        assert torch.equal(part[own][0], whole[i][0])
+        assert part[own][1] == whole[i][1]

@@ -90,6 +90,14 @@ def test_grey_pictures_stay_grey_and_others_become_rgb() -> None:
     assert pixels(Pictures("RGBA")).shape == (5, 3, 4, 4)
 
 
+def test_a_part_of_a_dataset_has_its_images_and_labels() -> None:
+    whole = as_data(Pictures()).test
+    part = whole.take([3, 0])
+    assert part.labels.tolist() == LABELS[[3, 0]].tolist()
+    assert torch.equal(part[0][0], whole[3][0])
+    assert len(part) == len(part.names) == 2
+
+
 def test_a_dataset_that_knows_its_labels_is_not_read_for_them() -> None:
     class Known(Pictures):
         targets = np.array([0, 1, 2, 1, 0])
