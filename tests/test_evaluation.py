@@ -44,6 +44,18 @@ def test_own_functions_and_ours_are_judged_alike() -> None:
     assert rows.loc[("plain", "mine"), "threat"] == "any change"
 
 
+def test_an_attack_meets_no_more_images_than_there_are() -> None:
+    """Slow attacks would take hours for copies that fill a batch."""
+    met: list[int] = []
+
+    def counting(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        met.append(len(images))
+        return images
+
+    shconv.evaluate(colour_networks()[0], (IMAGES, LABELS), {"mine": counting}, batch_size=128, progress=False)
+    assert met == [len(IMAGES)]
+
+
 def test_images_say_what_became_of_each() -> None:
     vanilla, _ = colour_networks()
     results = shconv.evaluate(vanilla, (IMAGES, LABELS), {"mine": sign_step}, keep=True, **QUICK)
