@@ -1,7 +1,9 @@
 """Trainings side by side: the networks are those of one training after the other, and an error is not lost."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -30,8 +32,16 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_two_at_a_time_have_the_bits_of_one_after_the_other(tmp_path: Path, two_threads: None) -> None:
+def test_two_at_a_time_have_the_bits_of_one_after_the_other(
+    tmp_path: Path, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the user's script, which may have no guard, is not run again by the helper."""
+    script, main = tmp_path / "script.py", ModuleType("__main__")
+    script.write_text(f"open({str(tmp_path / 'again')!r}, 'w')")
+    main.__file__ = str(script)
+    monkeypatch.setitem(sys.modules, "__main__", main)
     train_side_by_side(tasks(tmp_path / "together"), Lines(False))
+    assert not (tmp_path / "again").exists()
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
     for alone, together in zip(tasks(tmp_path / "alone"), tasks(tmp_path / "together"), strict=True):

@@ -4,11 +4,13 @@ on a part of the cores each end sooner than one after the other on all of them."
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -72,10 +74,13 @@ def _helpers(tasks: Sequence[Task], count: int) -> Iterator[list[BaseProcess]]:
     arguments = (tasks, torch.get_num_threads())
     helpers: list[BaseProcess] = [context.Process(target=_help, args=arguments, daemon=True) for _ in range(count)]
     heard = signal.signal(signal.SIGINT, signal.SIG_IGN)  # they inherit it: Ctrl-C is this process's to pass on
+    script = sys.modules["__main__"]  # which a helper would run again, and a user's script may not expect that
+    sys.modules["__main__"] = ModuleType("__main__")
     try:
         for helper in helpers:
             helper.start()
     finally:
+        sys.modules["__main__"] = script
         signal.signal(signal.SIGINT, heard)
     try:
         yield helpers
