@@ -132,7 +132,7 @@ def test_a_data_set_that_has_changed_since_is_refused(shconv, finished, tmp_path
 
 def evaluated(place: dict[str, str], arguments: list[str], out: Path, err: Path) -> None:
     """One of several processes, as torchrun would start it."""
-    os.environ.update(place, ACCELERATE_USE_CPU="1")
+    os.environ.update(place, ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1")
     torch.set_num_threads(1)
     with (
         out.open("w") as said,
