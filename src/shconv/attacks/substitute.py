@@ -24,11 +24,8 @@ from shconv.replaying import module_of
 
 STREAM = 20
 CHUNK = 128  # images a pass
-RATE, BATCH, MOST = (
-    1e-3,
-    16,
-    500,
-)  # of the substitute's training, by Adam: small batches, as the first rounds have few images; steps a round
+RATE, BATCH = 1e-3, 16  # of the substitute's training, by Adam: small batches, as the first rounds have few images
+MOST = 500  # steps a round
 
 By = Literal["fgsm", "pgd"]
 
