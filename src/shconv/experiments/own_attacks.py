@@ -41,9 +41,7 @@ def rows(study: Study, attacks: Mapping[str, Attack], index: Index, routes: Sequ
     for network in study.networks:
         for name, attack in attacks.items():
             for route in (route for route in routes if route == "both" or route in routes_of(network)):
-                yield study.row(
-                    EXPERIMENT, network, name, attack, index, route, size=min(study.batch_size, len(index)) or None
-                )
+                yield study.row(EXPERIMENT, network, name, attack, index, route, size=study.batch_size)
 
 
 def check_fit(networks: Sequence[Network], data: ImageData, device: torch.device) -> None:

@@ -127,9 +127,11 @@ class Study:
     def question(
         self, network: Network, attack: Attack | None, index: Index, route: str = "both", size: int | None = None
     ) -> Question:
-        """size: of a unit, by default the batch size; smaller for attacks that take images one by one."""
+        """size: of a unit at most, cut to the images that there are, so that no copies are attacked. By default the
+        batch size, however few there are."""
         kept = "adversarial images" if self.keep and attack is not None else ""
-        return Question(network, attack, index, size or self.batch_size, route, kept)
+        unit = self.batch_size if size is None else min(size, len(index)) or self.batch_size
+        return Question(network, attack, index, unit, route, kept)
 
     @contextmanager
     def _outcomes(self, question: Question) -> Iterator[Outcomes]:

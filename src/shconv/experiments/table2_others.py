@@ -40,8 +40,8 @@ def rows(study: Study, attacks: Mapping[str, Attack]) -> Iterator[Row]:
     for network, index in study.on_selected(study.counts.table2):
         for name, attack in attacks.items():
             if _concerns(attack, network):
-                most = FEW if isinstance(attack, ONE_BY_ONE) else study.batch_size
-                yield study.row("table2", network, name, attack, index, "both", size=min(most, len(index)))
+                size = FEW if isinstance(attack, ONE_BY_ONE) else study.batch_size
+                yield study.row("table2", network, name, attack, index, "both", size=size)
 
 
 def _concerns(attack: Attack, network: Network) -> bool:
