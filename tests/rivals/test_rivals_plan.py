@@ -79,3 +79,11 @@ def test_the_plan_is_kept_and_a_damaged_one_is_said(tmp_path: Path) -> None:
     path.write_text('{"epochs": 3}')
     with pytest.raises(InputError, match="is damaged"):
         Plan.read(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"seconds": "soon"}'])
+def test_a_damaged_clock_is_said(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "clock.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"clock\.json is damaged"):
+        Clock(path, "30m")

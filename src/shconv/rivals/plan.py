@@ -5,7 +5,8 @@ stopped run goes on with the same numbers, and rows added later are treated alik
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -71,12 +72,8 @@ class Plan:
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """What was kept there; None where nothing was. Raises InputError where it is damaged."""
-        if not path.exists():
-            return None
-        try:
-            return cls(**json.loads(path.read_bytes()))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path} is damaged ({error}); take another --out") from error
+        with _named_where_damaged(path):
+            return cls(**json.loads(path.read_bytes())) if path.exists() else None
 
     def save(self, path: Path) -> Self:
         replace_json(path, asdict(self))
@@ -92,12 +89,22 @@ class Plan:
         return said
 
 
+@contextmanager
+def _named_where_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({error}); take another --out") from error
+
+
 class Clock:
-    """The time that a table has taken, those of stopped runs included; it is kept whenever it is read."""
+    """The time that a table has taken, those of stopped runs included; it is kept whenever it is read. Raises
+    InputError where the file is damaged."""
 
     def __init__(self, path: Path, budget: str) -> None:
         self._path, self._budget, self._began = path, budget_seconds(budget), time.monotonic()
-        self._before = float(json.loads(path.read_bytes())["seconds"]) if path.exists() else 0.0
+        with _named_where_damaged(path):
+            self._before = float(json.loads(path.read_bytes())["seconds"]) if path.exists() else 0.0
 
     def left(self) -> float:
         """Seconds of the budget; below 0 where it is spent."""
