@@ -18,6 +18,7 @@ from shconv.data.loading import near
 from shconv.errors import InputError
 from shconv.files import locked
 from shconv.models import vanilla_of
+from shconv.models.shapes import shapes_only
 from shconv.processes import Processes
 from shconv.training.batches import check_micro_batch, smallest_share, warning_of_few_steps
 from shconv.training.checkpoint import (
@@ -151,7 +152,7 @@ def _check_micro_batch(
     batch = min(recipe.batch_size, len(data.train or ()))
     if smallest_share(batch, engine.accumulation, processes.count, together=engine.sync_batch_norm) > 1:
         return
-    with torch.device("meta"):
+    with shapes_only():
         network = replace(config, name=vanilla_of(config.name)).build()
         image = torch.empty(config.in_channels, data.train_size, data.train_size)
     check_micro_batch(network, image, recipe, len(data.train or ()), engine, processes)
