@@ -151,6 +151,12 @@ def frozen_kernels(model: nn.Module, x: Tensor) -> Iterator[None]:
         hook.remove()
 
 
+def holds_a_batch(model: object) -> bool:
+    """Whether its kernels are frozen for one batch, so that no part of it can pass alone."""
+    layers = shc_layers(model) if isinstance(model, nn.Module) else {}
+    return any(isinstance(layer.routes.frozen, _FrozenMaps) for layer in layers.values())
+
+
 @contextmanager
 def constant_maps(model: nn.Module, maps: Mapping[str, Tensor]) -> Iterator[None]:
     """Hold the maps of some SHC layers at one value for all images, without gradient; `maps` by the layers' names.

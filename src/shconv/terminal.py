@@ -31,6 +31,10 @@ class Lines:
         self.console = console(stderr=True, quiet=not show)
 
     def say(self, line: str) -> None:
+        if _said is not None:
+            if line in _said:
+                return
+            _said.add(line)
         self.console.print(line, soft_wrap=True)
         _pulse.spoken = time.monotonic()
 
@@ -52,6 +56,17 @@ class Lines:
             yield
         finally:
             _pulse.end(self, line)
+
+
+@contextmanager
+def without_repeats() -> Iterator[None]:
+    """While this lasts, a line that was said is not said again: what holds for each of many trainings, say."""
+    global _said
+    before, _said = _said, set() if _said is None else _said
+    try:
+        yield
+    finally:
+        _said = before
 
 
 def progress_line(title: str, done: float, total: float | None, seconds: float) -> str:
@@ -94,3 +109,4 @@ class _Pulse:
 
 
 _pulse = _Pulse()
+_said: set[str] | None = None  # without_repeats

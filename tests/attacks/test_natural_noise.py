@@ -81,7 +81,8 @@ def test_the_smallest_blur_that_fools_flattens_just_enough() -> None:
 def test_a_random_subspace_has_an_orthogonal_projector_of_the_right_rank(share: float) -> None:
     x = torch.zeros(1, 2, 5, 4, dtype=torch.float64)
     subspace = Subspace.drawn(x, share, generators(0, 19, [5]))
-    matrix = torch.stack([subspace.project(row.view(1, 2, 5, 4)).flatten() for row in torch.eye(40).double()])
+    rows, place = torch.eye(40).double().view(40, 1, 2, 5, 4), torch.tensor([0])
+    matrix = torch.stack([subspace.project(place, row).flatten() for row in rows])
     torch.testing.assert_close(matrix, matrix.T)
     torch.testing.assert_close(matrix @ matrix, matrix)
     assert float(matrix.trace()) == pytest.approx(max(1, round(share * 40)))
@@ -92,7 +93,7 @@ def test_a_random_subspace_holds_its_share_of_any_vector() -> None:
     shape, images = (3, 8, 8), 400
     vector = torch.linspace(0, 1, 192, dtype=torch.float64).view(1, *shape)
     x = vector.expand(images, *shape)
-    part = Subspace.drawn(x, 0.25, generators(1, 19, range(images))).project(x)
+    part = Subspace.drawn(x, 0.25, generators(1, 19, range(images))).project(torch.arange(images), x)
     share = part.square().sum((1, 2, 3)) / vector.square().sum()
     m, n = 48, 192
     deviation = (2 * m * (n - m) / (n**2 * (n + 2))) ** 0.5
@@ -106,7 +107,7 @@ def test_on_a_linear_model_semi_random_noise_goes_to_the_boundary_along_the_proj
     y = model(x).argmax(1)
     result = SemiRandom(share=share).run(model, x, y, seed=3)
     w = (model.weight[1] - model.weight[0]).expand_as(x)
-    projected = Subspace.drawn(x, share, generators(3, 19, range(20))).project(w)
+    projected = Subspace.drawn(x, share, generators(3, 19, range(20))).project(torch.arange(20), w)
     wanted = 1.02 * model(x).diff(dim=1)[:, 0].abs() / projected.flatten(1).norm(dim=1)
     torch.testing.assert_close(result.distances["l2"], wanted)
     deepfool = DeepFool().run(model, x, y).distances["l2"]

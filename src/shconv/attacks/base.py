@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from operator import index as as_integer
-from typing import Any, SupportsIndex
+from typing import Any, ClassVar, SupportsIndex
 
 import numpy as np
 import torch
@@ -43,6 +43,10 @@ class Attack(ABC):
     exception, and no .grad is touched. Randomness depends on (seed, index) of an image only, so neither on the order of
     the images nor on how they are spread over batches and processes.
     """
+
+    together: ClassVar[int | None] = (
+        None  # the most images that it is given at a time, where a batch waits for its last
+    )
 
     def __call__(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,12 +13,12 @@ from shconv.attacks.checks import check_choice, check_count, check_logits
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import likeliest_wrong
 from shconv.attacks.minimal import MinimalAttack
-from shconv.attacks.search import Strongest
 from shconv.attacks.spelling import other_names
+from shconv.attacks.under_way import passing
 from shconv.numbers import read_numbers
 
 FAR = 1e6  # a step this long leaves the box in every direction that it has
-Project = Callable[[Tensor], Tensor]  # of a gradient (N, C, H, W), the part along which steps may go
+Project = Callable[[Tensor, Tensor], Tensor]  # of images at (n,) and a gradient (n, C, H, W), where steps may go
 
 
 @dataclass(frozen=True)
@@ -40,32 +41,37 @@ class BoundaryDescent(MinimalAttack):
     def cost(self) -> Cost:
         return Cost(1 + self.steps, self.steps * self.candidates)
 
-    def descend(self, model: Model, x: Tensor, y: Tensor, project: Project | None = None) -> tuple[Tensor, Tensor]:
+    def descend(
+        self, model: Model, x: Tensor, y: Tensor, project: Project = lambda places, w: w
+    ) -> tuple[Tensor, Tensor]:
         """The first misclassified images on the way, x where there is none, and the forward passes (N,)."""
-        strongest, z, total = Strongest(model, x, y, hold=True), x, torch.zeros_like(x)
-        classes: list[Tensor] = []
-        for _ in range(self.steps):
-            z = z.detach().requires_grad_()
-            logits = check_logits(model(z), y)
-            strongest.offer(z.detach(), logits.detach())
-            classes = classes or likeliest_wrong(logits.detach(), y, self.candidates)
-            if strongest.settled:
+        found, queries, alive = x.clone(), torch.zeros_like(y), torch.ones_like(y, dtype=torch.bool)
+        total, classes = torch.zeros_like(x), torch.empty(0)
+        for number in range(self.steps + 1):
+            here = passing(model, alive)
+            z = (x[here] + (1 + self.overshoot) * total[here]).clamp(0.0, 1.0).requires_grad_(number < self.steps)
+            logits = check_logits(model(z), y[here])
+            queries += alive
+            wrong = alive[here] & (logits.argmax(1) != y[here])
+            found[here[wrong]] = z.detach()[wrong]
+            alive[here] &= ~wrong
+            if number == self.steps or not bool(alive.any()):
                 break
-            step = self._step(logits, z, y, classes, project)
-            total = torch.where(strongest.wrong[:, None, None, None], total, total + step)
-            z = (x + (1 + self.overshoot) * total).clamp(0.0, 1.0)
-        else:
-            strongest.look(z)
-        return torch.where(strongest.wrong[:, None, None, None], strongest.images, x), strongest.queries
+            if number == 0:
+                classes = torch.stack(likeliest_wrong(logits.detach(), y, self.candidates))
+            step = self._step(logits, z, y[here], classes[:, here], partial(project, here))
+            total[here] = torch.where(alive[here, None, None, None], total[here] + step, total[here])
+        return found, queries
 
-    def _step(self, logits: Tensor, z: Tensor, y: Tensor, classes: list[Tensor], project: Project | None) -> Tensor:
+    def _step(
+        self, logits: Tensor, z: Tensor, y: Tensor, classes: Tensor, project: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """To the nearest boundary as the gradients at z have it; 0 where no class has a gradient."""
         nearest = torch.full_like(logits[:, 0], torch.inf).detach()
         step = torch.zeros_like(z)
         for number, each in enumerate(classes, 1):
             f = (logits.gather(1, each[:, None]) - logits.gather(1, y[:, None]))[:, 0]  # z_k - z_y
-            w = _gradient(f, z, keep=number < len(classes))
-            w = w if project is None else project(w)
+            w = project(_gradient(f, z, keep=number < len(classes)))
             with torch.no_grad():
                 # Of the gradient over its largest entry, since squares of small ones underflow.
                 largest = w.abs().amax((1, 2, 3))

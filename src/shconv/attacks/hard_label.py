@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ class HardLabel(SearchAttack):
     searched in its own batches, seeded by (seed, index), so it does not depend on other images. Kernels frozen for a
     batch cannot be used. Needs foolbox.
     """
+
+    together: ClassVar[int | None] = 8  # a batch is no gain: few lose less by a stop
 
     kind: Kind
     epsilon: float

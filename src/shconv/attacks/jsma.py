@@ -12,6 +12,7 @@ from shconv.attacks.checks import check_choice, check_count, check_logits
 from shconv.attacks.cost import Cost
 from shconv.attacks.minimal import MinimalAttack
 from shconv.attacks.spelling import other_names
+from shconv.attacks.under_way import passing
 from shconv.errors import InputError
 from shconv.numbers import number, read_numbers
 
@@ -75,21 +76,22 @@ class JSMA(MinimalAttack):
         self, model: Model, x: Tensor, y: Tensor, target: Tensor, right: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The images on their way to one class, which of them are fooled, and the passes spent on each."""
-        z, alive, hit, passes = x, right.clone(), torch.zeros_like(right), torch.zeros_like(y)
+        images, alive, hit, passes = x.clone(), right.clone(), torch.zeros_like(right), torch.zeros_like(y)
         limit = min(self.steps, int(self.gamma * x[0].numel()) // 2)
         for step in range(limit + 1):
             if not bool(alive.any()):
                 break
-            z = z.detach().requires_grad_()
-            logits = check_logits(model(z), y)
+            here = passing(model, alive)
+            z = images[here].requires_grad_()
+            logits = check_logits(model(z), y[here])
             passes += alive
-            hit |= alive & reached(self.goal, logits.detach(), y, target)
+            hit[here] |= alive[here] & reached(self.goal, logits.detach(), y[here], target[here])
             alive &= ~hit
             if step == limit or not bool(alive.any()) or not logits.requires_grad:
                 break
-            z, moved = self._changed(z, logits, target, alive)
-            alive &= moved
-        return z.detach(), hit, passes
+            images[here], moved = self._changed(z, logits, target[here], alive[here])
+            alive[here] &= moved
+        return images, hit, passes
 
     def _changed(self, z: Tensor, logits: Tensor, target: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
         """z with theta added to the best pair of each image that is alive, and which of them had one: bool (N,)."""

@@ -19,6 +19,7 @@ from shconv.attacks.cost import Cost
 from shconv.attacks.lockstep import Ask, in_lockstep
 from shconv.attacks.minimal import MinimalAttack
 from shconv.attacks.spelling import other_names
+from shconv.attacks.under_way import passing
 from shconv.numbers import read_numbers
 
 STREAM = 16
@@ -83,18 +84,20 @@ class LBFGS(MinimalAttack):
     def _answers(
         self, model: Model, held: Tensor, y: Tensor, towards: Tensor, asked: Mapping[int, "_Question"]
     ) -> list["_Answer"]:
-        """One pass of all images; those that nobody asks about stay at the point held from before."""
-        places = list(asked)
+        """One pass; images that go with it but that nobody asks about stay at the point held from before."""
+        places = torch.tensor(list(asked), device=y.device)
         points = torch.from_numpy(np.stack([question.point for question in asked.values()]))
         held[places] = points.view(-1, *held.shape[1:]).to(held).clamp(0.0, 1.0)
         towards[places] = torch.tensor([question.target for question in asked.values()]).to(towards)
-        z = held.clone().requires_grad_()
-        logits = check_logits(model(z), y)
-        loss = F.cross_entropy(logits.double(), towards, reduction="none")
+        wanted = torch.zeros_like(y, dtype=torch.bool).index_fill(0, places, True)
+        here = passing(model, wanted)
+        z = held[here].requires_grad_()
+        logits = check_logits(model(z), y[here])
+        loss = F.cross_entropy(logits.double(), towards[here], reduction="none")
         slope = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
-        slope = torch.zeros_like(held) if slope is None else slope.nan_to_num(0.0)
-        fooled = reached(self.goal, logits.detach(), y, towards)
-        at, losses, slopes, hits = (part[places].cpu() for part in (held, loss.detach(), slope, fooled))
+        slope = torch.zeros_like(z) if slope is None else slope.nan_to_num(0.0)
+        fooled = reached(self.goal, logits.detach(), y[here], towards[here])
+        at, losses, slopes, hits = (part[wanted[here]].cpu() for part in (z.detach(), loss.detach(), slope, fooled))
         rows = zip(_rows(at), losses.tolist(), _rows(slopes), hits.tolist(), strict=True)
         return [_Answer(*row) for row in rows]
 

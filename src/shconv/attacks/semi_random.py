@@ -60,10 +60,11 @@ class Subspace:
         shaped = [torch.from_numpy(np.stack(each)).to(x.device).view(x.shape) for each in (signs, chosen)]
         return cls(shaped[0].double(), shaped[1])
 
-    def project(self, gradient: Tensor) -> Tensor:
-        """The part of a gradient (N, C, H, W) in the subspace."""
-        waves = _along(self.signs * gradient.double(), transposed=False) * self.chosen
-        return (self.signs * _along(waves, transposed=True)).to(gradient.dtype)
+    def project(self, places: Tensor, gradient: Tensor) -> Tensor:
+        """The part of a gradient (n, C, H, W) in the subspaces of the images at (n,)."""
+        signs = self.signs[places]
+        waves = _along(signs * gradient.double(), transposed=False) * self.chosen[places]
+        return (signs * _along(waves, transposed=True)).to(gradient.dtype)
 
 
 def _along(t: Tensor, transposed: bool) -> Tensor:

@@ -8,7 +8,6 @@ from shconv.commands.options import EngineOptions, PaperOptions
 from shconv.commands.prepared import prepared_in
 from shconv.commands.running import conclude, describe, load, run_experiments, run_folder
 from shconv.data import ImageData
-from shconv.data.splits import MemorySplit
 from shconv.errors import InputError
 from shconv.experiments.network import Network, Pair
 from shconv.experiments.progress import ExperimentProgress
@@ -16,7 +15,7 @@ from shconv.experiments.run_folder import RunFolder
 from shconv.models import list_models, vanilla_of
 from shconv.processes import Processes
 from shconv.training import RECIPES, ModelConfig, Recipe, train, with_epochs
-from shconv.training.side_by_side import train_side_by_side
+from shconv.training.side_by_side import can_be_side_by_side, train_side_by_side
 
 VANILLA = tuple(name for name in list_models() if not name.endswith("_shc"))
 
@@ -88,7 +87,7 @@ class Reproduce(PaperOptions, EngineOptions):
             return Network(name, seed, train(**task(name, seed)).model.to(processes.device))
 
         names = [(vanilla, f"{vanilla}_shc") for vanilla in self.models]
-        if processes.count == 1 and processes.device.type == "cpu" and isinstance(data.train, MemorySplit):
+        if can_be_side_by_side(data, processes):
             tasks = [task(name, seed) for seed in self.seeds for pair in names for name in pair]
             dearest_first = sorted(tasks, key=lambda each: _cost(each["config"]), reverse=True)
             for place in sorted(train_side_by_side(dearest_first, progress)):

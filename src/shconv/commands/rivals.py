@@ -19,10 +19,12 @@ from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Counts
 from shconv.models import all_models, vanilla_of
 from shconv.processes import Processes
-from shconv.rivals import run as work
+from shconv.rivals.asked import CLOCK, Asked, settle_rows
 from shconv.rivals.page import save
 from shconv.rivals.plan import Clock
+from shconv.rivals.run import attacked, audited
 from shconv.rivals.table import RivalTable
+from shconv.rivals.training import priced, remembered, trained
 from shconv.rivals.which import Rival, rivals
 from shconv.terminal import console
 
@@ -85,29 +87,29 @@ def run(options: Any, table_options: TableOptions, usual: Path, images: int | No
     progress = ExperimentProgress()
     settings: dict[str, Any] = {"command": "compare --defences", **plain(options)}
     place = run_folder(usual, table_options.out, settings, processes, progress)
-    clock = Clock(place / work.CLOCK, options.budget)
+    clock = Clock(place / CLOCK, options.budget)
     data = load(table_options, processes, progress, want_train=True)
     workers = table_options.readers(data, recipe.batch_size, progress.say)
     config: Callable[[str], Any] = partial(_config, data, options.width, options.stem)
     wanted = min(IMAGES if images is None else images, len(data.test))
     how = {"engine": options.engine(), "workers": workers, "device": options.device}
-    asked = work.Asked(rows, tuple(options.seeds), recipe, config, wanted, radius, options.budget, how)
+    asked = Asked(rows, tuple(options.seeds), recipe, config, wanted, radius, options.budget, how)
     with RunFolder.opened(place) as folder:
         describe(folder, settings, data, processes)
-        plan = work.priced(folder, asked, data, processes.device, clock, progress)
+        plan = priced(folder, asked, data, processes, clock, progress)
         progress.say(plan.said(options.budget, len(asked.trainings), recipe, len(data.train or ())))
-        networks = work.trained(place, asked, plan, data, progress)
+        networks = trained(place, asked, plan, data, processes, progress)
         clock.left()
         for network in networks:
             network.model.to(processes.device)
-        work.settle_rows(folder, asked)
+        settle_rows(folder, asked)
         counts = Counts(wanted, wanted, wanted, table_options.min_confidence)
         pairs = [Pair((network,)) for network in networks]
         study = study_of(folder, data, pairs, counts, table_options, progress, workers=workers, processes=processes)
-        for _ in work.attacked(study, networks, asked, plan, clock):
+        for _ in attacked(study, networks, asked, plan, clock):
             save(RivalTable.load(place), place)
-        work.remembered(folder, asked, data, processes.device, progress)
-        for _ in work.audited(study, networks, asked, plan, clock):
+        remembered(folder, asked, data, processes.device, progress)
+        for _ in audited(study, networks, asked, plan, clock):
             save(RivalTable.load(place), place)
         table = RivalTable.load(place)
         page = save(table, place)

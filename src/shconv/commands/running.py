@@ -87,6 +87,7 @@ def describe(folder: RunFolder, options: dict[str, object], data: ImageData, pro
             "python": platform.python_version(),
             "platform": platform.platform(),
             "processor": processor(),
+            **({"gpu": torch.cuda.get_device_name(processes.device)} if processes.device.type == "cuda" else {}),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "processes": processes.count,

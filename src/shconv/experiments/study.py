@@ -131,6 +131,7 @@ class Study:
         batch size, however few there are."""
         kept = "adversarial images" if self.keep and attack is not None else ""
         unit = self.batch_size if size is None else min(size, len(index)) or self.batch_size
+        unit = min(unit, getattr(attack, "together", None) or unit)
         return Question(network, attack, index, unit, route, kept)
 
     @contextmanager

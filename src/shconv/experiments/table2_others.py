@@ -19,7 +19,6 @@ from shconv.experiments.run_folder import Row
 from shconv.experiments.study import Study
 
 PACKAGES = {HardLabel: "foolbox", Standard: "pyautoattack"}  # without which an attack is not there
-ONE_BY_ONE, FEW = (HardLabel,), 8  # it makes no use of a batch: small units lose less by padding and by a stop
 LONG = ("boundary", "hop_skip_jump", "autoattack", "autoattack_l2")  # at the end
 
 
@@ -40,8 +39,7 @@ def rows(study: Study, attacks: Mapping[str, Attack]) -> Iterator[Row]:
     for network, index in study.on_selected(study.counts.table2):
         for name, attack in attacks.items():
             if _concerns(attack, network):
-                size = FEW if isinstance(attack, ONE_BY_ONE) else study.batch_size
-                yield study.row("table2", network, name, attack, index, "both", size=size)
+                yield study.row("table2", network, name, attack, index, "both", size=study.batch_size)
 
 
 def _concerns(attack: Attack, network: Network) -> bool:

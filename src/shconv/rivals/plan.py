@@ -40,12 +40,15 @@ class Plan:
     audit_budget: str | None = None
 
     @classmethod
-    def made(cls, budget: str, recipe: Recipe, train_images: int, steps: Sequence[float], left: float) -> Self:
-        """steps: seconds of a training step of every training to come. left: seconds of the budget.
+    def made(
+        cls, budget: str, recipe: Recipe, train_images: int, steps: Sequence[float], left: float, at_a_time: int = 1
+    ) -> Self:
+        """steps: seconds of a training step of every training to come. left: seconds of the budget. at_a_time: how many
+        networks train side by side.
 
         Where not even one epoch of each fits, they train on fewer images, all on the same.
         """
-        per_step = sum(steps) * TESTS
+        per_step = sum(steps) * TESTS / at_a_time
         per_epoch = per_step * max(1, math.ceil(train_images / recipe.batch_size))
         if math.isinf(budget_seconds(budget)):
             return cls(recipe.epochs, train_images, recipe.epochs * per_epoch)
@@ -56,11 +59,11 @@ class Plan:
         few = max(FEWEST_STEPS, int(seconds / per_step))
         return cls(1, min(train_images, few * recipe.batch_size), few * per_step)
 
-    def with_searches(self, budget: str, images: int, inference: float, count: int, left: float) -> Self:
-        """inference: seconds of an image, by the slowest network; count: networks to come."""
+    def with_searches(self, budget: str, images: int, inference: float, left: float) -> Self:
+        """inference: seconds of an image, by all networks to come."""
         if math.isinf(budget_seconds(budget)):
             return replace(self, searched=images)
-        each = 2 * QUERIES * SLOWER * inference * count
+        each = 2 * QUERIES * SLOWER * inference
         fit = int(max(0.0, SEARCHES * left) / each)
         return replace(self, searched=min(images, fit) if fit >= FEWEST_SEARCHED else 0)
 

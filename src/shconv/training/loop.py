@@ -134,6 +134,8 @@ def train(
             args = (folder, record, data, split, recipe, defence, engine, seed, workers)
             job = Job(*args, learner, processes, request, shown, _history(state), on_epoch)
             sums = _restored(job, state)
+            if data.note:
+                shown.say(data.note)
             with shown.started(_title(config, data, seed, defence), len(job.history), sums.steps, job.steps):
                 if engine.compile:
                     shown.say(said(graphs))
@@ -304,4 +306,4 @@ def _stored_result(folder: Path) -> TrainingResult:
 def _title(config: ModelConfig, data: ImageData, seed: int, defence: Defence) -> str:
     trained = "" if isinstance(defence, Plain) else f", defence {defence.name}"
     images = f"{len(data.train or ()):,} training and {len(data.test):,} test images"
-    return f"{config.name}, seed {seed}{trained}, on {data.name}: {images}" + (f". {data.note}" if data.note else "")
+    return f"{config.name}, seed {seed}{trained}, on {data.name}: {images}"

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,7 +15,10 @@ from typing import Any
 
 import torch
 
+from shconv.data import ImageData
+from shconv.data.splits import MemorySplit
 from shconv.files import InUse
+from shconv.processes import Processes
 from shconv.terminal import Lines
 from shconv.training.checkpoint import load_info
 from shconv.training.loop import train
@@ -25,16 +28,23 @@ Task = dict[str, Any]  # the arguments of `train`
 PATIENCE = 60.0  # seconds for a helper that is asked to stop to finish its step and store its state
 
 
-def train_side_by_side(tasks: Sequence[Task], lines: Lines) -> set[Path]:
+def can_be_side_by_side(data: ImageData, processes: Processes) -> bool:
+    return processes.count == 1 and processes.device.type == "cpu" and isinstance(data.train, MemorySplit)
+
+
+def train_side_by_side(tasks: Sequence[Task], lines: Lines, on_end: Callable[[], None] = lambda: None) -> set[Path]:
     """Train each task's network, dearest task first, in as many processes as there are tasks or threads, and share the
-    threads equally. The data must be in memory and the device the CPU.
+    threads equally. Asks for `can_be_side_by_side`.
 
     A helper takes the next task that no other process works on, and says nothing. What it fails at, this process tries
-    again and reports. A stop of this process stops the helpers; all states are stored.
+    again and reports. A stop of this process stops the helpers; all states are stored. `on_end` is called after each
+    training of this process.
 
     Returns the folders of the networks that helpers trained. Raises what `train` raises.
     """
-    left = [task for task in tasks if not _is_finished(task)]
+    left = [task for task in tasks if not is_finished(Path(task["folder"]))]
+    if not left:
+        return set()
     before = torch.get_num_threads()
     count = min(len(tasks), before)  # by all the tasks: a run that continues has the same threads, so the same bits
     own: set[Path] = set()
@@ -45,14 +55,15 @@ def train_side_by_side(tasks: Sequence[Task], lines: Lines) -> set[Path]:
                 lines.say(f"{len(helpers) + 1} networks are trained at a time; the lines are about one of them.")
             for task in left:
                 with suppress(InUse):
-                    if not _is_finished(task):
+                    if not is_finished(Path(task["folder"])):
                         train(**task)
                         own.add(Path(task["folder"]))
+                        on_end()
             with ended_by_sigterm(), lines.alive(lambda: "waiting for a network that another process trains"):
                 for helper in helpers:
                     helper.join()
         for task in left:
-            if not _is_finished(task):  # a helper failed at it
+            if not is_finished(Path(task["folder"])):  # a helper failed at it
                 train(**task)
                 own.add(Path(task["folder"]))
     finally:
@@ -60,8 +71,8 @@ def train_side_by_side(tasks: Sequence[Task], lines: Lines) -> set[Path]:
     return {Path(task["folder"]) for task in left} - own
 
 
-def _is_finished(task: Task) -> bool:
-    return load_info(Path(task["folder"])) is not None
+def is_finished(folder: Path) -> bool:
+    return load_info(folder) is not None
 
 
 @contextmanager
