@@ -18,13 +18,13 @@ def test_an_audit_is_read_as_it_was_written(run_folder):
     add_audit(run_folder, seed=3)
     (audit,) = load_run(run_folder.save()).audits
     assert (audit.model, audit.seed, audit.name) == ("resnet18_shc", 3, "ResNet-18-SHC")
-    assert [each.label for each in audit.tried if each.headline] == [label for label, *_ in HEADLINE]
+    assert [each.attack for each in audit.tried if each.headline] == [label for label, *_ in HEADLINE]
     assert [each.check for each in audit.findings] == [number for number, *_ in FINDINGS]
     assert audit.epsilon("linf") == EPS  # the budget curve's larger radii do not count
     row = row_of(run_folder, "verdict")
     assert audit.verdict.worst_case["linf"].correct == row["worst_case"]["linf"]["correct"]
     assert list(audit.verdict.worst_case) == ["linf", "confident", "l2", "pixels"]
-    assert audit.verdict.twin.accuracy == row["twin"]["twin_accuracy"]
+    assert audit.verdict.twin.twin_accuracy == row["twin"]["twin_accuracy"]
     assert audit.verdict.preflight == ("The network was in training mode. It is audited in eval mode.",)
 
 

@@ -36,9 +36,10 @@ from matplotlib.figure import Figure
 
 from shconv.report.audit.sections import shared_budget
 from shconv.report.audit.tables import radius_text, route_words
+from shconv.report.folder.arrays import Arrays, check, load
 from shconv.report.folder.audits import Audit
 from shconv.report.folder.run import Run
-from shconv.report.output.canvas import BLUE, BROWN, PAIR_COLOURS, RED, Arrays, Drawn, canvas, check, load, picture
+from shconv.report.output.canvas import BLUE, BROWN, PAIR_COLOURS, RED, Drawn, canvas, picture
 from shconv.report.output.gradient_maps import ROUTES as MAPS
 from shconv.report.output.gradient_maps import caption, draw_maps, say_scales
 

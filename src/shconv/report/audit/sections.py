@@ -16,7 +16,7 @@ from shconv.report.audit.tables import (
     threat_of,
 )
 from shconv.report.computed.compare import p_text, pct
-from shconv.report.folder.audits import ALARM, SHARED, Audit, Share, Twin, Verdict
+from shconv.report.folder.audits import ALARM, SHARED, Accuracy, Audit, Twin, Verdict
 from shconv.report.output.cells import DASH, NOT_RUN, Grid, GridColumn, count, deviation, mean, percent, signed, span
 
 RESULT_KEYS = ("what", "accuracy", "interval", "correct", "n", "attacks", "untried", "reason")
@@ -76,7 +76,7 @@ def _results(audit: Audit, verdict: Verdict, anchor: str) -> Grid:
     return grid if verdict.twin is None else replace(grid, notes=(_twin_note(verdict.twin),))
 
 
-def _all_shared(verdict: Verdict, key: str, worst: Share) -> bool:
+def _all_shared(verdict: Verdict, key: str, worst: Accuracy) -> bool:
     shared = verdict.worst_case.get(key + SHARED)
     return shared is not None and (shared.attacks, shared.accuracy) in ((worst.attacks, worst.accuracy), (0, None))
 
@@ -85,7 +85,7 @@ def _twin_note(twin: Twin) -> str:
     if twin.difference is None:
         return f"Against its {twin.words}: {DASH} ({twin.reason or 'not compared'})."
     over = f" and over the same {twin.attacks} attack{'' if twin.attacks == 1 else 's'}" if twin.attacks else ""
-    theirs = "" if twin.accuracy is None else f"; the twin's worst case is {pct(twin.accuracy)}"
+    theirs = "" if twin.twin_accuracy is None else f"; the twin's worst case is {pct(twin.twin_accuracy)}"
     p = "" if twin.p is None else f", {p_text(twin.p)}"
     interval = "" if twin.interval is None else f" ({points_span(twin.interval)})"
     points = f"{signed(100 * twin.difference, 1)} points{interval}"
@@ -157,7 +157,7 @@ def _over_seeds(audits: Sequence[Audit], held: Sequence[str]) -> Iterator[str]:
             yield f"{same[0].name}, mean ± standard deviation over {len(same)} training seeds: {'; '.join(parts)}."
 
 
-def _mean_text(shares: Sequence[Share]) -> str:
+def _mean_text(shares: Sequence[Accuracy]) -> str:
     values = [share.accuracy for share in shares]
     middle, spread = mean(values), deviation(values)
     if middle is None or spread is None:
@@ -171,7 +171,7 @@ def shared_budget(audits: Sequence[Audit], key: str) -> str:
     return budget_words(key, radii.pop() if len(radii) == 1 else None)
 
 
-def _worst_cases(audit: Audit) -> Mapping[str, Share]:
+def _worst_cases(audit: Audit) -> Mapping[str, Accuracy]:
     return audit.verdict.worst_case if audit.verdict else {}
 
 
@@ -182,7 +182,7 @@ def _difference_text(twin: Twin) -> str:
     return signed(100 * twin.difference, 1) + (f" ({points_span(twin.interval)})" if twin.interval else "")
 
 
-def _with_interval(share: Share) -> str | None:
+def _with_interval(share: Accuracy) -> str | None:
     if share.accuracy is None:
         return f"{DASH} ({share.reason})" if share.reason else None
     return percent(share.accuracy, 1) + (f" ({span(share.interval)})" if share.interval else "")

@@ -75,8 +75,8 @@ def _result_records(audit: Audit) -> Iterator[dict[str, Any]]:
         yield {**about, "what": f"minus {twin.words}", "n": None, "attacks": None, "reason": twin.reason or None}
         return
     if twin.attacks:
-        yield {**about, "what": f"worst case, attacks shared with the {twin.words}", "accuracy": twin.network}
-    yield {**about, "what": f"worst case of the {twin.words}", "accuracy": twin.accuracy}
+        yield {**about, "what": f"worst case, attacks shared with the {twin.words}", "accuracy": twin.accuracy}
+    yield {**about, "what": f"worst case of the {twin.words}", "accuracy": twin.twin_accuracy}
     difference = {"difference": twin.difference, "difference_interval": twin.interval, "p": twin.p}
     yield {**about, "what": f"worst case minus {twin.words}", **difference}
 
@@ -155,7 +155,7 @@ def _attack_record(audit: Audit, tried: Tried) -> dict[str, Any]:
     return {
         "network": audit.name,
         "seed": audit.seed,
-        "attack": tried.label,
+        "attack": tried.attack,
         "threat": THREATS.get(tried.threat, tried.threat),
         "epsilon": tried.epsilon,
         "budget": budget_words(tried.threat, tried.epsilon),

@@ -3,12 +3,12 @@ One Audit for each network and training seed; an audit that was stopped has no v
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from shconv.report.folder.fields import ends, number, optional, share, typed, whole
+from shconv.report.folder.fields import Ends, Options, Share, Texts, optional, read, typed, whole
 from shconv.report.folder.rows import AUDIT, parsed, read_json_lines
 from shconv.report.output.cells import NOT_RUN
 from shconv.report.published import network_name
@@ -33,79 +33,46 @@ CHECKS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tried:
     """One attack: ``successes`` of ``n`` images broken; ``accuracy`` over all images where it was tried on all."""
 
-    label: str
-    parameters: Mapping[str, Any]
+    attack: str
+    parameters: Options = field(default_factory=dict)
     route: str | None
     threat: str
     epsilon: float | None
     source: str | None  # the network the examples were made on, where it is another one
-    n: int
-    successes: int
-    accuracy: float | None
-    interval: tuple[float, float] | None
+    n: int = 0
+    successes: int = 0
+    accuracy: Share | None
+    interval: Ends | None
     headline: bool  # does it count for the worst case
     complete: bool
     seconds: float | None
     spared: int = 0  # images further from a wrong class than the last ones tried, which all survived
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "Tried":
-        n, successes = whole(record, "n") or 0, whole(record, "successes") or 0
-        epsilon = number(record, "epsilon")
-        if successes > n:
-            raise ValueError(f'"successes" is {successes}, of {n} images')
-        return cls(
-            label=typed(record, "attack", str),
-            parameters=optional(record, "parameters", dict) or {},
-            route=optional(record, "route", str),
-            threat=typed(record, "threat", str),
-            epsilon=epsilon if epsilon is not None and math.isfinite(epsilon) else None,  # a count of pixels has none
-            source=optional(record, "source", str),
-            n=n,
-            successes=successes,
-            accuracy=share(record, "accuracy"),
-            interval=ends(record, "interval"),
-            headline=typed(record, "headline", bool),
-            complete=typed(record, "complete", bool),
-            seconds=number(record, "seconds"),
-            spared=whole(record, "spared") or 0,
-        )
+    def of(cls, record: Options) -> "Tried":
+        tried = read(cls, record)
+        if tried.successes > tried.n:
+            raise ValueError(f'"successes" is {tried.successes}, of {tried.n} images')
+        return replace(tried, epsilon=None) if tried.epsilon == math.inf else tried  # a count of pixels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """What one check found; ``not_run`` says why it was not run, ``array`` names the file its figure is drawn from."""
 
     check: int
     name: str
-    alarm: bool | None
-    text: str
-    not_run: str
-    numbers: Mapping[str, Any]
-    source: str
-    array: str | None
-    seconds: float | None
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "Finding":
-        check = whole(record, "check")
-        if check is None:
-            raise ValueError('"check" is missing')
-        return cls(
-            check=check,
-            name=typed(record, "name", str),
-            alarm=optional(record, "alarm", bool),
-            text=optional(record, "text", str) or "",
-            not_run=optional(record, "not_run", str) or "",
-            numbers=optional(record, "numbers", dict) or {},
-            source=optional(record, "source", str) or "",
-            array=optional(record, "array", str),
-            seconds=number(record, "seconds"),
-        )
+    alarm: bool | None = None
+    text: str = ""
+    not_run: str = ""
+    numbers: Options = field(default_factory=dict)
+    source: str = ""
+    array: str | None = None
+    seconds: float | None = None
 
     @property
     def result(self) -> str:
@@ -115,46 +82,40 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Share:
+class Accuracy:
     """How often the network is right: ``correct`` of ``n`` images after ``attacks``, or ``reason``, why none is known.
 
     ``untried`` images were not attacked; of the ``attacked`` ones ``left`` are still correct.
     """
 
-    accuracy: float | None
-    interval: tuple[float, float] | None
+    accuracy: Share | None
+    interval: Ends | None
     correct: int | None
     n: int | None
     attacks: int | None
     untried: int | None
+    attacked: int | None
+    left: int | None
     reason: str | None = None
 
     @classmethod
-    def of(cls, record: Mapping[str, Any], n: int | None) -> "Share":
-        given, attacks, untried = whole(record, "n"), whole(record, "attacks"), whole(record, "untried") or None
-        reason = _why_unknown(record)
-        known = not reason
-        attacked, left = whole(record, "attacked"), whole(record, "left")
-        if untried and attacked and left is not None:
-            reason += f"; {left:,} of the {attacked:,} attacked are still right"
-        return cls(
-            accuracy=share(record, "accuracy") if known else None,
-            interval=ends(record, "interval") if known else None,
-            correct=whole(record, "correct") if known else None,
-            n=n if given is None else given,
-            attacks=attacks,
-            untried=untried,
-            reason=reason or None,
-        )
-
-
-def _why_unknown(record: Mapping[str, Any]) -> str:
-    """A share after no attack, or one that counts images which were not attacked as correct, is no result."""
-    untried = whole(record, "untried")
-    derived = f"{untried:,} image{' was' if untried == 1 else 's were'} not attacked" if untried else ""
-    derived = "no image" if whole(record, "n") == 0 else derived
-    derived = "no attack was tried" if whole(record, "attacks") == 0 else derived
-    return optional(record, "reason", str) or derived
+    def of(cls, record: Options, n: int | None) -> "Accuracy":
+        """Without a number after no attack, and where images that were not attacked would count as correct."""
+        record = {**record, "n": n if record.get("n") is None else record["n"]}
+        known = read(cls, {**record, **dict.fromkeys(("accuracy", "interval", "correct"))})
+        untried = known.untried or None
+        why = known.reason or ""
+        if not why and known.attacks == 0:
+            why = "no attack was tried"
+        elif not why and known.n == 0:
+            why = "no image"
+        elif not why and untried:
+            why = f"{untried:,} image{' was' if untried == 1 else 's were'} not attacked"
+        if not why:
+            return replace(read(cls, record), untried=None)
+        if untried and known.attacked and known.left is not None:
+            why += f"; {known.left:,} of the {known.attacked:,} attacked are still right"
+        return replace(known, untried=untried, reason=why)
 
 
 @dataclass(frozen=True)
@@ -162,35 +123,23 @@ class Twin:
     """Two worst cases on the same images and over the same ``attacks``: the network's minus its twin's in shares of 1,
     McNemar's exact p; or the ``reason`` why there is no comparison."""
 
-    name: str
-    network: float | None  # the network's accuracy
-    accuracy: float | None  # the twin's
-    difference: float | None
-    interval: tuple[float, float] | None
-    p: float | None
-    attacks: int | None
-    reason: str
+    name: str = "twin"
+    accuracy: Share | None = None  # the network's
+    twin_accuracy: Share | None = None
+    difference: float | None = None
+    interval: Ends | None = None
+    p: float | None = None
+    attacks: int | None = None
+    reason: str = ""
 
     @property
     def words(self) -> str:
         return "twin" if self.name == "twin" else f"twin {self.name}"
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "Twin":
-        reason = optional(record, "reason", str) or ""
-        return cls(
-            network_name(optional(record, "name", str) or "twin"),
-            None if reason else share(record, "accuracy"),
-            None if reason else share(record, "twin_accuracy"),
-            None if reason else number(record, "difference"),
-            None if reason else ends(record, "interval"),
-            None if reason else number(record, "p"),
-            whole(record, "attacks"),
-            reason,
-        )
-
-    def without(self, reason: str) -> "Twin":
-        return Twin(self.name, None, None, None, None, None, None, reason)
+    def of(cls, record: Options) -> "Twin":
+        name, reason = network_name(record.get("name") or "twin"), record.get("reason")
+        return read(cls, {"name": name, "reason": reason} if reason else {**record, "name": name})
 
 
 @dataclass(frozen=True)
@@ -199,39 +148,32 @@ class Verdict:
     ``confident``, over the confident images alone."""
 
     n: int
-    clean: Share
-    worst_case: Mapping[str, Share]
+    clean: Accuracy
+    worst_case: Mapping[str, Accuracy]
     twin: Twin | None
-    text: tuple[str, ...]
-    preflight: tuple[str, ...]
+    text: Texts = ()
+    preflight: Texts = ()
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "Verdict":
-        n = whole(record, "n") or 0
+    def of(cls, record: Options) -> "Verdict":
         worst = typed(record, "worst_case", dict)
+        n = 0 if record.get("n") is None else whole(record, "n")
         linf = typed(worst, "linf", dict) if "linf" in worst else {}
         inherited = {key: linf[key] for key in ("attacks", "untried", "reason") if key in linf}
         cases = {}
         for key in dict.fromkeys([*(key for key in ("linf", CONFIDENT) if key in worst), *worst]):
             case = typed(worst, key, dict)
             if key == CONFIDENT:
-                cases[key] = Share.of(case if "attacks" in case else {**inherited, **case}, None)
+                cases[key] = Accuracy.of(case if "attacks" in case else {**inherited, **case}, None)
                 continue
             if shared := optional(case, "shared", dict):
-                cases[f"{key}{SHARED}"] = Share.of(shared, n)
-            cases[key] = Share.of(case, n)
-        twin = optional(record, "twin", dict)
-        against = Twin.of(twin) if twin else None
-        if against and not against.reason and "linf" in cases and cases["linf"].reason:
-            against = against.without(f"of this network {cases['linf'].reason}")
-        return cls(
-            n=n,
-            clean=Share.of(typed(record, "clean", dict), n),
-            worst_case=cases,
-            twin=against,
-            text=tuple(map(str, optional(record, "text", list) or ())),
-            preflight=tuple(map(str, optional(record, "preflight", list) or ())),
-        )
+                cases[f"{key}{SHARED}"] = Accuracy.of(shared, n)
+            cases[key] = Accuracy.of(case, n)
+        told = optional(record, "twin", dict)
+        twin = Twin.of(told) if told else None
+        if twin and not twin.reason and "linf" in cases and cases["linf"].reason:
+            twin = Twin(twin.name, reason=f"of this network {cases['linf'].reason}")
+        return read(cls, record, n=n, clean=Accuracy.of(typed(record, "clean", dict), n), worst_case=cases, twin=twin)
 
 
 @dataclass(frozen=True)
@@ -253,13 +195,16 @@ class Audit:
         """The findings by number, and for a check that left none one that says so."""
         why = "the audit has not come to it" if self.verdict is None else "not asked for"
         held = {finding.check for finding in self.findings}
-        absent = [Finding(k, name, None, "", why, {}, "", None, None) for k, name in CHECKS.items() if k not in held]
+        absent = [Finding(check=k, name=name, not_run=why) for k, name in CHECKS.items() if k not in held]
         return tuple(sorted([*self.findings, *absent], key=lambda finding: finding.check))
 
     def epsilon(self, threat: str) -> float | None:
         """The budget that was audited: the largest among the attacks that count for the worst case."""
         known = [each.epsilon for each in self.tried if each.headline and each.threat == threat]
         return max((epsilon for epsilon in known if epsilon is not None), default=None)
+
+
+Part = Tried | Finding | Verdict
 
 
 def read_audits(path: Path) -> tuple[tuple[Audit, ...], list[str]]:
@@ -269,7 +214,7 @@ def read_audits(path: Path) -> tuple[tuple[Audit, ...], list[str]]:
     """
     records, _ = read_json_lines(path)
     rows, notes = parsed(path, [each for each in records if each[1].get("experiment") == AUDIT], _part)
-    parts: dict[tuple[str, int], list[Tried | Finding | Verdict]] = {}
+    parts: dict[tuple[str, int], list[Part]] = {}
     for key, part in rows:
         parts.setdefault(key, []).append(part)
     audits = tuple(_audit(*key, held) for key, held in parts.items())
@@ -283,31 +228,27 @@ def _beside(audit: Audit, audits: tuple[Audit, ...]) -> Audit:
         if twin and audit.verdict and not twin.reason and other is not audit and other.name == twin.name:
             worst = other.verdict.worst_case.get("linf") if other.verdict else None
             if worst and worst.reason:
-                verdict = replace(audit.verdict, twin=twin.without(f"of {other.name} {worst.reason}"))
-                return replace(audit, verdict=verdict)
+                twin = Twin(twin.name, reason=f"of {other.name} {worst.reason}")
+                return replace(audit, verdict=replace(audit.verdict, twin=twin))
     return audit
 
 
-def _part(record: Mapping[str, Any]) -> tuple[tuple[str, int], Tried | Finding | Verdict]:
+def _part(record: Options) -> tuple[tuple[str, int], Part]:
     """(network, seed) and what the row says of it; a network's name may hold slashes."""
-    id: str = typed(record, "id", str)
+    id = typed(record, "id", str)
     match = re.fullmatch(r"audit/(.+)/seed(\d+)/(?:attack/.+|check/.+|verdict)", id)
     if match is None:
         raise ValueError(f'"id" is {id!r}, not audit/MODEL/seedS/...')
-    kinds: dict[str, type[Tried] | type[Finding] | type[Verdict]]
-    kinds = {"attack": Tried, "finding": Finding, "verdict": Verdict}
+    kinds: dict[str, Callable[[Options], Part]]
+    kinds = {"attack": Tried.of, "finding": partial(read, Finding), "verdict": Verdict.of}
     kind = typed(record, "kind", str)
     if kind not in kinds:
         raise ValueError(f'"kind" is {kind!r}, not one of {", ".join(kinds)}')
-    return (match[1], int(match[2])), kinds[kind].of(record)
+    return (match[1], int(match[2])), kinds[kind](record)
 
 
-def _audit(model: str, seed: int, parts: list[Tried | Finding | Verdict]) -> Audit:
+def _audit(model: str, seed: int, parts: list[Part]) -> Audit:
+    tried = tuple(part for part in parts if isinstance(part, Tried))
+    findings = tuple(part for part in parts if isinstance(part, Finding))
     verdicts = [part for part in parts if isinstance(part, Verdict)]
-    return Audit(
-        model,
-        seed,
-        tuple(part for part in parts if isinstance(part, Tried)),
-        tuple(part for part in parts if isinstance(part, Finding)),
-        verdicts[-1] if verdicts else None,
-    )
+    return Audit(model, seed, tried, findings, verdicts[-1] if verdicts else None)

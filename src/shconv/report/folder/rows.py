@@ -2,9 +2,8 @@
 A damaged line is an error that names it; a half-written last line, left by a stopped run, is skipped and said."""
 
 import json
-import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,30 +14,31 @@ from numpy.typing import NDArray
 from shconv.errors import InputError
 from shconv.intervals import wilson
 from shconv.report.computed.intervals import Paired
-from shconv.report.folder.fields import interval, number, optional, share, typed, whole
+from shconv.report.folder.arrays import check, load
+from shconv.report.folder.fields import Ends, Options, Share, damaged, read
 
 MEASURED = ("table1", "table2", "table3", "table4")
-AUDIT = "audit"  # an experiment with rows of another kind, read by audit_rows
+AUDIT = "audit"  # an experiment with rows of another kind, read by audits.py
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One network under one attack. Shares are in 0..1; ``accuracy`` is None where there was no image."""
 
     id: str
     experiment: str
     model: str
-    seed: int
+    seed: int = 0
     attack: str
-    parameters: Mapping[str, Any]
+    parameters: Options = field(default_factory=dict)
     objective: str | None
     route: str | None
     step: int | None
-    n: int
+    n: int = 0
     wanted: int | None
-    accuracy: float | None
-    interval: tuple[float, float] | None
+    accuracy: Share | None
+    interval: Ends | None
     rcd_mean: float | None
     rcd_median: float | None
     rcd_floored: int | None
@@ -47,7 +47,7 @@ class Row:
     l2: float | None
     queries: float | None
     seconds: float | None
-    extra: Mapping[str, Any]
+    extra: Options
 
     def parameter(self, name: str) -> float | None:
         """A parameter of the attack, where it has one of that name that is a number."""
@@ -55,39 +55,17 @@ class Row:
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "Row":
-        """Check one decoded line. Raises ValueError, saying which field is wrong."""
-        experiment: str = typed(record, "experiment", str)
-        n = whole(record, "n") or 0
-        accuracy = share(record, "accuracy") if n else None
-        if accuracy is None and n and experiment in MEASURED:
-            raise ValueError(f'"accuracy" is missing although n is {n}')
-        seed = whole(record, "seed")
-        known = {field.name for field in fields(cls)}
-        return cls(
-            id=typed(record, "id", str),
-            experiment=experiment,
-            model=typed(record, "model", str),
-            attack=typed(record, "attack", str),
-            seed=0 if seed is None else seed,
-            parameters=optional(record, "parameters", dict) or {},
-            objective=optional(record, "objective", str),
-            route=optional(record, "route", str),
-            step=whole(record, "step"),
-            n=n,
-            wanted=whole(record, "wanted"),
-            accuracy=accuracy,
-            interval=None if accuracy is None else interval(record, accuracy, n),
-            rcd_mean=number(record, "rcd_mean"),
-            rcd_median=number(record, "rcd_median"),
-            rcd_floored=whole(record, "rcd_floored"),
-            linf=number(record, "linf"),
-            linf_max=number(record, "linf_max"),
-            l2=number(record, "l2"),
-            queries=number(record, "queries"),
-            seconds=number(record, "seconds"),
-            extra={key: value for key, value in record.items() if key not in known},
-        )
+    def of(cls, record: Options) -> "Row":
+        """Check one decoded line; an interval that it has not is Wilson's. Raises ValueError, naming a wrong field."""
+        extra = {key: value for key, value in record.items() if key not in cls.__dataclass_fields__}
+        if not record.get("n"):
+            record = {**record, "accuracy": None, "interval": None}
+        row = read(cls, record, extra=extra)
+        if row.accuracy is None and row.n and row.experiment in MEASURED:
+            raise ValueError(f'"accuracy" is missing although n is {row.n}')
+        if row.accuracy is None:
+            return replace(row, interval=None)
+        return replace(row, interval=row.interval or wilson(round(row.accuracy * row.n), row.n))
 
 
 def read_json_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], str | None]:
@@ -101,36 +79,39 @@ def read_json_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], str |
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError("not a JSON object")
-        except ValueError as error:
-            if place == len(whole) + 1:
-                note = f"{path.name}: line {place} was only half written (a stopped run) and is left out."
-                continue
-            raise InputError(f"{path}, line {place} is damaged: {error}.") from None
-        records.append((place, record))
+            with damaged(f"{path}, line {place}"):
+                records.append((place, decoded(line)))
+        except InputError:
+            if place <= len(whole):
+                raise
+            note = f"{path.name}: line {place} was only half written (a stopped run) and is left out."
     return records, note
+
+
+def decoded(text: bytes) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for anything else."""
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise ValueError("it is not a JSON object")
+    return record
 
 
 def read_rows(path: Path) -> tuple[tuple[Row, ...], list[str]]:
     """All rows but an audit's, in the order written, a repeated id replaced by its last; notes on what is left out."""
     records, note = read_json_lines(path)
-    rows, notes = parsed(path, [each for each in records if each[1].get("experiment") != AUDIT], Row.from_record)
+    rows, notes = parsed(path, [each for each in records if each[1].get("experiment") != AUDIT], Row.of)
     return rows, [*([note] if note else []), *notes]
 
 
 def parsed(
-    path: Path, records: Iterable[tuple[int, dict[str, Any]]], parse: Callable[[Mapping[str, Any]], R]
+    path: Path, records: Iterable[tuple[int, dict[str, Any]]], parse: Callable[[Options], R]
 ) -> tuple[tuple[R, ...], list[str]]:
     """Rows from (line number, object), the last of each id. Raises InputError, naming the line, where parse cannot."""
     rows: dict[str, R] = {}
     repeated = 0
     for line, record in records:
-        try:
+        with damaged(f"{path}, line {line}"):
             row = parse(record)
-        except ValueError as error:
-            raise InputError(f"{path}, line {line} is damaged: {error}.") from None
         repeated += record["id"] in rows
         rows[record["id"]] = row
     notes = [f"{path.name}: {repeated} rows were written again later; the last one of each counts."] if repeated else []
@@ -156,17 +137,14 @@ class Outcomes:
 
 def read_outcomes(path: Path) -> Outcomes:
     """Outcomes of one row, sorted by index. Raises InputError where the file cannot be one."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            index, correct = arrays["index"], arrays["correct"]
-            l2 = arrays["l2"] if "l2" in arrays.files and arrays["l2"].shape == index.shape else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged: {error}.") from None
-    if index.ndim != 1 or index.shape != correct.shape or len(np.unique(index)) != len(index):
+    arrays = load(path, "index", "correct", "l2")
+    check(path, arrays, {"index": ("n",), "correct": ("n",)})
+    index, l2 = arrays["index"], arrays.get("l2")
+    if len(np.unique(index)) != len(index):
         raise InputError(f"{path} is damaged: it wants one index and one outcome for each image.")
     order = np.argsort(index)
-    moved = None if l2 is None else l2[order].astype(np.float64)
-    return Outcomes(index[order].astype(np.int64), correct[order].astype(bool), moved)
+    moved = None if l2 is None or l2.shape != index.shape else l2[order].astype(np.float64)
+    return Outcomes(index[order].astype(np.int64), arrays["correct"][order].astype(bool), moved)
 
 
 def on_shared_images(outcomes: Sequence[Outcomes]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

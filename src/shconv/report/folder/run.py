@@ -1,19 +1,21 @@
 """A run folder as one object: rows, audits, per-image outcomes, data, configuration, machine, trained networks.
 Read only; what is missing or left out is said in ``notes``."""
 
-import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shconv.errors import InputError
 from shconv.report.folder.audits import Audit, read_audits
-from shconv.report.folder.rows import Outcomes, Row, by_seed, read_json_lines, read_outcomes, read_rows
+from shconv.report.folder.fields import Counts, Texts, damaged, read
+from shconv.report.folder.rows import Outcomes, Row, by_seed, decoded, read_json_lines, read_outcomes, read_rows
 from shconv.report.published import NETWORKS, is_shc, twin
 from shconv.toml import read_toml
 
+T = TypeVar("T")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -21,8 +23,8 @@ _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 class DataInfo:
     """The data set of a run, as data.json tells it."""
 
-    name: str = "unknown data"
-    classes: tuple[str, ...] = ()
+    name: str
+    classes: Texts = ()
     image_size: int | None = None
     train_images: int | None = None
     test_images: int | None = None
@@ -49,13 +51,13 @@ class DataInfo:
 class Selection:
     """Images that both networks of a pair classify correctly with confidence above ``min_confidence``."""
 
-    pair: tuple[str, ...]
+    pair: Texts
     seed: int
     wanted: int
     found: int
     min_confidence: float = 0.9
-    highest: float | None = None  # confidence of any image that both get right
-    classes: Mapping[str, int] = field(default_factory=dict)  # images of each; empty where it was not stored
+    highest_confidence: float | None = None  # of any image that both get right
+    classes: Counts = field(default_factory=dict)  # images of each; empty where it was not stored
 
 
 @dataclass(frozen=True)
@@ -131,22 +133,21 @@ def load_run(run_folder: Path | str) -> Run:
     if not rows and not audits:
         raise InputError(f"{folder} holds no results yet: its rows.jsonl has no whole row.")
     outcomes, outcome_notes = _read_outcomes(folder, rows)
-    data, environment = _read_json(folder / "data.json"), _read_json(folder / "environment.json")
     options = ("config.toml" if rows else "audit.json", "data.json", "environment.json")
     missing = [name for name in options if not (folder / name).is_file()]
-    of_audit = _read_json(folder / "audit.json")
     if missing:
         notes.append(f"Missing from the run folder: {', '.join(missing)}.")
+    config, of_audit = _read(folder / "config.toml", read_toml), _read(folder / "audit.json")
     trained, log_notes = _read_trained(folder / "models")
     return Run(
         folder=folder,
         rows=rows,
         outcomes=outcomes,
-        data=_data(data, folder / "data.json") if data else DataInfo(),
-        config=_read_toml(folder / "config.toml") | ({"audit": of_audit} if of_audit else {}),
-        environment=environment,
+        data=_read_as(DataInfo, folder / "data.json") if "data.json" not in missing else DataInfo("unknown data"),
+        config=config | ({"audit": of_audit} if of_audit else {}),
+        environment=_read(folder / "environment.json"),
         trained=trained,
-        selections=tuple(_read_selections(folder / "selection")),
+        selections=tuple(_read_as(Selection, path) for path in sorted((folder / "selection").glob("*.json"))),
         notes=(*notes, *audit_notes, *outcome_notes, *log_notes),
         audits=audits,
     )
@@ -194,63 +195,19 @@ def _count_parameters(path: Path) -> int:
             shapes = [weights.get_slice(key).get_shape() for key in weights.keys() if not key.endswith(_BUFFERS)]  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} is damaged: {error}.") from None
-    total = 0
-    for shape in shapes:
-        size = 1
-        for side in shape:
-            size *= side
-        total += size
-    return total
+    return sum(math.prod(shape) for shape in shapes)
 
 
-def _read_selections(folder: Path) -> Iterator[Selection]:
-    for path in sorted(folder.glob("*.json")):
-        record = _read_json(path)
-        try:
-            highest = record.get("highest_confidence")
-            yield Selection(
-                tuple(record["pair"]),
-                int(record["seed"]),
-                int(record["wanted"]),
-                int(record["found"]),
-                float(record.get("min_confidence", 0.9)),
-                None if highest is None else float(highest),
-                {str(name): int(images) for name, images in dict(record.get("classes") or {}).items()},
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f'{path} is damaged: it wants "pair", "seed", "wanted" and "found" ({error!r}).') from None
+def _read_as(kind: type[T], path: Path) -> T:
+    with damaged(path):
+        return read(kind, _read(path))
 
 
-def _data(record: Mapping[str, Any], path: Path) -> DataInfo:
-    try:
-        return DataInfo(
-            name=str(record["name"]),
-            classes=tuple(str(name) for name in record.get("classes") or ()),
-            image_size=record.get("image_size"),
-            train_images=record.get("train_images"),
-            test_images=record.get("test_images"),
-            note=str(record.get("note") or ""),
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f'{path} is damaged: it wants a "name" ({error!r}).') from None
+def _json(path: Path) -> dict[str, Any]:
+    return decoded(path.read_bytes())
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}.") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{path} is damaged: it wants a JSON object.")
-    return record
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return read_toml(path)
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}.") from None
+def _read(path: Path, decode: Callable[[Path], dict[str, Any]] = _json) -> dict[str, Any]:
+    """What a file holds; nothing where it is not there."""
+    with damaged(path):
+        return decode(path) if path.is_file() else {}

@@ -3,11 +3,9 @@ Colours stay apart for colour-blind readers; line styles and words repeat what a
 
 import io
 import re
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from shconv.errors import InputError
 from shconv.report.published import NETWORKS, is_shc, twin
 
 BROWN, BLUE = "#8c510a", "#1f6fb4"  # confidence and RCD, as in the paper's Figure 3
 GREEN, RED = "#1a7f37", "#c62828"
 # Okabe and Ito's colours, one a pair of networks
 PAIR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-Arrays = dict[str, NDArray[Any]]
 WIDTH = 6.4  # inches; narrow, so that the words are readable on a telephone
 
 _STYLE: Any = {
@@ -115,32 +111,3 @@ def line_style(model: str, models: tuple[str, ...]) -> dict[str, Any]:
     pairs = list(dict.fromkeys([*(twin(name) for name in NETWORKS), *(twin(name) for name in models)]))
     colour = PAIR_COLOURS[pairs.index(twin(model)) % len(PAIR_COLOURS)]
     return {"color": colour, "linestyle": "-" if is_shc(model) else (0, (4, 2)), "linewidth": 1.5}
-
-
-def load(path: Path) -> Arrays:
-    """The arrays of a file. Raises InputError, naming it, where it cannot be read."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged: {error}.") from None
-
-
-def check(path: object, arrays: Arrays, shapes: Mapping[str, tuple[str | int, ...]]) -> dict[str, int]:
-    """Check each array's shape, given as letters and numbers, and return what the letters stand for.
-
-    Raises InputError, naming the file and the array, where one is missing or its shape does not fit.
-    """
-    sizes: dict[str, int] = {}
-    for key, shape in shapes.items():
-        wanted = f"{key} of shape ({', '.join(map(str, shape))})"
-        if key not in arrays:
-            raise InputError(f"{path} is damaged: it wants {wanted}; it holds {', '.join(arrays) or 'nothing'}.")
-        given = arrays[key].shape
-        fits = len(given) == len(shape) and all(
-            size == (sizes.setdefault(side, size) if isinstance(side, str) else side)
-            for size, side in zip(given, shape, strict=True)
-        )
-        if not fits:
-            raise InputError(f"{path} is damaged: it wants {wanted}, with {sizes}; given {given}.")
-    return sizes

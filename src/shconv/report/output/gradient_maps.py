@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from shconv.report.output.canvas import Arrays, bare
+from shconv.report.folder.arrays import Arrays
+from shconv.report.output.canvas import bare
 
 ROUTES = {"both": "both routes", "convolution": "convolution route", "hypernetwork": "hypernetwork route"}
 STRICT = {"strict": "strict"}

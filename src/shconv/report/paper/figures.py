@@ -42,21 +42,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
+from shconv.report.folder.arrays import Arrays, check, load
 from shconv.report.folder.run import Run
-from shconv.report.output.canvas import (
-    BLUE,
-    BROWN,
-    GREEN,
-    RED,
-    Arrays,
-    Drawn,
-    bare,
-    canvas,
-    check,
-    line_style,
-    load,
-    picture,
-)
+from shconv.report.output.canvas import BLUE, BROWN, GREEN, RED, Drawn, bare, canvas, line_style, picture
 from shconv.report.output.gradient_maps import ROUTES, STRICT, caption, draw_maps, say_scales
 from shconv.report.paper.charts import draw_distances, draw_routes, draw_training
 from shconv.report.published import is_shc, network_name

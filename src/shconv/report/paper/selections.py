@@ -28,7 +28,7 @@ def selection_sentence(each: Selection, classes: int) -> Said:
     names = f"{' and '.join(map(network_name, each.pair))}, seed {each.seed}"
     limit = f"confidence above {each.min_confidence:g}"
     if not each.found:
-        highest = "" if each.highest is None else f" (the highest is {each.highest:.2f})"
+        highest = "" if each.highest_confidence is None else f" (the highest is {each.highest_confidence:.2f})"
         return Said(
             f"{names}: no image is classified correctly with {limit}{highest}, so Tables 2 to 4 have no images. "
             "--min-confidence lowers the limit.",
