@@ -16,7 +16,8 @@ from shconv.report.folder.run import Run, load_run
 from shconv.report.output.cells import Grid, Table
 from shconv.report.output.render import print_table, to_csv, to_markdown
 from shconv.report.output.tex import to_tex
-from shconv.report.paper.reading import Statement, read
+from shconv.report.paper.reading import read
+from shconv.report.paper.statement import Statement
 from shconv.report.paper.summaries import summaries
 from shconv.report.paper.tables import paper_tables
 

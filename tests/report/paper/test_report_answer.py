@@ -1,7 +1,8 @@
 """The answer of a run: three lines, a chart, what they mean; each verdict follows from outcomes made by hand."""
 
 from shconv.report import load_run
-from shconv.report.paper.answer import CLEAN, PAPERS, WORST, answer, limits, meaning, pairs
+from shconv.report.paper.answer import PAPERS, TOPICS, answer, limits, meaning
+from shconv.report.paper.beside import CLEAN, WORST, pairs
 from shconv.report.paper.verdicts import MASKED, routes
 
 
@@ -21,10 +22,10 @@ def made(run_folder, *, shc_worst, convolution=None):
 
 def test_the_answer_has_a_line_for_clean_images_the_papers_attacks_and_the_worst_case(run_folder):
     said = dict(answer(pairs(made(run_folder, shc_worst=20))))
-    assert list(said) == [CLEAN, PAPERS, WORST]
-    assert said[CLEAN] == ["ResNet-18-SHC 71.0\xa0%, ResNet-18 70.0\xa0%: no significant difference."]
-    assert said[PAPERS] == ["ResNet-18-SHC: SHC is higher under FGSM."]
-    assert "no significant difference within L∞ 0.02 (20.0\xa0%, twin 20.0\xa0%)" in said[WORST][0]
+    assert list(said) == list(TOPICS.values())
+    assert said[TOPICS[CLEAN]] == ["ResNet-18-SHC 71.0\xa0%, ResNet-18 70.0\xa0%: no significant difference."]
+    assert said[TOPICS[PAPERS]] == ["ResNet-18-SHC: SHC is higher under FGSM."]
+    assert "no significant difference within L∞ 0.02 (20.0\xa0%, twin 20.0\xa0%)" in said[TOPICS[WORST]][0]
 
 
 def test_an_advantage_that_the_worst_case_takes_away_is_called_gone(run_folder):

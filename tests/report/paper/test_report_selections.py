@@ -11,7 +11,7 @@ from rich.console import Console
 
 from shconv.report import load_run, print_tables, read
 from shconv.report.folder.run import Selection
-from shconv.report.output.cells import NO_IMAGES, accuracy_text
+from shconv.report.output.numbers import NO_IMAGES
 from shconv.report.paper.selections import FEW, selection_sentence
 from shconv.report.paper.summaries import worst_case
 from shconv.report.paper.tables import table1, table2, table3, table4
@@ -31,7 +31,7 @@ def select(run_folder, classes, *, wanted=250, **fields):
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 300), max_size=8))
 def test_the_words_follow_the_counts(classes):
     found = sum(classes.values())
-    text, alarm, _ = selection_sentence(Selection(PAIR, 0, 5000, found, 0.9, 0.95, classes), 8)
+    text, alarm, *_ = selection_sentence(Selection(PAIR, 0, 5000, found, 0.9, 0.95, classes), 8)
     largest = max(classes.values(), default=0)
     assert ("no image is classified" in text) == (found == 0)
     assert ("All are of one class" in text) == (len(classes) == 1)
@@ -85,7 +85,7 @@ def test_networks_that_are_never_confident_are_one_sentence_and_one_line_each(ru
     assert "no image is classified correctly with confidence above 0.9 (the highest is 0.62)" in said[0]
     assert "--min-confidence" in said[0]
     line = next(line for line in table2(run).lines if line.model == "resnet18")
-    assert {accuracy_text(cell) for cell in line.cells[:8]} == {NO_IMAGES}
+    assert {cell.said["ours"][0] for cell in line.cells[:8]} == {NO_IMAGES}
     out = io.StringIO()
     print_tables(run.folder, Console(file=out, width=120))
     table = out.getvalue().split("Table 2")[1].split("Table 3")[0]

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shconv.report import load_run, read
-from shconv.report.computed.compare import Measured, compare
+from shconv.report.computed.compare import compare
 from shconv.report.computed.worst_case import OBJECTIVES
 from shconv.report.folder.rows import Outcomes
+from shconv.report.output.cells import Cell, Score
 
 SHARE = r"([\d.]+) %"
 
@@ -19,20 +20,19 @@ SHARE = r"([\d.]+) %"
 @st.composite
 def measured(draw):
     """One to three seeds, each of which holds some of twelve images."""
-    found = {}
+    found = []
     for seed in range(draw(st.integers(1, 3))):
         index = np.array(sorted(draw(st.sets(st.integers(0, 11), min_size=1))))
         right = np.array(draw(st.lists(st.booleans(), min_size=len(index), max_size=len(index))))
-        found[seed] = Measured.of(Outcomes(index, right))
-    return found
+        found.append(Score.over(Outcomes(index, right), seed))
+    return Cell(scores=tuple(found))
 
 
 @given(measured(), measured())
 def test_a_comparison_s_numbers_are_of_the_images_that_its_verdict_is_of(first, second):
     against = compare(first, second)
-    shared = [
-        bool(set(first[seed].outcomes.index) & set(second[seed].outcomes.index)) for seed in first if seed in second
-    ]
+    both = list(zip(first.scores, second.scores, strict=False))  # seeds count from 0
+    shared = [bool(set(a.outcomes.index) & set(b.outcomes.index)) for a, b in both]
     if all(shared):
         assert against.verdict != "lower" or against.second < against.first
         assert against.verdict != "higher" or against.second > against.first

@@ -5,18 +5,11 @@ import pytest
 from shconv.intervals import wilson
 from shconv.report import load_run, published
 from shconv.report.computed.intervals import Paired
-from shconv.report.output.cells import (
-    NOT_RUN,
-    accuracy_text,
-    attacks_text,
-    difference_text,
-    images_text,
-    ours_text,
-    paper_text,
-)
+from shconv.report.output.numbers import NOT_RUN
 from shconv.report.paper.extra_steps import extra_steps, published_extra_steps, steps_to_reach
+from shconv.report.paper.results import search_rows
 from shconv.report.paper.summaries import attacks, other_attacks, quasi_boundary, summaries, training
-from shconv.report.paper.tables import OWN_ROUTES, WORST_CASE, search_rows, table1, table2, table3, table4
+from shconv.report.paper.tables import OWN_ROUTES, WORST_CASE, table1, table2, table3, table4
 from shconv.report.paper.twins import twins
 
 
@@ -28,18 +21,22 @@ def cell(table, model, group, label="", variant=None):
     return lines[0].cells[column[0]]
 
 
+def ours(cell):
+    return cell.text("ours", "± seeds")
+
+
 def test_table1_sets_the_papers_number_ours_and_their_difference_side_by_side(run_folder):
     run_folder.add("table1", "resnet18", "clean", (141, 200), wanted=50000)
     noise = {"sigma": 0.2, "epsilon": 0.1}
     run_folder.add("table1", "resnet18", "gaussian", (117, 200), rcd=1.5, parameters=noise, wanted=50000)
     table = table1(load_run(run_folder.save()))
     clean = cell(table, "resnet18", "clean")
-    assert (paper_text(clean), ours_text(clean), difference_text(clean)) == ("71.16", "70.50", "−0.66")
+    assert (clean.text("paper"), ours(clean), clean.text("difference")) == ("71.16", "70.50", "−0.66")
     assert clean.interval == pytest.approx(wilson(141, 200))
-    assert images_text(clean) == "200 of 50,000"
+    assert clean.text("images") == "200 of 50,000"
     noisy = cell(table, "resnet18", "Gaussian", "σ 0.2")
-    assert (paper_text(noisy), ours_text(noisy)) == ("58.43 / 1.29", "58.50 / 1.50")
-    assert difference_text(noisy) == "+0.07 / +0.21"
+    assert (noisy.text("paper"), ours(noisy)) == ("58.43 / 1.29", "58.50 / 1.50")
+    assert noisy.text("difference") == "+0.07 / +0.21"
 
 
 def test_every_cell_of_a_network_of_the_run_is_there_and_says_not_run_and_no_other_network_is(run_folder):
@@ -54,7 +51,7 @@ def test_every_cell_of_a_network_of_the_run_is_there_and_says_not_run_and_no_oth
         own = {place for place, column in enumerate(table.columns) if column.group == OWN_ROUTES}
         for line in table.lines:  # a vanilla network has no route of its own
             blank = own if not line.model.endswith("_shc") else set()
-            texts = [accuracy_text(each) for each in line.cells]
+            texts = [each.said["ours"][0] for each in line.cells]
             assert texts == ["–" if place in blank else NOT_RUN for place in range(len(texts))]
 
 
@@ -73,13 +70,13 @@ def test_table2_takes_the_gradient_of_both_routes_and_the_paper_stands_by_least_
     run_folder.gradient("resnet18_shc", "fgsm", "untargeted", (30, 100), rcd=8.0)
     table = table2(load_run(run_folder.save()))
     least, untargeted = (cell(table, "resnet18_shc", "FGSM", label) for label in ("least-likely", "untargeted"))
-    assert (paper_text(least), ours_text(least)) == ("44.34 / 7.53", "40.00 / 7.00")
-    assert (paper_text(untargeted), ours_text(untargeted)) == ("–", "30.00 / 8.00")
+    assert (least.text("paper"), ours(least)) == ("44.34 / 7.53", "40.00 / 7.00")
+    assert (untargeted.text("paper"), ours(untargeted)) == ("–", "30.00 / 8.00")
     assert [column.group for column in table.columns[-6:]] == [WORST_CASE] * 3 + [OWN_ROUTES] * 3
     same, own = (cell(table, "resnet18_shc", group, "L∞ 0.02") for group in (WORST_CASE, OWN_ROUTES))
-    assert (ours_text(same), attacks_text(same)) == ("30.00", "2 of 4")
-    assert (ours_text(own), attacks_text(own)) == ("2.00", "3 of 12")
-    assert ours_text(cell(table, "resnet18", OWN_ROUTES, "L∞ 0.02")) == "–"
+    assert (ours(same), same.text("attacks")) == ("30.00", "2 of 4")
+    assert (ours(own), own.text("attacks")) == ("2.00", "3 of 12")
+    assert ours(cell(table, "resnet18", OWN_ROUTES, "L∞ 0.02")) == "–"
 
 
 def test_several_seeds_are_a_mean_a_standard_deviation_and_the_hull_of_their_intervals(run_folder):
@@ -87,17 +84,17 @@ def test_several_seeds_are_a_mean_a_standard_deviation_and_the_hull_of_their_int
         run_folder.gradient("resnet18", "fgsm", "least_likely", (right, 100), seed=seed, rcd=float(seed))
     seeds = cell(table2(load_run(run_folder.save())), "resnet18", "FGSM", "least-likely")
     assert seeds.accuracy == pytest.approx(0.5)
-    assert seeds.accuracy_sd == pytest.approx(0.1)
-    assert (seeds.rcd, seeds.rcd_sd) == pytest.approx((1.0, 1.0))
+    assert seeds.said["± seeds"] == ("±10.00", "±1.00")
+    assert seeds.rcd == pytest.approx(1.0)
     assert seeds.interval == pytest.approx((wilson(40, 100)[0], wilson(60, 100)[1]))
-    assert ours_text(seeds) == "50.00±10.00 / 1.00±1.00"
-    assert images_text(seeds) == "3 × 100 of 5,000"
+    assert ours(seeds) == "50.00±10.00 / 1.00±1.00"
+    assert seeds.text("images") == "3 × 100 of 5,000"
 
 
 def test_median_and_floored_are_kept_apart_from_the_mean(run_folder):
     run_folder.gradient("resnet18", "fgsm", "least_likely", (1, 10), rcd=9.0, rcd_median=2.0, rcd_floored=3)
     found = cell(table2(load_run(run_folder.save())), "resnet18", "FGSM", "least-likely")
-    assert (found.rcd, found.rcd_median, found.rcd_floored) == (9.0, 2.0, 3)
+    assert (found.rcd, found.text("RCD median"), found.text("floored")) == (9.0, "2.00", "3")
 
 
 @pytest.mark.parametrize(("data", "wanted"), [("demo", "asked for were 5,000"), ("imagenet", "the paper's are 5,000")])
@@ -127,13 +124,13 @@ def test_table3_finds_the_fifths_of_any_number_of_rounds(run_folder):
     headings = [(column.group, column.label) for column in table.columns]
     assert headings[:2] == [("step 5 of 24", ""), ("step 10 of 24", "")]  # no other data's steps
     default = next(line for line in table.lines if (line.model, line.variant) == ("resnet18", "LocSearchAdv"))
-    assert [ours_text(each) for each in default.cells] == [
+    assert [ours(each) for each in default.cells] == [
         *("90.00 / 1.00", "80.00 / 2.00", "70.00 / 3.00", "60.00 / 4.00", "50.00 / 5.00"),
     ]
     variants = [line.variant for line in table.lines if line.model == "resnet18"]
     assert variants == ["LocSearchAdv", "LocSearchAdv, cyclic probe", "control: random pixels"]
     cyclic = next(line for line in table.lines if line.variant == variants[1])
-    assert {accuracy_text(each) for each in cyclic.cells} == {NOT_RUN}
+    assert {each.said["ours"][0] for each in cyclic.cells} == {NOT_RUN}
 
 
 def test_fifths_without_a_known_number_of_rounds_are_of_the_last_step(run_folder):
@@ -150,18 +147,18 @@ def test_table4_takes_its_own_rows_before_table2s_and_shows_strict_only_where_ru
         run_folder.gradient("resnet18_shc", "rand_fgsm", "least_likely", (right, 100), route=route)
     run_folder.gradient("resnet18_shc", "rand_fgsm", "least_likely", (5, 100), route="convolution", experiment="table4")
     table = table4(load_run(run_folder.save()))
-    shown = {line.name: ours_text(line.cells[0]) for line in table.lines}
+    shown = {line.name: ours(line.cells[0]) for line in table.lines}
     assert shown == {
         "ResNet-18": NOT_RUN,
         "ResNet-18-SHC": "30.00",
         "ResNet-18-SHC-T": "98.00",
         "ResNet-18-SHC-W": "5.00",
     }
-    assert paper_text(table.lines[3].cells[0]) == "2.60 / 13.29"
+    assert table.lines[3].cells[0].text("paper") == "2.60 / 13.29"
     run_folder.gradient("resnet18_shc", "rand_fgsm", "untargeted", (50, 100), route="strict", experiment="table4")
     table = table4(load_run(run_folder.save()))
     assert table.lines[-1].variant == "hypernetwork route, strict"
-    assert [accuracy_text(each) for each in table.lines[-1].cells] == [NOT_RUN, "50.00"]
+    assert [each.said["ours"][0] for each in table.lines[-1].cells] == [NOT_RUN, "50.00"]
 
 
 @pytest.mark.parametrize(("rcd", "step"), [(0.5, 5.0), (1.0, 10.0), (1.5, 15.0), (2.0, 20.0), (-1.0, 0.0), (2.5, None)])

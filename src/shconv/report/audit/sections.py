@@ -11,13 +11,24 @@ from shconv.report.audit.tables import (
     attacks,
     budget_words,
     checks,
-    points_span,
     results,
     threat_of,
 )
-from shconv.report.computed.compare import p_text, pct
 from shconv.report.folder.audits import ALARM, SHARED, Accuracy, Audit, Twin, Verdict
-from shconv.report.output.cells import DASH, NOT_RUN, Grid, GridColumn, count, deviation, mean, percent, signed, span
+from shconv.report.output.cells import Grid, GridColumn
+from shconv.report.output.numbers import (
+    DASH,
+    NOT_RUN,
+    count,
+    deviation,
+    mean,
+    p_text,
+    pct,
+    percent,
+    points,
+    points_span,
+    span,
+)
 
 RESULT_KEYS = ("what", "accuracy", "interval", "correct", "n", "attacks", "untried", "reason")
 CHECK_KEYS = ("check", "name", "result", "text", "source", "seconds")
@@ -88,8 +99,7 @@ def _twin_note(twin: Twin) -> str:
     theirs = "" if twin.twin_accuracy is None else f"; the twin's worst case is {pct(twin.twin_accuracy)}"
     p = "" if twin.p is None else f", {p_text(twin.p)}"
     interval = "" if twin.interval is None else f" ({points_span(twin.interval)})"
-    points = f"{signed(100 * twin.difference, 1)} points{interval}"
-    return f"Against its {twin.words} on the same images{over}: {points}{p}{theirs}."
+    return f"Against its {twin.words} on the same images{over}: {points(twin.difference)} points{interval}{p}{theirs}."
 
 
 def _narrowed(grid: Grid, name: str, title: str, keys: Sequence[str]) -> Grid:
@@ -179,7 +189,7 @@ def _difference_text(twin: Twin) -> str:
     """In points, with its interval; a dash and the reason where there is none."""
     if twin.difference is None:
         return f"{DASH} ({twin.reason or 'not compared'})"
-    return signed(100 * twin.difference, 1) + (f" ({points_span(twin.interval)})" if twin.interval else "")
+    return points(twin.difference) + (f" ({points_span(twin.interval)})" if twin.interval else "")
 
 
 def _with_interval(share: Accuracy) -> str | None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from shconv.report.folder.audits import CONFIDENT, SHARED, Audit, Finding, Tried
-from shconv.report.output.cells import Grid, GridColumn, count, percent, signed, span
+from shconv.report.output.cells import Grid, GridColumn
+from shconv.report.output.numbers import count, percent, points_span, signed, span
 from shconv.report.published import network_name
 
 THREATS = {"linf": "L∞", "l2": "L2", "pixels": "few pixels", "undetected": "past the detector, L∞"}
@@ -194,11 +195,6 @@ def radius_text(epsilon: float) -> str:
 def route_words(route: str) -> str:
     weight = route.removeprefix("mixture:")
     return f"hypernetwork route × {weight}" if weight != route else ROUTES.get(route, route)
-
-
-def points_span(interval: tuple[float, float]) -> str:
-    """An interval of differences, in points: −1.0 to +3.0."""
-    return " to ".join(signed(100 * end, 1) for end in interval)
 
 
 def named(values: Mapping[str, Any]) -> str:

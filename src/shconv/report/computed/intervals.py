@@ -90,3 +90,8 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
 
     half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / sqrt(len(values))
     return fmean(values) - half, fmean(values) + half
+
+
+def hull(intervals: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """From the lowest to the highest end."""
+    return min(low for low, _ in intervals), max(high for _, high in intervals)

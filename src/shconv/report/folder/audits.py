@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shconv.report.folder.fields import Ends, Options, Share, Texts, optional, read, typed, whole
 from shconv.report.folder.rows import AUDIT, parsed, read_json_lines
-from shconv.report.output.cells import NOT_RUN
+from shconv.report.output.numbers import NOT_RUN
 from shconv.report.published import network_name
 
 ALARM = "alarm"

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from shconv.errors import InputError
 from shconv.intervals import wilson
-from shconv.report.computed.intervals import Paired
 from shconv.report.folder.arrays import check, load
 from shconv.report.folder.fields import Ends, Options, Share, damaged, read
 
@@ -151,12 +150,6 @@ def on_shared_images(outcomes: Sequence[Outcomes]) -> tuple[NDArray[np.int64], N
     """The images that all outcomes hold, index (n,), and correct (len(outcomes), n) on them."""
     index = reduce(np.intersect1d, (each.index for each in outcomes))
     return index, np.stack([each.correct[np.searchsorted(each.index, index)] for each in outcomes])
-
-
-def paired(first: Outcomes, second: Outcomes) -> Paired | None:
-    """The second outcomes beside the first, image by image; None where they share no image."""
-    index, (a, b) = on_shared_images([first, second])
-    return Paired.of(b, a) if len(index) else None
 
 
 def by_seed(rows: Iterable[Row]) -> dict[int, Row]:

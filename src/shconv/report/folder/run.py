@@ -69,6 +69,10 @@ class Trained:
     parameters: int | None
     log: tuple[Mapping[str, Any], ...]
 
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.model, self.seed
+
 
 @dataclass(frozen=True)
 class Run:
@@ -107,6 +111,10 @@ class Run:
         """Networks that the run holds, in the paper's order, then any other."""
         held = dict.fromkeys([*(row.model for row in self.rows), *(each.model for each in self.trained)])
         return (*(name for name in NETWORKS if name in held), *(name for name in held if name not in NETWORKS))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted({row.seed for row in self.rows}))
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:

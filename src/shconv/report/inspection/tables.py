@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from shconv.report.output.cells import Grid, GridColumn, percent, short, signed
+from shconv.report.output.cells import Grid, GridColumn
+from shconv.report.output.numbers import percent, points, points_span, short, signed
 
 Record = Mapping[str, Any]
 
@@ -40,8 +41,8 @@ def _effects(held: Mapping[str, Any]) -> Grid:
         GridColumn("agreement", "signs kept, %", _percent),
         GridColumn("moved", "logits moved, %", _percent),
         GridColumn("changed", "classes changed, %", _percent),
-        GridColumn("difference", "right, points", _points),
-        GridColumn("difference_interval", "95 %", _interval),
+        GridColumn("difference", "right, points", points),
+        GridColumn("difference_interval", "95 %", points_span),
         GridColumn("verdict", "verdict"),
     )
     whole = {"layer": "all", "verdict": None, **held["network"]}
@@ -63,9 +64,9 @@ def _attacks(held: Mapping[str, Any], narrow: bool) -> Grid:
         GridColumn("attack", "attack"),
         GridColumn("route", "route"),
         GridColumn("accuracy", "right, %", _percent),
-        GridColumn("difference", "less both", _points),
-        GridColumn("difference_interval", "95 %", _interval),
-        GridColumn("loss_difference", "loss, less both", _loss),
+        GridColumn("difference", "less both", points),
+        GridColumn("difference_interval", "95 %", points_span),
+        GridColumn("loss_difference", "loss, less both", signed),
         *(() if narrow else (GridColumn("loss_difference_interval", "95 %", _losses),)),
     )
     caption = (
@@ -80,8 +81,8 @@ def _attacks(held: Mapping[str, Any], narrow: bool) -> Grid:
 def _linearity(held: Mapping[str, Any]) -> Grid:
     columns = (
         GridColumn("route", "route"),
-        GridColumn("promised", "promised rise", _loss),
-        GridColumn("rise", "rise", _loss),
+        GridColumn("promised", "promised rise", signed),
+        GridColumn("rise", "rise", signed),
         GridColumn("error", "error", _three),
     )
     caption = (
@@ -102,8 +103,8 @@ def masking(held: Mapping[str, Any]) -> str:
         most = min(stronger, key=lambda each: float(each["difference"]))
         return (
             f"The whole gradient misleads: the accuracy under {most['attack']} through route {most['route']} is "
-            f"{signed(100 * most['difference'], 1)} points compared with both routes (95 % "
-            f"{_interval(most['difference_interval'])})."
+            f"{points(most['difference'])} points compared with both routes (95 % "
+            f"{points_span(most['difference_interval'])})."
         )
     higher = [each for each in known if (each["loss_difference_interval"] or (0, 0))[0] > 0]
     if higher:
@@ -118,18 +119,6 @@ def masking(held: Mapping[str, Any]) -> str:
 
 def _percent(share: float) -> str:
     return percent(share, 1)
-
-
-def _points(share: float) -> str:
-    return signed(100 * share, 1)
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    return " to ".join(signed(100 * end, 1) for end in ends)
-
-
-def _loss(value: float) -> str:
-    return signed(value)
 
 
 def _losses(ends: tuple[float, float]) -> str:

@@ -1,49 +1,75 @@
-"""What a table is made of: a score for each seed, the cell that sums them up beside the paper's number, and its words.
-Everything is kept unrounded; only the functions at the end make text of it."""
+"""What a table is made of: a score for each seed, and the cell that sums them up beside the paper's number.
+Everything is kept unrounded; only `Cell.said` and `Grid.shown` make text of it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
 from typing import Any
 
-from shconv.report.folder.rows import Row
+from shconv.report.computed.intervals import hull
+from shconv.report.folder.rows import Outcomes, Row
+from shconv.report.folder.run import Run
+from shconv.report.output.numbers import (
+    DASH,
+    NO_IMAGES,
+    NOT_RUN,
+    between,
+    count,
+    deviation,
+    fixed,
+    mean,
+    percent,
+    said,
+    signed,
+    span,
+)
 from shconv.report.published import Published
-
-NOT_RUN = "not run"
-NO_IMAGES = "no images"
-DASH = "–"
-MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
 class Score:
-    """One seed's result: accuracy and its interval in 0..1, RCD where there is one, and of how many attacks."""
+    """One seed's result: accuracy and its interval in 0..1, RCD where there is one, and every image's outcome."""
 
     seed: int
     n: int
-    wanted: int | None
-    accuracy: float | None
-    interval: tuple[float, float] | None
+    accuracy: float
+    interval: tuple[float, float]
+    wanted: int | None = None
     rcd_mean: float | None = None
     rcd_median: float | None = None
     rcd_floored: int | None = None
     attacks: int | None = None  # a worst case says over how many it is,
-    attacks_wanted: int | None = None  # and how many it should be over
+    attacks_wanted: int | None = None  # how many it should be over,
+    table_mean: float | None = None  # and the mean accuracy under them, of both routes
+    outcomes: Outcomes | None = None
 
     @classmethod
-    def of(cls, row: Row) -> "Score":
-        return cls(
-            row.seed, row.n, row.wanted, row.accuracy, row.interval, row.rcd_mean, row.rcd_median, row.rcd_floored
-        )
+    def over(cls, outcomes: Outcomes, seed: int = 0, **more: Any) -> "Score":
+        return cls(seed, len(outcomes.index), outcomes.accuracy, outcomes.interval, **more, outcomes=outcomes)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The paper's number, where it has one, and one score a seed; no score: not run."""
+    """The paper's number, where it has one, and one score a seed that has images."""
 
     paper: Published | None = None
     scores: tuple[Score, ...] = ()
     none: str = NOT_RUN  # what it says where there is no score
+
+    @classmethod
+    def of(cls, run: Run, rows: Mapping[int, Row], paper: Published | None = None) -> "Cell":
+        """Of rows by seed."""
+        scores = tuple(
+            Score(
+                *(row.seed, row.n, row.accuracy, row.interval, row.wanted),
+                *(row.rcd_mean, row.rcd_median, row.rcd_floored),
+                outcomes=run.outcomes.get(row.id),
+            )
+            for row in rows.values()
+            if row.accuracy is not None and row.interval is not None
+        )
+        return cls(paper, scores, NO_IMAGES if rows else NOT_RUN)
 
     @property
     def accuracy(self) -> float | None:
@@ -51,44 +77,61 @@ class Cell:
         return mean(score.accuracy for score in self.scores)
 
     @property
-    def accuracy_sd(self) -> float | None:
-        return deviation(score.accuracy for score in self.scores)
-
-    @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of one seed; of several, from the lowest to the highest end of theirs."""
-        ends = [score.interval for score in self.scores if score.interval is not None]
-        return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
+        return hull([score.interval for score in self.scores]) if self.scores else None
 
     @property
     def rcd(self) -> float | None:
         return mean(score.rcd_mean for score in self.scores)
 
     @property
-    def rcd_sd(self) -> float | None:
-        return deviation(score.rcd_mean for score in self.scores)
-
-    @property
-    def rcd_median(self) -> float | None:
-        return mean(score.rcd_median for score in self.scores)
-
-    @property
-    def rcd_floored(self) -> int | None:
-        counts = [score.rcd_floored for score in self.scores if score.rcd_floored is not None]
-        return sum(counts) if counts else None
-
-    @property
     def difference(self) -> float | None:
         """Ours minus the paper's accuracy, in percentage points."""
-        if self.paper is None or self.accuracy is None:
-            return None
-        return 100 * self.accuracy - self.paper.accuracy
+        return None if self.paper is None or self.accuracy is None else 100 * self.accuracy - self.paper.accuracy
 
     @property
     def rcd_difference(self) -> float | None:
-        if self.paper is None or self.paper.rcd is None or self.rcd is None:
-            return None
-        return self.rcd - self.paper.rcd
+        return None if self.paper is None or self.paper.rcd is None or self.rcd is None else self.rcd - self.paper.rcd
+
+    @cached_property
+    def said(self) -> Mapping[str, tuple[str, str]]:
+        """What it says of the accuracy and of RCD, by line of the table; "" where there is nothing to say."""
+        paper, ours = self.paper, self.scores
+        floored = [score.rcd_floored for score in ours if score.rcd_floored is not None]
+        return {
+            "paper": (f"{paper.accuracy:.2f}" if paper else "", said(paper.rcd if paper else None, fixed)),
+            "ours": (said(self.accuracy, percent) or self.none, said(self.rcd, fixed)),
+            "difference": (said(self.difference, signed), said(self.rcd_difference, signed)),
+            "± seeds": (
+                said(deviation(score.accuracy for score in ours), lambda sd: f"±{percent(sd)}"),
+                said(deviation(score.rcd_mean for score in ours), lambda sd: f"±{sd:.2f}"),
+            ),
+            "95 %": (said(self.interval, span), ""),
+            "RCD median": ("", said(mean(score.rcd_median for score in ours), fixed)),
+            "floored": ("", count(sum(floored)) if floored else ""),
+            "images": (self._images() if ours else "", ""),
+            "attacks": (self._attacks(), ""),
+        }
+
+    def text(self, *lines: str) -> str:
+        """What these lines say together, as accuracy / RCD; a dash where it is nothing."""
+        parts = ("".join(self.said[line][place] for line in lines) for place in (0, 1))
+        return " / ".join(filter(None, parts)) or DASH
+
+    def _images(self) -> str:
+        """How many ours is over, and how many the paper's is; of three seeds as 3 × 200 of 5,000."""
+        wanted = next((score.wanted for score in self.scores if score.wanted is not None), None)
+        text = between([score.n for score in self.scores]) + said(wanted, lambda n: f" of {count(n)}")
+        return f"{len(self.scores)} × {text}" if len(self.scores) > 1 else text
+
+    def _attacks(self) -> str:
+        """Over how many a worst case is; no other cell says it."""
+        attacks = [score.attacks for score in self.scores if score.attacks is not None]
+        wanted = [score.attacks_wanted for score in self.scores if score.attacks_wanted is not None]
+        if not attacks:
+            return ""
+        return between(attacks) if attacks == wanted else f"{between(attacks)} of {between(wanted)}"
 
 
 @dataclass(frozen=True)
@@ -110,9 +153,21 @@ class Line:
     variant: str
     cells: tuple[Cell, ...]
 
+    @property
+    def title(self) -> str:
+        return ", ".join(part for part in (self.name, self.variant) if part)
+
+    @property
+    def shared_images(self) -> str:
+        """The image count that all cells share, to be said once; empty where they differ."""
+        counts = {cell.text("images") for cell in self.cells if cell.scores}
+        return f"{counts.pop()} images" if len(counts) == 1 else ""
+
 
 @dataclass(frozen=True)
 class Table:
+    """The paper's layout: a column for each attack, a line for each network."""
+
     name: str  # also its file's name
     title: str
     caption: str
@@ -121,13 +176,18 @@ class Table:
     notes: tuple[str, ...] = ()
     comparable: bool = True  # are the paper's numbers about the same data? Else only the CSV file has them
 
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Each group with its number of columns."""
+        return [(group, len(list(same))) for group, same in groupby(self.columns, key=lambda column: column.group)]
+
 
 @dataclass(frozen=True)
 class GridColumn:
     key: str  # in the CSV file
     title: str
     show: Callable[[Any], str] = str
-    of: Callable[[Any], Any] | None = None  # its value for an item of `Grid.over`
+    of: Callable[[Any], Any] | None = None  # its value for an item of `Grid.over`; None: the item's, of that key
 
 
 @dataclass(frozen=True)
@@ -142,123 +202,24 @@ class Grid:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def over(
-        cls,
-        items: Iterable[Any],
-        name: str,
-        title: str,
-        caption: str,
-        columns: tuple[GridColumn, ...],
-        notes: tuple[str, ...] = (),
-    ) -> "Grid":
-        """A record for each item, by what the columns take of it."""
-        records = ({column.key: column.of(item) for column in columns if column.of is not None} for item in items)
-        return cls(name, title, caption, columns, tuple(records), notes)
+    def over(cls, items: Iterable[Any], columns: tuple[GridColumn, ...], **about: Any) -> "Grid":
+        """A record for each item."""
+
+        def record(item: Any) -> dict[str, Any]:
+            return {each.key: getattr(item, each.key) if each.of is None else each.of(item) for each in columns}
+
+        return cls(columns=columns, records=tuple(map(record, items)), **about)
+
+    def filled(self) -> "Grid":
+        """Without the columns that say nothing."""
+        held = {key for record in self.records for key, value in record.items() if value is not None}
+        return replace(self, columns=tuple(column for column in self.columns if column.key in held))
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Of each column: does it hold numbers alone, or intervals?"""
+        numbers = int | float | tuple | None  # type: ignore[type-arg]
+        return [all(isinstance(record[each.key], numbers) for record in self.records) for each in self.columns]
 
     def shown(self) -> list[list[str]]:
-        return [
-            [DASH if record[column.key] is None else column.show(record[column.key]) for column in self.columns]
-            for record in self.records
-        ]
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
-
-
-def deviation(values: Iterable[float | None]) -> float | None:
-    """Standard deviation over the seeds (n - 1); None for fewer than two."""
-    known = [value for value in values if value is not None]
-    return stdev(known) if len(known) > 1 else None
-
-
-def percent(share: float, digits: int = 2) -> str:
-    return f"{100 * share:.{digits}f}"
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """With its sign, a true minus; what rounds to zero has none."""
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text.replace("-", MINUS)
-
-
-def span(interval: tuple[float, float]) -> str:
-    return f"{percent(interval[0], 1)}–{percent(interval[1], 1)}"
-
-
-def count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def short(value: float) -> str:
-    """About four significant digits."""
-    return count(value) if abs(value) >= 1000 else f"{value:.4g}".replace("-", MINUS)
-
-
-def paper_text(cell: Cell) -> str:
-    if cell.paper is None:
-        return DASH
-    return f"{cell.paper.accuracy:.2f}" + ("" if cell.paper.rcd is None else f" / {cell.paper.rcd:.2f}")
-
-
-def accuracy_text(cell: Cell) -> str:
-    if not cell.scores:
-        return cell.none
-    return NO_IMAGES if cell.accuracy is None else percent(cell.accuracy)
-
-
-def rcd_text(cell: Cell) -> str:
-    return "" if cell.rcd is None else signed(cell.rcd).removeprefix("+")
-
-
-def accuracy_sd_text(cell: Cell) -> str:
-    """With its sign; empty for one seed."""
-    return "" if cell.accuracy_sd is None else f"±{percent(cell.accuracy_sd)}"
-
-
-def rcd_sd_text(cell: Cell) -> str:
-    return "" if cell.rcd_sd is None else f"±{cell.rcd_sd:.2f}"
-
-
-def ours_text(cell: Cell) -> str:
-    """Accuracy / RCD, each with its standard deviation over the seeds."""
-    parts = (accuracy_text(cell) + accuracy_sd_text(cell), rcd_text(cell) + rcd_sd_text(cell))
-    return " / ".join(part for part in parts if part)
-
-
-def difference_text(cell: Cell) -> str:
-    if cell.difference is None:
-        return DASH
-    return signed(cell.difference) + ("" if cell.rcd_difference is None else f" / {signed(cell.rcd_difference)}")
-
-
-def images_text(cell: Cell) -> str:
-    """How many images ours is over, and how many the paper's is; of three seeds as 3 × 200 of 5,000."""
-    if not cell.scores:
-        return DASH
-    text = between([score.n for score in cell.scores])
-    wanted = next((score.wanted for score in cell.scores if score.wanted is not None), None)
-    if wanted is not None:
-        text += f" of {count(wanted)}"
-    return f"{len(cell.scores)} × {text}" if len(cell.scores) > 1 else text
-
-
-def shared_images(line: Line) -> str:
-    """The image count that all of a line's cells share, to be said once; empty where they differ."""
-    counts = {images_text(cell) for cell in line.cells if cell.scores}
-    return f"{counts.pop()} images" if len(counts) == 1 else ""
-
-
-def attacks_text(cell: Cell) -> str:
-    """Of how many attacks a worst case is; empty for other cells."""
-    attacks = [score.attacks for score in cell.scores if score.attacks is not None]
-    wanted = [score.attacks_wanted for score in cell.scores if score.attacks_wanted is not None]
-    if not attacks:
-        return ""
-    return between(attacks) if attacks == wanted else f"{between(attacks)} of {between(wanted)}"
-
-
-def between(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return count(low) if low == high else f"{count(low)}–{count(high)}"
+        return [[said(record[each.key], each.show) or DASH for each in self.columns] for record in self.records]

@@ -10,31 +10,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from shconv.report.output.cells import (
-    DASH,
-    MINUS,
-    NO_IMAGES,
-    NOT_RUN,
-    Cell,
-    Column,
-    Grid,
-    GridColumn,
-    Line,
-    Table,
-    accuracy_sd_text,
-    accuracy_text,
-    attacks_text,
-    count,
-    difference_text,
-    images_text,
-    ours_text,
-    paper_text,
-    rcd_sd_text,
-    rcd_text,
-    shared_images,
-    signed,
-    span,
-)
+from shconv.report.output.cells import Cell, Column, Grid, GridColumn, Line, Table
+from shconv.report.output.numbers import DASH, MINUS, NO_IMAGES, NOT_RUN
 
 CSV_COLUMNS = (
     *("table", "data", "model", "network", "variant", "group", "column", "status", "seed", "n", "wanted", "accuracy"),
@@ -46,48 +23,42 @@ CSV_COLUMNS = (
 def to_csv(table: Table | Grid, data: str) -> str:
     """Long form: a line for each cell and seed ("not run" has one too), numbers as Python writes them."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     if isinstance(table, Grid):
-        records = [_ends_apart(record) for record in table.records]
-        keys = list(_ends_apart({column.key: None for column in table.columns}))
-        writer.writerow([*keys, "data"])
-        for record in records:
-            writer.writerow([*(_csv_value(record[key]) for key in keys), data])
+        keys = [*_ends_apart({column.key: None for column in table.columns}), "data"]
+        records = [{**_ends_apart(record), "data": data} for record in table.records]
     else:
-        writer.writerow(CSV_COLUMNS)
-        for record in _csv_records(table, data):
-            writer.writerow([_csv_value(record.get(key)) for key in CSV_COLUMNS])
+        keys, records = list(CSV_COLUMNS), list(_csv_records(table, data))
+    writer = csv.DictWriter(out, keys, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
     return out.getvalue()
 
 
 def _csv_records(table: Table, data: str) -> Iterator[dict[str, Any]]:
+    for line, column, cell in _cells(table):
+        about = {
+            "table": table.name,
+            "data": data,
+            "model": line.model,
+            "network": line.name,
+            "variant": line.variant,
+            "group": column.group,
+            "column": column.label,
+            "paper_accuracy_percent": cell.paper.accuracy if cell.paper else None,
+            "paper_rcd": cell.paper.rcd if cell.paper else None,
+        }
+        for score in cell.scores:
+            own = Cell(cell.paper, (score,))
+            apart = {"difference_points": own.difference, "rcd_difference": own.rcd_difference}
+            yield {**about, **_ends_apart(vars(score)), "status": "run", **apart}
+        if not cell.scores:
+            yield {**about, "status": "does not apply" if cell.none == DASH else cell.none}
+
+
+def _cells(table: Table) -> Iterator[tuple[Line, Column, Cell]]:
     for line in table.lines:
         for column, cell in zip(table.columns, line.cells, strict=True):
-            about = {
-                "table": table.name,
-                "data": data,
-                "model": line.model,
-                "network": line.name,
-                "variant": line.variant,
-                "group": column.group,
-                "column": column.label,
-                "paper_accuracy_percent": cell.paper.accuracy if cell.paper else None,
-                "paper_rcd": cell.paper.rcd if cell.paper else None,
-            }
-            for score in cell.scores:
-                own = Cell(cell.paper, (score,))
-                low, high = score.interval or (None, None)
-                yield {
-                    **about,
-                    **vars(score),
-                    "status": "run" if score.n else "no images",
-                    "interval_low": low,
-                    "interval_high": high,
-                    "difference_points": own.difference,
-                    "rcd_difference": own.rcd_difference,
-                }
-            if not cell.scores:
-                yield {**about, "status": "does not apply" if cell.none == DASH else cell.none}
+            yield line, column, cell
 
 
 def _ends_apart(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,21 +72,14 @@ def _ends_apart(record: Mapping[str, Any]) -> dict[str, Any]:
     return apart
 
 
-def _csv_value(value: Any) -> str:
-    if value is None:
-        return ""
-    return repr(value) if isinstance(value, float) else str(value)
-
-
 def to_markdown(table: Table | Grid) -> str:
     """A section with heading, caption, the table and its notes."""
     grid = long_form(table) if isinstance(table, Table) else table
     rows = [[column.title for column in grid.columns], ["---"] * len(grid.columns), *grid.shown()]
-    lines = [f"| {' | '.join(_markdown(text) for text in row)} |" for row in rows]
-    notes = [f"- {_markdown(note)}" for note in grid.notes]
-    head = [f"# {_markdown(grid.title)}", _markdown(grid.caption)]
-    body = "\n".join(lines) if grid.records else "Not run."
-    return "\n\n".join([*head, body, *(["\n".join(notes)] if notes else [])]) + "\n"
+    lines = [f"| {' | '.join(map(_markdown, row))} |" for row in rows] if grid.records else ["Not run."]
+    parts = [[f"# {_markdown(grid.title)}"], [_markdown(grid.caption)], lines]
+    parts += [[f"- {_markdown(note)}" for note in grid.notes]] if grid.notes else []
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
 def _markdown(text: str) -> str:
@@ -124,54 +88,39 @@ def _markdown(text: str) -> str:
     return " ".join(text.replace("*", "\\*").replace("_", "\\_").split())
 
 
-_PAPERS = (3, 5, 7, 9)  # columns of the long form that the paper's numbers are in
+# title, lines of the cell, whether of RCD, whether it is about the paper's number
+_LONG_FORM = (
+    ("Paper, %", ("paper",), 0, True),
+    ("Ours, %", ("ours", "± seeds"), 0, False),
+    ("Difference", ("difference",), 0, True),
+    ("95 %", ("95 %",), 0, False),
+    ("Paper RCD", ("paper",), 1, True),
+    ("RCD mean", ("ours", "± seeds"), 1, False),
+    ("Difference", ("difference",), 1, True),
+    ("RCD median", ("RCD median",), 1, False),
+    ("Floored", ("floored",), 1, False),
+    ("Images", ("images",), 0, False),
+    ("Attacks", ("attacks",), 0, False),
+)
 
 
 def long_form(table: Table) -> Grid:
-    """The table with one record for each cell, all that is known of it side by side."""
-    columns = (
-        *("Network", "Variant", "Column", "Paper, %", "Ours, %", "Difference", "95 %", "Paper RCD", "RCD mean"),
-        *("Difference", "RCD median", "Floored", "Images", "Attacks"),
-    )
+    """The table with one record for each cell, all that is known of it side by side, without empty columns."""
+    measures = [each for each in _LONG_FORM if table.comparable or not each[3]]
+    titles = ("Network", "Variant", "Column", *(title for title, *_ in measures))
     records = [
-        dict(zip((f"{place}" for place in range(len(columns))), _long_record(line, column, cell), strict=True))
-        for line in table.lines
-        for column, cell in zip(table.columns, line.cells, strict=True)
-    ]
-    # columns that are empty throughout (variants, attacks) only take room
-    used = [
-        key
-        for key in map(str, range(len(columns)))
-        if any(record[key] for record in records) and (table.comparable or int(key) not in _PAPERS)
+        [line.name, line.variant, column.title]
+        + ["".join(cell.said[each][place] for each in lines) for _, lines, place, _ in measures]
+        for line, column, cell in _cells(table)
     ]
     return Grid(
         name=table.name,
         title=table.title,
         caption=table.caption,
-        columns=tuple(GridColumn(key, columns[int(key)]) for key in used),
-        records=tuple(records),
+        columns=tuple(GridColumn(str(place), title) for place, title in enumerate(titles)),
+        records=tuple({str(place): text or None for place, text in enumerate(record)} for record in records),
         notes=table.notes,
-    )
-
-
-def _long_record(line: Line, column: Column, cell: Cell) -> tuple[str | None, ...]:
-    rcd = None if cell.rcd_difference is None else signed(cell.rcd_difference)
-    return (
-        line.name,
-        line.variant or None,
-        column.title,
-        None if cell.paper is None else f"{cell.paper.accuracy:.2f}",
-        accuracy_text(cell) + accuracy_sd_text(cell),
-        None if cell.difference is None else signed(cell.difference),
-        None if cell.interval is None else span(cell.interval),
-        None if cell.paper is None or cell.paper.rcd is None else f"{cell.paper.rcd:.2f}",
-        rcd_text(cell) + rcd_sd_text(cell) or None,
-        rcd,
-        None if cell.rcd_median is None else f"{cell.rcd_median:.2f}",
-        None if cell.rcd_floored is None else count(cell.rcd_floored),
-        images_text(cell) if cell.scores else None,
-        attacks_text(cell) or None,
-    )
+    ).filled()
 
 
 def print_table(table: Table | Grid, console: Console) -> None:
@@ -193,19 +142,18 @@ def print_table(table: Table | Grid, console: Console) -> None:
 
 def _terminal_rows(table: Table, line: Line) -> Iterator[list[str]]:
     """The network's name, then a row for each cell; of a network that was not run, for each that the paper has."""
-    shared, ran = shared_images(line), any(cell.scores for cell in line.cells)
-    empty = all(accuracy_text(cell) in (NO_IMAGES, DASH) for cell in line.cells)
-    shared = NO_IMAGES if empty else shared
-    yield [", ".join(part for part in (line.name, line.variant, shared) if part), *[""] * 5]
+    ran = any(cell.scores for cell in line.cells)
+    empty = not ran and all(cell.none in (NO_IMAGES, DASH) for cell in line.cells)
+    shared = NO_IMAGES if empty else line.shared_images
+    yield [", ".join(filter(None, (line.title, shared))), *[""] * 5]
     if empty:
         return
     for column, cell in zip(table.columns, line.cells, strict=True):
         if (ran and cell.none == NOT_RUN) or cell.scores or cell.paper is not None:
-            attacks = attacks_text(cell)
+            attacks = cell.said["attacks"][0]
             title = f"  {column.title}" + (f" ({attacks} attacks)" if attacks else "")
-            interval = DASH if cell.interval is None else span(cell.interval)
-            images = DASH if shared else images_text(cell)
-            yield [title, paper_text(cell), ours_text(cell), difference_text(cell), interval, images]
+            said = [cell.text(*lines) for lines in (("paper",), ("ours", "± seeds"), ("difference",), ("95 %",))]
+            yield [title, *said, DASH if shared else cell.text("images")]
 
 
 def _fitted(titles: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> RichTable | Text:

@@ -2,21 +2,23 @@
 Whatever came from a file is escaped; what TeX has no letter for is written as a command."""
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
-from shconv.report.output.cells import Grid, Line, Table, ours_text, paper_text
+from shconv.report.output.cells import Grid, Line, Table
 
-_NAMES = ("backslash", "asciitilde", "asciicircum", "less", "greater", "bar")
-_ESCAPED = {
-    **{each: f"\\{each}" for each in "&%$#_{}"},
-    **dict(zip("\\~^<>|", (f"\\text{name}{{}}" for name in _NAMES), strict=True)),
-    **dict(
-        zip(
-            "–\N{MINUS SIGN}∞σ±×ε",
-            ("--", "$-$", r"$\infty$", r"$\sigma$", r"$\pm$", r"$\times$", r"$\varepsilon$"),
-            strict=True,
-        )
-    ),
+_ESCAPED = {each: f"\\{each}" for each in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "–": "--",
+    "\N{MINUS SIGN}": "$-$",
+    "∞": r"$\infty$",
+    "σ": r"$\sigma$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "ε": r"$\varepsilon$",
     "\N{NO-BREAK SPACE}": "~",
 }
 
@@ -58,12 +60,11 @@ def _of_grid(grid: Grid) -> tuple[list[str], list[str]]:
 
 
 def _of_table(table: Table) -> tuple[list[str], list[str]]:
-    groups = [(group, len(list(same))) for group, same in groupby(table.columns, key=lambda column: column.group)]
-    spans = " & ".join(rf"\multicolumn{{{count}}}{{c}}{{{escaped(group)}}}" for group, count in groups)
+    spans = " & ".join(rf"\multicolumn{{{count}}}{{c}}{{{escaped(group)}}}" for group, count in table.groups)
     head = [rf"Network & & {spans} \\"]
     if any(column.label for column in table.columns):
         start = 3
-        for _, count in groups:
+        for _, count in table.groups:
             head.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
             start += count
         head.append(_row(["", "", *(column.label for column in table.columns)]))
@@ -71,8 +72,8 @@ def _of_table(table: Table) -> tuple[list[str], list[str]]:
 
 
 def _lines(line: Line, comparable: bool) -> Iterator[str]:
-    name = ", ".join(part for part in (line.name, line.variant) if part)
+    name = line.title
     if comparable and any(cell.paper for cell in line.cells):
-        yield _row([name, "paper", *(paper_text(cell) for cell in line.cells)])
+        yield _row([name, "paper", *(cell.text("paper") for cell in line.cells)])
         name = ""
-    yield _row([name, "ours", *(ours_text(cell) for cell in line.cells)])
+    yield _row([name, "ours", *(cell.text("ours", "± seeds") for cell in line.cells)])

@@ -1,63 +1,25 @@
 """The answer of a run in three lines and one chart: each SHC network beside its twin on clean images, under the
 paper's attacks and in the worst case; then what that means and what it does not. Every word hangs on a comparison."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from shconv.report.computed.compare import VERDICTS, Comparison, compare, measured, measured_worst, pct
-from shconv.report.computed.worst_case import OBJECTIVES, THREATS, over_same_attacks, worst_case_cell
+from shconv.report.computed.compare import VERDICTS
+from shconv.report.computed.worst_case import OBJECTIVES
 from shconv.report.folder.run import Run
-from shconv.report.output.cells import between
+from shconv.report.output.numbers import between, pct
+from shconv.report.paper.beside import CLEAN, WORST, Pair
+from shconv.report.paper.results import blocked
 from shconv.report.paper.selections import CONFIDENT
-from shconv.report.paper.tables import ATTACKS, route_rows
 from shconv.report.published import network_name
 
-CLEAN, PAPERS, WORST = "Clean images", "The paper's attacks", "Worst case"
-
-
-@dataclass(frozen=True)
-class Beside:
-    """One line of the chart. ``own``: the SHC network's worst case where its own gradient routes are attacked too."""
-
-    group: str  # CLEAN, PAPERS or WORST
-    words: str
-    seen: Comparison  # of the SHC network with its twin
-    own: float | None = None
-
-
-@dataclass(frozen=True)
-class Pair:
-    twin: str
-    shc: str
-    lines: tuple[Beside, ...]
-
-    def of(self, group: str) -> list[Beside]:
-        return [line for line in self.lines if line.group == group]
-
-
-def pairs(run: Run) -> list[Pair]:
-    """Pairs that share at least one result."""
-    found = [Pair(network_name(v), network_name(s), tuple(_lines(run, v, s))) for v, s in run.pairs]
-    return [pair for pair in found if pair.lines]
-
-
-def _lines(run: Run, vanilla: str, shc: str) -> Iterator[Beside]:
-    both = vanilla, shc
-    if seen := compare(*(measured(run, run.find("table1", model, "clean")) for model in both)):
-        yield Beside(CLEAN, "clean", seen)
-    for attack, name in ATTACKS.items():
-        rows = (run.find("table2", model, attack, "least_likely", "both") for model in both)
-        if seen := compare(*(measured(run, each) for each in rows)):
-            yield Beside(PAPERS, name, seen)
-    for threat in THREATS:
-        if seen := compare(*map(measured_worst, over_same_attacks(run, vanilla, shc, threat))):
-            yield Beside(WORST, threat.name, seen, worst_case_cell(run, shc, threat, own=True).accuracy)
+PAPERS = "least_likely"  # the objective that the paper's numbers are of
+TOPICS = {CLEAN: "Clean images", PAPERS: "The paper's attacks", WORST: "Worst case"}
 
 
 def answer(found: Sequence[Pair]) -> list[tuple[str, list[str]]]:
     """Three lines at most: a topic, and a sentence for each pair."""
-    said = [(group, [_said(pair, group) for pair in found if pair.of(group)]) for group in (CLEAN, PAPERS, WORST)]
-    return [(group, sentences) for group, sentences in said if sentences]
+    said = [(topic, [_said(pair, group) for pair in found if pair.of(group)]) for group, topic in TOPICS.items()]
+    return [(topic, sentences) for topic, sentences in said if sentences]
 
 
 def _said(pair: Pair, group: str) -> str:
@@ -105,14 +67,8 @@ def meaning(run: Run, found: Sequence[Pair]) -> list[str]:
 
 def _is_masked(run: Run, shc: str) -> bool:
     """Does blocking the hypernetwork route lower the accuracy under RAND+FGSM, for either objective, in some seed?"""
-    seen = [
-        compare(*(measured(run, route_rows(run, shc, "rand_fgsm", objective, route)) for route in ROUTES))
-        for objective in OBJECTIVES
-    ]
+    seen = [blocked(run, shc, objective) for objective in OBJECTIVES]
     return any(each is not None and "lower" in each.verdicts for each in seen)
-
-
-ROUTES = ("both", "convolution")
 
 
 def limits(run: Run, found: Sequence[Pair]) -> list[str]:

@@ -11,8 +11,7 @@ from shconv.report.computed.worst_case import OBJECTIVES, ROUTES
 from shconv.report.folder.rows import Outcomes
 from shconv.report.folder.run import Run
 from shconv.report.output.canvas import Drawn, canvas, line_style
-from shconv.report.output.cells import Cell, Score
-from shconv.report.paper.tables import OBJECTIVE_NAMES, route_rows
+from shconv.report.paper.results import OBJECTIVE_NAMES, by_route
 from shconv.report.published import is_shc, network_name, twin
 
 GREY = "#8a8a8a"
@@ -28,7 +27,8 @@ BARS = (
 def draw_routes(run: Run) -> Drawn:
     """Accuracy under RAND+FGSM by gradient route, the twin beside it."""
     title = "Accuracy under RAND+FGSM by gradient route"
-    models = [model for model in run.models if is_shc(model) and _routes(run, model)]
+    every = [(objective, route) for objective in OBJECTIVES for route in ROUTES]
+    models = [name for name in filter(is_shc, run.models) if any(by_route(run, name, *each).scores for each in every)]
     if not models:
         return Drawn("routes", title, "")
     with canvas(2.9) as figure:
@@ -45,14 +45,10 @@ def draw_routes(run: Run) -> Drawn:
     return Drawn("routes", title, caption, figure)
 
 
-def _routes(run: Run, model: str) -> bool:
-    return any(route_rows(run, model, "rand_fgsm", objective, route) for objective in OBJECTIVES for route in ROUTES)
-
-
 def _bars(axes: Axes, run: Run, models: list[str], objective: str) -> None:
     width = 0.8 / len(BARS)
     for place, (words, of_twin, route, colour, hatch) in enumerate(BARS):
-        cells = [_cell(run, twin(model) if of_twin else model, objective, route) for model in models]
+        cells = [by_route(run, twin(model) if of_twin else model, objective, route) for model in models]
         shown = [(x, cell) for x, cell in enumerate(cells) if cell.accuracy is not None]
         at = np.array([x + (place - (len(BARS) - 1) / 2) * width for x, _ in shown])
         heights = np.array([100 * (cell.accuracy or 0.0) for _, cell in shown])
@@ -65,10 +61,6 @@ def _bars(axes: Axes, run: Run, models: list[str], objective: str) -> None:
     axes.set_ylim(0, 103)
     axes.grid(False, axis="x")
     axes.set_title(OBJECTIVE_NAMES[objective])
-
-
-def _cell(run: Run, model: str, objective: str, route: str) -> Cell:
-    return Cell(scores=tuple(Score.of(row) for row in route_rows(run, model, "rand_fgsm", objective, route).values()))
 
 
 def draw_distances(run: Run) -> tuple[Drawn, ...]:

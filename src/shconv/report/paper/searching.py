@@ -3,20 +3,47 @@ Sentences for ``reading``."""
 
 from collections.abc import Iterator
 
-from shconv.report.computed.compare import Measured, Said, better, compare, measured, pct
+from shconv.report.computed.compare import better, compare
 from shconv.report.folder.run import Run
-from shconv.report.output.cells import between, mean
+from shconv.report.output.numbers import between, mean, pct
 from shconv.report.paper.extra_steps import measured_extra_steps
-from shconv.report.paper.tables import search_rows
+from shconv.report.paper.results import searched
+from shconv.report.paper.statement import Statement
 from shconv.report.published import network_name
 
+# two searches in words, and what it means where the second leaves an accuracy that is lower, higher, ...
+CONTROLS = (
+    (
+        ("locsearch", "the default search"),
+        ("locsearch_cyclic", "the cyclic probe"),
+        {
+            "lower": "the default search understates how strong the attack can be",
+            "higher": "the default search is the stronger one here",
+            "none": "the two are not significantly different",
+            "mixed": "the seeds disagree on which is stronger",
+        },
+        ("lower",),  # which of them raise an alarm
+    ),
+    (
+        ("locsearch_random", "random pixels"),
+        ("locsearch", "the default search"),
+        {
+            "lower": "the search finds better pixels than chance",
+            "higher": "the search is weaker than chance, and its accuracy says nothing about robustness",
+            "none": "the search is not significantly different from chance, and says little about robustness",
+            "mixed": "the seeds disagree on whether the search is better than chance",
+        },
+        ("higher", "none"),
+    ),
+)
 
-def read_search(run: Run) -> Iterator[Said]:
+
+def read_search(run: Run) -> Iterator[Statement]:
     """For each pair: who is right more often at the end, and how many more steps the SHC network needs."""
     for vanilla, shc in run.pairs:
-        against = compare(_end(run, vanilla, "locsearch"), _end(run, shc, "locsearch"))
+        against = compare(searched(run, vanilla)[5], searched(run, shc)[5])
         if against is not None:
-            yield Said(
+            yield Statement(
                 f"After the last step of LocSearchAdv the accuracy of {network_name(vanilla)} is {pct(against.first)}, "
                 f"that of {network_name(shc)} {pct(against.second)}: {better(against)}.",
                 against.verdict == "lower",
@@ -25,7 +52,7 @@ def read_search(run: Run) -> Iterator[Said]:
         yield from _extra_steps(run, vanilla, shc)
 
 
-def _extra_steps(run: Run, vanilla: str, shc: str) -> Iterator[Said]:
+def _extra_steps(run: Run, vanilla: str, shc: str) -> Iterator[Statement]:
     steps = measured_extra_steps(run, vanilla, shc)
     if not steps:
         return
@@ -40,51 +67,21 @@ def _extra_steps(run: Run, vanilla: str, shc: str) -> Iterator[Said]:
         )
         if len(reached) < len(steps):
             text += f" At {len(steps) - len(reached)} of {len(steps)} columns it does not reach it by the last round."
-    images = between([each.n for model in (vanilla, shc) for each in _end(run, model, "locsearch").values()] or [0])
-    yield Said(f"{text} The paper says about 60 more of 150, 40 %.", evidence=f"from the mean RCD of {images} images")
+    images = between([score.n for model in (vanilla, shc) for score in searched(run, model)[5].scores] or [0])
+    yield Statement(
+        f"{text} The paper says about 60 more of 150, 40 %.", evidence=f"from the mean RCD of {images} images"
+    )
 
 
-def read_controls(run: Run) -> Iterator[Said]:
+def read_controls(run: Run) -> Iterator[Statement]:
     """For each network: the default search beside the cyclic probe, and beside random pixels."""
     for model in run.models:
-        yield from _cyclic(run, model)
-        yield from _random(run, model)
-
-
-def _cyclic(run: Run, model: str) -> Iterator[Said]:
-    against = compare(_end(run, model, "locsearch"), _end(run, model, "locsearch_cyclic"))
-    if against is not None:
-        endings = {
-            "lower": "the default search understates how strong the attack can be",
-            "higher": "the default search is the stronger one here",
-            "none": "the two are not significantly different",
-            "mixed": "the seeds disagree on which is stronger",
-        }
-        yield Said(
-            f"The accuracy of {network_name(model)} is {pct(against.first)} under the default search and "
-            f"{pct(against.second)} under the cyclic probe: {endings[against.verdict]}.",
-            against.verdict == "lower",
-            against.evidence,
-        )
-
-
-def _random(run: Run, model: str) -> Iterator[Said]:
-    against = compare(_end(run, model, "locsearch_random"), _end(run, model, "locsearch"))
-    if against is not None:
-        endings = {
-            "lower": "the search finds better pixels than chance",
-            "higher": "the search is weaker than chance, and its accuracy says nothing about robustness",
-            "none": "the search is not significantly different from chance, and says little about robustness",
-            "mixed": "the seeds disagree on whether the search is better than chance",
-        }
-        yield Said(
-            f"The accuracy of {network_name(model)} is {pct(against.first)} under random pixels and "
-            f"{pct(against.second)} under the default search: {endings[against.verdict]}.",
-            against.verdict in ("higher", "none"),
-            against.evidence,
-        )
-
-
-def _end(run: Run, model: str, attack: str) -> dict[int, Measured]:
-    """Accuracy after the last fifth of the rounds."""
-    return measured(run, search_rows(run, model, attack).get(5, {}))
+        for (first, words), (second, others), endings, alarms in CONTROLS:
+            against = compare(searched(run, model, first)[5], searched(run, model, second)[5])
+            if against is not None:
+                yield Statement(
+                    f"The accuracy of {network_name(model)} is {pct(against.first)} under {words} and "
+                    f"{pct(against.second)} under {others}: {endings[against.verdict]}.",
+                    against.verdict in alarms,
+                    against.evidence,
+                )

@@ -2,9 +2,9 @@
 
 from collections.abc import Container, Iterator
 
-from shconv.report.computed.compare import Said, pct
 from shconv.report.folder.run import Run, Selection
-from shconv.report.output.cells import count
+from shconv.report.output.numbers import count, pct
+from shconv.report.paper.statement import Statement
 from shconv.report.published import network_name
 
 CONFIDENT = 0.9  # the paper's limit
@@ -12,7 +12,7 @@ FEW = 50  # images: an accuracy over fewer is known to ten points at best
 MOSTLY = 0.5  # of the images in one class
 
 
-def read_selections(run: Run, counts: Container[int] | None = None) -> Iterator[Said]:
+def read_selections(run: Run, counts: Container[int] | None = None) -> Iterator[Statement]:
     """One sentence for each selection of a pair, or for those of so many images; one that stands on few images or on
     one class speaks against its numbers."""
     seen = set()
@@ -23,13 +23,13 @@ def read_selections(run: Run, counts: Container[int] | None = None) -> Iterator[
             yield said
 
 
-def selection_sentence(each: Selection, classes: int) -> Said:
+def selection_sentence(each: Selection, classes: int) -> Statement:
     """How the images spread over the classes, and for what they are too few."""
     names = f"{' and '.join(map(network_name, each.pair))}, seed {each.seed}"
     limit = f"confidence above {each.min_confidence:g}"
     if not each.found:
         highest = "" if each.highest_confidence is None else f" (the highest is {each.highest_confidence:.2f})"
-        return Said(
+        return Statement(
             f"{names}: no image is classified correctly with {limit}{highest}, so Tables 2 to 4 have no images. "
             "--min-confidence lowers the limit.",
             True,
@@ -53,7 +53,7 @@ def selection_sentence(each: Selection, classes: int) -> Said:
         said.append(f"{images} {'is' if each.found == 1 else 'are'} too few to say much")
     if warn:
         said.append("An accuracy on them, also a worst case, is not the accuracy on the data set")
-    return Said(f"{'. '.join(said)}.", warn)
+    return Statement(f"{'. '.join(said)}.", warn)
 
 
 def selected(run: Run) -> str:

@@ -2,25 +2,25 @@
 with the parameters that were really used and the distances they reached."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-from shconv.report.computed.worst_case import THREATS, WorstCase, worst_cases
+from shconv.report.computed.worst_case import THREATS, Threat, WorstCase, worst_cases
 from shconv.report.folder.rows import Row
-from shconv.report.folder.run import Run
-from shconv.report.output.cells import Grid, GridColumn, count, mean, percent, short, span
+from shconv.report.folder.run import Run, Trained
+from shconv.report.output.cells import Grid, GridColumn
+from shconv.report.output.numbers import count, mean, percent, short, span
 from shconv.report.paper.extra_steps import extra_steps
+from shconv.report.paper.results import ATTACK_NAMES, ATTACKS, OBJECTIVE_NAMES
 from shconv.report.paper.selections import read_selections
-from shconv.report.paper.tables import ATTACKS, OBJECTIVE_NAMES, SEARCHES
 from shconv.report.paper.twins import twins
 from shconv.report.paper.verdicts import routes, searches
 from shconv.report.published import is_shc, network_name, twin
 
 TWIN_WARNING = 0.03
-BOTH_ROUTES = "both routes"
 NORMS = {"linf": "L∞", "l2": "L2"}
-ATTACK_NAMES = {"clean": "clean", "gaussian": "Gaussian noise", **ATTACKS, **SEARCHES}
 
 
 def summaries(run: Run) -> tuple[Grid, ...]:
@@ -31,15 +31,23 @@ def summaries(run: Run) -> tuple[Grid, ...]:
     return extra_steps(run), *others, worst_case(run), twins(run), *checks, *rest
 
 
+class _Worst(NamedTuple):
+    model: str
+    threat: Threat
+    routes: str
+    case: WorstCase
+
+
 def worst_case(run: Run) -> Grid:
     """Each network and seed under each threat model, beside the mean of Table 2's columns and the strongest attack."""
     found = [
-        (words, worst)
+        _Worst(model, threat, routes, case)
         for model in run.models
-        for own, words in ((False, BOTH_ROUTES), (True, "all its routes"))[: 2 if is_shc(model) else 1]
+        for own, routes in ((False, "both routes"), (True, "all its routes"))[: 2 if is_shc(model) else 1]
         for threat in THREATS
-        for worst in worst_cases(run, model, threat, own).values()
+        for case in worst_cases(run, model, threat, own).values()
     ]
+    counts = {each.case.score.n for each in found}
     return Grid.over(
         found,
         name="worst_case",
@@ -50,23 +58,23 @@ def worst_case(run: Run) -> Grid:
         "is over Table 2's columns of that budget. The worst case is an upper bound: a stronger attack can only lower "
         "it.",
         columns=(
-            GridColumn("network", "Network", of=lambda each: network_name(each[1].model)),
-            GridColumn("seed", "Seed", of=lambda each: each[1].seed),
-            GridColumn("budget", "L∞", lambda value: f"{value:g}", of=lambda each: each[1].threat.budget),
-            GridColumn("routes", "Gradient of", of=lambda each: each[0]),
-            GridColumn("table_mean", "Mean of the table, %", percent, of=lambda each: each[1].table_mean),
+            GridColumn("network", "Network", of=lambda each: network_name(each.model)),
+            GridColumn("seed", "Seed", of=lambda each: each.case.score.seed),
+            GridColumn("budget", "L∞", lambda value: f"{value:g}", of=lambda each: each.threat.budget),
+            GridColumn("routes", "Gradient of"),
+            GridColumn("table_mean", "Mean of the table, %", percent, of=lambda each: each.case.score.table_mean),
             GridColumn(
-                "strongest_accuracy", "Strongest single, %", percent, of=lambda each: each[1].strongest.accuracy
+                "strongest_accuracy", "Strongest single, %", percent, of=lambda each: each.case.strongest.accuracy
             ),
-            GridColumn("strongest", "which is", of=lambda each: attack_name(each[1].strongest)),
-            GridColumn("accuracy", "Worst case, %", percent, of=lambda each: each[1].score.accuracy),
-            GridColumn("interval", "95 %", span, of=lambda each: each[1].score.interval),
-            GridColumn("n", "Images", count, of=lambda each: each[1].score.n),
-            GridColumn("attacks", "Attacks", count, of=lambda each: each[1].score.attacks),
-            GridColumn("attacks_wanted", "of", count, of=lambda each: each[1].score.attacks_wanted),
-            GridColumn("left_out", "Not run, or left out", of=lambda each: _left_out(each[1])),
+            GridColumn("strongest", "which is", of=lambda each: attack_name(each.case.strongest)),
+            GridColumn("accuracy", "Worst case, %", percent, of=lambda each: each.case.score.accuracy),
+            GridColumn("interval", "95 %", span, of=lambda each: each.case.score.interval),
+            GridColumn("n", "Images", count, of=lambda each: each.case.score.n),
+            GridColumn("attacks", "Attacks", count, of=lambda each: each.case.score.attacks),
+            GridColumn("attacks_wanted", "of", count, of=lambda each: each.case.score.attacks_wanted),
+            GridColumn("left_out", "Not run, or left out", of=lambda each: _left_out(each.case)),
         ),
-        notes=tuple(said.text for said in read_selections(run, {worst.score.n for _, worst in found}) if said.alarm),
+        notes=tuple(said.text for said in read_selections(run, counts) if said.alarm),
     )
 
 
@@ -86,17 +94,17 @@ def other_attacks(run: Run) -> Grid:
         "without a budget search for the nearest adversarial image. In their median distance, an image that they do "
         "not fool counts as infinitely far. There is no median if these are half of the images or more.",
         columns=(
-            GridColumn("attack", "Attack", of=lambda row: row.attack),
-            GridColumn("budget", "Budget", of=lambda row: _budget(row)),
+            GridColumn("attack", "Attack"),
+            GridColumn("budget", "Budget", of=_budget),
             GridColumn("network", "Network", of=lambda row: network_name(row.model)),
-            GridColumn("seed", "Seed", of=lambda row: row.seed),
-            GridColumn("accuracy", "Accuracy, %", percent, of=lambda row: row.accuracy),
-            GridColumn("interval", "95 %", span, of=lambda row: row.interval),
+            GridColumn("seed", "Seed"),
+            GridColumn("accuracy", "Accuracy, %", percent),
+            GridColumn("interval", "95 %", span),
             GridColumn("rcd", "RCD", short, of=lambda row: row.rcd_mean),
             GridColumn("median_l2", "Median distance, L2", short, of=lambda row: row.extra.get("median_l2")),
             GridColumn("median_linf", "L∞", short, of=lambda row: row.extra.get("median_linf")),
-            GridColumn("queries", "Passes/image", short, of=lambda row: row.queries),
-            GridColumn("n", "Images", count, of=lambda row: row.n),
+            GridColumn("queries", "Passes/image", short),
+            GridColumn("n", "Images", count),
         ),
     )
 
@@ -113,11 +121,11 @@ def quasi_boundary(run: Run) -> Grid:
     """How far the filter maps move along an attack, how often frozen and true network agree; fields present only."""
     rows = [row for row in run.rows if row.experiment == "quasi_boundary"]
     fields = (
-        ("image_distance", "Image moved, L2", short),
-        ("map_distance", "Filter maps moved, L2", short),
-        ("agreement", "Frozen agrees, %", percent),
+        GridColumn("image_distance", "Image moved, L2", short, of=lambda row: row.extra.get("image_distance")),
+        GridColumn("map_distance", "Filter maps moved, L2", short, of=lambda row: row.extra.get("map_distance")),
+        GridColumn("agreement", "Frozen agrees, %", percent, of=lambda row: row.extra.get("agreement")),
     )
-    present = [field for field in fields if any(isinstance(row.extra.get(field[0]), int | float) for row in rows)]
+    present = [each for each in fields if any(_is_number(row.extra.get(each.key)) for row in rows)]
     return Grid.over(
         rows,
         name="quasi_boundary",
@@ -127,58 +135,48 @@ def quasi_boundary(run: Run) -> Grid:
         "maps, and the share of images where the frozen and the true network predict the same class.",
         columns=(
             GridColumn("network", "Network", of=lambda row: network_name(row.model)),
-            GridColumn("seed", "Seed", of=lambda row: row.seed),
+            GridColumn("seed", "Seed"),
             GridColumn("attack", "Attack", of=lambda row: ATTACK_NAMES.get(row.attack, row.attack)),
-            GridColumn("objective", "Objective", of=lambda row: _objective(row)),
-            GridColumn("step", "Step", of=lambda row: row.step),
+            GridColumn("objective", "Objective", of=_objective),
+            GridColumn("step", "Step"),
             GridColumn("n", "Images", count, of=lambda row: row.n or None),
-            *(GridColumn(key, title, show, of=_extra(key)) for key, title, show in present),
+            *present,
         ),
     )
 
 
 def training(run: Run) -> Grid:
     """Clean accuracy, parameters and speed of each network, and a warning where one is far below its twin."""
-    seeds = {(each.model, each.seed) for each in run.trained} | {(row.model, row.seed) for row in run.rows}
-    return Grid(
+    trained = {each.key: each for each in run.trained}
+    held = sorted(trained.keys() | {(row.model, row.seed) for row in run.rows})
+    return Grid.over(
+        [trained.get(key, Trained(*key, None, ())) for model in run.models for key in held if key[0] == model],
         name="training",
         title="Training",
         caption="Clean accuracy on the test split, from Table 1 or else the last epoch. An SHC network gets a warning "
         f"if it is more than {100 * TWIN_WARNING:.0f} points below its vanilla twin. The paper's SHC networks are all "
         "better than their twins, so such a network is not comparable with the paper's.",
         columns=(
-            GridColumn("network", "Network"),
+            GridColumn("network", "Network", of=lambda each: network_name(each.model)),
             GridColumn("seed", "Seed"),
-            GridColumn("clean_accuracy", "Clean accuracy, %", percent),
+            GridColumn("clean_accuracy", "Clean accuracy, %", percent, lambda each: clean_accuracy(run, *each.key)),
             GridColumn("parameters", "Parameters", count),
-            GridColumn("epochs", "Epochs", count),
-            GridColumn("images_per_second", "Images/s", short),
-            GridColumn("seconds", "Seconds", short),
-            GridColumn("warning", "Warning"),
-        ),
-        records=tuple(
-            _training_record(run, model, seed)
-            for model, seed in sorted(seeds, key=lambda key: (run.models.index(key[0]), key[1]))
+            GridColumn("epochs", "Epochs", count, of=lambda each: len(each.log) or None),
+            GridColumn("images_per_second", "Images/s", short, lambda each: _of_log(each, "images_per_second", median)),
+            GridColumn("seconds", "Seconds", short, of=lambda each: _of_log(each, "seconds", sum)),
+            GridColumn("warning", "Warning", of=lambda each: _warning(run, each)),
         ),
     )
 
 
-def _training_record(run: Run, model: str, seed: int) -> dict[str, Any]:
-    each = next((each for each in run.trained if (each.model, each.seed) == (model, seed)), None)
-    log = each.log if each is not None else ()
-    speeds = [record["images_per_second"] for record in log if _is_number(record.get("images_per_second"))]
-    seconds = [record["seconds"] for record in log if _is_number(record.get("seconds"))]
-    behind = behind_twin(run, model, seed)
-    return {
-        "network": network_name(model),
-        "seed": seed,
-        "clean_accuracy": clean_accuracy(run, model, seed),
-        "parameters": each.parameters if each is not None else None,
-        "epochs": len(log) or None,
-        "images_per_second": median(speeds) if speeds else None,
-        "seconds": sum(seconds) if seconds else None,
-        "warning": None if behind is None else f"{100 * behind:.1f} points below its twin",
-    }
+def _of_log(each: Trained, key: str, total: Callable[[list[float]], float]) -> float | None:
+    values = [record[key] for record in each.log if _is_number(record.get(key))]
+    return total(values) if values else None
+
+
+def _warning(run: Run, each: Trained) -> str | None:
+    behind = behind_twin(run, *each.key)
+    return None if behind is None else f"{100 * behind:.1f} points below its twin"
 
 
 def clean_accuracy(run: Run, model: str, seed: int) -> float | None:
@@ -186,7 +184,7 @@ def clean_accuracy(run: Run, model: str, seed: int) -> float | None:
     row = run.find("table1", model, "clean").get(seed)
     if row is not None and row.accuracy is not None:
         return row.accuracy
-    logs = [each.log for each in run.trained if (each.model, each.seed) == (model, seed)]
+    logs = [each.log for each in run.trained if each.key == (model, seed)]
     known = [record["test_accuracy"] for log in logs for record in log if _is_number(record.get("test_accuracy"))]
     return float(known[-1]) if known else None
 
@@ -209,48 +207,51 @@ def attacks(run: Run) -> Grid:
             groups.setdefault((row.attack, json.dumps(used, sort_keys=True, default=str)), []).append(row)
     order = list(ATTACK_NAMES)
     keys = sorted(groups, key=lambda key: (order.index(key[0]) if key[0] in order else len(order), key))
-    return Grid(
+    return Grid.over(
+        [_Attack(groups[key]) for key in keys],
         name="attacks",
         title="Attacks as they were run",
         caption="The parameters, and over all rows of the attack: L∞ and L2 distance from the clean image (mean over "
         "images; the largest L∞ of any image), forward passes for each image, and seconds in all. LocSearchAdv: after "
         "the last step.",
         columns=(
-            GridColumn("attack", "Attack"),
+            GridColumn("attack", "Attack", of=lambda each: ATTACK_NAMES.get(each.rows[0].attack, each.rows[0].attack)),
             GridColumn("parameters", "Parameters"),
             GridColumn("objectives", "Objectives"),
-            GridColumn("linf", "L∞ mean", short),
-            GridColumn("linf_max", "L∞ largest", short),
-            GridColumn("l2", "L2 mean", short),
-            GridColumn("queries", "Passes/image", short),
-            GridColumn("seconds", "Seconds", short),
-            GridColumn("rows", "Rows", count),
+            GridColumn("linf", "L∞ mean", short, of=lambda each: each.over(mean, "linf")),
+            GridColumn("linf_max", "L∞ largest", short, of=lambda each: each.over(max, "linf_max")),
+            GridColumn("l2", "L2 mean", short, of=lambda each: each.over(mean, "l2")),
+            GridColumn("queries", "Passes/image", short, of=lambda each: each.over(mean, "queries")),
+            GridColumn("seconds", "Seconds", short, of=lambda each: each.over(sum, "seconds")),
+            GridColumn("rows", "Rows", count, of=lambda each: len(each.rows)),
         ),
-        records=tuple(_attack_record(attack, groups[attack, used]) for attack, used in keys),
     )
 
 
-def _attack_record(attack: str, rows: Sequence[Row]) -> dict[str, Any]:
-    last: dict[tuple[Any, ...], Row] = {}  # a search writes a row for each column; its last one holds the whole run
-    # and where experiments share an attack it was run once for both, or on a part of the images
-    for row in sorted(rows, key=lambda row: (row.step or 0, row.n)):
-        last[row.model, row.seed, row.objective, row.route or "both"] = row
-    ends = list(last.values())
-    furthest = [row.linf_max for row in ends if row.linf_max is not None]
-    seconds = [row.seconds for row in ends if row.seconds is not None]
-    objectives = dict.fromkeys(row.objective for row in rows if row.objective)
-    used = [f"{key} {_value(value)}" for key, value in rows[0].parameters.items() if key != "objective"]
-    return {
-        "attack": ATTACK_NAMES.get(attack, attack),
-        "parameters": ", ".join(used) or None,
-        "objectives": ", ".join(OBJECTIVE_NAMES.get(name, name) for name in objectives) or None,
-        "linf": mean(row.linf for row in ends),
-        "linf_max": max(furthest) if furthest else None,
-        "l2": mean(row.l2 for row in ends),
-        "queries": mean(row.queries for row in ends),
-        "seconds": sum(seconds) if seconds else None,
-        "rows": len(rows),
-    }
+@dataclass(frozen=True)
+class _Attack:
+    """All rows of one attack with the same parameters."""
+
+    rows: list[Row]
+
+    @property
+    def parameters(self) -> str | None:
+        used = [f"{key} {_value(value)}" for key, value in self.rows[0].parameters.items() if key != "objective"]
+        return ", ".join(used) or None
+
+    @property
+    def objectives(self) -> str | None:
+        names = dict.fromkeys(row.objective for row in self.rows if row.objective)
+        return ", ".join(OBJECTIVE_NAMES.get(name, name) for name in names) or None
+
+    def over(self, total: Callable[[list[float]], float | None], key: str) -> float | None:
+        """A search writes a row for each column, and its last one holds the whole run. And where experiments share an
+        attack it was run once for both, or on a part of the images."""
+        last: dict[tuple[Any, ...], Row] = {}
+        for row in sorted(self.rows, key=lambda row: (row.step or 0, row.n)):
+            last[row.model, row.seed, row.objective, row.route or "both"] = row
+        values = [value for row in last.values() if (value := getattr(row, key)) is not None]
+        return total(values) if values else None
 
 
 def attack_name(row: Row) -> str:
@@ -258,10 +259,6 @@ def attack_name(row: Row) -> str:
     route = f"{row.route} route" if row.route not in (None, "both") else None
     objective = _objective(row)
     return ", ".join(part for part in (ATTACK_NAMES.get(row.attack, row.attack), objective, route) if part)
-
-
-def _extra(key: str) -> Callable[[Row], Any]:
-    return lambda row: row.extra.get(key)
 
 
 def _objective(row: Row) -> str | None:

@@ -1,26 +1,21 @@
 """Tables 1 to 4 of the paper from a run's rows: the paper's number and ours in every cell, "not run" included.
 Beside them what the paper leaves out: the untargeted objective, the worst case per image, the controls of Table 3."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from shconv.report import published as paper
 from shconv.report.computed.worst_case import OBJECTIVES, THREATS, worst_case_cell
-from shconv.report.folder.rows import Row, by_seed
+from shconv.report.folder.rows import Row
 from shconv.report.folder.run import Run
-from shconv.report.output.cells import NO_IMAGES, Cell, Column, Line, Score, Table
+from shconv.report.output.cells import Cell, Column, Line, Table
+from shconv.report.output.numbers import NO_IMAGES
+from shconv.report.paper import results
+from shconv.report.paper.results import ATTACKS, OBJECTIVE_NAMES, SEARCHES, attacked, by_route, rounds, search_rows
 from shconv.report.paper.selections import clean_images, read_selections, selected
-from shconv.report.published import NETWORKS, Published, is_shc, network_name, twin
+from shconv.report.published import STEPS, is_shc, network_name, twin
 
-ATTACKS = {"fgsm": "FGSM", "fgsm_heavy": "FGSM-Heavy", "ifgsm": "I-FGSM", "rand_fgsm": "RAND+FGSM"}
 WORST_CASE = "worst case"
 OWN_ROUTES = "worst case, own routes too"
-OBJECTIVE_NAMES = {"least_likely": "least-likely", "untargeted": "untargeted"}
-SEARCHES = {
-    "locsearch": "LocSearchAdv",
-    "locsearch_cyclic": "LocSearchAdv, cyclic probe",
-    "locsearch_random": "control: random pixels",
-}
 # (route, what follows the network's name, what it is); the paper's names
 ROUTE_VARIANTS = (
     ("both", "", "both routes"),
@@ -58,24 +53,16 @@ def _several_seeds(table: Table) -> bool:
 
 def table1(run: Run) -> Table:
     """Clean accuracy, then accuracy / RCD under Gaussian noise."""
-    noise = [row.parameter("sigma") for row in run.rows if (row.experiment, row.attack) == ("table1", "gaussian")]
-    sigmas = sorted({*paper.SIGMAS, *(sigma for sigma in noise if sigma is not None)})
-    published = dict(zip((None, *paper.SIGMAS), zip(*paper.TABLE1.values(), strict=True), strict=True))
-    order = list(paper.TABLE1)
-
-    def cells(model: str) -> Iterator[Cell]:
-        for sigma in (None, *sigmas):
-            number = published[sigma][order.index(model)] if sigma in published and model in order else None
-            rows = run.find("table1", model, "clean") if sigma is None else {}
-            yield _cell(number, rows if sigma is None else run.find("table1", model, "gaussian", sigma=sigma))
-
+    sigmas = results.sigmas(run)
     return Table(
         name="table1",
         title="Table 1. Gaussian noise",
         caption=f"Accuracy in per cent / mean RCD {clean_images(run)}. Noise is clipped to ±0.1 by default: the paper "
         "gives no bound, and its numbers are not possible without one.",
         columns=(Column("clean", ""), *(Column("Gaussian", f"σ {sigma:g}") for sigma in sigmas)),
-        lines=_lines(run, "table1", lambda model: tuple(cells(model))),
+        lines=_lines(
+            run, lambda model: (results.clean(run, model), *(results.noisy(run, model, sigma) for sigma in sigmas))
+        ),
     )
 
 
@@ -83,14 +70,12 @@ def table2(run: Run) -> Table:
     """Gradient attacks through both routes, both objectives; then the worst case per image of each threat model."""
 
     def cells(model: str) -> Iterator[Cell]:
-        for place, attack in enumerate(ATTACKS):
+        for attack in ATTACKS:
             for objective in OBJECTIVES:
-                number = paper.TABLE2[model][place] if model in paper.TABLE2 and objective == "least_likely" else None
-                yield _cell(number, run.find("table2", model, attack, objective, "both"))
-        for threat in THREATS:
-            yield worst_case_cell(run, model, threat)
-        for threat in THREATS:
-            yield worst_case_cell(run, model, threat, own=True)
+                yield attacked(run, model, attack, objective)
+        for own in (False, True):
+            for threat in THREATS:
+                yield worst_case_cell(run, model, threat, own)
 
     return Table(
         name="table2",
@@ -103,7 +88,7 @@ def table2(run: Run) -> Table:
             *(Column(name, OBJECTIVE_NAMES[objective]) for name in ATTACKS.values() for objective in OBJECTIVES),
             *(Column(group, threat.name) for group in (WORST_CASE, OWN_ROUTES) for threat in THREATS),
         ),
-        lines=_emptied(run, _lines(run, "table2", lambda model: tuple(cells(model)))),
+        lines=_emptied(run, _lines(run, cells)),
         notes=tuple(_selection_notes(run, "table2", 5000)),
     )
 
@@ -111,16 +96,11 @@ def table2(run: Run) -> Table:
 def table3(run: Run) -> Table:
     """LocSearchAdv at fifths of its rounds, the cyclic probe and the random-pixel control under it."""
     lines = []
-    for model in _networks(run, "table3"):
+    for model in _networks(run):
         for attack, variant in SEARCHES.items():
-            rows = search_rows(run, model, attack)
-            if attack != "locsearch" and not any(search_rows(run, model, other) for other in SEARCHES):
-                continue
-            published: tuple[Published | None, ...] = (None,) * 5
-            if attack == "locsearch":
-                published = paper.TABLE3.get(model, published)
-            cells = tuple(_cell(published[fifth - 1], rows.get(fifth, {})) for fifth in range(1, 6))
-            lines.append(Line(model, network_name(model), variant, cells))
+            if attack == "locsearch" or any(search_rows(run, model, other) for other in SEARCHES):
+                cells = tuple(results.searched(run, model, attack).values())
+                lines.append(Line(model, network_name(model), variant, cells))
     return Table(
         name="table3",
         title="Table 3. LocSearchAdv",
@@ -148,13 +128,12 @@ def _searched_share(run: Run) -> str:
 
 def table4(run: Run) -> Table:
     """RAND+FGSM with the gradient of both routes, and of each alone."""
-    held = [row.model for row in run.rows if row.attack == "rand_fgsm" and _by_route(row)]
-    pairs = dict.fromkeys(twin(model) for model in [*(name for name in NETWORKS if name in held), *held])
+    held = {row.model for row in run.rows if row.attack == "rand_fgsm" and _by_route(row)}
     lines = []
-    for vanilla in pairs:
+    for vanilla in dict.fromkeys(twin(model) for model in run.models if model in held):
         for model in (name for name in (vanilla, f"{vanilla}_shc") if name in run.models):
             for route, suffix, variant in ROUTE_VARIANTS[: 4 if is_shc(model) else 1]:
-                cells = tuple(_table4_cell(run, model, objective, route) for objective in OBJECTIVES)
+                cells = tuple(by_route(run, model, objective, route) for objective in OBJECTIVES)
                 if route != "strict" or any(cell.scores for cell in cells):
                     lines.append(Line(model, network_name(model) + suffix, variant, cells))
     return Table(
@@ -174,61 +153,27 @@ def _by_route(row: Row) -> bool:
     return row.experiment == "table4" or row.route not in (None, "both")
 
 
-def route_rows(run: Run, model: str, attack: str, objective: str, route: str) -> dict[int, Row]:
-    """Rows of one gradient attack by seed: Table 4's, else Table 2's, which runs the same attacks."""
-    return {
-        **run.find("table2", model, attack, objective, route),
-        **run.find("table4", model, attack, objective, route),
-    }
+def _lines(run: Run, cells: Callable[[str], Iterable[Cell]]) -> tuple[Line, ...]:
+    return tuple(Line(model, network_name(model), "", tuple(cells(model))) for model in _networks(run))
 
 
-def search_rows(run: Run, model: str, attack: str) -> dict[int, dict[int, Row]]:
-    """Rows of a LocSearchAdv run: the fifth of its rounds (1 to 5) -> seed -> row."""
-    rows = [row for row in run.rows if (row.experiment, row.model, row.attack) == ("table3", model, attack)]
-    found: dict[int, list[Row]] = {}
-    for row in rows:
-        if row.step:
-            total = rounds(row) or max(other.step or 0 for other in rows if other.seed == row.seed)
-            found.setdefault(min(5, max(1, round(5 * row.step / total))), []).append(row)
-    return {fifth: by_seed(rows) for fifth, rows in sorted(found.items())}
-
-
-def rounds(row: Row) -> int | None:
-    """R, the number of rounds of a LocSearchAdv row, where its parameters say."""
-    steps = row.parameter("steps")
-    return int(steps) if steps else None
-
-
-def _table4_cell(run: Run, model: str, objective: str, route: str) -> Cell:
-    number = paper.TABLE4.get((model, route)) if objective == "least_likely" else None
-    return _cell(number, route_rows(run, model, "rand_fgsm", objective, route))
-
-
-def _cell(number: Published | None, rows: Mapping[int, Row]) -> Cell:
-    return Cell(number, tuple(Score.of(row) for row in rows.values()))
-
-
-def _lines(run: Run, experiment: str, cells: Callable[[str], tuple[Cell, ...]]) -> tuple[Line, ...]:
-    return tuple(Line(model, network_name(model), "", cells(model)) for model in _networks(run, experiment))
-
-
-def _networks(run: Run, experiment: str) -> Iterable[str]:
-    """Those of the run, the paper's first: all, so that what an experiment left out shows as not run."""
-    held = [row.model for row in run.rows]
-    return dict.fromkeys([*(name for name in NETWORKS if name in held), *held])
+def _networks(run: Run) -> list[str]:
+    """All that have rows, so that what an experiment left out shows as not run."""
+    held = {row.model for row in run.rows}
+    return [model for model in run.models if model in held]
 
 
 def _step_column(run: Run, fifth: int) -> tuple[str, str]:
     """The paper's steps are fifths of 150, ours of as many as the run took: both, where they differ on its data."""
     steps = {
         f"{row.step} of {rounds(row) or '?'}"
-        for model in _networks(run, "table3")
+        for model in _networks(run)
         for attack in SEARCHES
         for row in search_rows(run, model, attack).get(fifth, {}).values()
     }
-    published = f"{paper.STEPS[fifth - 1]} of {paper.STEPS[-1]}"
+    published = f"{STEPS[fifth - 1]} of {STEPS[-1]}"
     if steps <= {published}:
-        return f"step {paper.STEPS[fifth - 1]}", ""
+        return f"step {STEPS[fifth - 1]}", ""
     ours = f"step {' or '.join(sorted(steps)) or f'{fifth}/5'}"
     return ours, f"paper: {published}" if run.data.is_imagenet else ""
 

@@ -1,15 +1,15 @@
 """The two checks of the attacks as tables with a verdict: each gradient route against both, and the search of Table 3
 against a better search and against chance."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from shconv.report.computed.compare import Comparison, compare, measured
+from shconv.report.computed.compare import compare
 from shconv.report.computed.worst_case import OBJECTIVES
-from shconv.report.folder.rows import Row
 from shconv.report.folder.run import Run
-from shconv.report.output.cells import Grid, GridColumn, mean, percent
-from shconv.report.paper.tables import OBJECTIVE_NAMES, SEARCHES, route_rows, search_rows
+from shconv.report.output.cells import Grid, GridColumn
+from shconv.report.output.numbers import percent
+from shconv.report.paper.results import OBJECTIVE_NAMES, SEARCHES, blocked, by_route, searched
 from shconv.report.published import is_shc, network_name, twin
 
 MASKED, NO_ALARM, DISAGREE = "gradient masking", "no alarm", "the seeds disagree"
@@ -35,18 +35,18 @@ def routes(run: Run) -> Grid:
 
 
 def _routes(run: Run) -> Iterator[dict[str, Any]]:
+    words = {"lower": MASKED, "higher": NO_ALARM, "none": NO_ALARM, "mixed": DISAGREE}
     for model in filter(is_shc, run.models):
         for objective in OBJECTIVES:
-            rows = {route: route_rows(run, model, "rand_fgsm", objective, route) for route in ROUTES}
-            if not any(rows.values()):
+            cells = {route: by_route(run, model, objective, route) for route in ROUTES}
+            if not any(cell.scores for cell in cells.values()):
                 continue
-            seen = compare(measured(run, rows["both"]), measured(run, rows["convolution"]))
-            words = {"lower": MASKED, "higher": NO_ALARM, "none": NO_ALARM, "mixed": DISAGREE}
+            seen = blocked(run, model, objective)
             yield {
                 "network": network_name(model),
                 "objective": OBJECTIVE_NAMES[objective],
-                **{route: _accuracy(found) for route, found in rows.items()},
-                "twin": _accuracy(route_rows(run, twin(model), "rand_fgsm", objective, "both")),
+                **{route: cell.accuracy for route, cell in cells.items()},
+                "twin": by_route(run, twin(model), objective, "both").accuracy,
                 "verdict": words[seen.verdict] if seen else None,
             }
 
@@ -69,23 +69,14 @@ def searches(run: Run) -> Grid:
 
 
 def _searches(run: Run) -> Iterator[dict[str, Any]]:
+    words = {"higher": "weaker", "lower": "stronger", "none": "no significant difference", "mixed": DISAGREE}
     for model in run.models:
-        ends = {attack: search_rows(run, model, attack).get(5, {}) for attack in SEARCHES}
-        if not any(ends.values()):
+        ends = {attack: searched(run, model, attack)[5] for attack in SEARCHES}
+        if not any(cell.scores for cell in ends.values()):
             continue
-        default = measured(run, ends["locsearch"])
+        seen = {other: compare(ends[f"locsearch_{other}"], ends["locsearch"]) for other in ("cyclic", "random")}
         yield {
             "network": network_name(model),
-            **{attack: _accuracy(found) for attack, found in ends.items()},
-            "cyclic": _strength(compare(measured(run, ends["locsearch_cyclic"]), default)),
-            "random": _strength(compare(measured(run, ends["locsearch_random"]), default)),
+            **{attack: cell.accuracy for attack, cell in ends.items()},
+            **{other: words[each.verdict] if each else None for other, each in seen.items()},
         }
-
-
-def _strength(seen: Comparison | None) -> str | None:
-    words = {"higher": "weaker", "lower": "stronger", "none": "no significant difference", "mixed": DISAGREE}
-    return words[seen.verdict] if seen else None
-
-
-def _accuracy(rows: Mapping[int, Row]) -> float | None:
-    return mean(row.accuracy for row in rows.values())
