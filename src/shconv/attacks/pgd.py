@@ -114,18 +114,21 @@ class PGD(SearchAttack):
         return fixed_ascent(ball, slope, start, self.steps, self.step_size)
 
     def _slope(self, strongest: Strongest, x: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The loss (N,) at x and its gradient; x is offered as a candidate on the way."""
-        x = x.detach().requires_grad_()
-        y, gradient, losses, logits = strongest.y, torch.zeros_like(x), [], []
+        """The loss (N,) at x and its gradient, 0 where images pass no more; x is offered as a candidate on the way."""
+        here = strongest.here
+        z, y, aim = x.detach()[here].requires_grad_(), strongest.y[here], None if target is None else target[here]
+        gradient, losses, logits = torch.zeros_like(z), [], []
         for _ in range(self.samples):
-            logits.append(check_logits(strongest.model(x), y))
-            losses.append(attack_loss(self.loss, logits[-1], y, target))
+            logits.append(check_logits(strongest.model(z), y))
+            losses.append(attack_loss(self.loss, logits[-1], y, aim))
             if losses[-1].requires_grad:
-                part = torch.autograd.grad(losses[-1].sum(), x, allow_unused=True)[0]
+                part = torch.autograd.grad(losses[-1].sum(), z, allow_unused=True)[0]
                 gradient += 0 if part is None else part
         with torch.no_grad():
-            strongest.offer(x.detach(), torch.stack(logits).mean(0), self.samples)
-            return torch.stack(losses).mean(0), gradient.nan_to_num(0.0)
+            found = torch.stack(logits).mean(0), torch.stack(losses).mean(0), gradient.nan_to_num(0.0)
+            seen, loss, slope = (part.new_zeros(len(x), *part.shape[1:]).index_copy(0, here, part) for part in found)
+            strongest.offer(x.detach(), seen, self.samples)
+            return loss, slope
 
 
 class _SettledError(Exception):

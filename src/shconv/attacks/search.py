@@ -15,14 +15,16 @@ from shconv.attacks.budget import distances
 from shconv.attacks.checks import Index, check_inputs, check_logits, check_targets
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin
+from shconv.attacks.under_way import passing
 
 
 @dataclass(frozen=True)
 class SearchAttack(Attack):
     """An attack that looks at many images within epsilon of the clean one and returns the strongest of each.
 
-    Wherever it looks it looks at the whole batch, image i in row i, so that it also runs where kernels are frozen for
-    one batch. No image's result depends on the others, as far as the model's own rounding does not.
+    An image that has what is sought leaves the batch, if nothing later can replace it (`under_way`). Where kernels are
+    frozen for one batch it stays whole, image i in row i. No image's result depends on the others, as far as the
+    model's own rounding does not.
     """
 
     aims: ClassVar[bool] = False  # can it be told which classes to look for
@@ -86,10 +88,19 @@ class Strongest:
         self.margin = torch.full(y.shape, -torch.inf, device=x.device)
         self.queries = torch.zeros_like(y)
 
+    @property
+    def here(self) -> Tensor:
+        """Places (n,) of the images that still pass through the model."""
+        alive = ~self.wrong if self.hold else torch.ones_like(self.wrong)
+        return passing(self.model, alive)
+
     def look(self, x: Tensor) -> Tensor:
-        """Pass x (N, C, H, W) through the model without a graph, offer it, and return its logits (N, K)."""
+        """Pass x (N, C, H, W) through the model without a graph, offer it, and return its logits (N, K): of an image
+        that passes no more, 0."""
         with torch.no_grad():
-            logits = check_logits(self.model(x), self.y)
+            here = self.here
+            logits = check_logits(self.model(x[here]), self.y[here])
+            logits = logits.new_zeros(len(x), logits.shape[1]).index_copy(0, here, logits)
             self.offer(x, logits)
         return logits
 
