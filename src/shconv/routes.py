@@ -152,9 +152,12 @@ def frozen_kernels(model: nn.Module, x: Tensor) -> Iterator[None]:
 
 
 def holds_a_batch(model: object) -> bool:
-    """Whether its kernels are frozen for one batch, so that no part of it can pass alone."""
-    layers = shc_layers(model) if isinstance(model, nn.Module) else {}
-    return any(isinstance(layer.routes.frozen, _FrozenMaps) for layer in layers.values())
+    """Whether no part of a batch can pass alone: kernels are frozen for it, or a module has `holds_a_batch = True`."""
+    if not isinstance(model, nn.Module):
+        return False
+    frozen = (layer.routes.frozen for layer in shc_layers(model).values())
+    named = (getattr(part, "holds_a_batch", False) for part in model.modules())
+    return any(named) or any(isinstance(each, _FrozenMaps) for each in frozen)
 
 
 @contextmanager

@@ -7,8 +7,7 @@ from attack_toys import inner_images
 from torch import Tensor, nn
 
 import shconv
-from shconv.attacks import JSMA, LBFGS, DeepFool, SemiRandom, under_way
-from shconv.attacks.minimal import MinimalAttack
+from shconv.attacks import JSMA, LBFGS, PGD, Attack, DeepFool, RandomSigns, SemiRandom, Square, under_way
 from shconv.attacks.under_way import passing
 
 ATTACKS = {
@@ -17,6 +16,9 @@ ATTACKS = {
     "semi-random": SemiRandom(steps=20),
     "jsma": JSMA(steps=20, gamma=1.0),
     "lbfgs": LBFGS(iterations=5),
+    "pgd": PGD(0.3, steps=5, restarts=3, until_broken=True),
+    "square": Square(0.3, queries=12),
+    "signs": RandomSigns(0.3, draws=12),
 }
 EACH = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 
@@ -28,6 +30,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class Counting(nn.Module):
     """It bends, so that images take steps of their own number; `passed` has the rows of each pass."""
+
+    holds_a_batch = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +54,7 @@ class Counting(nn.Module):
     ],
 )
 def test_all_that_are_alive_pass_with_few_others(alive: list[int], places: list[int]) -> None:
-    assert passing(nn.Identity(), torch.tensor(alive) == 1).tolist() == places
+    assert passing(torch.tensor(alive) == 1, False).tolist() == places
 
 
 @pytest.mark.parametrize(("alive", "passed"), [(40, 40), (33, 40), (32, 32), (17, 32), (3, 16)])
@@ -58,11 +62,11 @@ def test_sizes_are_few_and_those_at_which_a_processor_rounds_alike(
     alive: int, passed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    assert len(passing(nn.Identity(), torch.arange(40) < alive)) == passed
+    assert len(passing(torch.arange(40) < alive, False)) == passed
 
 
 @EACH
-def test_fewer_images_pass_and_each_gets_what_it_gets_alone(attack: MinimalAttack) -> None:
+def test_fewer_images_pass_and_each_gets_what_it_gets_alone(attack: Attack) -> None:
     network, x = Counting(), inner_images(9, (1, 3, 3))
     y = network(x).argmax(1)
     y[2:7] = (y[2:7] + 1) % 3  # misclassified from the start
@@ -76,7 +80,17 @@ def test_fewer_images_pass_and_each_gets_what_it_gets_alone(attack: MinimalAttac
 
 
 @EACH
-def test_where_kernels_are_frozen_the_batch_stays_whole(attack: MinimalAttack) -> None:
+def test_a_module_that_holds_a_batch_gets_whole_ones(attack: Attack) -> None:
+    network, x = Counting(), inner_images(9, (1, 3, 3))
+    network.holds_a_batch = True
+    y = network(x).argmax(1)
+    y[2:7] = (y[2:7] + 1) % 3
+    attack.run(network, x, y)
+    assert set(network.passed) == {9}
+
+
+@EACH
+def test_where_kernels_are_frozen_the_batch_stays_whole(attack: Attack) -> None:
     network = nn.Sequential(shconv.SHConv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(18, 3)).eval()
     x = torch.rand(6, 1, 3, 3)
     y = network(x).argmax(1)

@@ -16,6 +16,7 @@ from shconv.attacks.minimal import MinimalAttack
 from shconv.attacks.spelling import other_names
 from shconv.attacks.under_way import passing
 from shconv.numbers import read_numbers
+from shconv.routes import holds_a_batch
 
 FAR = 1e6  # a step this long leaves the box in every direction that it has
 Project = Callable[[Tensor, Tensor], Tensor]  # of images at (n,) and a gradient (n, C, H, W), where steps may go
@@ -46,9 +47,9 @@ class BoundaryDescent(MinimalAttack):
     ) -> tuple[Tensor, Tensor]:
         """The first misclassified images on the way, x where there is none, and the forward passes (N,)."""
         found, queries, alive = x.clone(), torch.zeros_like(y), torch.ones_like(y, dtype=torch.bool)
-        total, classes = torch.zeros_like(x), torch.empty(0)
+        total, classes, whole = torch.zeros_like(x), torch.empty(0), holds_a_batch(model)
         for number in range(self.steps + 1):
-            here = passing(model, alive)
+            here = passing(alive, whole)
             z = (x[here] + (1 + self.overshoot) * total[here]).clamp(0.0, 1.0).requires_grad_(number < self.steps)
             logits = check_logits(model(z), y[here])
             queries += alive

@@ -15,6 +15,7 @@ from shconv.attacks.spelling import other_names
 from shconv.attacks.under_way import passing
 from shconv.errors import InputError
 from shconv.numbers import number, read_numbers
+from shconv.routes import holds_a_batch
 
 STREAM = 17
 
@@ -77,11 +78,12 @@ class JSMA(MinimalAttack):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The images on their way to one class, which of them are fooled, and the passes spent on each."""
         images, alive, hit, passes = x.clone(), right.clone(), torch.zeros_like(right), torch.zeros_like(y)
+        whole = holds_a_batch(model)
         limit = min(self.steps, int(self.gamma * x[0].numel()) // 2)
         for step in range(limit + 1):
             if not bool(alive.any()):
                 break
-            here = passing(model, alive)
+            here = passing(alive, whole)
             z = images[here].requires_grad_()
             logits = check_logits(model(z), y[here])
             passes += alive

@@ -21,6 +21,7 @@ from shconv.attacks.minimal import MinimalAttack
 from shconv.attacks.spelling import other_names
 from shconv.attacks.under_way import passing
 from shconv.numbers import read_numbers
+from shconv.routes import holds_a_batch
 
 STREAM = 16
 TO_THE_END = {"gtol": 0.0, "ftol": 0.0}  # scipy's own take a small gradient, of a large image say, for the end
@@ -90,7 +91,7 @@ class LBFGS(MinimalAttack):
         held[places] = points.view(-1, *held.shape[1:]).to(held).clamp(0.0, 1.0)
         towards[places] = torch.tensor([question.target for question in asked.values()]).to(towards)
         wanted = torch.zeros_like(y, dtype=torch.bool).index_fill(0, places, True)
-        here = passing(model, wanted)
+        here = passing(wanted, holds_a_batch(model))
         z = held[here].requires_grad_()
         logits = check_logits(model(z), y[here])
         loss = F.cross_entropy(logits.double(), towards[here], reduction="none")

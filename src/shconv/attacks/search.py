@@ -16,6 +16,7 @@ from shconv.attacks.checks import Index, check_inputs, check_logits, check_targe
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin
 from shconv.attacks.under_way import passing
+from shconv.routes import holds_a_batch
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Strongest:
 
     def __init__(self, model: Model, x: Tensor, y: Tensor, hold: bool = False, goal: Tensor | None = None) -> None:
         self.model, self.y, self.hold, self.goal = model, y, hold, goal
+        self.whole = not hold or holds_a_batch(model)
         self.images = x
         self.wrong = torch.zeros_like(y, dtype=torch.bool)
         self.margin = torch.full(y.shape, -torch.inf, device=x.device)
@@ -91,8 +93,7 @@ class Strongest:
     @property
     def here(self) -> Tensor:
         """Places (n,) of the images that still pass through the model."""
-        alive = ~self.wrong if self.hold else torch.ones_like(self.wrong)
-        return passing(self.model, alive)
+        return passing(~self.wrong, self.whole)
 
     def look(self, x: Tensor) -> Tensor:
         """Pass x (N, C, H, W) through the model without a graph, offer it, and return its logits (N, K): of an image

@@ -3,16 +3,13 @@
 import torch
 from torch import Tensor
 
-from shconv.attacks.base import Model
-from shconv.routes import holds_a_batch
-
 LEAST = 16  # images: with fewer the processor's convolutions round otherwise, and an image's path may be another one
 
 
-def passing(model: Model, alive: Tensor) -> Tensor:
+def passing(alive: Tensor, whole: bool) -> Tensor:
     """Places (n,) in the batch, in order: of all images that are alive (N,), and of others up to 16 or a higher power
-    of two, so that a network sees few shapes. All places where kernels are frozen for the batch."""
-    if holds_a_batch(model):
+    of two, so that a network sees few shapes. whole: all places (`routes.holds_a_batch`)."""
+    if whole:
         return torch.arange(len(alive), device=alive.device)
     n = min(len(alive), 1 << (max(LEAST, int(alive.sum())) - 1).bit_length())
     return (~alive).to(torch.uint8).argsort(stable=True)[:n].sort().values

@@ -51,6 +51,7 @@ class Seen(nn.Module):
     """A network that writes down what an attack sees of it, for images whose classes are y (n,)."""
 
     steady = False  # Python runs at every call, which a replayed graph would leave out
+    holds_a_batch = True
 
     def __init__(self, model: nn.Module, y: Tensor) -> None:
         super().__init__()
