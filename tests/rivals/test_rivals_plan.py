@@ -45,17 +45,17 @@ def test_two_at_a_time_train_for_twice_as_many_epochs() -> None:
 
 
 def test_searches_and_audits_share_the_time_that_is_left() -> None:
-    plan = made().with_searches("30m", 200, 1e-4, left=600)
+    plan = made().with_searches("30m", 200, 6000, 2e-4, left=600)
     assert FEWEST_SEARCHED < plan.searched < 200  # type: ignore[operator]
-    assert plan.with_searches("30m", 200, 1.0, left=600).searched == 0
-    assert plan.with_searches("30m", 200, 1e-4, left=-1).searched == 0
+    assert plan.with_searches("30m", 200, 6000, 1.0, left=600).searched == 0
+    assert plan.with_searches("30m", 200, 6000, 2e-4, left=-1).searched == 0
     assert plan.with_audits("30m", 10, left=500).audit_budget == "50.0s"
     assert plan.with_audits("30m", 10, left=-20).audit_budget == f"{SHORTEST_AUDIT:.1f}s"
 
 
 def test_more_time_than_the_recipe_wants_and_no_limit_train_the_recipe() -> None:
     assert made("99h", left=99 * 3600).epochs == made("full", left=float("inf")).epochs == 50
-    plan = made("full", left=float("inf")).with_searches("full", 200, 1.0, float("inf"))
+    plan = made("full", left=float("inf")).with_searches("full", 200, 6000, 1.0, float("inf"))
     assert plan.with_audits("full", 10, float("inf")) == Plan(50, IMAGES, plan.training_seconds, 200, "full")
 
 

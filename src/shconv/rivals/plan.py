@@ -19,13 +19,12 @@ from shconv.training import Recipe
 
 PRICING = 0.05  # of the budget, about
 TRAINING = 0.5  # of the budget; the rest is for prices, attacks and audits
-SEARCHES = 0.2  # of the time left after the trainings
+SEARCHES = 0.3  # of the time left after the trainings
 TESTS = 1.3  # an epoch takes longer than its steps: its test, and PGD beside the defences that train on attacks
 FEWEST_STEPS = 4  # of a training
 FEWEST_SEARCHED = 5  # images for LocSearchAdv; where there is no time for them, none: fewer say nothing
 SHORTEST_AUDIT = 5.0  # seconds
-QUERIES = 3_000  # forward passes of a search by LocSearchAdv on a small image, about
-SLOWER = 2.0  # than inference a query is
+SLOWER = 1.25  # than inference a query is, about
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,11 @@ class Plan:
         few = max(FEWEST_STEPS, int(seconds / per_step))
         return cls(1, min(train_images, few * recipe.batch_size), few * per_step)
 
-    def with_searches(self, budget: str, images: int, inference: float, left: float) -> Self:
-        """inference: seconds of an image, by all networks to come."""
+    def with_searches(self, budget: str, images: int, queries: int, inference: float, left: float) -> Self:
+        """queries: forward passes of all searches of an image; inference: seconds of an image, by all networks."""
         if math.isinf(budget_seconds(budget)):
             return replace(self, searched=images)
-        each = 2 * QUERIES * SLOWER * inference
-        fit = int(max(0.0, SEARCHES * left) / each)
+        fit = int(max(0.0, SEARCHES * left) / (queries * SLOWER * inference))
         return replace(self, searched=min(images, fit) if fit >= FEWEST_SEARCHED else 0)
 
     def with_audits(self, budget: str, count: int, left: float) -> Self:

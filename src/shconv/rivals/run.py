@@ -37,15 +37,16 @@ PAST_A_DETECTOR = {"undetected_pgd": create_attack("undetected_pgd")}
 def attacked(study: Study, networks: Sequence[Network], asked: Asked, plan: Plan, clock: Clock) -> Iterator[Network]:
     """Each network, once it has met the paper's attacks and DeepFool on all images of the study, and LocSearchAdv on
     the first of a seeded shuffle."""
+    found = searches(study.data.image_size, study.data.is_demo)
+    search = {name: found[name] for name in ("locsearch", "locsearch_cyclic")}
     if plan.searched is None:
         known = kept_prices(study.folder.path)
         batch = sum(float(known[rival.name]["inference"] or 0) for rival, _ in asked.trainings)
-        plan = plan.with_searches(asked.budget, asked.images, batch / asked.recipe.batch_size, clock.left())
+        queries = sum(each.steps * (each.max_probes or study.data.image_size**2) for each in search.values())
+        plan = plan.with_searches(asked.budget, asked.images, queries, batch / asked.recipe.batch_size, clock.left())
         plan.save(study.folder.path / PLAN)
         said = f"takes {plan.searched} of {asked.images} images" if plan.searched else "is left out: there is no time"
         study.progress.say(f"LocSearchAdv {said}")
-    found = searches(study.data.image_size, study.data.is_demo)
-    search = {name: found[name] for name in ("locsearch", "locsearch_cyclic")}
     own_attacks.settle_attacks(study.folder, {**ATTACKS, **PAST_A_DETECTOR, **search})
     with _agenda(study.progress, "Attacks on", len(networks)) as begin:
         for network in networks:
