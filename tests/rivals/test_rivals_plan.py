@@ -26,7 +26,7 @@ def test_trainings_keep_to_their_share_of_the_budget() -> None:
 
 
 def test_dearer_steps_and_more_rows_mean_fewer_epochs_and_then_fewer_images() -> None:
-    plans = [made(steps=steps) for steps in ((0.1,) * 10, (0.2,) * 10, (0.1,) * 30, (1.0,) * 10, (9.0,) * 30)]
+    plans = [made(steps=steps) for steps in ((0.1,) * 10, (0.2,) * 8, (0.1,) * 25, (1.0,) * 10, (9.0,) * 30)]
     assert [plan.epochs for plan in plans[2:]] == [2, 1, 1]
     assert plans[0].epochs > plans[1].epochs > plans[2].epochs
     assert IMAGES > plans[3].train_images > plans[4].train_images == FEWEST_STEPS * RECIPE.batch_size

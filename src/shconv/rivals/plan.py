@@ -18,7 +18,7 @@ from shconv.files import replace_json
 from shconv.training import Recipe
 
 PRICING = 0.05  # of the budget, about
-TRAINING = 0.5  # of the budget; the rest is for prices, attacks and audits
+TRAINING = 0.4  # of the budget; the rest is for prices, attacks and audits
 SEARCHES = 0.3  # of the time left after the trainings
 TESTS = 1.3  # an epoch takes longer than its steps: its test, and PGD beside the defences that train on attacks
 FEWEST_STEPS = 4  # of a training
