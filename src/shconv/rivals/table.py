@@ -27,6 +27,16 @@ SHARES = ("clean", run.NOISE, *(name for name in run.ATTACKS if name not in (run
 SEARCHES = ("locsearch", "locsearch_cyclic")
 WORST, WORST_L2 = "worst case L∞", "worst case L2"
 AFTER = 1 + len(SHARES) + 2  # in a row, of the worst cases
+TITLES = {
+    "clean": "clean",
+    run.NOISE: "noise",
+    "fgsm": "FGSM",
+    "fgsm_heavy": "FGSM-Heavy",
+    "ifgsm": "I-FGSM",
+    "rand_fgsm": "RAND+FGSM",
+    run.DEEPFOOL: "DeepFool",
+    "undetected_pgd": "PGD at classifier and detector",
+}
 PRICES = {"training": "step_over", "memory": "memory_over", "inference": "inference_over"}
 
 
@@ -77,9 +87,14 @@ class RivalTable:
 
     @property
     def header(self) -> list[str]:
-        titles = ["clean", "noise", "FGSM", "FGSM-Heavy", "I-FGSM", "RAND+FGSM", WORST, WORST_L2, "DeepFool, median L2"]
+        titles = [*(TITLES[name] for name in SHARES), WORST, WORST_L2, "DeepFool, median L2"]
         titles += ["LocSearchAdv", "its cyclic probe", "alarms", "parameters"]
         return ["network", *titles, *(f"{name} time ×" if name != "memory" else "memory ×" for name in PRICES)]
+
+    @property
+    def parts(self) -> tuple[range, range]:
+        """Columns that stand side by side where all are too wide: accuracies, then other measures and prices."""
+        return range(1, AFTER), range(AFTER, len(self.header))
 
     def text(self) -> list[list[str]]:
         """Rows as they are printed: accuracy in per cent, worst cases with their intervals."""
@@ -95,8 +110,8 @@ class RivalTable:
         return cells + ["–" if (price := line.prices[name]) is None else f"{price:.2f}" for name in PRICES]
 
     def print(self, console: Console) -> None:
-        """The accuracies, and below them the other measures and prices."""
-        for places in (range(1, AFTER), range(AFTER, len(self.header))):
+        """The parts one below the other."""
+        for places in self.parts:
             table = Table(box=None, header_style="dim", pad_edge=False)
             table.add_column(Text(self.header[0]), no_wrap=True)
             for place in places:
@@ -216,7 +231,7 @@ def _of_detectors(results: Results) -> Iterator[str]:
         held = {row["attack"]: row for row in rows if "accuracy_rejecting" in row}
         if held:
             said = ", ".join(
-                f"{name} {100 * row['accuracy_rejecting']:.1f} %"
+                f"{TITLES.get(name, name)} {100 * row['accuracy_rejecting']:.1f} %"
                 + (f" (AUC {row['detection_auc']:.2f})" if "detection_auc" in row else "")
                 for name, row in held.items()
             )
