@@ -183,7 +183,7 @@ def test_results_read_well_in_a_terminal_and_a_notebook(capsys: pytest.CaptureFi
         ({}, {}, "models: got none"),
         (3, {}, "models: got int; want a torch.nn.Module or a folder"),
         ({"a/b": nn.Identity()}, {}, "without a slash"),
-        (nn.Identity(), {}, "returned shape (1, 3, 8, 8); want logits"),
+        (nn.Identity(), {}, "of shape (1, 3, 8, 8); want float logits"),
         (nn.Conv2d(1, 1, 1), {}, "cannot take images of shape (3, 8, 8)"),
         ("colours", {"attacks": {}}, "attacks: got {}; want them by name"),
         ("colours", {"attacks": {"clean": sign_step}}, "and not 'clean'"),

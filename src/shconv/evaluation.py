@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from shconv.experiments.network import Network, Pair
 from shconv.experiments.paper import run_paper
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.question import Index
-from shconv.experiments.run_folder import RunFolder
+from shconv.experiments.run_folder import Asked, RunFolder
 from shconv.experiments.study import Counts, Study
 from shconv.pretrained import load_network
 from shconv.results import Results
@@ -194,10 +195,12 @@ def _settle(
     """Store what the rows rest on; raises InputError where the folder holds another run."""
     chosen = selection if selection is None or isinstance(selection, str) else [int(place) for place in selection]
     asked = {"images": images, "selection": chosen, "routes": list(routes), "seed": seed, "batch_size": batch_size}
-    held.settle({"command": "shconv.evaluate", **asked})
+    usual = {name: each.default for name, each in signature(evaluate).parameters.items() if name in asked}
+    held.settle(Asked({"command": "shconv.evaluate", **asked}, usual))
     own_attacks.settle_attacks(held, attacks or {})
     about = {"name": data.name, "classes": data.classes, "image_size": data.image_size, "note": data.note}
-    held.settle_json("data.json", {**about, "train_images": 0, "test_images": len(data.test), "skipped": data.skipped})
+    counts = {"train_images": 0, "test_images": len(data.test), "skipped": data.skipped}
+    held.settle_json("data.json", {**about, **counts}, grows=True)
 
 
 def _counts(images: int | None, n: int, of_the_paper: bool) -> Counts:

@@ -57,6 +57,30 @@ class Lines:
         finally:
             _pulse.end(self, line)
 
+    @contextmanager
+    def task(self, title: str, total: int) -> Iterator[Callable[[], None]]:
+        """Yield what to call after each of `total` parts."""
+        with self.count(title) as count:
+            done = 0
+            count(done, total)
+
+            def advance() -> None:
+                nonlocal done
+                done += 1
+                count(done, total)
+
+            yield advance
+
+    @contextmanager
+    def count(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        """Yield what to call with the number of parts done and the number of all."""
+        began = time.monotonic()
+        with self.bar() as bar:
+            task = bar.add_task(title, total=None)
+            state = bar.tasks[0]
+            with self.alive(lambda: progress_line(title, state.completed, state.total, time.monotonic() - began)):
+                yield lambda done, total: bar.update(task, completed=done, total=total)
+
 
 @contextmanager
 def without_repeats() -> Iterator[None]:

@@ -6,17 +6,18 @@ import pytest
 
 from shconv.experiments import estimate
 from shconv.experiments.estimate import announcements
+from shconv.experiments.probe import Probe, Span
 
 
 def test_tables_that_take_minutes_are_announced_and_short_ones_are_not(make_study, monkeypatch):
     study = make_study()
     for seconds, expected in ((1e-9, set()), (5.0, {"Table 1", "Table 2", "Table 3", "Table 4", "quasi boundary"})):
-        monkeypatch.setattr(estimate, "seconds", lambda work, batch, s=seconds: s)
+        monkeypatch.setattr(Probe, "seconds", lambda self, work, batch, s=seconds: Span(s, s))
         assert set(announcements(study)) - {"Figures 2 to 4"} == expected
 
 
 def test_an_announcement_says_time_and_work(make_study, monkeypatch):
-    monkeypatch.setattr(estimate, "seconds", lambda work, batch: 3600.0)
+    monkeypatch.setattr(Probe, "seconds", lambda self, work, batch: Span(3600.0, 3600.0))
     said = announcements(make_study())["Table 1"]
     assert re.fullmatch(r"Table 1: about [\d.]+ h for \d+ rows of \d+ images", said)
 
@@ -24,7 +25,7 @@ def test_an_announcement_says_time_and_work(make_study, monkeypatch):
 def test_twice_the_cost_is_twice_the_time(make_study, monkeypatch):
     study, hours = make_study(), []
     for seconds in (3600.0, 7200.0):
-        monkeypatch.setattr(estimate, "seconds", lambda work, batch, s=seconds: s)
+        monkeypatch.setattr(Probe, "seconds", lambda self, work, batch, s=seconds: Span(s, s))
         hours.append(float(re.search(r"about ([\d.]+) h", announcements(study)["Table 3"])[1]))
     assert hours[1] == pytest.approx(2 * hours[0], rel=0.01)
 

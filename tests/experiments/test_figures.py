@@ -89,7 +89,7 @@ def test_figures_are_about_the_image_that_the_search_of_table_3_moves_most(study
     falls = []
     for network in pair.members:
         after = study.folder.outcomes(f"table3/{network.key}/locsearch/step2")["p_y"]
-        before = study.measure(network, None, index).p_y
+        before = study.measure(study.question(network, None, index)).p_y
         falls.append(before - after)
     wanted = index[np.maximum(*falls).argmax()]
     assert table3_locsearch.most_moved(study, pair).tolist() == [wanted]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shconv.errors import InputError
-from shconv.experiments.run_folder import RunFolder, file_name
+from shconv.experiments.run_folder import Asked, RunFolder, file_name
 from shconv.files import locked
 
 ARRAYS = {"index": np.arange(3), "correct": np.array([True, False, True])}
@@ -148,7 +148,7 @@ def test_a_file_is_no_run_folder(tmp_path: Path):
 
 
 def test_options_are_stored_as_toml_without_those_that_are_none(tmp_path: Path):
-    RunFolder(tmp_path).settle({"width": 16, "models": ("a", "b"), "epochs": None, "full": False})
+    RunFolder(tmp_path).settle(Asked({"width": 16, "models": ("a", "b"), "epochs": None, "full": False}))
     stored = tomllib.loads((tmp_path / "config.toml").read_text())
     assert stored == {"width": 16, "models": ["a", "b"], "full": False}
 
@@ -165,18 +165,43 @@ def test_an_option_that_differs_is_named_and_the_stored_ones_stay(
     tmp_path: Path, then: dict[str, object], message: str
 ):
     folder = RunFolder(tmp_path)
-    folder.settle({"width": 16, "seeds": (0,)})
+    folder.settle(Asked({"width": 16, "seeds": (0,)}))
     before = (tmp_path / "config.toml").read_text()
     with pytest.raises(InputError, match=message):
-        folder.settle(then, free=("seeds",))
+        folder.settle(Asked(then, free=("seeds",)))
     assert (tmp_path / "config.toml").read_text() == before
 
 
 def test_a_free_option_may_change_and_come_and_go(tmp_path: Path):
     folder = RunFolder(tmp_path)
-    folder.settle({"width": 16, "seeds": (0,), "out": "here"})
-    folder.settle({"width": 16, "seeds": (0, 1), "workers": 2}, free=("seeds", "workers", "out"))
+    folder.settle(Asked({"width": 16, "seeds": (0,), "out": "here"}))
+    folder.settle(Asked({"width": 16, "seeds": (0, 1), "workers": 2}, free=("seeds", "workers", "out")))
     assert tomllib.loads((tmp_path / "config.toml").read_text()) == {"width": 16, "seeds": [0, 1], "workers": 2}
+
+
+@pytest.mark.parametrize("usual", [{"grey": False}, {"grey": True}, {"grey": None}, {}])
+def test_an_option_that_a_folder_does_not_know_counts_as_its_default(tmp_path: Path, usual: dict[str, object]):
+    folder = RunFolder(tmp_path)
+    folder.settle(Asked({"width": 16}))
+    later = Asked({"width": 16, "grey": False}, usual)
+    if usual.get("grey") is False:
+        assert not later.is_refused(tmp_path)
+        folder.settle(later)
+        assert tomllib.loads((tmp_path / "config.toml").read_text()) == {"width": 16, "grey": False}
+        return
+    assert later.is_refused(tmp_path)
+    with pytest.raises(InputError, match=f"grey = {usual.get('grey')}, asked for is False"):
+        folder.settle(later)
+    assert tomllib.loads((tmp_path / "config.toml").read_text()) == {"width": 16}
+
+
+def test_a_fact_that_a_file_lacks_counts_as_its_usual_value(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    folder.settle_json("audit.json", {"eps": 0.1})
+    with pytest.raises(InputError, match="seed = 0, asked for is 1"):
+        folder.settle_json("audit.json", {"eps": 0.1, "seed": 1}, usual={"seed": 0})
+    folder.settle_json("audit.json", {"eps": 0.1, "seed": 0}, usual={"seed": 0})
+    assert json.loads((tmp_path / "audit.json").read_text()) == {"eps": 0.1, "seed": 0}
 
 
 @pytest.mark.parametrize("name", ["config.toml", "data.json"])
@@ -184,7 +209,7 @@ def test_a_damaged_record_is_named(tmp_path: Path, name: str):
     (tmp_path / name).write_text("{ half")
     folder = RunFolder(tmp_path)
     with pytest.raises(InputError, match=rf"{name} is damaged"):
-        folder.settle({"width": 16}) if name == "config.toml" else folder.settle_json(name, {"classes": ("a",)})
+        folder.settle(Asked({"width": 16})) if name == "config.toml" else folder.settle_json(name, {"classes": ("a",)})
 
 
 def test_facts_must_agree_with_those_of_an_earlier_command(tmp_path: Path):

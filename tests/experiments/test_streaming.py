@@ -63,7 +63,7 @@ def test_the_tensors_alive_are_those_of_one_batch(make_study):
     for n in (8, 16):
         weighing = Weighing()
         study = make_study((weighing,), data=drawn(n), batch_size=4, folder=str(n))
-        study.measure(next(study.networks), RandFGSM(), np.arange(n))
+        study.measure(study.question(next(study.networks), RandFGSM(), np.arange(n)))
         most.append(weighing.most)
     assert 0 < most[1] <= most[0]
 
@@ -75,7 +75,7 @@ def test_every_further_image_takes_far_less_memory_than_an_image(make_study, att
     for n in (32, 32, 288):  # the first time, code is loaded
         study = make_study(colour_networks()[:1], data=drawn(n), batch_size=16, folder=str(n))
         tracemalloc.start()
-        study.measure(next(study.networks), attack, np.arange(n))
+        study.measure(study.question(next(study.networks), attack, np.arange(n)))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     a_number, numbers = 8, 100

@@ -54,7 +54,7 @@ def test_outcomes_are_those_of_a_direct_attack_and_a_forward_pass(make_study, at
     study = make_study()
     x, y = images(study.data)
     for network in study.networks:
-        outcomes = study.measure(network, attack, ALL)
+        outcomes = study.measure(study.question(network, attack, ALL))
         result = attack.run(network.model, x, y, seed=0) if attack else None
         adversarial = x if result is None else result.images
         logits = network.model(adversarial).detach().double()
@@ -73,9 +73,9 @@ def test_an_images_outcome_depends_neither_on_its_neighbours_nor_on_their_number
     deep = shconv.create_model("plain10_shc", num_classes=3, stem="small", width=4).eval()
     study = make_study((colour_networks()[1] if build == "toy" else deep,))
     (network,) = study.networks
-    together = study.measure(network, attack, ALL)
+    together = study.measure(study.question(network, attack, ALL))
     for index in ([13], [20, 4, 13], list(range(20, 11, -1))):
-        alone = study.measure(network, attack, np.array(index))
+        alone = study.measure(study.question(network, attack, np.array(index)))
         assert len(alone.index) == len(index)
         expected = together.at(np.array(index))
         # rc's exponentials, in float64, hang on the image's place in its batch in their last digits.
@@ -87,7 +87,7 @@ def test_every_forward_pass_has_the_batch_shape(make_study):
     counting = Counting(Colours().eval())
     study = make_study((counting,), batch_size=5)
     (network,) = study.networks
-    study.measure(network, RandFGSM(), ALL[:7])
+    study.measure(study.question(network, RandFGSM(), ALL[:7]))
     study.logits(network, images(study.data)[0][:13], 5)
     assert set(counting.sizes) == {5}
 
@@ -105,8 +105,8 @@ def test_logits_are_those_of_a_plain_forward_pass_for_any_number_of_images(make_
 def test_no_images_make_no_forward_pass_and_an_empty_outcome(make_study):
     counting = Counting(Colours().eval())
     study = make_study((counting,))
-    outcomes = study.measure(next(study.networks), FGSM(), ALL[:0])
-    fields, arrays = summary(outcomes, study.measure(next(study.networks), None, ALL))
+    outcomes = study.measure(study.question(next(study.networks), FGSM(), ALL[:0]))
+    fields, arrays = summary(outcomes, study.measure(study.question(next(study.networks), None, ALL)))
     assert counting.sizes == [8, 8, 8]  # the clean images
     assert fields["n"] == 0
     assert fields["accuracy"] is None
@@ -136,7 +136,7 @@ def test_an_attack_takes_the_gradient_of_its_route_and_the_whole_network_judges(
     sure = g.abs() > 1e-3 * g.abs().amax((1, 2, 3), keepdim=True)  # the others' signs hang on rounding
     assert sure.float().mean() > 0.9
     torch.testing.assert_close(adversarial[sure], (x - 0.02 * g.sign()).clamp(0, 1)[sure])
-    outcomes = study.measure(shc, FGSM(), ALL, route)
+    outcomes = study.measure(study.question(shc, FGSM(), ALL, route))
     judged = judge(shc.model(adversarial).detach(), y)
     np.testing.assert_allclose(outcomes.p_y, judged["p_y"], rtol=1e-4)
 
@@ -301,7 +301,7 @@ def test_table_1_takes_every_image_where_it_may(make_study):
 
 def test_outcomes_of_some_images_come_in_the_order_asked_for(make_study):
     study = make_study()
-    outcomes = study.measure(next(study.networks), FGSM(), np.array([5, 2, 19, 7]))
+    outcomes = study.measure(study.question(next(study.networks), FGSM(), np.array([5, 2, 19, 7])))
     chosen = outcomes.at(np.array([19, 5]))
     assert chosen.index.tolist() == [19, 5]
     assert chosen.p_y.tolist() == [outcomes.p_y[2], outcomes.p_y[0]]

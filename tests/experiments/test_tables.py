@@ -139,7 +139,7 @@ def test_a_step_of_table_3_is_the_search_stopped_there(study, name):
         for step in (1, 2):
             full = table3_locsearch.searches(8)[name]
             short = LocSearchAdv(**asdict(full) | {"steps": step})
-            expected = study.measure(network, short, index)
+            expected = study.measure(study.question(network, short, index))
             row = study.folder.rows[f"table3/{network.key}/{name}/step{step}"]
             stored = study.folder.outcomes(row["id"])
             assert row["step"] == step

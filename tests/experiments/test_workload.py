@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shconv.attacks import FGSM, IFGSM, PAPER, PGD, DeepFool, GaussianNoise, RandFGSM, Substitute
+from shconv.attacks import FGSM, PAPER, PGD, DeepFool, Substitute
 from shconv.experiments import probe as probe_module
 from shconv.experiments import quasi_boundary, table1_gaussian, table2_gradient, table3_locsearch, table4_routes
-from shconv.experiments.probe import NetworkCost, Probe, SharedCost, _kept, passes
+from shconv.experiments.probe import NetworkCost, Probe, SharedCost, _kept
 from shconv.experiments.study import Counts
 from shconv.experiments.workload import Facts, Stage, Workload
 from shconv.training import RECIPES, ModelConfig
@@ -43,20 +43,6 @@ def workload(**changes: object) -> Workload:
     return Workload(Facts(100, 60, 3, 8, 8), RECIPES["short"], COUNTS, costs=costs, shared=shared, **about)
 
 
-@pytest.mark.parametrize(
-    ("attack", "expected"),
-    [
-        (GaussianNoise(0.1), (0, 0)),
-        (FGSM(), (0, 1)),
-        (IFGSM(), (0, 5)),
-        (RandFGSM(), (1, 1)),
-        (RandFGSM(objective="untargeted"), (0, 1)),
-    ],
-)
-def test_the_passes_of_an_attack_are_counted(attack, expected):
-    assert passes(attack) == expected
-
-
 def test_rows_and_passes_of_a_plan_are_those_of_the_experiments(make_study):
     networks = tuple(Rows(network) for network in colour_networks())
     study = make_study(networks, data=colour_data(60), counts=COUNTS, batch_size=BATCH)
@@ -77,7 +63,7 @@ def test_other_attacks_are_counted_by_what_they_say_they_cost_and_none_is_run_fo
     monkeypatch.setattr(Substitute, "run", None)
     (stage,) = [each for each in workload(others=others).tables() if each.name == "Table 2, other attacks"]
     assert stage.work == "8 rows of 12 images, at most"
-    assert stage.seconds == 2 * (12 * (1 + 3 + 1) + 12 * (1 + 2) + 5 * 2**2 + 16 * (1 + 1))
+    assert stage.seconds == 2 * (16 * (1 + 3 + 1 + 1) + 16 * (1 + 2 + 1) + 5 * 2**2 + 1 + 16 * (1 + 1))
     assert not any(each.name == "Table 2, other attacks" for each in workload().tables())
 
 

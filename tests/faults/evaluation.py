@@ -124,7 +124,7 @@ def truncated_record(bench: Evaluations, out: Path) -> str:
 
 
 def _parts(out: Path) -> list[Path]:
-    """Files with a record in them; one may vanish between two looks."""
+    """Files with a unit in them; one may vanish between two looks."""
     found = []
     for path in out.glob("partial/*/*.part"):
         with suppress(FileNotFoundError):

@@ -160,6 +160,19 @@ def test_runs_that_agree_may_share_a_folder(data: ImageData, config: ModelConfig
     check_same_run(Path("folder"), {**record, "finished": True}, json.loads(json.dumps(record)))
 
 
+def test_a_training_of_an_earlier_version_has_the_defaults_of_settings_that_it_does_not_know(
+    data: ImageData, config: ModelConfig, recipe: Recipe
+) -> None:
+    there = run_record(config, data, recipe, 0)
+    for name in ("optimizer", "milestones", "ema"):
+        del there["recipe"][name]
+    for name in ("wrapper", "in_channels"):
+        del there["model"][name]
+    check_same_run(Path("folder"), there, run_record(config, data, recipe, 0))
+    with pytest.raises(InputError, match=r'recipe\.optimizer = "sgd", asked for is "adamw"'):
+        check_same_run(Path("folder"), there, run_record(config, data, replace(recipe, optimizer="adamw"), 0))
+
+
 @pytest.mark.parametrize(
     ("field", "there", "here", "message"),
     [

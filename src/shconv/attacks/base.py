@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from shconv.attacks.budget import ANY_CHANGE, Budget, distances
 from shconv.attacks.checks import Index, check_inputs
+from shconv.attacks.cost import Cost
 from shconv.errors import InputError
 from shconv.replaying import replaying
 
@@ -97,6 +98,11 @@ class Attack(ABC):
     def about(self) -> dict[str, Any]:
         """Its hyper-parameters by name, as a result's row holds them."""
         return asdict(self)
+
+    @property
+    def cost(self) -> Cost | None:
+        """Passes over one image, at most; None where they cannot be known."""
+        return None
 
     @property
     def budget(self) -> Budget:

@@ -15,6 +15,7 @@ from shconv import numbers
 from shconv.attacks.base import AttackResult, BatchAttack, Model, borrowed, generators
 from shconv.attacks.budget import Budget, distances
 from shconv.attacks.checks import Index, check_choice, check_count, check_flag, check_inputs, check_targets
+from shconv.attacks.cost import Cost
 from shconv.attacks.objective import Objective, Sign, class_gradient, direction, least_likely_class
 from shconv.attacks.spelling import other_names
 from shconv.numbers import read_budgets
@@ -83,6 +84,10 @@ class FGSM(GradientAttack):
         super().__post_init__()
         read_budgets(self, "epsilon")
 
+    @property
+    def cost(self) -> Cost:
+        return Cost(1, 1)
+
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, y_t: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, int]:
@@ -108,6 +113,10 @@ class IFGSM(GradientAttack):
         super().__post_init__()
         read_budgets(self, "epsilon", "step_size")
         check_count("steps", self.steps, 1)
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(self.steps, self.steps)
 
     @classmethod
     def kurakin(cls, epsilon: float = 0.02, *, objective: Objective = "least_likely") -> Self:
@@ -155,6 +164,10 @@ class RandFGSM(GradientAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         read_budgets(self, "epsilon", "alpha")
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(2 if self.objective == "least_likely" else 1, 1)
 
     @property
     def budget(self) -> Budget:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shconv.attacks.base import BatchAttack, Model, generators
 from shconv.attacks.checks import check_choice, check_flag
+from shconv.attacks.cost import Cost
 from shconv.attacks.spelling import other_names
 from shconv.numbers import budget, read_budgets
 
@@ -40,6 +41,10 @@ class GaussianNoise(BatchAttack):
         read_budgets(self, "sigma", "epsilon")
         check_choice("truncation", self.truncation, Truncation)
         check_flag("clip", self.clip)
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(0)
 
     @classmethod
     def two_sigma(cls, sigma: float) -> Self:

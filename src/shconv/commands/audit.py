@@ -9,12 +9,11 @@ from torch import nn
 from shconv import numbers, report
 from shconv.audit.run import run
 from shconv.audit.setting import budget_seconds
-from shconv.commands.config_file import plain
 from shconv.commands.evaluate import check_fits, seed_of
 from shconv.commands.options import DataOptions, DeviceOptions, check_confidence
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.prepared import prepared_as
-from shconv.commands.running import describe, run_folder
+from shconv.commands.running import asked_of, describe, run_folder
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
@@ -89,7 +88,7 @@ class AuditCommand(DataOptions, DeviceOptions):
         twin = others.pop(0) if self.twin is not None else None
         seeds, sources = others[: len(self.seeds)], others[len(self.seeds) :]
         _check_seeds(first, seeds)
-        asked = {"command": "audit", **plain(self)}
+        asked = asked_of("audit", self)
         place = run_folder(self.folder, self.out, asked, processes, progress)
         with RunFolder.opened(place) as folder:
             describe(folder, asked, data, processes)

@@ -7,13 +7,12 @@ from typing import Annotated, Any
 import numpy as np
 
 from shconv.attacks import Attack
-from shconv.commands.config_file import plain
 from shconv.commands.evaluate import NetworkOptions, networks_and_data
 from shconv.commands.own_objects import named
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.rivals import RivalOptions
 from shconv.commands.rivals import run as run_rivals
-from shconv.commands.running import describe, run_folder, study_of
+from shconv.commands.running import asked_of, describe, run_folder, study_of
 from shconv.comparing import common_places, default_attacks, is_run
 from shconv.errors import InputError
 from shconv.experiments.network import Pair
@@ -85,7 +84,7 @@ class Compare(NetworkOptions, RivalOptions):
         chosen = common_places(runs) if self.images is None else None
         if chosen is not None and chosen[-1] >= len(data.test):
             raise InputError(f"{runs[0]} is about {chosen[-1] + 1} images or more, {data.name} has {len(data.test)}")
-        asked: dict[str, Any] = {"command": "compare", **plain(self)}
+        asked = asked_of("compare", self)
         place = run_folder(self.folder, self.out, asked, processes, progress)
         with RunFolder.opened(place) as folder:
             settle_attacks(folder, attacks)

@@ -43,6 +43,12 @@ def plain(options: Any) -> dict[str, Any]:
     return {name: _as_text(value) for name, value in values.items() if value is not None}
 
 
+def usual(options: Any) -> dict[str, Any]:
+    """The same of the options' defaults."""
+    values = {field.name: field.default for field in fields(options) if field.default is not MISSING}
+    return {name: _as_text(value) for name, value in values.items() if value is not None}
+
+
 def _as_text(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_as_text(each) for each in value]

@@ -12,12 +12,11 @@ from torch import nn
 from shconv import numbers
 from shconv.attacks import Attack, create_attack, list_attacks
 from shconv.attacks.foreign import as_attack
-from shconv.commands.config_file import plain
 from shconv.commands.options import PaperOptions, TableOptions
 from shconv.commands.own_objects import is_object, named, own_object, own_result
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.prepared import prepared_as
-from shconv.commands.running import conclude, describe, load, run_experiments, run_folder, study_of
+from shconv.commands.running import asked_of, conclude, describe, load, run_experiments, run_folder, study_of
 from shconv.data import ImageData, Preparation
 from shconv.data.given import as_data
 from shconv.errors import InputError, near
@@ -208,7 +207,7 @@ class Evaluate(PaperOptions, NetworkOptions):
         if self.twin is not None:
             networks.sort(key=lambda network: network.is_shc)
             _check_pair(networks)
-        asked: dict[str, Any] = {"command": f"evaluate{' --attack' if attacks else ''}", **plain(self)}
+        asked = asked_of(f"evaluate{' --attack' if attacks else ''}", self)
         place = run_folder(self.folder, self.out, asked, processes, progress)
         with RunFolder.opened(place, processes) as folder:
             settle_attacks(folder, attacks)  # before config.toml is written: it names what was run

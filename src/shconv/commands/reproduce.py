@@ -3,10 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from shconv.commands.config_file import plain
 from shconv.commands.options import EngineOptions, PaperOptions
 from shconv.commands.prepared import prepared_in
-from shconv.commands.running import conclude, describe, load, run_experiments, run_folder
+from shconv.commands.running import asked_of, conclude, describe, load, run_experiments, run_folder
 from shconv.data import ImageData
 from shconv.errors import InputError
 from shconv.experiments.network import Network, Pair
@@ -62,7 +61,7 @@ class Reproduce(PaperOptions, EngineOptions):
         self.check()
         processes = Processes.found(patient=True, device=self.device)
         progress = ExperimentProgress(processes.is_first)
-        asked: dict[str, Any] = {"command": "reproduce", **plain(self)}
+        asked = asked_of("reproduce", self)
         place = run_folder(self.folder, self.out, asked, processes, progress)
         data = load(self, processes, progress, want_train=True, preparation=prepared_in(place))
         with RunFolder.opened(place, processes) as folder:

@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 from shconv import numbers
 from shconv.audit.setting import budget_seconds
-from shconv.commands.config_file import plain
 from shconv.commands.options import EngineOptions, TableOptions
 from shconv.commands.reproduce import model_config, recipe_for
-from shconv.commands.running import describe, load, run_folder, study_of
+from shconv.commands.running import asked_of, describe, load, run_folder, study_of
 from shconv.errors import InputError
 from shconv.experiments.network import Pair
 from shconv.experiments.progress import ExperimentProgress
@@ -85,7 +84,7 @@ def run(options: Any, table_options: TableOptions, usual: Path, images: int | No
     radius = numbers.budget("eps", EPS if eps is None else eps, above=True)
     processes = Processes(device=Processes.found(device=options.device).device)
     progress = ExperimentProgress()
-    settings: dict[str, Any] = {"command": "compare --defences", **plain(options)}
+    settings = asked_of("compare --defences", options)
     place = run_folder(usual, table_options.out, settings, processes, progress)
     clock = Clock(place / CLOCK, options.budget)
     data = load(table_options, processes, progress, want_train=True)

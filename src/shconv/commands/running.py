@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from shconv import report
+from shconv.commands.config_file import plain, usual
 from shconv.commands.options import DataOptions, PaperOptions, TableOptions
 from shconv.data import ImageData, Preparation
 from shconv.experiments.estimate import announcements
 from shconv.experiments.network import Pair
 from shconv.experiments.paper import TABLES, run_paper
 from shconv.experiments.progress import ExperimentProgress
-from shconv.experiments.run_folder import RunFolder
+from shconv.experiments.run_folder import Asked, RunFolder
 from shconv.experiments.study import Counts, Study
 from shconv.files import own_folder
 from shconv.machine import processor
@@ -60,21 +61,22 @@ def load(
         return options.load(progress, want_train, preparation)
 
 
-def run_folder(
-    usual: Path, out: Path | None, asked: dict[str, object], processes: Processes, progress: ExperimentProgress
-) -> Path:
+def asked_of(command: str, options: Any) -> Asked:
+    """What a command with these options asks of its run folder."""
+    return Asked({"command": command, **plain(options)}, usual(options), FREE)
+
+
+def run_folder(usual: Path, out: Path | None, asked: Asked, processes: Processes, progress: ExperimentProgress) -> Path:
     """The folder asked for; else the usual one, or the next of its name where a run with other options has that."""
-    place = out or processes.on_first(
-        lambda: own_folder(usual, lambda each: RunFolder.holds_another(each, asked, FREE))
-    )
+    place = out or processes.on_first(lambda: own_folder(usual, asked.is_refused))
     if out is None and place != usual:
         progress.say(f"{usual} holds a run with other options: this one goes to {place}")
     return place
 
 
-def describe(folder: RunFolder, options: dict[str, object], data: ImageData, processes: Processes) -> None:
+def describe(folder: RunFolder, asked: Asked, data: ImageData, processes: Processes) -> None:
     """Store what was asked for, on what data, with which versions and machine."""
-    folder.settle(options, FREE)
+    folder.settle(asked)
     train_images = 0 if data.train is None else len(data.train)
     about = {"name": data.name, "classes": data.classes, "note": data.note, **data.preparation.stored()}
     counts = {"train_images": train_images, "test_images": len(data.test), "skipped": data.skipped}

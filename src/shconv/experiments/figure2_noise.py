@@ -26,11 +26,9 @@ def save(study: Study) -> None:
             p_y.append([columns["p_y"][0] for _, columns in noisy])
             rcd.append([noisy[0][1]["rc"][0] - columns["rc"][0] for _, columns in noisy])
             images = [adversarial[0].cpu().numpy() for adversarial, _ in noisy]  # the same for every network
-    arrays = {"sigma": SIGMAS, "images": images, "models": [each.name for each in networks], "p_y": p_y, "rcd": rcd}
     label = study.data.classes[int(study.data.test.labels[image[0]])]
-    study.folder.save_arrays(
-        "arrays/figure2", {name: np.asarray(each) for name, each in arrays.items()} | {"label": np.array(label)}
-    )
+    about = {"sigma": SIGMAS, "images": images, "models": [each.name for each in networks], "label": label}
+    study.folder.save_arrays("arrays/figure2", {**about, "p_y": p_y, "rcd": rcd})
 
 
 def _drawn(path: Path) -> list[str]:

@@ -48,7 +48,7 @@ def _save_pair(study: Study, pair: Pair, name: str) -> None:
             "maps": _last_maps(pair.members[1], torch.from_numpy(images[1]).to(study.device)),
             "label": study.data.classes[int(y[0])],
         }
-        study.folder.save_arrays(name, {key: np.asarray(value) for key, value in arrays.items()})
+        study.folder.save_arrays(name, arrays)
 
 
 @torch.no_grad()

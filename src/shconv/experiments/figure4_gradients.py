@@ -16,20 +16,17 @@ from shconv.experiments.study import Study
 def save(study: Study) -> None:
     """arrays/figure4_MODEL-seedS.npz for every SHC network."""
     for pair in study.pairs:
+        image = study.selected(pair, study.counts.table3)[:1]
         for network in (member for member in pair.members if member.is_shc):
             name = f"arrays/figure4_{file_name(network.name)}-seed{network.seed}"
             if (study.folder.path / f"{name}.npz").exists():
                 continue
-            for x, y, _, _ in study.batches(study.selected(pair, study.counts.table3)[:1]):
-                gradients = {
-                    route: _red_gradient(network.model, x[:1], route) for route in (*routes_of(network), "strict")
-                }
-                about = {"label": study.data.classes[int(y[0])], "objective": "least_likely"}
-                about["channel"] = (
-                    "red channel" if x.shape[1] == 3 else "first channel" if x.shape[1] > 1 else "grey image"
-                )
-                words = {key: np.array(value) for key, value in about.items()}
-                study.folder.save_arrays(name, {"red": x[0, 0].cpu().numpy(), **gradients, **words})
+            for x, y, _, _ in study.batches(image):  # of which there is one at most
+                routes = (*routes_of(network), "strict")
+                gradients = {route: _red_gradient(network.model, x[:1], route) for route in routes}
+                channel = {1: "grey image", 3: "red channel"}.get(x.shape[1], "first channel")
+                about = {"label": study.data.classes[int(y[0])], "objective": "least_likely", "channel": channel}
+                study.folder.save_arrays(name, {"red": x[0, 0].cpu().numpy(), **gradients, **about})
 
 
 def _red_gradient(model: nn.Module, x: Tensor, route: str) -> NDArray[np.float32]:

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from shconv.attacks.checks import check_logits_shape
+from shconv.errors import InputError
 from shconv.routes import HypernetworkPaths, gradient_route, shc_layers
 
 
@@ -50,6 +52,22 @@ class Pair:
     @property
     def key(self) -> str:
         return "+".join(member.name for member in self.members) + f"-seed{self.members[0].seed}"
+
+
+@torch.no_grad()
+def first_logits(name: str, model: nn.Module, x: Tensor) -> Tensor:
+    """What a network returns for images (n, C, H, W). Raises InputError where it takes none or gives no logits."""
+    try:
+        out = model(x)
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise InputError(f"{name} cannot take images of shape {tuple(x.shape[1:])} in [0, 1]: {why}") from error
+    try:
+        return check_logits_shape(out, len(x))
+    except InputError as error:
+        raise InputError(str(error).replace("model:", f"{name}:", 1)) from None
 
 
 def routes_of(network: Network) -> tuple[str, ...]:

@@ -132,11 +132,10 @@ def detected(outcomes: Outcomes, clean: Outcomes | None) -> dict[str, float]:
     reference = outcomes if clean is None else clean
     if outcomes.score is None or reference.score is None or not len(outcomes.index):
         return {}
-    held = right_with_rejection(outcomes, clean)
-    if clean is None:
-        return {"accuracy_rejecting": float(held.mean())}
-    scores = torch.from_numpy(reference.score), torch.from_numpy(outcomes.score)
-    return {"accuracy_rejecting": float(held.mean()), "detection_auc": detection_auc(*scores)}
+    found = {"accuracy_rejecting": float(right_with_rejection(outcomes, clean).mean())}
+    if clean is not None:
+        found["detection_auc"] = detection_auc(torch.from_numpy(reference.score), torch.from_numpy(outcomes.score))
+    return found
 
 
 def right_with_rejection(outcomes: Outcomes, clean: Outcomes | None) -> NDArray[np.bool_]:

@@ -1,6 +1,7 @@
 """Attacks that a user gives by name, on every network of a study and the same images: no table of the paper."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from shconv.attacks import Attack
 from shconv.data import ImageData
 from shconv.data.splits import in_unit_range
 from shconv.errors import InputError
-from shconv.experiments.network import Network, routes_of
+from shconv.experiments.network import Network, first_logits, routes_of
 from shconv.experiments.question import Index
 from shconv.experiments.run_folder import Row, RunFolder
 from shconv.experiments.study import Study
@@ -33,7 +34,20 @@ def settle_attacks(folder: RunFolder, attacks: Mapping[str, Attack]) -> None:
     """Store what each name stands for. Raises InputError where the folder knows it as another attack."""
     if not attacks:
         return
-    folder.settle_json("attacks.json", {name: repr(attack) for name, attack in attacks.items()}, grows=True)
+    known = folder.read_json("attacks.json")
+    words = {name: _words(attack, known.get(name)) for name, attack in attacks.items()}
+    folder.settle_json("attacks.json", words, grows=True)
+
+
+def _words(attack: Attack, known: str | None) -> str:
+    """The attack in words: the folder's, if they lack only fields of later versions, which are at their defaults."""
+    if known is not None and is_dataclass(attack):
+        values = {each: getattr(attack, each.name) for each in fields(attack) if each.repr}
+        told = {each.name: value for each, value in values.items() if f"{each.name}=" in known or value != each.default}
+        said = ", ".join(f"{name}={value!r}" for name, value in told.items())
+        if known == f"{type(attack).__qualname__}({said})":
+            return known
+    return repr(attack)
 
 
 def rows(study: Study, attacks: Mapping[str, Attack], index: Index, routes: Sequence[str] = ("both",)) -> Iterator[Row]:
@@ -47,20 +61,11 @@ def rows(study: Study, attacks: Mapping[str, Attack], index: Index, routes: Sequ
 def check_fit(networks: Sequence[Network], data: ImageData, device: torch.device) -> None:
     """Raises InputError where a network does not give logits for the first image, or has fewer classes than labels."""
     image, _ = data.test[0]
-    x = in_unit_range(image[None].to(device))
-    labels = int(data.test.labels.max()) + 1
+    x, labels = in_unit_range(image[None].to(device)), int(data.test.labels.max()) + 1
     for network in networks:
-        try:
-            with torch.no_grad():
-                logits = network.model(x)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0][:160]
-            raise InputError(f"{network.name} cannot take images of shape {tuple(image.shape)}: {reason}") from error
-        if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
-            got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
-            raise InputError(f"{network.name} returned {got}; want logits of shape (images, classes)")
-        if logits.shape[1] < labels:
-            raise InputError(f"{network.name} has {logits.shape[1]} classes, the labels go up to {labels - 1}")
+        classes = first_logits(network.name, network.model, x).shape[1]
+        if classes < labels:
+            raise InputError(f"{network.name} has {classes} classes, the labels go up to {labels - 1}")
 
 
 def _index(study: Study, confident: bool, most: int | None) -> Index:

@@ -3,7 +3,8 @@ A plan multiplies these by the known counts."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shconv.attacks import FGSM, Attack, GaussianNoise, LocSearchAdv
+from shconv.attacks import FGSM, GaussianNoise, LocSearchAdv
 from shconv.data import training_batches
 from shconv.data.splits import MemorySplit
 from shconv.experiments.network import routed
@@ -102,19 +103,16 @@ class Probe:
             took.append(self._took(work, batch))
             if time.monotonic() - start > 3 * share:
                 break
-        ours = self._ours(time.perf_counter() - began, time.process_time() - worked)
+        # the share of the time in which our threads were at work: other programs had the rest, or they waited
+        passed, ours = time.perf_counter() - began, 1.0
+        if self.device.type == "cpu" and passed:
+            ours = min(1.0, (time.process_time() - worked) / (passed * torch.get_num_threads()))
         self.left = max(0.0, share - (time.monotonic() - start))
         if batch < wanted:
             self.smaller.add(batch)
         ends = (_expected([*sizes[:-1], _Size(batch, each)], wanted) / wanted for each in (min(took), median(took)))
         fastest, usual = (max(end, min(took) / batch / _GAIN) for end in ends)
         return Span(min(fastest, usual * ours), usual)
-
-    def _ours(self, passed: float, worked: float) -> float:
-        """The share of the time in which our threads were at work: other programs had the rest, or they waited."""
-        if self.device.type != "cpu" or not passed:
-            return 1.0
-        return min(1.0, worked / (passed * torch.get_num_threads()))
 
     def _warmed(self, work: Work, images: int) -> list[float]:
         self._took(work, images)
@@ -137,33 +135,26 @@ class Probe:
         routes: tuple[str, ...],
     ) -> tuple[NetworkCost, NetworkCost]:
         """What a network costs at least, and usually."""
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        model = config.build().to(self.device).to(memory_format=layout)
+        model = config.build().to(self.device)
         weights = sum(each.nbytes for each in (*model.parameters(), *model.buffers()))
         step = self._training_step(model, recipe, config.num_classes, train_size)
         train_image = _kept(lambda: step(2, False)) // 2
         train = self.seconds(lambda n: step(n, True), recipe.batch_size, least=2)
-        # As a stored network is loaded for the tables.
-        model = config.build().to(self.device).eval()
-        x, y = self._images(batch_size, test_size), torch.zeros(batch_size, dtype=torch.int64, device=self.device)
-
-        def attacked(n: int, route: str) -> Tensor:
-            with routed(model, route) as seen:
-                return FGSM()(seen, x[:n], y[:n])
-
-        with torch.no_grad():
-            forward = self.seconds(lambda n: model(x[:n]), batch_size)
-        gradient = {
-            route: self.seconds(lambda n, route=route: attacked(n, route), batch_size)  # type: ignore[misc]
-            for route in routes
-        }
-        attack_image = _kept(lambda: attacked(1, "both"))
+        model = config.build().to(self.device).eval()  # as a stored network is loaded for the tables
+        forward, gradient = self.attacks(model, self._images(batch_size, test_size), routes)
+        attack_image = _kept(lambda: _attacked(model, self._images(1, test_size), "both", 1))
 
         def cost(end: int) -> NetworkCost:
             by_route = {route: span[end] for route, span in gradient.items()}
             return NetworkCost(train[end], forward[end], by_route, weights, train_image, attack_image)
 
         return cost(0), cost(1)
+
+    def attacks(self, model: nn.Module, x: Tensor, routes: tuple[str, ...]) -> tuple[Span, dict[str, Span]]:
+        """Of an image of x (N, C, H, W): a forward pass, and FGSM through each route."""
+        with torch.no_grad():
+            forward = self.seconds(lambda n: model(x[:n]), len(x))
+        return forward, {route: self.seconds(partial(_attacked, model, x, route), len(x)) for route in routes}
 
     def shared(
         self, recipe: Recipe, train_size: int, test_size: int, searches: dict[str, LocSearchAdv]
@@ -182,19 +173,16 @@ class Probe:
         augmented = self.seconds(augment, 64)
 
         def cost(end: int) -> SharedCost:
-            by_order: dict[str, tuple[float, float]] = {
-                order: (span[end], rows) for order, (span, rows) in rounds.items()
-            }
+            by_order: dict[str, tuple[float, float]] = {name: (span[end], n) for name, (span, n) in rounds.items()}
             return SharedCost(augmented[end], noise[end], by_order)
 
         return cost(0), cost(1)
 
     def _search_round(self, attack: LocSearchAdv, side: int) -> tuple[Span, float]:
         """Of one image in one round: seconds beside the network, and rows of the batches that the network is given."""
-        rounds = attack.steps if side <= 64 else 2
-        few = LocSearchAdv(**{**vars(attack), "steps": rounds})
-        n = SEARCHED_TOGETHER
-        rows, weight = 0, torch.randn(self.channels * side**2, 3, device=self.device)
+        rounds, times = (attack.steps, 2) if side <= 64 else (2, 1)
+        few, n, rows = replace(attack, steps=rounds), SEARCHED_TOGETHER, 0
+        weight = torch.randn(self.channels * side**2, 3, device=self.device)
 
         def stub(x: Tensor) -> Tensor:  # every pixel matters, as in a network: a search for corners would probe less
             nonlocal rows
@@ -202,18 +190,18 @@ class Probe:
             return x.flatten(1) @ weight
 
         images, labels = self._images(n, side), _labels(n).to(self.device)
-        LocSearchAdv(**{**vars(attack), "steps": 1})(stub, images, labels)  # to warm up
+        replace(attack, steps=1)(stub, images, labels)  # to warm up
         rows = 0
-        took = [self._took(lambda n: few(stub, images[:n], labels[:n]), n) for _ in range(2 if side <= 64 else 1)]
-        each = n * rounds * len(took)
-        return Span(min(took) / (n * rounds), sum(took) / each), rows / each
+        took = [self._took(lambda n: few(stub, images[:n], labels[:n]), n) for _ in range(times)]
+        return Span(min(took) / (n * rounds), sum(took) / (n * rounds * times)), rows / (n * rounds * times)
 
     def _training_step(self, model: nn.Module, recipe: Recipe, classes: int, size: int) -> Callable[[int, bool], Any]:
         dtype = autocast_dtype(recipe, self.device, model)
-        optimizer = torch.optim.SGD(model.parameters(), 1e-6, recipe.momentum)
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        x, y = self._images(recipe.batch_size, size), torch.zeros(recipe.batch_size, dtype=torch.int64)
-        x, y = x.contiguous(memory_format=layout), y.to(self.device)
+        model = model.to(memory_format=layout)
+        optimizer = torch.optim.SGD(model.parameters(), 1e-6, recipe.momentum)
+        x = self._images(recipe.batch_size, size).contiguous(memory_format=layout)
+        y = _labels(recipe.batch_size).to(self.device)
 
         def step(n: int, whole: bool) -> Any:
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
@@ -234,16 +222,9 @@ class Probe:
             torch.cuda.synchronize(self.device)
 
 
-def passes(attack: Attack) -> tuple[int, int]:
-    """(forward passes without a gradient, passes with one) that an attack makes for each image, counted on a toy."""
-    counted = [0, 0]
-
-    def toy(x: Tensor) -> Tensor:
-        counted[torch.is_grad_enabled() and x.requires_grad] += 1
-        return x.mean((2, 3))
-
-    attack(toy, torch.rand(1, 3, 4, 4), _labels(1))
-    return counted[0], counted[1]
+def _attacked(model: nn.Module, x: Tensor, route: str, n: int) -> Tensor:
+    with routed(model, route) as seen:
+        return FGSM()(seen, x[:n], _labels(n).to(x.device))
 
 
 def _kept(work: Callable[[], Any]) -> int:

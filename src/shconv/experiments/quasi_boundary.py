@@ -2,6 +2,7 @@
 attack: how far image and filter maps move, and how often the frozen and the true network still agree."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -27,23 +28,21 @@ def rows(study: Study) -> Iterator[Row]:
         for name, attack in GRADIENT_ATTACKS.items() if network.is_shc else ():
             question = Question(network, attack, index, min(study.batch_size, len(index)), also="quasi_boundary")
             id = row_id("quasi_boundary", network, name, attack)
-            if id in study.folder.rows:
-                study.forget(question)
-            else:
-                _add(study, network, name, attack, question)
+            if id not in study.folder.rows:
+                columns, seconds = study.collected(question, partial(_measured, study, network, attack))
+                outcomes = Outcomes.of(columns, seconds)
+                study.add("quasi_boundary", network, name, attack, outcomes, extra=summary(columns))
+            study.forget(question)
             yield study.folder.rows[id]
 
 
-def _add(study: Study, network: Network, name: str, attack: BatchAttack, question: Question) -> None:
-    def measure(images: Images, advance: Callable[[], None]) -> Columns:
-        adversarial, columns = study.attacked(network, attack, images)
-        moved = compare(network.model, images.x, adversarial)
-        advance()
-        return columns | {name: values[: images.n] for name, values in moved.items()}
-
-    with study.collected(question, measure) as (columns, seconds):
-        outcomes = Outcomes.of(columns, seconds)
-        study.add("quasi_boundary", network, name, attack, outcomes, extra=summary(columns))
+def _measured(
+    study: Study, network: Network, attack: BatchAttack, images: Images, advance: Callable[[], None]
+) -> Columns:
+    adversarial, columns = study.attacked(network, attack, images)
+    moved = compare(network.model, images.x, adversarial)
+    advance()
+    return columns | {name: values[: images.n] for name, values in moved.items()}
 
 
 @torch.no_grad()

@@ -8,7 +8,9 @@ import os
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,40 @@ from shconv.toml import read_toml, to_toml
 from shconv.training.checkpoint import first_difference
 
 Row = dict[str, Any]
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, Any]  # what numpy makes arrays of
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command asks of a run folder: its options, and those in which a later command may differ.
+
+    usual: by option its default, which a folder has that does not know the option, being of an earlier version. So a
+    new option's default has to mean what was done before there was the option.
+    """
+
+    options: Mapping[str, Any]
+    usual: Mapping[str, Any] = field(default_factory=dict)
+    free: Collection[str] = ()
+
+    @property
+    def plain(self) -> Row:
+        return _plain({name: value for name, value in self.options.items() if value is not None})
+
+    def check(self, folder: Path) -> None:
+        """Raises InputError where a folder holds a run with another option, naming it, or a damaged config.toml."""
+        path, plain = folder / "config.toml", self.plain
+        try:
+            stored = {**_plain(self.usual), **read_toml(path)} if path.exists() else plain
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}); take another --out") from error
+        _check_same(folder, stored, plain, {**stored, **plain}.keys() - {*self.free})
+
+    def is_refused(self, folder: Path) -> bool:
+        try:
+            self.check(folder)
+        except (OSError, InputError):
+            return True
+        return False
 
 
 class RunFolder:
@@ -43,55 +78,32 @@ class RunFolder:
             processes.wait()  # all have the same rows, before the first adds one
             yield folder
 
-    def settle(self, options: Mapping[str, Any], free: tuple[str, ...] = ()) -> None:
+    def settle(self, asked: Asked) -> None:
         """Store the resolved options as config.toml; those of an earlier command must agree but for the free ones.
 
         Raises InputError naming the first option that differs.
         """
-        path = self.path / "config.toml"
-        plain = _plain({key: value for key, value in options.items() if value is not None})
-        try:
-            stored = read_toml(path) if path.exists() else plain
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}); take another --out") from error
-        self._check_same(stored, plain, {*stored, *plain} - {*free})
+        asked.check(self.path)
         if self.writes:
-            replace_text(path, to_toml(plain))
+            replace_text(self.path / "config.toml", to_toml(asked.plain))
 
-    @staticmethod
-    def holds_another(path: Path, options: Mapping[str, Any], free: tuple[str, ...]) -> bool:
-        """Does the folder hold a run with options that `settle` would refuse?"""
-        try:
-            stored = read_toml(path / "config.toml")
-        except FileNotFoundError:
-            return False
-        except (OSError, ValueError):
-            return True
-        asked = _plain({key: value for key, value in options.items() if value is not None})
-        return any(stored.get(name) != asked.get(name) for name in {*stored, *asked} - {*free})
-
-    def settle_json(self, name: str, facts: Mapping[str, Any], *, grows: bool = False) -> None:
+    def settle_json(
+        self,
+        name: str,
+        facts: Mapping[str, Any],
+        *,
+        grows: bool = False,
+        usual: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         """Store facts that the rows rest on; those of an earlier command must agree. grows: new ones may join them.
 
+        usual: as which facts count that a file of an earlier version lacks.
         Raises InputError naming the first fact that differs.
         """
-        path, plain = self.path / name, _plain(facts)
-        try:
-            stored = json.loads(path.read_bytes()) if path.exists() else plain
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}); take another --out") from error
-        self._check_same(stored, plain, stored.keys() & plain.keys() if grows else stored.keys() | plain.keys())
+        plain = _plain(facts)
+        stored = {**_plain(usual), **self.read_json(name)} if (self.path / name).exists() else plain
+        _check_same(self.path, stored, plain, stored.keys() & plain.keys() if grows else {**stored, **plain})
         self.save_json(name, {**stored, **plain})
-
-    def _check_same(self, stored: Row, asked: Row, bound: Collection[str]) -> None:
-        names = [name for name in {**stored, **asked} if name in bound]
-        difference = first_difference({n: stored.get(n) for n in names}, {n: asked.get(n) for n in names})
-        if difference is not None:
-            name, there, here = difference
-            raise InputError(
-                f"{self.path} holds a run with {name} = {there!r}, asked for is {here!r}; "
-                "take another --out, or the same as there"
-            )
 
     def add(self, row: Row, arrays: Arrays) -> Row:
         """Append a row; its per-image arrays are on disk before it."""
@@ -109,7 +121,7 @@ class RunFolder:
         if not self.writes:
             return
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(buffer, **arrays)
         (self.path / name).parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.path / f"{name}.npz", buffer.getvalue())
 
@@ -118,6 +130,15 @@ class RunFolder:
             return
         (self.path / name).parent.mkdir(parents=True, exist_ok=True)
         replace_json(self.path / name, value)
+
+    def read_json(self, name: str) -> Row:
+        """What save_json stored; {} where nothing is. Raises InputError for a damaged file."""
+        path = self.path / name
+        try:
+            stored: Row = json.loads(path.read_bytes()) if path.exists() else {}
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}); take another --out") from error
+        return stored
 
     def save_images(self, names: Sequence[str], labels: NDArray[Any]) -> None:
         """images.csv: every test image's place, file and label, once."""
@@ -164,7 +185,18 @@ def _stored_rows(path: Path, writes: bool) -> Iterator[Row]:
         yield row
 
 
+def _check_same(folder: Path, stored: Row, asked: Row, bound: Collection[str]) -> None:
+    names = [name for name in {**stored, **asked} if name in bound]
+    difference = first_difference({n: stored.get(n) for n in names}, {n: asked.get(n) for n in names})
+    if difference is not None:
+        name, there, here = difference
+        raise InputError(
+            f"{folder} holds a run with {name} = {there!r}, asked for is {here!r}; "
+            "take another --out, or the same as there"
+        )
+
+
 def _plain(values: Mapping[str, Any]) -> Row:
     """As JSON and TOML give them back: lists, no tuples."""
-    plain: Row = json.loads(json.dumps(values))
+    plain: Row = json.loads(json.dumps(dict(values)))
     return plain

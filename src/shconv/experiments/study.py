@@ -4,14 +4,12 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from shconv.attacks import Attack, MinimalAttack
@@ -62,10 +60,11 @@ class Study:
 
     def __post_init__(self) -> None:
         """Raises InputError where the folder's rows are about other networks, or about other pairs of them."""
-        networks = {}
-        for pair in self.pairs:
-            for member in pair.members:
-                networks[member.key] = {"weights": member.digest, "pair": [other.key for other in pair.members]}
+        networks = {
+            member.key: {"weights": member.digest, "pair": [other.key for other in pair.members]}
+            for pair in self.pairs
+            for member in pair.members
+        }
         self.folder.settle_json("networks.json", networks, grows=True)
         sizes = {network.key: {"parameters": network.parameters} for network in self.networks}
         self.folder.settle_json("sizes.json", sizes, grows=True)
@@ -83,9 +82,8 @@ class Study:
             x, y = (part.to(self.device, non_blocking=True) for part in (x, y))
             yield Images(in_unit_range(x), y, places, len(batch.labels))
 
-    @contextmanager
-    def collected(self, question: Question, measure: Measure, parts: int = 1) -> Iterator[tuple[Columns, float]]:
-        """What `measure` says of every image of a question, and the seconds that took; kept until the block ends well.
+    def collected(self, question: Question, measure: Measure, parts: int = 1) -> tuple[Columns, float]:
+        """What `measure` says of every image of a question, and the seconds that took; kept until it is forgotten.
 
         Unit u is the work of process u % (number of processes), whatever was done of it before. An image's unit, its
         place in it and the unit's shape hang on the question alone, so its outcome does too.
@@ -97,32 +95,23 @@ class Study:
         if mine:
             batches = self.batches(np.concatenate(chosen), question.size)
             title, clock = question.title, time.perf_counter()
-            with self.progress.task(title, len(mine) * parts) as advance, partial.appending(processes.rank) as append:
+            with self.progress.task(title, len(mine) * parts) as advance:
                 for unit, images in zip(mine, batches, strict=True):
                     columns = measure(images, advance)
                     clock, before = time.perf_counter(), clock
-                    append(unit, columns, clock - before)
+                    partial.add(unit, columns, clock - before)
         processes.wait()
-        yield partial.joined()
-        self.forget(question)
+        return partial.joined()
 
     def _partial(self, question: Question) -> Partial:
         folder = self.folder.path / "partial" / question.place(self.seed)
         return Partial(folder, question.index, question.size)
 
     def forget(self, question: Question) -> None:
-        """What is left of a row that is in: once every process has read it, or of a run that was stopped before."""
+        """What is left of a row that is in, now or since a run that was stopped: once every process has read it."""
         self.processes.wait()
         if self.processes.is_first:
             self._partial(question).remove()
-
-    def measure(self, network: Network, attack: Attack | None, index: Index, route: str = "both") -> Outcomes:
-        """Attack the images at `index` through one gradient route; the whole network judges. No attack: clean images.
-
-        Route "strict" takes grad(both) - grad(convolution).
-        """
-        with self._outcomes(self.question(network, attack, index, route)) as outcomes:
-            return outcomes
 
     def question(
         self, network: Network, attack: Attack | None, index: Index, route: str = "both", size: int | None = None
@@ -134,32 +123,30 @@ class Study:
         unit = min(unit, getattr(attack, "together", None) or unit)
         return Question(network, attack, index, unit, route, kept)
 
-    @contextmanager
-    def _outcomes(self, question: Question) -> Iterator[Outcomes]:
+    def measure(self, question: Question) -> Outcomes:
+        """The whole network judges the images that an attack makes of it through one route; no attack: clean images."""
+
         def measure(images: Images, advance: Callable[[], None]) -> Columns:
             columns = self.attacked(question.network, question.attack, images, question.route)[1]
             advance()
             return columns
 
-        with self.collected(question, measure) as (columns, seconds):
-            yield Outcomes.of(columns, seconds)
+        return Outcomes.of(*self.collected(question, measure))
 
     def attacked(
         self, network: Network, attack: Attack | None, images: Images, route: str = "both"
     ) -> tuple[Tensor, Columns]:
         """One batch: the adversarial images, all of its shape, and the outcomes of those that count, each (n,)."""
         x, y, places, n = images
-        zero = torch.zeros(len(x))
-        adversarial, linf, l2, queries = x, zero, zero, torch.zeros(len(x), dtype=torch.int64)
-        outside = torch.zeros(len(x), dtype=torch.bool)
+        adversarial, zero = x, torch.zeros(len(x))
+        reached = {"linf": zero, "l2": zero, "queries": zero.long(), "outside": zero.bool(), "index": places}
         if attack is not None:
             with routed(network.model, route) as model:
                 result = attack.run(model, x, y, index=places, seed=self.seed)
-            adversarial, queries = result.images, result.queries
-            linf, l2 = result.distances["linf"], result.distances["l2"]
-            outside = result.outside if isinstance(result, ForeignResult) else outside
-        reached = {"linf": linf, "l2": l2, "queries": queries, "outside": outside, "index": places}
-        reached |= {"adversarial": adversarial} if self.keep and attack is not None else {}
+            adversarial = result.images
+            reached |= {**result.distances, "queries": result.queries}
+            reached |= {"outside": result.outside} if isinstance(result, ForeignResult) else {}
+            reached |= {"adversarial": adversarial} if self.keep else {}
         if hasattr(network.model, "joint"):  # it has a detector
             with torch.no_grad():
                 reached["score"] = network.model.score(adversarial)  # type: ignore[operator]
@@ -186,11 +173,9 @@ class Study:
             shuffled = np.random.default_rng(self.seed).permutation(len(self.data.test))
             index = np.sort(shuffled[: self.counts.table1]) if self.chosen is None else self.chosen
             question = self.question(network, None, index)
-            if id in self.folder.rows:
-                self.forget(question)
-            else:
-                with self._outcomes(question) as outcomes:
-                    self.add("table1", network, "clean", None, outcomes)
+            if id not in self.folder.rows:
+                self.add("table1", network, "clean", None, self.measure(question))
+            self.forget(question)
             self._clean[id] = self._stored(id)
         return self._clean[id]
 
@@ -200,15 +185,20 @@ class Study:
         Stored with how they spread over the classes: a few images, or one class, say nothing about a data set.
         """
         clean, least = [self.clean(member) for member in pair.members], self.counts.min_confidence
-        confident = np.logical_and.reduce([each.correct & (each.p_y > least) for each in clean])
+        right = np.logical_and.reduce([each.correct for each in clean])
+        lowest = np.minimum.reduce([each.p_y for each in clean])  # of the less confident network
+        confident = right & (lowest > least)
         shuffled = np.random.default_rng(self.seed).permutation(len(confident))
         index: Index = clean[0].index[shuffled[confident[shuffled]]][:wanted]
-        about = {"pair": [member.name for member in pair.members], "seed": pair.members[0].seed}
-        found = {"wanted": wanted, "found": len(index), "index": index.tolist()}
         labels = self.data.test.labels[torch.from_numpy(index)].tolist()
         chosen = {
+            "pair": [member.name for member in pair.members],
+            "seed": pair.members[0].seed,
+            "wanted": wanted,
+            "found": len(index),
+            "index": index.tolist(),
             "min_confidence": least,
-            "highest_confidence": max((float(p) for p in self._shared_confidence(clean)), default=0.0),
+            "highest_confidence": float(lowest[right].max(initial=0.0)),
             "candidates": len(confident),
             "classes": {self.data.classes[label]: labels.count(label) for label in sorted(set(labels))},
         }
@@ -220,7 +210,7 @@ class Study:
                 f"{least:g} (the highest is {chosen['highest_confidence']:.2f}), so Tables 2 to 4 have no images; "
                 "--min-confidence lowers the limit"
             )
-        self.folder.save_json(path, about | found | chosen)
+        self.folder.save_json(path, chosen)
         return index
 
     def on_selected(self, wanted: int) -> Iterator[tuple[Network, Index]]:
@@ -228,13 +218,6 @@ class Study:
         for pair in self.pairs:
             if len(index := self.selected(pair, wanted)):
                 yield from ((member, index) for member in pair.members)
-
-    @staticmethod
-    def _shared_confidence(clean: Sequence[Outcomes]) -> NDArray[np.float64]:
-        """Of the images that all get right, the confidence of the less confident network."""
-        right = np.logical_and.reduce([each.correct for each in clean])
-        lowest: NDArray[np.float64] = np.minimum.reduce([each.p_y for each in clean])[right]
-        return lowest
 
     def row(
         self,
@@ -254,17 +237,16 @@ class Study:
         """
         id = row_id(experiment, network, name, attack, route)
         question = self.question(network, attack, index, route or "both", size)
-        if id in self.folder.rows:
-            self.forget(question)
-            return self.folder.rows[id]
         other = None if as_in is None else row_id(as_in, network, name, attack, route)
-        if other in self.folder.rows and np.array_equal((outcomes := self._stored(other)).index, index):
-            return self.add(experiment, network, name, attack, outcomes, route=route)
-        with self._outcomes(question) as outcomes:
-            extra: dict[str, Any] = {}
+        if id not in self.folder.rows:
+            if other in self.folder.rows and np.array_equal((known := self._stored(other)).index, index):
+                return self.add(experiment, network, name, attack, known, route=route)
+            outcomes, extra = self.measure(question), dict[str, Any]()
             if isinstance(attack, MinimalAttack):
                 extra = {f"median_{norm}": outcomes.median_distance(norm) for norm in get_args(Norm)}
-            return self.add(experiment, network, name, attack, outcomes, route=route, extra=extra)
+            self.add(experiment, network, name, attack, outcomes, route=route, extra=extra)
+        self.forget(question)
+        return self.folder.rows[id]
 
     def _stored(self, id: str) -> Outcomes:
         return Outcomes.of(self.folder.outcomes(id), self.folder.rows[id]["seconds"])

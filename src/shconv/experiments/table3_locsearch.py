@@ -65,17 +65,14 @@ def _rows_of_search(study: Study, network: Network, name: str, attack: LocSearch
     steps = locsearch_columns(attack.steps)
     ids = {(e, step): row_id(e, network, name, attack, step=step) for e in experiments for step in steps}
     question = Question(network, attack, index, SEARCHED_TOGETHER, also="every column")
-    if all(id in study.folder.rows for id in ids.values()):
-        study.forget(question)
-    else:
-        measure = partial(_searched, study, network, attack)
-        with study.collected(question, measure, attack.steps) as (columns, seconds):
-            for (experiment, step), id in ids.items():
-                if id not in study.folder.rows:
-                    here = {key.removeprefix(f"{step}/"): values for key, values in columns.items()}
-                    extra = quasi_boundary.summary(here) if experiment == "quasi_boundary" else None
-                    outcomes = Outcomes.of(here, seconds)
-                    study.add(experiment, network, name, attack, outcomes, step=step, extra=extra)
+    missing = {which: id for which, id in ids.items() if id not in study.folder.rows}
+    if missing:
+        columns, seconds = study.collected(question, partial(_searched, study, network, attack), attack.steps)
+        for experiment, step in missing:
+            here = {key.removeprefix(f"{step}/"): values for key, values in columns.items()}
+            extra = quasi_boundary.summary(here) if experiment == "quasi_boundary" else None
+            study.add(experiment, network, name, attack, Outcomes.of(here, seconds), step=step, extra=extra)
+    study.forget(question)
     yield from (study.folder.rows[id] for id in ids.values())
 
 

@@ -4,7 +4,7 @@ Every file is replaced in one step: a full disk or an interrupt leaves the file 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 
 MODEL, CONFIG = "model.safetensors", "config.json"
 LATER = ("train_size", "test_preset")  # fields of the data that earlier versions did not store
-LATER_IN_RECIPES = {
-    "mixup": 0.0,
-    "cutmix": 0.0,
-    "optimizer": "sgd",
-    "ema": None,
-}  # what they did where they did not store it
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,8 @@ def run_record(
 
 def check_same_run(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises InputError naming the first field in which the stored training differs from the wanted one."""
-    there = {**stored, "recipe": {**LATER_IN_RECIPES, **(stored.get("recipe") or {})}}
+    parts = {"model": ModelConfig, "recipe": Recipe}
+    there = {**stored, **{part: {**_defaults(kind), **(stored.get(part) or {})} for part, kind in parts.items()}}
     difference = first_difference({key: there.get(key) for key in wanted}, _comparable(wanted, stored))
     if difference is not None:
         field, there, here = difference
@@ -80,6 +75,13 @@ def check_same_run(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str,
             f"{folder} holds a training with {field} = {_short(there)}, asked for is {_short(here)}; "
             "take another folder, or the same setting"
         )
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    """As which options count that the training of an earlier version did not know."""
+    known = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    plain: dict[str, Any] = json.loads(json.dumps(known))
+    return plain
 
 
 def _comparable(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:

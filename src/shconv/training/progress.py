@@ -24,14 +24,14 @@ class TrainingProgress(Lines):
         now = plain_text("{task.fields[now]}")
         self.live = self.bar(plain_text("{task.description}"), BarColumn(), now, TimeRemainingColumn())
         self.shown_at = -math.inf
-        self.task = self.live.add_task("training", total=epochs, now="")
+        self._task = self.live.add_task("training", total=epochs, now="")
 
     @contextmanager
     def started(self, title: str, epoch: int, step: int, steps: int) -> Iterator[None]:
         """The title, and where a training is continued: after `epoch` epochs and `step` of the next one's `steps`."""
         places = ([f"epoch {epoch}"] if epoch else []) + ([f"step {step} of {steps} of the next"] if step else [])
         self.say(title + (f", continued after {' and '.join(places)}" if places else ""))
-        self.live.update(self.task, completed=epoch + step / steps)
+        self.live.update(self._task, completed=epoch + step / steps)
         state = self.live.tasks[0]
         with self.live, self.alive(lambda: state.fields["now"] or f"epoch {epoch + 1}/{self.epochs}: the first steps"):
             yield
@@ -45,12 +45,12 @@ class TrainingProgress(Lines):
         epoch = min(int(moment) + 1, self.epochs)
         now = f"epoch {epoch}/{self.epochs}, {moment + 1 - epoch:4.0%} of it  loss {loss:.3f}"
         now += f"  {images_per_second:,.0f} images/s"
-        self.live.update(self.task, completed=moment, now=now)
+        self.live.update(self._task, completed=moment, now=now)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         done = row["epoch"]
         left = row["seconds"] * (self.epochs - done)
-        self.live.update(self.task, completed=done)
+        self.live.update(self._task, completed=done)
         names = {"adversarial": "adversarial_accuracy", "PGD": "pgd_accuracy"}
         attacked = "".join(f"  {word} {row[name]:6.2%}" for word, name in names.items() if name in row)
         self.say(

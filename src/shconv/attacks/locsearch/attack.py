@@ -12,6 +12,7 @@ from torch import Tensor
 from shconv.attacks.base import Attack, Model, borrowed, generators
 from shconv.attacks.budget import distances
 from shconv.attacks.checks import Index, check_inputs
+from shconv.attacks.cost import Cost
 from shconv.attacks.locsearch.rules import Rules
 from shconv.attacks.locsearch.search import Search
 from shconv.attacks.locsearch.trace import LocSearchResult, Recorder, check_trace_steps
@@ -48,6 +49,10 @@ class LocSearchAdv(Rules, Attack):
 
     Queries count an image's probes and one pass after each round, without the pass on the clean image.
     """
+
+    @property
+    def cost(self) -> Cost | None:
+        return None if self.max_probes is None else Cost(1 + self.steps * (self.max_probes + 1))
 
     def run(
         self,
