@@ -51,8 +51,8 @@ class Shift(BatchAttack):
     clip: bool = True
 
     @property
-    def cost(self) -> tuple[int, int]:
-        return 1, 0
+    def cost(self) -> Cost:
+        return Cost(1)
 
     def perturb(
         self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int
@@ -80,7 +80,6 @@ class ToyCheck:
     passes: Cost = TEN
     why: str = ""
     SOURCE: str = "Toy 2024"
-    ALARM: str = "never"
 
     def applies(self, audit: Audit) -> str:
         return self.why
@@ -90,7 +89,7 @@ class ToyCheck:
 
     def run(self, audit: Audit) -> Finding:
         self.act(audit)
-        return Finding(self.NUMBER, self.NAME, self.alarm, f"{self.NAME} found 7 of 9.", {"found": 7}, self.SOURCE)
+        return Finding(self.alarm, f"{self.NAME} found 7 of 9.", {"found": 7})
 
 
 def attacking(number: int, name: str, epsilon: float = EPS, alarm: bool | None = False, **options: Any) -> Check:

@@ -21,7 +21,7 @@ from toys import CLASSES, colour_folder
 TOYS = (
     attacking(2, "strength", alarm=True),
     attacking(5, "transfer"),
-    attacking(8, "gradients", headline=False),
+    attacking(8, "gradients"),
     c12_worst_case,
 )
 

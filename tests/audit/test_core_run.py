@@ -32,7 +32,7 @@ Rows = list[dict[str, Any]]
 
 def run(folder: Path | None = None, checks: list[Check] | None = None, **options: Any) -> audit.Report:
     given: dict[str, Any] = {"budget": "full", "progress": False, "batch_size": 5, "folder": folder}
-    chosen = [attacking(2, "step"), attacking(8, "side", headline=False)] if checks is None else checks
+    chosen = [attacking(2, "step"), attacking(8, "side")] if checks is None else checks
     network = options.pop("network", Brightest())
     data = options.pop("data", None) or colour_images()
     return audit.run(network, data, options.pop("eps", EPS), checks=chosen, **{**given, **options})
@@ -137,7 +137,7 @@ def test_a_stopped_audit_goes_on_and_ends_as_if_never_stopped(tmp_path: Path, st
         seen.append(index)
 
     def two(audit: Audit) -> None:
-        audit.attack("weak", Shift(0.8 * EPS, look), keep=True)
+        audit.attack("weak", Shift(0.8 * EPS, look))
         audit.attack("strong", Shift(EPS, look))
 
     checks = [ToyCheck(2, "two", two), ToyCheck(6, "one", lambda a: a.attack("l2", Shift(EPS, look), threat="l2"))]

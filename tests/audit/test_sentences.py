@@ -12,8 +12,7 @@ from shconv.audit.cases import NO_ATTACK, share
 from shconv.audit.checks import c01_routes, c03_random_start, c05_transfer, c09_loss_surface, c11_ablations
 from shconv.audit.checks.c02_strength import Strength
 from shconv.audit.checks.c04_budget import Curve
-from shconv.audit.checks.words import answer, searched
-from shconv.audit.checks.words import strength as strength_words
+from shconv.audit.checks.searching import Searched
 from shconv.audit.verdict import check_sentences, seeds_sentence, twin_sentence, worst_case_sentence
 from shconv.intervals import wilson
 from shconv.report.computed.intervals import Paired
@@ -27,12 +26,6 @@ def numbers(pattern: str, text: str) -> list[float]:
     found = re.search(pattern, text)
     assert found, (pattern, text)
     return [float(each) for each in found.groups()]
-
-
-@given(few, few)
-def test_a_comparison_word_follows_the_two_counts(first: int, second: int) -> None:
-    words = {(True, False): "weaker than", (False, True): "stronger than", (False, False): "as strong as"}
-    assert strength_words(first, second) == words[first > second, first < second]
 
 
 @given(paired, paired, paired, few, few)
@@ -101,16 +94,14 @@ def test_searches(stood: int, tried: int, broken: int, seen: int, hidden: int) -
     broken = min(broken, tried)
     seen = min(seen, broken)
     hidden = min(hidden, seen)
-    text, alarm = (
-        searched("searches without gradients", stood, tried, broken, seen, hidden),
-        answer(hidden, broken, seen, stood, tried),
-    )
+    found = Searched(stood, tried, broken, seen, hidden)
+    text = found.text("searches without gradients")
     assert ("no image" in text.lower() and "break" not in text) == (not tried)
     assert ("break no image" in text) == (tried > 0 and broken == 0)
     if broken:
         assert numbers(rf"break {OF}", text) == [broken, tried]
         assert (f"fails on {hidden}" in text) == (seen > 0)
-    assert alarm is (True if hidden else None if (stood and not tried) or (broken and not seen) else False)
+    assert found.alarm is (True if hidden else None if (stood and not tried) or (broken and not seen) else False)
 
 
 @given(few, few)

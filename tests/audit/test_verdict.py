@@ -35,7 +35,7 @@ def verdict_row(report: audit.Report) -> dict[str, Any]:
 
 
 def test_no_alarm_is_never_called_robustness() -> None:
-    report = run([attacking(2, "step"), attacking(8, "side", headline=False)])
+    report = run([attacking(2, "step"), attacking(8, "side")])
     assert f"None of the 2 checks with an answer raised an alarm. {NO_EVIDENCE}" in report.verdict
     words = report.verdict.lower().replace(NO_EVIDENCE.lower(), "")
     assert "robust" not in words

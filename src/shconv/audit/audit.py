@@ -18,8 +18,8 @@ from shconv.attacks import Attack
 from shconv.attacks.budget import Budget, Norm
 from shconv.audit.clock import Clock, minutes
 from shconv.audit.findings import Flags, Outcome
-from shconv.audit.ledger import Ledger, Record, file_slug, question
-from shconv.audit.probe import Pace, Probe, attack_cost
+from shconv.audit.ledger import Ledger, file_slug, question
+from shconv.audit.probe import Pace, Probe
 from shconv.audit.setting import FULL, Effort, Setting
 from shconv.audit.subject import AuditedNetwork, Subject, TimeUp, drawing
 from shconv.audit.views import INNER_LOGITS, STRAIGHT_THROUGH, Sight, View
@@ -58,6 +58,7 @@ class Audit:
     until: float = math.inf  # seconds on the clock at which this network's share of the time is used up
     sight: Sight | None = None  # what attacks by gradient see of the network
     view: View | None = None  # what shows them more, where that is little
+    said: list[str] = field(default_factory=list)  # what is odd about the network, in sentences
     paces: dict[str, float] = field(default_factory=dict)  # by attack: how much longer it took than estimated
 
     def __post_init__(self) -> None:
@@ -73,96 +74,92 @@ class Audit:
         *,
         on: Flags | None = None,
         route: str = "both",
-        model: Subject | nn.Module | None = None,
+        model: nn.Module | None = None,
         threat: str = "linf",
         source: str | None = None,
-        headline: bool = True,
-        keep: bool = False,
         order: Sequence[int] | None = None,
         patience: int = 0,
     ) -> Outcome:
-        """Attack the images `on` (default: those standing), batch by batch until the time is up.
+        """Attack the images `on` (default: those standing), batch by batch until the time is up, for the worst case.
 
         Shared attacks are those that every network can meet, through both routes and on the network itself, that came
         to every image which the shared ones before them left standing: over these two networks can be compared. They
         pass over an image that a shared attack broke, all others over one that any attack broke.
-        The whole network judges, in a fresh forward pass. A success is misclassified, in the box, and in the ball: of
-        the setting for the headline, of the attack's own epsilon else. Only the headline's successes count for the
-        worst case. Asked again, or after a stop, the stored result is returned.
+        The whole network judges, in a fresh forward pass. A success is misclassified, in the box, and in the setting's
+        ball. Asked again, or after a stop, the stored result is returned.
 
         route: gradient_route's, "strict", "frozen" (kernels held at the clean images') or "mixture:W", the
         hypernetwork's gradient times W, or the view's. model: the examples are made on this network, which `source`
-        names. keep: the adversarial images are stored with the result.
-        order: places of images, in which they are attacked. patience: after so many in a row that stand, where it is
-        not 0, the rest are spared; the row says how many.
+        names. order: places of images, in which they are attacked. patience: after so many in a row that stand, where
+        it is not 0, the rest are spared; the row says how many.
         Raises InputError where label, route, threat and source were another attack before.
         """
-        own = headline and route == "both" and source is None
+        own = route == "both" and source is None
         on = self.standing(threat, shared=own) if on is None else np.asarray(on, bool)
-        parts = (label, *(part for part, usual in ((route, "both"), (threat, "linf")) if part != usual))
-        slug = file_slug("-".join((*parts, *(("from", source) if source else ()))))
-        asked = question(attack, on, route, threat, source, headline, keep)
-        stored = self.ledger.attack(slug, asked)
-        if stored is not None:
-            return self._outcome(stored, None)
-        network = self._network(model, route)
-        radius = self.setting.radius(threat)
-        if not headline:
-            radius = float(getattr(attack, "epsilon", None) or radius)
-        record, made = self.ledger.begun(slug, asked), []
-        held = order is None and not record.attempted.any() and int(on.sum()) * self.images[0].numel() <= _HELD
+        parts = [label, *(part for part, usual in ((route, "both"), (threat, "linf")) if part != usual)]
+        slug = file_slug("-".join([*parts, *(("from", source) if source else ())]))
+        asked = question(attack, on, route, threat, source, True, False)  # the last two as folders know it
+        if (stored := self.ledger.attack(slug, asked)) is not None:
+            return stored
+        if model is None:
+            model = self.subject.model if self.view is None or route != self.view.route else self.view.model
+        outcome, made = self.ledger.begun(slug, asked), [self.images[:0]]
+        held = order is None and not outcome.tried and int(on.sum()) * self.images[0].numel() <= _HELD
         places = np.flatnonzero(on) if order is None else np.array([at for at in order if on[at]], np.int64)
         kind = f"{type(attack).__name__} {getattr(attack, 'norm', '')}"
-        todo, pace = places[~record.attempted[places]], Pace(self.probe, attack_cost(attack), self.paces.get(kind))
+        todo, pace = places[~outcome.attempted[places]], Pace(self.probe, attack.cost, self.paces.get(kind))
         most = min(self.setting.batch_size, patience or self.setting.batch_size)
         title = f"{self.subject.key}, {label}"
         title += f" ({minutes(self.remaining())} left)" if math.isfinite(self.until) else ""
         with self.progress.count(title) as shown:
-            while len(todo) and not _out_of_patience(record, places, patience):
+            while len(todo) and not _out_of_patience(outcome, places, patience):
                 size = pace.next(min(len(todo), most), self.remaining())
-                if not size:
-                    break
                 try:
-                    part, adversarial = self._chunk(attack, network, todo[:size], route, threat, radius, slug)
+                    if not size:
+                        break
+                    part = self._batch(attack, model, todo[:size], route, threat, slug)
                 except TimeUp:
                     break
                 at, todo = todo[:size], todo[size:]
-                part.adversarial = adversarial.cpu().numpy() if keep else None
-                record = record.then(at, part)
+                outcome = outcome.then(at, part)
                 pace.took(part.seconds, len(at))
                 self.paces[kind] = max(pace.slower, 1.0)
-                made += [adversarial] if held else []
+                made += [part.adversarial] if held and part.adversarial is not None else []
                 if len(todo):
-                    self.ledger.keep(slug, record)
+                    self.ledger.keep(slug, outcome)
                     self.clock.save()
                 shown(int(on.sum()) - len(todo), int(on.sum()))
-        spared = len(todo) if _out_of_patience(record, places, patience) else 0
-        record.complete = len(todo) == spared
-        shared = own and record.complete and not spared and bool(on[self.standing(threat, shared=True)].all())
-        about = self._about(label, attack, route, threat, radius, source, headline)
-        about |= {"shared": shared, "spared": spared}
-        if self.subject.is_random and isinstance(network, AuditedNetwork):
-            about["parameters"]["draws"] = network.passes
-        row = self.ledger.add_attack(slug, record, {**about, **self._counts(record, threat)})
+        spared = len(todo) if _out_of_patience(outcome, places, patience) else 0
+        outcome.complete = len(todo) == spared
+        outcome.adversarial = torch.cat(made) if held else None
+        about = {
+            "attack": label,
+            "parameters": json.loads(json.dumps(attack.about(), default=str)),
+            "route": route,
+            "threat": threat,
+            "epsilon": radius if math.isfinite(radius := self.setting.radius(threat)) else None,
+            "source": source,
+            "headline": True,  # for readers of folders
+            "shared": own and outcome.complete and not spared and bool(on[self.standing(threat, shared=True)].all()),
+            "spared": spared,
+        }
+        if self.subject.is_random and isinstance(model, AuditedNetwork):
+            about["parameters"]["draws"] = model.passes
+        row = self.ledger.add_attack(slug, outcome, {**about, **self._counts(outcome, threat)})
         self.clock.save()
         self.progress.say(f"  {self.subject.key}, {_line(row)}")
-        return self._outcome(record, torch.cat([self.images[:0], *made]) if held else None)
+        return outcome
 
     def sound(self, threat: str = "linf") -> Flags:
         """(N,): right on the clean image; where the threat is to get past a detector, also accepted by it."""
         return self.correct & self._accepted if threat == "undetected" else self.correct
 
     def standing(self, threat: str = "linf", shared: bool = False) -> Flags:
-        """(N,): right on the clean image, and not yet broken under the threat by the headline's attacks.
+        """(N,): right on the clean image, and not yet broken under the threat.
 
         shared: by those of them that every network can meet (see `attack`).
         """
-        whole: Flags = np.array([label is None for label in self.ledger.broken_by(threat, shared)])
-        return self.sound(threat) & whole
-
-    def broken_by(self, threat: str = "linf") -> list[str | None]:
-        """Of every image, the label of the attack that broke it first, or None."""
-        return self.ledger.broken_by(threat)
+        return self.sound(threat) & ~self.ledger.broken(threat, shared)
 
     def remaining(self) -> float:
         """Seconds left for this network; infinite without a limit."""
@@ -210,23 +207,10 @@ class Audit:
         entropy = [self.setting.seed, *(zlib.crc32(str(word).encode("utf-8", "backslashreplace")) for word in words)]
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
-    def _network(self, model: Subject | nn.Module | None, route: str) -> nn.Module:
-        """What an attack looks at."""
-        if model is None and self.view is not None and route == self.view.route:
-            return self.view.model
-        attacked = self.subject if model is None else model
-        return attacked.model if isinstance(attacked, Subject) else attacked
-
-    def _chunk(
-        self,
-        attack: Attack,
-        network: nn.Module,
-        at: NDArray[np.int64],
-        route: str,
-        threat: str,
-        radius: float,
-        slug: str,
-    ) -> tuple[Record, Tensor]:
+    def _batch(
+        self, attack: Attack, network: nn.Module, at: NDArray[np.int64], route: str, threat: str, slug: str
+    ) -> Outcome:
+        """Of the images at these places alone."""
         started = time.monotonic()
         rows = torch.from_numpy(at).to(self.images.device)
         x, y, index = self.images[rows], self.labels[rows], self.index[rows]
@@ -234,43 +218,23 @@ class Audit:
             result = attack.run(seen, x, y, index=index, seed=self.setting.seed)
         judged = self.subject.judge(result.images, y)
         norm: Norm = "l2" if threat == "l2" else "linf"
-        inside: Flags = Budget(norm, radius).holds(result.images, x).cpu().numpy()
+        inside: Flags = Budget(norm, self.setting.radius(threat)).holds(result.images, x).cpu().numpy()
         fooled = ~judged.right
         if threat == "undetected":
             fooled &= ~self.subject.rejects(result.images)
-        record = Record("", np.ones(len(at), bool), fooled & inside, result.queries.cpu().numpy())
-        record.outside, record.nan = int((fooled & ~inside).sum()), int(judged.nan.sum())
-        record.seconds = time.monotonic() - started
-        return record, result.images.detach()
+        part = Outcome("", np.ones(len(at), bool), fooled & inside, result.queries.cpu().numpy())
+        part.outside, part.nan = int((fooled & ~inside).sum()), int(judged.nan.sum())
+        part.adversarial, part.seconds = result.images.detach(), time.monotonic() - started
+        return part
 
-    def _about(
-        self, label: str, attack: Attack, route: str, threat: str, radius: float, source: str | None, headline: bool
-    ) -> dict[str, Any]:
-        parameters = json.loads(json.dumps(attack.about(), default=str))
-        return {
-            "attack": label,
-            "parameters": parameters,
-            "route": route,
-            "threat": threat,
-            "epsilon": radius if math.isfinite(radius) else None,
-            "source": source,
-            "headline": headline,
-        }
-
-    def _counts(self, record: Record, threat: str) -> dict[str, Any]:
+    def _counts(self, outcome: Outcome, threat: str) -> dict[str, Any]:
         """Accuracy is over all N images, where all that could be broken were attempted."""
         sound = self.sound(threat)
-        n, broken = len(sound), int((sound & record.success).sum())
-        whole = bool(record.attempted[sound].all())
-        left = int(sound.sum()) - broken
+        n, left = len(sound), int((sound & ~outcome.success).sum())
+        whole = bool(outcome.attempted[sound].all())
         accuracy = {"accuracy": left / n, "interval": list(wilson(left, n))}
-        counts = {"n": int(record.attempted.sum()), "successes": int(record.success.sum())}
+        counts = {"n": outcome.tried, "successes": outcome.broken}
         return {**counts, **(accuracy if whole else {"accuracy": None, "interval": None})}
-
-    def _outcome(self, record: Record, made: Tensor | None) -> Outcome:
-        if made is None and record.adversarial is not None:
-            made = torch.from_numpy(record.adversarial).to(self.images)
-        return Outcome(record.attempted, record.success, record.queries, made, record.seconds, record.complete)
 
 
 @contextmanager
@@ -293,10 +257,10 @@ def seen_through(network: nn.Module, route: str, x: Tensor) -> Iterator[nn.Modul
             yield seen
 
 
-def _out_of_patience(record: Record, places: NDArray[np.int64], patience: int) -> bool:
+def _out_of_patience(outcome: Outcome, places: NDArray[np.int64], patience: int) -> bool:
     """Whether the last of the images tried, in their order, all stand."""
-    tried = places[record.attempted[places]]
-    return 0 < patience <= len(tried) and not record.success[tried[-patience:]].any()
+    tried = places[outcome.attempted[places]]
+    return 0 < patience <= len(tried) and not outcome.success[tried[-patience:]].any()
 
 
 def _line(row: Mapping[str, Any]) -> str:

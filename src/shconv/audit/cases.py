@@ -2,15 +2,16 @@
 Where attacks have not come to every image there is no accuracy, only a reason."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 
 from shconv.audit.audit import Audit
-from shconv.audit.findings import Flags
+from shconv.audit.findings import Flags, any_of
 from shconv.audit.ledger import THREATS
+from shconv.audit.words import count
 from shconv.intervals import wilson
 from shconv.report.computed.intervals import Paired
 
@@ -26,20 +27,17 @@ def worst_cases(audit: Audit) -> dict[str, Case]:
 
 
 def _case(audit: Audit, threat: str) -> Case:
-    standing, met = audit.standing(threat), audit.ledger.tried(threat) > 0
-    sound = audit.sound(threat)
-    first = zip(audit.broken_by(threat), sound, strict=True)
-    broken = Counter(label for label, right in first if label and right)
-    rows = [row for row, _ in audit.ledger.headline(threat) if row["n"]]
-    shared = [row["attack"] for row in rows if row.get("shared")]
-    about = {"attacks": len(rows), "broken_by": dict(broken.most_common())}
-    whole = np.ones(len(standing), bool)
-    sharing = audit.ledger.tried(threat, shared=True) > 0
+    ledger, sound, all_of_them = audit.ledger, audit.sound(threat), np.ones(len(audit.correct), bool)
+    standing, met = audit.standing(threat), ledger.tried(threat)
+    attacks = sum(row["n"] > 0 for row, _ in ledger.under(threat))
+    shared = [row["attack"] for row, _ in ledger.under(threat, shared=True) if row["n"]]
+    first = Counter(label for label, right in zip(ledger.broken_by(threat), sound, strict=True) if label and right)
+    about = {"attacks": attacks, "broken_by": dict(first.most_common())}
+    sharing = audit.standing(threat, shared=True), ledger.tried(threat, shared=True)
     return {
-        **_over(sound, standing, met, whole, about),
-        "confident": _over(sound, standing, met, audit.confident, {"attacks": len(rows)}) | _classes(audit),
-        "shared": _over(sound, audit.standing(threat, shared=True), sharing, whole, {"attacks": len(shared)})
-        | {"names": shared},
+        **_over(sound, standing, met, all_of_them, about),
+        "confident": _over(sound, standing, met, audit.confident, {"attacks": attacks}) | _classes(audit),
+        "shared": _over(sound, *sharing, all_of_them, {"attacks": len(shared)}) | {"names": shared},
     }
 
 
@@ -72,57 +70,43 @@ def against_twin(audit: Audit, twin: Audit) -> Case:
 
     Differences: network minus twin. An attack that only one met counts where the other had nothing left to attack.
     """
-    pair = (audit, twin)
-    about = {"name": twin.subject.name, "n": len(audit.correct), "clean": _difference(audit.correct, twin.correct)}
-    absent = [each.subject.name for each in pair if not any(row["n"] for row, _ in each.ledger.headline("linf"))]
-    if absent:
-        return _no_difference(about, f"{NO_ATTACK} on {' and '.join(absent)}")
-    broken = [
-        {
-            row["attack"]: (record.success, record.attempted)
-            for row, record in each.ledger.headline("linf")
-            if row.get("shared")
-        }
-        for each in pair
-    ]
-    names = [name for name in broken[0] if name in broken[1]]
-    stands = [_stands(each, held, names) for each, held in zip(pair, broken, strict=True)]
+    pair, n = (audit, twin), len(audit.correct)
+    about = {"name": twin.subject.name, "n": n, "clean": _difference(Paired.of(audit.correct, twin.correct))}
+    absent = [each.subject.name for each in pair if not any(row["n"] for row, _ in each.ledger.under("linf"))]
+    met = [{row["attack"]: each for row, each in one.ledger.under("linf", shared=True)} for one in pair]
+    names = [name for name in met[0] if name in met[1]]
+
+    def stands(place: int, names: Sequence[str]) -> Flags:
+        return pair[place].correct & ~any_of([met[place][name].success for name in names], n)
+
     untried = [
         f"{count(int(never.sum()), 'image')} of {each.subject.name}"
-        for each, held in zip(pair, broken, strict=True)
-        if (never := each.correct & ~_any([held[name][1] for name in names], len(each.correct))).any()
+        for each, held in zip(pair, met, strict=True)
+        if (never := each.correct & ~any_of([held[name].attempted for name in names], n)).any()
     ]
-    if untried:
-        return _no_difference(about, f"{' and '.join(untried)} had none of the attacks that both networks had in full")
+    reason = f"{' and '.join(untried)} had none of the attacks that both networks had in full"
+    if absent:
+        reason = f"{NO_ATTACK} on {' and '.join(absent)}"
+    if absent or untried:
+        empty = dict.fromkeys(("accuracy", "twin_accuracy", "difference", "interval", "p"))
+        return {**about, "reason": reason, "attacks": 0, **empty}
     # what one met alone counts where the other had nothing left for it to attack, and is left out where it had
-    alone = [[name for name in held if name not in names] for held in broken]
-    fair = [alone[place] if not stands[1 - place].any() else [] for place in (0, 1)]
-    stands = [_stands(each, held, [*names, *more]) for each, held, more in zip(pair, broken, fair, strict=True)]
-    counts = Paired.of(*stands)
+    alone = [[name for name in held if name not in names] for held in met]
+    fair = [alone[place] if not stands(1 - place, names).any() else [] for place in (0, 1)]
+    own, other = (stands(place, [*names, *fair[place]]) for place in (0, 1))
+    counts = Paired.of(own, other)
     return {
         **about,
         "reason": "",
         "attacks": len(names) + sum(map(len, fair)),
         "left_out": [name for held, more in zip(alone, fair, strict=True) for name in held if name not in more],
-        "accuracy": float(stands[0].mean()),
-        "twin_accuracy": float(stands[1].mean()),
+        "accuracy": float(own.mean()),
+        "twin_accuracy": float(other.mean()),
         "only_network": counts.only_first,
         "only_twin": counts.only_second,
-        "difference": counts.difference,
-        "interval": list(counts.interval),
-        "p": counts.p,
+        **_difference(counts),
         "all": {"network": _whole(audit), "twin": _whole(twin)},
     }
-
-
-def _stands(audit: Audit, held: Mapping[str, tuple[Flags, Flags]], names: Sequence[str]) -> Flags:
-    flags: Flags = audit.correct & ~_any([held[name][0] for name in names], len(audit.correct))
-    return flags
-
-
-def _any(flags: Sequence[Flags], n: int) -> Flags:
-    either: Flags = np.logical_or.reduce([np.zeros(n, bool), *flags])
-    return either
 
 
 def _whole(audit: Audit) -> Case:
@@ -131,13 +115,7 @@ def _whole(audit: Audit) -> Case:
     return {key: case[key] for key in ("accuracy", "interval", "attacks")}
 
 
-def _no_difference(about: Case, reason: str) -> Case:
-    empty = ("accuracy", "twin_accuracy", "difference", "interval", "p")
-    return {**about, "reason": reason, "attacks": 0, **dict.fromkeys(empty)}
-
-
-def _difference(first: Flags, second: Flags) -> Case:
-    counts = Paired.of(first, second)
+def _difference(counts: Paired) -> Case:
     return {"difference": counts.difference, "interval": list(counts.interval), "p": counts.p}
 
 
@@ -169,7 +147,3 @@ def share(correct: int, n: int) -> Case:
         "accuracy": correct / n if n else None,
         "interval": list(wilson(correct, n)) if n else None,
     }
-
-
-def count(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"

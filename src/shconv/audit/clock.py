@@ -18,7 +18,9 @@ class Clock:
         A damaged file of a stopped run counts as no time spent.
         """
         self._folder, self._started = folder, time.monotonic() if started is None else started
-        self.limit = budget - _reserve(budget)
+        # what comes before the first attack and after the last: loading, the verdict, the report
+        reserve = max(0.05 * budget, min(10.0, 0.2 * budget)) if math.isfinite(budget) else 0.0
+        self.limit = budget - reserve
         try:
             self._before = float(json.loads((folder.path / _FILE).read_bytes())["spent"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -35,11 +37,6 @@ class Clock:
     def save(self) -> None:
         """Keep the time spent so far for a run that goes on after this one was stopped."""
         self._folder.save_json(_FILE, {"spent": round(self.spent, 3)})
-
-
-def _reserve(budget: float) -> float:
-    """Seconds for what comes before the first attack and after the last: loading, the verdict, the report."""
-    return max(0.05 * budget, min(10.0, 0.2 * budget)) if math.isfinite(budget) else 0.0
 
 
 def minutes(seconds: float) -> str:

@@ -14,20 +14,19 @@ RESULTS = {True: "<strong>alarm</strong>", False: "no alarm", None: "no answer"}
 
 
 def as_html(worst_case: Mapping[str, Any], verdict: str, findings: Sequence[Finding]) -> str:
+    def result(finding: Finding) -> str:
+        return "not run" if finding.not_run else "" if finding.check == WORST_CASE else RESULTS[finding.alarm]
+
     sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in verdict.splitlines())
     cases = (_case(budget_words(key, None), case) for key, case in worst_case.items())
     checks = (
-        (str(each.check), escape(each.name), _result(each), escape(each.not_run or each.text))
+        (str(each.check), escape(each.name), result(each), escape(each.not_run or each.text))
         for each in sorted(findings, key=lambda finding: finding.check)
     )
     return (
         f"{_table(('Worst case', 'Accuracy, %', '95 %', 'Right', 'Images', 'Why there is no number'), cases)}"
         f"<ul>{sentences}</ul>{_table(('#', 'Check', 'Result', 'Finding'), checks)}"
     )
-
-
-def _result(finding: Finding) -> str:
-    return "not run" if finding.not_run else "" if finding.check == WORST_CASE else RESULTS[finding.alarm]
 
 
 def _case(words: str, case: Mapping[str, Any]) -> tuple[str, ...]:

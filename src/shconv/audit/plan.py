@@ -4,14 +4,13 @@ budget, and by name what does not fit even with the smallest."""
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from shconv.audit.audit import Audit
-from shconv.audit.check import Check
+from shconv.audit.check import Check, why_not
 from shconv.audit.clock import minutes
-from shconv.audit.ledger import check_slug
 from shconv.audit.setting import FULL, Effort
 from shconv.errors import InputError
 
@@ -25,7 +24,7 @@ WHITE_BOX = 2  # the check whose attacks are the cheapest per image that they br
 _WORST = 0.5  # of what its network has left, for it in any case
 _LEAST = 0.05  # of the budget, which a check may take however cheap it should be
 _SLACK = 0.5  # of its estimate: how much longer a check may take that is not to be cut
-Whys = Sequence[Sequence[str]]  # by network and check, why it does not apply; "" where it does
+Wanted = Sequence[tuple[Audit, Check, str]]  # a network's check, and why it does not apply; "" where it does
 _LADDER = tuple(2 ** (-k / 4) for k in range(41))  # shares of the full counts, down to a thousandth
 
 
@@ -45,8 +44,8 @@ class Planned:
         return not self.left_out and self.granted < self.seconds
 
     @property
-    def slug(self) -> str:
-        return check_slug(self.number, self.name)
+    def estimate(self) -> str:
+        return f"{minutes(self.seconds)}, cut at {minutes(self.granted)}" if self.cut else minutes(self.seconds)
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,7 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan as a table."""
         rows = [("network", "check", "estimated")]
-        rows += [
-            (each.network, f"{each.number:2} {each.name}", each.left_out or _estimate(each)) for each in self.checks
-        ]
+        rows += [(each.network, f"{each.number:2} {each.name}", each.left_out or each.estimate) for each in self.checks]
         widths = [max(len(row[column]) for row in rows) for column in range(2)]
         table = ["  ".join((a.ljust(widths[0]), b.ljust(widths[1]), c)) for a, b, c in rows]
         few = "" if self.effort.share == 1 else f"; counts are at {self.effort.share:.3g} of those without a limit"
@@ -103,12 +100,7 @@ class Plan:
 
     def stored(self) -> dict[str, Any]:
         """As plain values: a run that goes on keeps the plan it began with."""
-        return {
-            "effort": asdict(self.effort),
-            "begun": self.begun,
-            "budget": _finite(self.budget),
-            "checks": [asdict(c) for c in self.checks],
-        }
+        return {**asdict(self), "budget": self.budget if math.isfinite(self.budget) else None}
 
     @classmethod
     def read(cls, path: Path) -> "Plan | None":
@@ -116,18 +108,14 @@ class Plan:
         if not path.exists():
             return None
         try:
-            return cls._of(json.loads(path.read_bytes()))
-        except (ValueError, KeyError, TypeError) as error:
+            stored = json.loads(path.read_bytes())
+            told: dict[str, Any] = stored["effort"]
+            counts: dict[str, Any] = {n: tuple(each) if isinstance(each, list) else each for n, each in told.items()}
+            budget = math.inf if stored["budget"] is None else float(stored["budget"])
+            checks = tuple(Planned(**each) for each in stored["checks"])
+            return cls(Effort(**counts), budget, float(stored["begun"]), checks)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is damaged ({error!r}); take another folder") from error
-
-    @classmethod
-    def _of(cls, stored: dict[str, Any]) -> "Plan":
-        held = {each.name: stored["effort"][each.name] for each in fields(Effort)}
-        counts: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in held.items()}
-        budget = math.inf if stored["budget"] is None else float(stored["budget"])
-        return cls(
-            Effort(**counts), budget, float(stored["begun"]), tuple(Planned(**each) for each in stored["checks"])
-        )
 
 
 def make_plan(
@@ -140,41 +128,50 @@ def make_plan(
     and dear ones a like share of the rest: of the headline the attacks are cut there, side checks are left out.
     `effort` sets the counts instead. Leaves the chosen effort in every audit.
     """
-    whys = _applies(audits, checks)
+    wanted = [
+        (audit, check, why_not(check, audit))  # some look at the network to say why
+        for place, audit in enumerate(audits)
+        for check in in_order(checks, audit, all_of_them=not place)
+    ]
     if effort is None:
-        effort = FULL if math.isinf(budget) else _largest(audits, checks, budget, whys)
-    return Plan(effort, budget, begun, tuple(_fitting(_planned(audits, checks, effort, whys), budget)))
+        effort = FULL if math.isinf(budget) else _largest(wanted, budget)
+    return Plan(effort, budget, begun, tuple(_fitting(_planned(wanted, effort), budget)))
 
 
-def in_order(checks: Sequence[Check], audit: Audit) -> list[Check]:
-    """As they are; for a network without a gradient first those that may break it: views, transfer, searches."""
+def in_order(checks: Sequence[Check], audit: Audit, all_of_them: bool) -> list[Check]:
+    """All checks or those of the headline, as they are; for a network without a gradient first those that may break it:
+    views, transfer, searches."""
     usual = len(_WITHOUT_GRADIENT)
     place = {number: at for at, number in enumerate(_WITHOUT_GRADIENT)} | {_LAST: usual + 1}
-    return sorted(checks, key=lambda check: place.get(check.NUMBER, usual)) if audit.blind else list(checks)
+    found = [check for check in checks if all_of_them or check.NUMBER in HEADLINE]
+    return sorted(found, key=lambda check: place.get(check.NUMBER, usual)) if audit.blind else found
 
 
-def _largest(audits: Sequence[Audit], checks: Sequence[Check], budget: float, whys: Whys) -> Effort:
+def _largest(wanted: Wanted, budget: float) -> Effort:
     """The largest effort that fits, or the smallest that there is.
 
     Where a network has no gradient, with searches as long as the time allows.
     """
     ladder = [FULL.scaled(share) for share in _LADDER]
 
+    def seconds(effort: Effort) -> tuple[float, float]:
+        """Of all checks, and of those that make no worst case."""
+        planned = _planned(wanted, effort)
+        return sum(each.seconds for each in planned), sum(e.seconds for e in planned if e.number not in HEADLINE)
+
     def fits(effort: Effort) -> bool:
-        planned = _planned(audits, checks, effort, whys)
-        side = sum(check.seconds for check in planned if check.number not in HEADLINE)
+        whole, side = seconds(effort)
         limit = budget if effort.share <= _ENOUGH else _SPARE * budget
-        return sum(check.seconds for check in planned) <= limit and side <= _SIDE * limit
+        return whole <= limit and side <= _SIDE * limit
+
+    def leaves_a_side(effort: Effort) -> bool:
+        whole, side = seconds(effort)
+        return whole - side <= (1 - _SIDE) * budget
 
     found = next((effort for effort in ladder if fits(effort)), ladder[-1])
-    if not any(audit.blind for audit in audits):
+    if not any(audit.blind for audit, _, _ in wanted):
         return found
-
-    def headline(effort: Effort) -> float:
-        return sum(each.seconds for each in _planned(audits, checks, effort, whys) if each.number in HEADLINE)
-
-    longer = (found.searching_as(effort) for effort in ladder)
-    return next((effort for effort in longer if headline(effort) <= (1 - _SIDE) * budget), found)
+    return next((longer for each in ladder if leaves_a_side(longer := found.searching_as(each))), found)
 
 
 def _dealt(seconds: Sequence[float], budget: float) -> list[float]:
@@ -191,23 +188,12 @@ def _dealt(seconds: Sequence[float], budget: float) -> list[float]:
     return list(seconds)
 
 
-def _applies(audits: Sequence[Audit], checks: Sequence[Check]) -> Whys:
-    """Of each network and check, why it does not apply. Some look at the network to say so."""
-    return [
-        ["" if place and check.NUMBER not in HEADLINE else check.applies(audit) for check in in_order(checks, audit)]
-        for place, audit in enumerate(audits)
-    ]
-
-
-def _planned(audits: Sequence[Audit], checks: Sequence[Check], effort: Effort, whys: Whys) -> list[Planned]:
+def _planned(wanted: Wanted, effort: Effort) -> list[Planned]:
     planned = []
-    for place, audit in enumerate(audits):
+    for audit, check, why in wanted:
         audit.take(effort)
-        for check, why in zip(in_order(checks, audit), whys[place], strict=True):
-            if place and check.NUMBER not in HEADLINE:
-                continue
-            seconds = 0.0 if why else _LIKELY * audit.slower * audit.probe.seconds(check.cost(audit))
-            planned.append(Planned(audit.subject.key, check.NUMBER, check.NAME, seconds, why))
+        seconds = 0.0 if why else _LIKELY * audit.slower * audit.probe.seconds(check.cost(audit))
+        planned.append(Planned(audit.subject.key, check.NUMBER, check.NAME, seconds, why))
     return planned
 
 
@@ -215,20 +201,10 @@ def _fitting(planned: Sequence[Planned], budget: float) -> list[Planned]:
     """With the time that each gets; without the side checks that get less than they want, the dearest one first."""
     granted = _dealt([0.0 if each.left_out else each.seconds for each in planned], budget)
     given = [replace(each, granted=seconds) for each, seconds in zip(planned, granted, strict=True)]
-    short = [
-        each for each in given if each.number not in HEADLINE and not each.left_out and each.granted < each.seconds
-    ]
+    short = [each for each in given if each.number not in HEADLINE and each.cut]
     if not short:
         return given
     dearest = max(short, key=lambda each: each.seconds)
     words = f"needs about {minutes(dearest.seconds)}, its share is {minutes(dearest.granted)}"
     without = replace(dearest, left_out=f"left out for lack of time: {words}")
     return _fitting([without if each is dearest else each for each in given], budget)
-
-
-def _estimate(planned: Planned) -> str:
-    return f"{minutes(planned.seconds)}, cut at {minutes(planned.granted)}" if planned.cut else minutes(planned.seconds)
-
-
-def _finite(seconds: float) -> float | None:
-    return seconds if math.isfinite(seconds) else None

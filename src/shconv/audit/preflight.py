@@ -1,6 +1,8 @@
 """What is odd about a network before any attack, each in a sentence: its mode, its outputs, the range it expects,
 its gradient."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -48,13 +50,8 @@ def preflight(
     judged = subject.judge(images, labels) if judged is None else judged
     n = min(len(images), subject.batch_size)
     sight = look(subject, images[:n], labels[:n], 0.0) if sight is None else sight
-    return [
-        *_mode(subject),
-        *_detector(subject, images),
-        *_outputs(subject, judged),
-        *_range(subject, images, labels, judged.right, spread(len(images), most)),
-        *_gradient(subject, sight),
-    ]
+    said = [*_as_it_is(subject, images, judged), *_range(subject, images, labels, judged.right, most)]
+    return [f"{subject.name} {sentence}" for sentence in said] + list(_gradient(subject.name, sight))
 
 
 def spread(n: int, most: int | None) -> slice:
@@ -62,72 +59,58 @@ def spread(n: int, most: int | None) -> slice:
     return slice(None, None, 1 if most is None else max(1, -(-n // most)))
 
 
-def _mode(subject: Subject) -> list[str]:
-    if not subject.training:
-        return []
-    return [
-        f"{subject.name} was in training mode ({', '.join(subject.training)}). It is audited in eval mode: batch norm "
-        "with its stored statistics, dropout off."
-    ]
-
-
-def _detector(subject: Subject, images: Tensor) -> list[str]:
-    if not subject.has_detector:
-        return []
-    return [
-        f"{subject.name} has a detector, which rejects {int(subject.rejects(images).sum())} of {len(images)} clean "
-        "images. The checks and the worst cases are about its classifier, as if nothing were rejected. One more worst "
-        "case is past the detector: there an image is lost if it is rejected when clean, or if an attack fools the "
-        "classifier and the detector accepts the example."
-    ]
-
-
-def _outputs(subject: Subject, judged: Judged) -> list[str]:
-    said = []
+def _as_it_is(subject: Subject, images: Tensor, judged: Judged) -> Iterator[str]:
+    """What follows the network's name."""
+    if subject.training:
+        yield (
+            f"was in training mode ({', '.join(subject.training)}). It is audited in eval mode: batch norm with its "
+            "stored statistics, dropout off."
+        )
+    if subject.has_detector:
+        yield (
+            f"has a detector, which rejects {int(subject.rejects(images).sum())} of {len(images)} clean images. The "
+            "checks and the worst cases are about its classifier, as if nothing were rejected. One more worst case is "
+            "past the detector: there an image is lost if it is rejected when clean, or if an attack fools the "
+            "classifier and the detector accepts the example."
+        )
     if subject.probabilities:
-        said.append(
-            f"{subject.name} returns probabilities, not logits. Attacks get their logarithms; where float32 has "
-            "rounded a probability to 0 or 1 their gradient is lost."
+        yield (
+            "returns probabilities, not logits. Attacks get their logarithms; where float32 has rounded a probability "
+            "to 0 or 1 their gradient is lost."
         )
     if subject.is_random:
-        said.append(
-            f"{subject.name} is random: two passes over the same images differ in eval mode. It is judged and attacked "
-            f"by the mean of its logits over {PASSES} passes (expectation over transformation, Athalye et al. 2018), "
-            "with the same numbers drawn every time; the accuracy of a single pass may be lower."
+        yield (
+            "is random: two passes over the same images differ in eval mode. It is judged and attacked by the mean of "
+            f"its logits over {PASSES} passes (expectation over transformation, Athalye et al. 2018), with the same "
+            "numbers drawn every time; the accuracy of a single pass may be lower."
         )
-    nan = int(judged.nan.sum())
-    if nan:
-        said.append(
-            f"{subject.name} returns NaN on {nan} of {len(judged.nan)} clean images: they count as misclassified."
-        )
-    return said
+    if nan := int(judged.nan.sum()):
+        yield f"returns NaN on {nan} of {len(judged.nan)} clean images: they count as misclassified."
 
 
-def _range(subject: Subject, images: Tensor, labels: Tensor, right: Flags, part: slice) -> list[str]:
+def _range(subject: Subject, images: Tensor, labels: Tensor, right: Flags, most: int | None) -> Iterator[str]:
     """Is it right clearly more often on images in another range than [0, 1]? Else, is it better than guessing?
 
-    right (N,): on the images as they are. Other ranges are tried on a part of them.
+    right (N,): on the images as they are. Other ranges are tried on `most` of them.
     """
-    images, labels, given = images[part], labels[part], right[part]
-    n = len(images)
-    best, words, counts = int(given.sum()), "", None
-    for candidate, x in _ranges(images).items():
-        there = subject.judge(x, labels).right
-        paired = Paired.of(there, given)
-        if there.sum() > best and paired.p < _CLEAR:
-            best, words, counts = int(there.sum()), candidate, paired
-    if counts is not None:
-        return [
-            f"{subject.name} classifies {given.mean():.1%} of {n} images in [0, 1] correctly, and {best / n:.1%} "
-            f"of them {words}: it seems to expect normalised images. Put that step inside the network and audit again; "
-            "the numbers below are about the network as given."
-        ]
-    if wilson(int(right.sum()), len(right))[0] <= 1 / subject.classes:
-        return [
-            f"{subject.name} classifies {right.mean():.1%} of {len(right)} clean images correctly, no better than "
-            f"guessing among {subject.classes} classes: are these its images and classes, in [0, 1]?"
-        ]
-    return []
+    part = spread(len(images), most)
+    given = right[part]
+    n, most_right, words = len(given), int(given.sum()), ""
+    for candidate, x in _ranges(images[part]).items():
+        there = subject.judge(x, labels[part]).right
+        if there.sum() > most_right and Paired.of(there, given).p < _CLEAR:
+            most_right, words = int(there.sum()), candidate
+    if words:
+        yield (
+            f"classifies {given.mean():.1%} of {n} images in [0, 1] correctly, and {most_right / n:.1%} of them "
+            f"{words}: it seems to expect normalised images. Put that step inside the network and audit again; the "
+            "numbers below are about the network as given."
+        )
+    elif wilson(int(right.sum()), len(right))[0] <= 1 / subject.classes:
+        yield (
+            f"classifies {right.mean():.1%} of {len(right)} clean images correctly, no better than guessing among "
+            f"{subject.classes} classes: are these its images and classes, in [0, 1]?"
+        )
 
 
 def _ranges(images: Tensor) -> dict[str, Tensor]:
@@ -139,17 +122,16 @@ def _ranges(images: Tensor) -> dict[str, Tensor]:
     return ranges
 
 
-def _gradient(subject: Subject, sight: Sight) -> list[str]:
+def _gradient(name: str, sight: Sight) -> Iterator[str]:
     """On how many images of the first batch is the cross-entropy's gradient exactly zero?"""
-    if not sight.clean:
-        return []
-    if sight.blind:
-        return [
-            f"The gradient of {subject.name} is exactly 0 on {sight.margin} of {sight.n} images, for any loss. "
-            "Gradient attacks cannot work there. The gradient checks use only a few images; the time goes to attacks "
-            "without gradients."
-        ]
-    return [
-        f"The cross-entropy's gradient of {subject.name} is exactly 0 on {sight.clean} of {sight.n} clean images: "
-        "attacks with that gradient cannot work there."
-    ]
+    if sight.clean and sight.blind:
+        yield (
+            f"The gradient of {name} is exactly 0 on {sight.margin} of {sight.n} images, for any loss. Gradient "
+            "attacks cannot work there. The gradient checks use only a few images; the time goes to attacks without "
+            "gradients."
+        )
+    elif sight.clean:
+        yield (
+            f"The cross-entropy's gradient of {name} is exactly 0 on {sight.clean} of {sight.n} clean images: attacks "
+            "with that gradient cannot work there."
+        )

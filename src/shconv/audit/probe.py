@@ -4,13 +4,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shconv.attacks import Attack, GaussianNoise, LocSearchAdv
 from shconv.attacks.cost import Cost
 from shconv.audit.subject import Subject
 
@@ -115,19 +113,6 @@ def _timed(model: nn.Module, x: Tensor, y: Tensor, until: float) -> tuple[float,
         torch.minimum(torch.maximum(moved, x - 0.03), x + 0.03).clamp_(0, 1)
 
     return _best(forward, x.device, until), _best(step, x.device, until)
-
-
-def attack_cost(attack: Attack) -> Cost | None:
-    """Passes for one image, an upper bound, by the attack's own word; None where it has none to give."""
-    cost: Any = getattr(attack, "cost", None)
-    if cost is not None:
-        return Cost(*(cost() if callable(cost) else cost))
-    if isinstance(attack, GaussianNoise):
-        return Cost(0)
-    if isinstance(attack, LocSearchAdv):
-        return None if attack.max_probes is None else Cost(1 + attack.steps * (attack.max_probes + 1))
-    steps = getattr(attack, "steps", 1)
-    return Cost(steps + 1, steps)
 
 
 def _best(work: Callable[[], None], device: torch.device, until: float) -> float:

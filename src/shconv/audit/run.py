@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from shconv import numbers
 from shconv.attacks.base import borrowed
 from shconv.attacks.checks import check_count
+from shconv.audit import checks as all_checks
 from shconv.audit.check import Check
 from shconv.audit.findings import Finding
 from shconv.audit.notebook import as_html
 from shconv.audit.preflight import check_images, training_parts
-from shconv.audit.session import MAIN, TWIN, Session, Subjects, report_parts
+from shconv.audit.session import MAIN, TWIN, Session, Subjects
 from shconv.audit.setting import Effort, Setting, usual_eps_l2
 from shconv.audit.subject import Subject
 from shconv.data import ImageData, ImageSplit, Preparation, evaluation_batches
@@ -107,7 +108,7 @@ def run(
     Raises:
         InputError: networks, images, labels, radii or budgets that cannot be used.
     """
-    started = time.monotonic()
+    started, say = time.monotonic(), ExperimentProgress(progress)
     check_count("seed", seed, 0)
     if seeds and training_seed in seeds:
         raise InputError(f"seeds: got {training_seed} again, the network's own; want other seeds of training")
@@ -118,7 +119,7 @@ def run(
     x, y, index = _images(data, images, seed)
     device = next((each.device for each in model.parameters()), torch.device("cpu"))
     x, y, index = (each.to(device) for each in (x, y, index))
-    _say_preparations(networks, data, ExperimentProgress(progress))
+    _say_preparations(networks, data, say)
     linf = numbers.budget("eps", eps, above=True)
     l2 = usual_eps_l2(linf, x[0].numel()) if eps_l2 is None else numbers.budget("eps_l2", eps_l2, "l2", above=True)
     setting = Setting(linf, l2, seed, batch_size, budget, min_confidence)
@@ -132,20 +133,13 @@ def run(
             size = min(batch_size, len(x))
             subjects[role] = Subject(word, network, x, y, seed=number, batch_size=size, training=training)
         _check_classes(subjects, data)
-        session = Session(
-            held, setting, ExperimentProgress(progress), _checks(checks), subjects, x, y, index, checks is None, started
-        )
-        rows, findings, verdict = report_parts(session, session.run(effort))
+        asked = all_checks.CHECKS if checks is None else checks
+        session = Session(held, setting, say, asked, subjects, x, y, index, checks is None, started)
+        ledger = session.run(effort).ledger
+        verdict, findings = held.rows[ledger.verdict_id], tuple(map(ledger.read_finding, ledger.findings()))
+        rows = tuple(row for row in held.rows.values() if row["experiment"] == "audit")
     text = "\n".join([*verdict["preflight"], *verdict["text"]])
     return Report(findings, verdict["worst_case"], text, rows, None if folder is None else place)
-
-
-def _checks(checks: Sequence[Check] | None) -> Sequence[Check]:
-    if checks is not None:
-        return checks
-    from shconv.audit.checks import CHECKS
-
-    return CHECKS
 
 
 def _check_networks(networks: Mapping[str, tuple[str, int, nn.Module]]) -> None:
@@ -187,17 +181,15 @@ def _images(data: Images, wanted: int | None, seed: int) -> tuple[Tensor, Tensor
     """
     if wanted is not None and wanted < 1:
         raise InputError(f"images must be at least 1, got {wanted}")
-    pair = data if isinstance(data, tuple) else None
-    if pair is not None and not (len(pair) == 2 and all(isinstance(each, Tensor) for each in pair)):
-        raise InputError("data: got a tuple of other things; want (images, labels), both tensors")
-    split = data.test if isinstance(data, ImageData) else data
-    n = len(pair[0]) if pair is not None else len(split)
-    chosen = np.sort(np.random.default_rng(seed).permutation(n)[:wanted])
-    index = torch.from_numpy(chosen)
-    if pair is not None:
-        images, labels = check_images(*pair, wanted)
+    shuffled = np.random.default_rng(seed).permutation
+    if isinstance(data, tuple):
+        if len(data) != 2 or not all(isinstance(each, Tensor) for each in data):
+            raise InputError("data: got a tuple of other things; want (images, labels), both tensors")
+        images, labels = check_images(*data, wanted)
+        index = torch.from_numpy(np.sort(shuffled(len(images))[:wanted]))
         return images[index.to(images.device)], labels[index.to(labels.device)], index
-    assert not isinstance(split, tuple)
+    split = data.test if isinstance(data, ImageData) else data
+    chosen = np.sort(shuffled(len(split))[:wanted])
     parts = [(in_unit_range(batch.images), batch.labels) for batch in evaluation_batches(split, chosen.tolist(), 256)]
     images, labels = (torch.cat(each) for each in zip(*parts, strict=True))
-    return *check_images(images, labels, wanted), index
+    return *check_images(images, labels, wanted), torch.from_numpy(chosen)

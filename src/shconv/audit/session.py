@@ -4,21 +4,22 @@ those that make a worst case, so that like is compared with like."""
 import hashlib
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import get_args
 
 from torch import Tensor
 
 from shconv.attacks import PGD
+from shconv.attacks.budget import Norm
 from shconv.attacks.cost import Cost
 from shconv.audit import probe
 from shconv.audit.audit import Audit
 from shconv.audit.check import Check
 from shconv.audit.clock import Clock, minutes
 from shconv.audit.findings import Finding
-from shconv.audit.ledger import FIRST_LOOK, THREATS, Ledger
+from shconv.audit.ledger import FIRST_LOOK, THREATS, Ledger, check_slug
 from shconv.audit.plan import HEADLINE, Plan, Planned, in_order, make_plan
 from shconv.audit.preflight import LEAST_IMAGES, preflight, spread
 from shconv.audit.setting import Effort, Setting
@@ -28,10 +29,9 @@ from shconv.audit.views import look, view_of
 from shconv.errors import InputError
 from shconv.experiments.network import Network
 from shconv.experiments.progress import ExperimentProgress
-from shconv.experiments.run_folder import Row, RunFolder
+from shconv.experiments.run_folder import RunFolder
 
 MAIN, TWIN = "network", "twin"
-NORMS: dict[str, Literal["linf", "l2"]] = {"linf": "linf", "l2": "l2"}
 _PREFLIGHT = 0.02  # of the budget, for each of: measuring the speed, other ranges, gradients
 _VIEWED = 32  # images on which a view is looked for
 _FEW_STEPS, _MANY_STEPS = (10, 5, 2, 1), 50
@@ -62,51 +62,51 @@ class Session:
             role: {"name": each.key, "weights": Network(each.name, each.seed, each.network).digest}
             for role, each in self.subjects.items()
         }
-        self.folder.settle_json("audit.json", {**asdict(self.setting), "images": images, "networks": networks})
+        usual = {each.name: each.default for each in fields(Setting) if each.default is not MISSING}
+        asked = {**asdict(self.setting), "images": images, "networks": networks}
+        self.folder.settle_json("audit.json", asked, usual=usual)
 
     def run(self, effort: Effort | None = None) -> Audit:
         """All networks, all checks, all verdicts; returns the network's own audit."""
         clock, paces = Clock(self.folder, self.setting.seconds, self.started), dict[str, float]()
-        audits, said = {}, {}
-        for role in self._audited():
-            audits[role], said[role] = self._audit(role, clock, paces)
-            for sentence in said[role]:
-                self.progress.say(sentence)
+        audited = [role for role in self.subjects if not role.startswith("source ")]
+        audits = {role: self._audit(role, clock, paces, 1 / len(audited)) for role in audited}
         for place, audit in enumerate(audits.values() if self.first_look and not self._planned.exists() else ()):
             self._watch(audit)
             with audit.within(1 / (len(audits) - place)):
                 first_look(audit)
             self._watch(None)
-        plan = self._plan(list(audits.values()), effort)
+        if (plan := Plan.read(self._planned)) is None:  # else the one that this folder's run began with
+            plan = make_plan([*audits.values()], self.checks, clock.left(), effort, clock.spent)
+            self.folder.save_json(self._planned.name, plan.stored())
         for line in plan.lines():
             self.progress.say(line)
         for role, audit in audits.items():
             audit.take(plan.effort)
             self._watch(audit)
-            for check in in_order(self.checks, audit):
-                if role != MAIN and check.NUMBER not in HEADLINE:
-                    continue
+            for check in in_order(self.checks, audit, all_of_them=role == MAIN):
                 planned = plan.of(audit.subject.key, check)
                 audit.until = plan.until(planned, audit.clock.spent)
                 if audit.ledger.finding(check.NUMBER, check.NAME) is None:
                     self._check(audit, check, planned)
+        seeds = [audit for role, audit in audits.items() if role.startswith("seed ")]
         for role, audit in reversed(audits.items()):
-            beside = {other: each for other, each in audits.items() if role == MAIN and other != MAIN}
-            self._judge(audit, said[role], beside)
+            beside = (audits.get(TWIN), seeds) if role == MAIN else (None, [])
+            if audit.ledger.verdict_id not in self.folder.rows:
+                arrays = {"correct": audit.correct, "confident": audit.confident}
+                arrays |= {f"standing_{threat}": audit.standing(threat) for threat in THREATS}
+                audit.ledger.add_verdict(judge(audit, *beside), arrays)
         return audits[MAIN]
 
     @property
     def _planned(self) -> Path:
         return self.folder.path / "plan.json"
 
-    def _audited(self) -> Subjects:
-        return {role: each for role, each in self.subjects.items() if not role.startswith("source ")}
-
-    def _audit(self, role: str, clock: Clock, paces: dict[str, float]) -> tuple[Audit, list[str]]:
+    def _audit(self, role: str, clock: Clock, paces: dict[str, float], part: float) -> Audit:
         """The audit of a network, and what is odd about it. What is not needed to attack it may take a small share of
-        the time: fewer images are looked at, where they are dear."""
+        its part of the time: fewer images are looked at, where they are dear."""
         subject, n = self.subjects[role], len(self.images)
-        share = _PREFLIGHT * self.setting.seconds / len(self._audited())
+        share = _PREFLIGHT * self.setting.seconds * part
         speed = probe.measure(subject, self.images, self.labels, share)
         ledger = Ledger(self.folder, subject.key, self.index.cpu().numpy(), looked=self._planned.exists())
         audit = Audit(subject, self.images, self.labels, self.index, self.setting, ledger, clock, speed, self.progress)
@@ -116,21 +116,23 @@ class Session:
             """How many images may take so many passes."""
             return max(LEAST_IMAGES, int(min(speed.fitting(passes, share), n)))
 
-        part = spread(n, min(some(Cost(2, 3)), subject.batch_size))
-        x, y = self.images[part], self.labels[part]
+        seen = spread(n, min(some(Cost(2, 2)), subject.batch_size))
+        x, y = self.images[seen], self.labels[seen]
         audit.sight = look(subject, x, y, self.setting.eps)
-        said = preflight(subject, self.images, self.labels, audit.judged, audit.sight, some(Cost(4)))
+        audit.said = preflight(subject, self.images, self.labels, audit.judged, audit.sight, some(Cost(4)))
         if not audit.correct.any():
-            raise InputError(" ".join([f"{subject.name} classifies none of {n} images correctly.", *said]))
+            raise InputError(" ".join([f"{subject.name} classifies none of {n} images correctly.", *audit.said]))
         audit.view = view_of(subject, x[:_VIEWED], y[:_VIEWED], self.setting.eps, audit.sight)
-        said += [] if audit.view is None else [audit.view.said]
+        audit.said += [] if audit.view is None else [audit.view.said]
         if role == MAIN:
             audit.twin = self.subjects.get(TWIN)
             audit.sources = {each.name: each for word, each in self.subjects.items() if word.startswith("source ")}
             audit.seeds = {each.key: each for word, each in self.subjects.items() if word.startswith("seed ")}
         else:
             audit.sources = {self.subjects[MAIN].key: self.subjects[MAIN]}
-        return audit, said
+        for sentence in audit.said:
+            self.progress.say(sentence)
+        return audit
 
     def _watch(self, audit: Audit | None) -> None:
         """Every network's passes look at the clock of this one, or of none."""
@@ -140,40 +142,21 @@ class Session:
         if audit is not None and audit.view is not None:
             audit.view.model.watch = watch
 
-    def _plan(self, audits: Sequence[Audit], effort: Effort | None) -> Plan:
-        """The plan that this folder's run began with, or a new one."""
-        stored = Plan.read(self._planned)
-        if stored is not None:
-            return stored
-        clock = audits[0].clock
-        plan = make_plan(audits, self.checks, clock.left(), effort, clock.spent)
-        self.folder.save_json(self._planned.name, plan.stored())
-        return plan
-
     def _check(self, audit: Audit, check: Check, planned: Planned) -> None:
-        started = time.monotonic()
-        audit.ledger.check = planned.slug
-        why = planned.left_out or _too_late(audit, planned)
-        if why:
-            finding = Finding(check.NUMBER, check.NAME, None, "", source=check.SOURCE, not_run=why)
-        else:
-            self.progress.say(f"{audit.subject.key}, check {check.NUMBER}, {check.NAME}: {_left(audit)}")
-            finding = _run(audit, check)
-        finding = replace(finding, seconds=time.monotonic() - started)
+        started, key = time.monotonic(), audit.subject.key
+        audit.ledger.check = check_slug(check.NUMBER, check.NAME)
+        finding = Finding(None, "", not_run=planned.left_out or _too_late(audit, planned))
+        if not finding.not_run:
+            left = "no time limit" if math.isinf(audit.remaining()) else f"{minutes(audit.remaining())} left"
+            self.progress.say(f"{key}, check {check.NUMBER}, {check.NAME}: {left}")
+            finding = _found(audit, check)
+        seconds = time.monotonic() - started
+        finding = replace(finding, check=check.NUMBER, name=check.NAME, source=check.SOURCE, seconds=seconds)
         audit.ledger.add_finding(finding)
         audit.clock.save()
         alarm = {True: "ALARM. ", False: "no alarm. ", None: ""}[finding.alarm]
         text = finding.text or f"check {check.NUMBER}, {check.NAME}: {finding.not_run}"
-        self.progress.say(f"  {audit.subject.key}: {alarm}{text}")
-
-    def _judge(self, audit: Audit, said: Sequence[str], beside: Mapping[str, Audit]) -> None:
-        if audit.ledger.verdict_id in self.folder.rows:
-            return
-        seeds = [each for role, each in beside.items() if role.startswith("seed ")]
-        verdict = judge(audit, audit.ledger.findings(), said, beside.get(TWIN), seeds)
-        arrays = {"correct": audit.correct, "confident": audit.confident}
-        arrays |= {f"standing_{threat}": audit.standing(threat) for threat in THREATS}
-        audit.ledger.add_verdict(verdict.row(), arrays)
+        self.progress.say(f"  {key}: {alarm}{text}")
 
 
 def first_look(audit: Audit) -> None:
@@ -189,45 +172,33 @@ def first_look(audit: Audit) -> None:
 
     def cheap(attack: PGD, threat: str, share: float) -> bool:
         n = int(audit.standing(threat).sum())
-        return price * audit.probe.seconds(Cost(*attack.cost).times(n)) <= share * audit.remaining()
+        return price * audit.probe.seconds(attack.cost.times(n)) <= share * audit.remaining()
 
     def run(attack: PGD, threat: str, route: str = "both") -> None:
         model = audit.subject.one_draw if many and route == "both" else None
-        label = f"first look, PGD-{attack.steps}"
-        audit.attack(label, attack, route=route, threat=threat, model=model)
+        audit.attack(f"first look, PGD-{attack.steps}", attack, route=route, threat=threat, model=model)
 
-    for threat, norm in NORMS.items():
-        for route in _routes(audit):
-            ladder = [PGD(setting.radius(threat), norm, steps, until_broken=not many) for steps in _FEW_STEPS]
-            first = threat == "linf" and route == _routes(audit)[0]
+    # the view comes first where there is one: its gradient is the better one
+    routes = (*([] if audit.view is None else [audit.view.route]), *audit.subject.routes)
+    norms: tuple[Norm, ...] = get_args(Norm)
+    for threat in norms:
+        ladder = [PGD(setting.radius(threat), threat, steps, until_broken=not many) for steps in _FEW_STEPS]
+        for route in routes:
+            first = threat == "linf" and route == routes[0]
             attack = next((each for each in ladder if cheap(each, threat, _MOST)), ladder[-1]) if first else ladder[0]
             if first or cheap(attack, threat, _LOOK):
                 run(attack, threat, route)
-        longer = PGD(setting.radius(threat), norm, _MANY_STEPS, until_broken=False)
+        longer = PGD(setting.radius(threat), threat, _MANY_STEPS, until_broken=False)
         if many and cheap(longer, threat, _LONGER):
             run(longer, threat)
 
 
-def _routes(audit: Audit) -> tuple[str, ...]:
-    """The view comes first where there is one: its gradient is the better one."""
-    view = () if audit.view is None else (audit.view.route,)
-    return (*view, *audit.subject.routes)
-
-
-def report_parts(session: Session, audit: Audit) -> tuple[tuple[Row, ...], tuple[Finding, ...], dict[str, Any]]:
-    """The folder's rows of the audit, the network's findings, and its verdict's row."""
-    rows = tuple(row for row in session.folder.rows.values() if row["experiment"] == "audit")
-    findings = tuple(audit.ledger.read_finding(row) for row in audit.ledger.findings())
-    return rows, findings, session.folder.rows[audit.ledger.verdict_id]
-
-
-def _run(audit: Audit, check: Check) -> Finding:
+def _found(audit: Audit, check: Check) -> Finding:
     """What a check finds. One whose attacks were cut short may raise an alarm, but not say that there is none."""
     try:
         finding = check.run(audit)
     except TimeUp:
-        why = "left unfinished: the time was used up while it ran"
-        return Finding(check.NUMBER, check.NAME, None, "", source=check.SOURCE, not_run=why)
+        return Finding(None, "", not_run="left unfinished: the time was used up while it ran")
     cut = [row for row in audit.ledger.attacks() if row["checked_by"] == audit.ledger.check and not row["complete"]]
     if finding.alarm is not False or not cut:
         return finding
@@ -242,8 +213,3 @@ def _too_late(audit: Audit, planned: Planned) -> str:
     if planned.number not in HEADLINE and planned.seconds > left:
         return f"left out for lack of time: needs about {minutes(planned.seconds)}, {minutes(left)} were left"
     return ""
-
-
-def _left(audit: Audit) -> str:
-    left = audit.remaining()
-    return "no time limit" if math.isinf(left) else f"{minutes(left)} left"

@@ -3,7 +3,7 @@ from those of an audit without a limit until the estimated time fits."""
 
 import math
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from shconv.attacks.checks import check_count
@@ -47,6 +47,16 @@ class Setting:
         return {"linf": self.eps, "l2": self.eps_l2, "pixels": math.inf, "undetected": self.eps}[threat]
 
 
+def _count(full: int, least: int, *, cheap: bool = False, blind: int | None = None) -> int:
+    """A count as an audit without a limit has it, and the least with which a check says anything.
+
+    cheap: a check that follows the square root of the share. blind: of a network without a gradient, where that is
+    another count; of a cheap check the least.
+    """
+    blind = least if cheap and blind is None else blind
+    return field(default=full, metadata={"least": least, "cheap": cheap, "blind": blind})
+
+
 @dataclass(frozen=True)
 class Effort:
     """How much each check may spend. The defaults are those of an audit without a limit.
@@ -54,53 +64,55 @@ class Effort:
     "images" are the most that a side check looks at; the headline's attacks take every image still standing.
     """
 
-    restarts: int = 5  # of PGD, each from a start of its own
+    restarts: int = _count(5, 1, blind=1)  # of PGD, each from a start of its own
     steps: tuple[int, ...] = (10, 50, 200)  # of PGD: few, the usual, and most
     targets: int = 9  # the likeliest wrong classes, each in turn
     mixtures: tuple[float, ...] = (0.1, 0.3, 0.5, 2.0, 5.0)  # weights of the hypernetwork route's gradient
-    compared_images: int = 500  # on which attacks run side by side, broken or not
-    start_images: int = 200  # random start against none
-    curve_points: int = 11  # radii of the budget curve between 0 and 1
-    curve_images: int = 200
-    curve_steps: int = 50
-    square_queries: int = 5_000
-    square_images: int = 1_000
-    pixel_images: int = 100  # LocSearchAdv
-    hard_label_images: int = 50
-    hard_label_steps: int = 1_000  # queries grow with it
-    sign_draws: int = 10_000
-    sign_images: int = 100
-    gradient_images: int = 100  # finite differences and the routes' agreement
-    surface_images: int = 32
-    surface_points: int = 21  # a side of the grid
-    indicator_images: int = 200
-    binarisation_images: int = 100
-    binarisation_points: int = 499  # inner points, fewer than the features of Plain-10 and ResNet-18
-    ablation_images: int = 500
+    compared_images: int = _count(500, 50, blind=10)  # on which attacks run side by side, broken or not
+    start_images: int = _count(200, 50, blind=10)  # random start against none
+    curve_points: int = _count(11, 5, cheap=True)  # radii of the budget curve between 0 and 1
+    curve_images: int = _count(200, 32, cheap=True, blind=16)
+    curve_steps: int = _count(50, 10, cheap=True)
+    square_queries: int = _count(5_000, 100)
+    square_images: int = _count(1_000, 20)
+    pixel_images: int = _count(100, 2)  # LocSearchAdv
+    hard_label_images: int = _count(50, 8)
+    hard_label_steps: int = _count(1_000, 20)  # queries grow with it
+    sign_draws: int = _count(10_000, 100)
+    sign_images: int = _count(100, 10)
+    gradient_images: int = _count(100, 16, cheap=True)  # finite differences and the routes' agreement
+    surface_images: int = _count(32, 16, cheap=True)
+    surface_points: int = _count(21, 7, cheap=True)  # a side of the grid
+    indicator_images: int = _count(200, 16, cheap=True)
+    binarisation_images: int = _count(100, 4, cheap=True)
+    binarisation_points: int = _count(499, 20, cheap=True)  # fewer than the features of Plain-10 and ResNet-18
+    ablation_images: int = _count(500, 32, blind=20)
     standard_images: int = 1_000  # AutoAttack; 0 leaves it out
     patience: int = 0  # images in a row, the nearest to falling first, that a dear attack may miss; 0: all of them
     share: float = field(default=1.0, compare=False)  # of the counts above, for the plan's table
 
-    def scaled(self, share: float) -> "Effort":
-        """These counts times `share` in (0, 1], none below what a check needs to say anything.
+    @property
+    def usual_steps(self) -> int:
+        """Of the white box that routes and transfer are compared with."""
+        return self.steps[1]
 
-        Those of cheap checks follow its square root.
-        """
-        low = _FLOOR
-        counts = {
-            name: min(full, max(low[name], round((math.sqrt(share) if name in _CHEAP else share) * full)))
-            for name, full in vars(self).items()
-            if isinstance(full, int) and name in low
-        }
-        least, usual = self.steps[:2]
+    def scaled(self, share: float) -> "Effort":
+        """These counts times `share` in (0, 1], none below what a check needs to say anything."""
+        counts: dict[str, Any] = {}
+        for each in fields(self):
+            if each.metadata:
+                full, part = getattr(self, each.name), math.sqrt(share) if each.metadata["cheap"] else share
+                counts[each.name] = min(full, max(each.metadata["least"], round(part * full)))
+        usual = self.usual_steps
         fewer = 5 * round(min(usual, max(20.0, usual * math.sqrt(64 * share))) / 5)
-        steps = self.steps if share >= 1 / 16 else (least, fewer)
-        mixtures = self.mixtures if share >= 1 / 4 else self.mixtures[2:3]
-        few = replace(self, **counts, steps=steps, mixtures=mixtures, share=share)
         return replace(
-            few,
-            patience=self.patience if share == 1 else PATIENCE,
+            self,
+            **counts,
+            steps=self.steps if share >= 1 / 16 else (self.steps[0], fewer),
+            mixtures=self.mixtures if share >= 1 / 4 else self.mixtures[2:3],
             targets=self.targets if share >= 1 / 64 else min(self.targets, FEW_TARGETS),
+            patience=self.patience if share == 1 else PATIENCE,
+            share=share,
         )
 
     def searching_as(self, other: "Effort") -> "Effort":
@@ -109,55 +121,15 @@ class Effort:
 
     def without_gradient(self) -> "Effort":
         """For a network without one: just enough of the checks of gradients to say so, all the time for the others."""
-        few: dict[str, Any] = {name: min(getattr(self, name), low) for name, low in _BLIND.items()}
+        low = {each.name: each.metadata.get("blind") for each in fields(self)}
+        few: dict[str, Any] = {name: min(getattr(self, name), least) for name, least in low.items() if least}
         return replace(self, **few, square_images=FULL.square_images)
 
 
 FULL = Effort()
 PATIENCE = 16
-_SEARCHES = ("square_queries", "hard_label_images", "hard_label_steps", "sign_draws", "sign_images")
 FEW_TARGETS = 3
-_CHEAP = {
-    "curve_points",
-    "curve_images",
-    "curve_steps",
-    "gradient_images",
-    "surface_images",
-    "surface_points",
-    "indicator_images",
-    "binarisation_images",
-    "binarisation_points",
-}
-_FLOOR = {
-    "restarts": 1,
-    "compared_images": 50,
-    "start_images": 50,
-    "curve_points": 5,
-    "curve_images": 32,
-    "curve_steps": 10,
-    "square_queries": 100,
-    "square_images": 20,
-    "pixel_images": 2,
-    "hard_label_images": 8,
-    "hard_label_steps": 20,
-    "sign_draws": 100,
-    "sign_images": 10,
-    "gradient_images": 16,
-    "surface_images": 16,
-    "surface_points": 7,
-    "indicator_images": 16,
-    "binarisation_images": 4,
-    "binarisation_points": 20,
-    "ablation_images": 32,
-}
-_BLIND = {
-    **{name: _FLOOR[name] for name in _CHEAP},
-    "restarts": 1,
-    "compared_images": 10,
-    "start_images": 10,
-    "curve_images": 16,
-    "ablation_images": 20,
-}
+_SEARCHES = ("square_queries", "hard_label_images", "hard_label_steps", "sign_draws", "sign_images")
 
 
 def budget_seconds(budget: str) -> float:

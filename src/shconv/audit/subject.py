@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from shconv.attacks.checks import check_logits_shape
 from shconv.errors import InputError
+from shconv.experiments.network import first_logits
 from shconv.experiments.question import padded
 from shconv.replaying import replaying
 from shconv.routes import shc_layers
@@ -57,7 +58,7 @@ class Subject:
         self.name, self.seed, self.network, self.batch_size = name, seed, network, batch_size
         self.training = tuple(training)
         x = images[:batch_size]
-        first, second = (_raw(name, network, x) for _ in range(2))
+        first, second = (first_logits(name, network, x) for _ in range(2))
         self.classes = first.shape[1]
         if int(labels.max()) >= self.classes:
             raise InputError(
@@ -74,6 +75,10 @@ class Subject:
     @property
     def is_shc(self) -> bool:
         return bool(shc_layers(self.network))
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
 
     @property
     def routes(self) -> tuple[str, ...]:
@@ -94,14 +99,9 @@ class Subject:
         """What a sentence about another network calls it."""
         return "twin" if self.name == "twin" else f"twin {self.name}"
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Logits (n, K) of images (n, C, H, W), without a graph, always batch_size images at a time."""
-        return self._forward(self.model, x)
-
     def judge(self, x: Tensor, y: Tensor) -> Judged:
         """Is the network right on x (n, C, H, W) with classes y (n,)? A fresh forward pass of the whole network."""
-        with self.model.nan_kept():
-            logits = self._forward(self.model, x)
+        logits = self._judged_by(self.model.as_returned, x)
         nan = logits.isnan().any(1)
         p_y = logits.double().softmax(1).gather(1, y[:, None])[:, 0].nan_to_num(0.0)
         right = (logits.argmax(1) == y) & ~nan
@@ -109,21 +109,18 @@ class Subject:
 
     def rejects(self, x: Tensor) -> NDArray[np.bool_]:
         """Which of the images x (n, C, H, W) its detector rejects, (n,): none where it has no detector."""
+        if not self.has_detector:
+            return np.zeros(len(x), bool)
         network: Any = self.network
-        rejected: NDArray[np.bool_] = np.zeros(len(x), bool)
-        if self.has_detector and len(x):
-            with torch.no_grad(), drawing(self.is_random, "judge"):
-                parts = ((part, network.score(padded(part, self.batch_size))) for part in x.split(self.batch_size))
-                scores = torch.cat([score[: len(part)] for part, score in parts])
-            rejected = ((scores > network.threshold) & ~scores.isnan()).cpu().numpy()
+        scores = self._judged_by(network.score, x)
+        rejected: NDArray[np.bool_] = ((scores > network.threshold) & ~scores.isnan()).cpu().numpy()
         return rejected
 
-    def _forward(self, model: nn.Module, x: Tensor) -> Tensor:
-        parts = [x.new_zeros(0, self.classes)]
+    def _judged_by(self, function: Any, x: Tensor) -> Tensor:
+        """What a function says of images, at least one, always batch_size at a time."""
         with torch.no_grad(), drawing(self.is_random, "judge"):
-            for part in x.split(self.batch_size) if len(x) else ():
-                parts.append(model(padded(part, self.batch_size))[: len(part)])
-        return torch.cat(parts)
+            size = self.batch_size
+            return torch.cat([function(padded(part, size))[: len(part)] for part in x.split(size)])
 
 
 class TimeUp(Exception):  # noqa: N818 (no error: it ends an attack that would take too long)
@@ -144,30 +141,24 @@ class AuditedNetwork(nn.Module):
     def __init__(self, network: nn.Module, probabilities: bool = False, passes: int = 1) -> None:
         super().__init__()
         self.network, self.probabilities, self.passes = network, probabilities, passes
-        self.finite = True
         self.watch: Callable[[], None] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         return self._answer(replaying(self.network), x)
 
-    def _answer(self, ask: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        if self.watch is not None and self.finite:
+    def as_returned(self, x: Tensor) -> Tensor:
+        """With NaN and infinity, for the judge."""
+        return self._answer(replaying(self.network), x, finite=False)
+
+    def _answer(self, ask: Callable[[Tensor], Tensor], x: Tensor, finite: bool = True) -> Tensor:
+        if self.watch is not None and finite:
             self.watch()
         x = _FiniteGradient.apply(x)
         answers = [check_logits_shape(ask(x), len(x)) for _ in range(self.passes)]
         if self.probabilities:
             answers = [each.clamp_min(torch.finfo(each.dtype).tiny).log() for each in answers]
         logits = torch.stack(answers).mean(0) if self.passes > 1 else answers[0]
-        return logits.nan_to_num(0.0, HUGE, -HUGE) if self.finite else logits
-
-    @contextmanager
-    def nan_kept(self) -> Iterator[None]:
-        """Inside, NaN and infinite logits are returned as they are."""
-        self.finite = False
-        try:
-            yield
-        finally:
-            self.finite = True
+        return logits.nan_to_num(0.0, HUGE, -HUGE) if finite else logits
 
 
 class AuditedDetector(AuditedNetwork):
@@ -198,22 +189,6 @@ def drawing(active: bool, *words: object) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(zlib.crc32(repr(words).encode()))
         yield
-
-
-def _raw(name: str, network: nn.Module, x: Tensor) -> Tensor:
-    """What the network itself returns. Raises InputError where it cannot take these images."""
-    try:
-        with torch.no_grad():
-            out = network(x)
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(f"{name} cannot take images {tuple(x.shape)} in [0, 1]: {why}") from error
-    try:
-        return check_logits_shape(out, len(x)).detach()
-    except InputError as error:
-        raise InputError(str(error).replace("model:", f"{name}:", 1)) from None
 
 
 def _are_probabilities(out: Tensor) -> bool:

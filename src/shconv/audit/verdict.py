@@ -2,13 +2,13 @@
 the twin, what was tried and what was not. No alarm is never called robustness."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from shconv.audit.audit import Audit
-from shconv.audit.cases import NO_ATTACK, Case, against_twin, count, share, spread, worst_cases
+from shconv.audit.cases import NO_ATTACK, Case, against_twin, share, spread, worst_cases
 from shconv.audit.ledger import THREATS
 from shconv.audit.setting import Setting
+from shconv.audit.words import count, percent
 from shconv.experiments.run_folder import Row
 
 SIGNIFICANT = 0.05
@@ -16,44 +16,24 @@ WORST_CASE = 12  # the check that raises no alarm
 FEW = 20  # confident images below which their worst case is said to rest on few
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Sentences, the alarms' names, and the numbers behind both: the fields of the verdict's row."""
-
-    text: tuple[str, ...]
-    alarms: tuple[str, ...]
-    numbers: Mapping[str, Any]
-
-    def row(self) -> dict[str, Any]:
-        return {**self.numbers, "alarms": list(self.alarms), "text": list(self.text)}
-
-
-def judge(
-    audit: Audit, findings: Sequence[Row], preflight: Sequence[str], twin: Audit | None, seeds: Sequence[Audit]
-) -> Verdict:
-    """The verdict on a network whose checks have run, from their rows, beside its twin and its other seeds."""
-    cases = worst_cases(audit)
+def judge(audit: Audit, twin: Audit | None, seeds: Sequence[Audit]) -> dict[str, Any]:
+    """The verdict on a network whose checks have run, beside its twin and its other seeds: the fields of its row."""
+    findings, cases = audit.ledger.findings(), worst_cases(audit)
     against = None if twin is None else against_twin(audit, twin)
     over_seeds = spread([audit, *seeds]) if seeds else None
-    n, correct = len(audit.correct), int(audit.correct.sum())
-    clean = share(correct, n)
-    text = [
-        f"{audit.subject.name} on clean images: {_words(clean)}.",
-        *worst_case_sentences(audit.setting, cases),
-        *check_sentences(findings),
-        *source_sentences(audit, cases["linf"]),
-        *(
-            []
-            if against is None or twin is None
-            else [twin_sentence(audit.subject.name, twin.subject.as_twin, against)]
-        ),
-        *([] if over_seeds is None else [seeds_sentence(over_seeds)]),
-        *_tried(audit, findings),
-        "A worst case is an upper bound on the accuracy under attack: another attack can only lower it.",
-    ]
+    n, name = len(audit.correct), audit.subject.name
+    clean = share(int(audit.correct.sum()), n)
+    text = [f"{name} on clean images: {_words(clean)}.", *worst_case_sentences(audit.setting, cases)]
+    text += [*check_sentences(findings), *source_sentences(audit, cases["linf"])]
+    if twin is not None and against is not None:
+        text.append(twin_sentence(name, twin.subject.as_twin, against))
+    if over_seeds is not None:
+        text.append(seeds_sentence(over_seeds))
+    text += _tried(audit, findings)
+    text.append("A worst case is an upper bound on the accuracy under attack: another attack can only lower it.")
     numbers = {"n": n, "clean": clean, "worst_case": cases, "twin": against, "seeds": over_seeds}
-    raised = tuple(row["name"] for row in findings if row["alarm"])
-    return Verdict(tuple(text), raised, {**numbers, "preflight": list(preflight)})
+    raised = [row["name"] for row in findings if row["alarm"]]
+    return {**numbers, "preflight": audit.said, "alarms": raised, "text": text}
 
 
 def worst_case_sentences(setting: Setting, cases: Mapping[str, Case]) -> list[str]:
@@ -76,7 +56,7 @@ def worst_case_sentence(where: str, case: Case) -> str:
     if not shared["reason"] and shared["attacks"] < case["attacks"]:
         said.append(
             f"{count(shared['attacks'], 'attack')} of these can be run on any network, and attacked every image that "
-            f"had survived; under these the accuracy is {_percent(shared['accuracy'])}. The others are the network's "
+            f"had survived; under these the accuracy is {percent(shared['accuracy'])}. The others are the network's "
             "own gradient routes, attacks made on other networks, and searches on a part of the images."
         )
     if confident["n"] and not confident["reason"]:
@@ -100,9 +80,7 @@ def worst_case_sentence(where: str, case: Case) -> str:
 def check_sentences(findings: Sequence[Row]) -> Iterator[str]:
     """Every check that ran in one list: those that raised an alarm, raised none, or have no answer."""
     able = [row for row in findings if not row["not_run"] and row["check"] != WORST_CASE]
-    raised = [row for row in able if row["alarm"]]
-    calm = [row for row in able if row["alarm"] is False]
-    open_ = [row for row in able if row["alarm"] is None]
+    raised, calm, open_ = ([row for row in able if row["alarm"] is alarm] for alarm in (True, False, None))
     told = len(raised) + len(calm)
     if not told:
         yield "No check gave an answer: this audit says nothing about masked gradients."
@@ -113,15 +91,14 @@ def check_sentences(findings: Sequence[Row]) -> Iterator[str]:
         )
     else:
         yield f"{len(raised)} of the {count(told, 'check')} with an answer raised an alarm."
-        yield from (f"Alarm, check {row['check']}, {row['name']}: {row['text']}" for row in raised)
+        yield from (f"Alarm, {_check_name(row)}: {row['text']}" for row in raised)
         yield (
             "With an alarm, this network's accuracy under attack, including the worst case, cannot be taken as "
             "evidence of robustness."
         )
-    if calm:
-        yield f"No alarm: {'; '.join(_check_name(row) for row in calm)}."
-    if open_:
-        yield f"No answer: {'; '.join(_check_name(row) for row in open_)}."
+    for words, rows in (("No alarm", calm), ("No answer", open_)):
+        if rows:
+            yield f"{words}: {'; '.join(_check_name(row) for row in rows)}."
 
 
 def source_sentences(audit: Audit, linf: Case) -> Iterator[str]:
@@ -143,11 +120,12 @@ def twin_sentence(name: str, twin: str, against: Case) -> str:
     if against["reason"]:
         return f"No comparison with the {twin}: {against['reason']}."
     low, high = (f"{100 * end:+.1f}" for end in against["interval"])
+    p = "p < 0.001" if against["p"] < 0.001 else f"p = {against['p']:.3f}"
     words = f"{name} is not significantly different from its twin"
     if against["p"] < SIGNIFICANT:
         words = f"{name} is {'above' if against['difference'] > 0 else 'below'} its twin under these attacks"
     others = [
-        f"{whose} {_percent(case['accuracy'])} over {count(case['attacks'], 'attack')}"
+        f"{whose} {percent(case['accuracy'])} over {count(case['attacks'], 'attack')}"
         for whose, case in ((name, against["all"]["network"]), (f"the {twin}", against["all"]["twin"]))
         if case["accuracy"] is not None and case["attacks"] != against["attacks"]
     ]
@@ -156,9 +134,9 @@ def twin_sentence(name: str, twin: str, against: Case) -> str:
     return (
         f"Comparison with its {twin}, on the same {count(against['n'], 'image')} and over the same "
         f"{count(against['attacks'], 'attack')}, worst case within L-infinity: {name} "
-        f"{_percent(against['accuracy'])}, its twin {_percent(against['twin_accuracy'])}, difference "
-        f"{100 * against['difference']:+.1f} points (95 % interval {low} to {high}; McNemar's exact "
-        f"{_p(against['p'])}). {words}.{left if against['left_out'] else ''}{more}"
+        f"{percent(against['accuracy'])}, its twin {percent(against['twin_accuracy'])}, difference "
+        f"{100 * against['difference']:+.1f} points (95 % interval {low} to {high}; McNemar's exact {p}). "
+        f"{words}.{left if against['left_out'] else ''}{more}"
     )
 
 
@@ -170,8 +148,8 @@ def seeds_sentence(over: Case) -> str:
         return f"No spread over training seeds: fewer than two have a worst case within L-infinity.{without}"
     return (
         f"Over {len(over['accuracy'])} training seeds, worst case within L-infinity: mean "
-        f"{_percent(over['mean'])}, standard deviation {100 * over['sd']:.1f} points, "
-        f"{_percent(over['lowest'])} to {_percent(over['highest'])}.{without}"
+        f"{percent(over['mean'])}, standard deviation {100 * over['sd']:.1f} points, "
+        f"{percent(over['lowest'])} to {percent(over['highest'])}.{without}"
     )
 
 
@@ -191,12 +169,12 @@ def _tried(audit: Audit, findings: Sequence[Row]) -> Iterator[str]:
             "On the images that came closest to a wrong class only, as the last of these were not broken: "
             f"{'; '.join(nearest)}."
         )
-    absent = [f"check {row['check']}, {row['name']} ({row['not_run']})" for row in findings if row["not_run"]]
+    absent = [f"{_check_name(row)} ({row['not_run']})" for row in findings if row["not_run"]]
     late = [_label(row) for row in rows if not row["n"] and not row["complete"]]
     absent += [f"for lack of time, {', '.join(late)}"] if late else []
     if absent:
         yield f"Not tried: {'; '.join(absent)}."
-    outside = sum(row["outside"] for row in rows if row["headline"])
+    outside = sum(row["outside"] for row in rows)
     if outside:
         yield f"{count(outside, 'misclassified example')} lay outside the ball or [0, 1] and did not count."
     nan = sum(row["nan"] for row in rows)
@@ -228,14 +206,6 @@ def threat_name(setting: Setting, threat: str) -> str:
 def _words(case: Case) -> str:
     low, high = case["interval"]
     return (
-        f"correct on {case['correct']} of {case['n']}, {_percent(case['accuracy'])} "
+        f"correct on {case['correct']} of {case['n']}, {percent(case['accuracy'])} "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

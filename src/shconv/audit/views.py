@@ -3,7 +3,7 @@ the place of what passes none (BPDA, Athalye et al. 2018), or the logits before 
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,12 +26,11 @@ Visit = Callable[[Key, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Sight:
-    """On how many of n images a gradient is exactly zero: the cross-entropy's at the clean image and beside it, and the
-    margin's beside it, which no softmax can saturate."""
+    """On how many of n images a gradient is exactly zero: the cross-entropy's at the clean image, and beside it the
+    margin's, which no softmax can saturate."""
 
     n: int
     clean: int
-    entropy: int
     margin: int
 
     @property
@@ -44,11 +43,6 @@ class Sight:
         """On some images they see nothing, whatever their loss."""
         return self.margin > VANISHED * self.n
 
-    @property
-    def saturated(self) -> bool:
-        """The cross-entropy hides a gradient that the margin has."""
-        return not self.blind and self.entropy >= BLIND * self.n
-
 
 class View(NamedTuple):
     """A network as only an attack sees it. `route` is what rows call it, `said` a sentence about it."""
@@ -58,19 +52,21 @@ class View(NamedTuple):
     said: str
 
 
-def look(subject: Subject, x: Tensor, y: Tensor, epsilon: float) -> Sight:
-    """Counts on images x (n, C, H, W): at them, and at random points within epsilon, where attacks start."""
+def look(subject: Subject, x: Tensor, y: Tensor, epsilon: float, model: nn.Module | None = None) -> Sight:
+    """Counts on images x (n, C, H, W): at them, and at random points within epsilon, where attacks start.
+
+    model: of a view of the subject, instead of its own.
+    """
+    model = subject.model if model is None else model
     with drawing(True, "look"):
         beside = (x + epsilon * (2 * torch.rand(x.shape) - 1).to(x)).clamp(0, 1)
-    zero = {}
-    for name, at in (("clean", x), ("beside", beside)):
+
+    def zero(loss: Callable[[Tensor, Tensor], Tensor], at: Tensor) -> int:
         at = at.clone().requires_grad_()
         with drawing(subject.is_random, "gradient"), torch.enable_grad():
-            logits = subject.model(at)
-            losses = {"entropy": F.cross_entropy(logits, y, reduction="sum"), "margin": margin(logits, y).sum()}
-            for loss, value in losses.items():
-                zero[name, loss] = int(_zero(_gradient(value, [at])[0], at).sum())
-    return Sight(len(x), zero["clean", "entropy"], zero["beside", "entropy"], zero["beside", "margin"])
+            return int(_zero(_gradient(loss(model(at), y).sum(), [at])[0], at).sum())
+
+    return Sight(len(x), zero(partial(F.cross_entropy, reduction="none"), x), zero(margin, beside))
 
 
 def view_of(subject: Subject, x: Tensor, y: Tensor, epsilon: float, sight: Sight) -> View | None:
@@ -86,7 +82,7 @@ def view_of(subject: Subject, x: Tensor, y: Tensor, epsilon: float, sight: Sight
     through, route, said = found
     model = AuditedNetwork(through, subject.probabilities and through.head is None, subject.model.passes)
     view = View(route, model.eval(), f"{subject.name}: {said}")
-    seen = look(_Seen(subject, model), x, y, epsilon)  # type: ignore[arg-type]
+    seen = look(subject, x, y, epsilon, model)
     return view if seen.margin < sight.margin / 2 and _leads(model, x, y, epsilon) else None
 
 
@@ -102,13 +98,6 @@ def _leads(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> bool:
             with drawing(True, "lead"):
                 reached.append(margin(model((x + epsilon * sign).clamp(0, 1)), y))
     return bool((reached[0] > torch.stack(reached[1:]).amax(0)).double().mean() > 0.5)
-
-
-class _Seen:
-    """As much of a subject as `look` asks for, with another model."""
-
-    def __init__(self, subject: Subject, model: AuditedNetwork) -> None:
-        self.model, self.is_random = model, subject.is_random
 
 
 class Through(nn.Module):
@@ -165,16 +154,12 @@ def _boundaries(network: nn.Module, n: int, visit: Visit, names: set[str] | None
     def after(name: str, _: nn.Module, inputs: object, out: Any) -> Any:
         return visit((name, "out", calls[name]), out) if fit(out) else out
 
-    handles = []
-    for name, part in network.named_modules():
-        if names is None or name in names:
-            handles += [part.register_forward_pre_hook(partial(before, name))]
-            handles += [part.register_forward_hook(partial(after, name))]
-    try:
+    with ExitStack() as hooks:
+        for name, part in network.named_modules():
+            if names is None or name in names:
+                hooks.enter_context(part.register_forward_pre_hook(partial(before, name)))
+                hooks.enter_context(part.register_forward_hook(partial(after, name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Place(NamedTuple):
@@ -225,13 +210,12 @@ def _links(network: nn.Module, x: Tensor, y: Tensor, head: Key | None) -> dict[K
         if places[0].alive:
             return links
         first = next((at for at, place in enumerate(places) if place.alive), None)
-        if first is None or places[first].key in links:
+        if first is None or (live := places[first]).key in links:
             return None
-        earlier = (place for place in reversed(places[:first]) if _shaped(place.t, places[first].t) is not None)
-        dead = next(earlier, None)
+        dead = next((place for place in reversed(places[:first]) if _shaped(place.t, live.t) is not None), None)
         if dead is None:
             return None
-        links[places[first].key] = dead.key
+        links[live.key] = dead.key
     return None
 
 

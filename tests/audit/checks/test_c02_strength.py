@@ -45,8 +45,8 @@ def test_an_attack_that_doubling_strengthens_has_not_converged(tmp_path: Path, m
     audit = make_audit(tmp_path, Honest())
     run_pgd = c02_strength.run_pgd
 
-    def short(audit, steps):  # type: ignore[no-untyped-def]
-        outcome = run_pgd(audit, steps)
+    def short(audit, steps=None, **options):  # type: ignore[no-untyped-def]
+        outcome = run_pgd(audit, steps, **options)
         return outcome if steps == 20 else replace(outcome, success=np.zeros_like(outcome.success))
 
     monkeypatch.setattr(c02_strength, "run_pgd", short)

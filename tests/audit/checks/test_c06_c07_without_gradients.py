@@ -8,7 +8,7 @@ from check_toys import EPS, SMALL, Honest, blind, finding, make_audit, saturated
 
 from shconv.attacks import PGD, RandomSigns, Square
 from shconv.audit.checks import c06_gradient_free, c07_random_signs
-from shconv.audit.checks.second_look import MOST, second_look
+from shconv.audit.checks.searching import MOST, second_look
 
 FAINT = toy_images(contrasts=(0.04, 0.3))  # faint enough for chance
 
@@ -48,7 +48,7 @@ def test_changed_pixels_are_a_threat_of_their_own(tmp_path: Path) -> None:
     before = audit.standing("linf")
     found = finding(c06_gradient_free, audit)
     assert found.numbers["LocSearchAdv cyclic"]["n"] == 10
-    broken = [label for label in audit.broken_by("pixels") if label is not None]
+    broken = [label for label in audit.ledger.broken_by("pixels") if label is not None]
     assert len(broken) == found.numbers["LocSearchAdv cyclic"]["successes"]
     assert before.sum() - audit.standing("linf").sum() == found.numbers["Square"]["successes"]
 
@@ -74,12 +74,12 @@ def test_the_second_look_uses_a_loss_that_does_not_saturate(tmp_path: Path) -> N
     audit = make_audit(tmp_path, saturated(), data=FAINT)
     signs = audit.attack("signs", RandomSigns(EPS, draws=200))
     assert signs.success.any()
-    assert second_look(audit, signs.success, "signs").hidden == 0
+    assert second_look(audit, signs.success, "signs")[1] == 0
 
 
 def test_the_second_look_is_at_a_few_images_only(tmp_path: Path) -> None:
     audit = make_audit(tmp_path, blind(), data=FAINT)
     square = audit.attack("Square", Square(EPS, queries=300))
     assert square.success.sum() > MOST
-    look = second_look(audit, square.success, "Square")
-    assert look.hidden <= look.seen == MOST
+    seen, hidden = second_look(audit, square.success, "Square")
+    assert hidden <= seen == MOST

@@ -37,6 +37,15 @@ def test_useful_gradients_pass(tmp_path: Path, name: str) -> None:
     assert f"{low} inner points" in found.text or f"{low} to {high} inner points" in found.text
 
 
+def test_read_outs_stay_with_their_images_though_some_are_broken_before_others(tmp_path: Path) -> None:
+    """Each image has a read-out of its own, so that no part of a batch can pass alone."""
+    network, (x, _) = create_model("plain10", 10, stem="small", width=4).eval(), toy_images()
+    effort = replace(SMALL, binarisation_images=36)
+    audit = make_audit(tmp_path, network, data=(x, network(x).argmax(1)), effort=effort)
+    audit.setting = replace(audit.setting, batch_size=36)
+    assert finding(c10_binarisation, audit).numbers["images"] > 32
+
+
 def test_the_inner_points_are_at_most_half_as_many_as_the_features(tmp_path: Path) -> None:
     network = create_model("plain10", 10, stem="small", width=1)
     x, _ = toy_images()

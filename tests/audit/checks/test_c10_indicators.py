@@ -38,11 +38,11 @@ def test_everything_the_attack_saw_is_written_down() -> None:
     model, (x, y) = Honest().eval(), toy_images(8)
     seen = Seen(model, y)
     found = PGD(EPS, steps=6).run(seen, x, y)
-    path = seen.path()
-    assert len(path.loss) == int(found.queries[0])
-    assert path.norm.shape == (6, 8)
-    assert (path.norm > 0).all()
-    assert (path.wrong.any(0) == (model(found.images).argmax(1) != y).numpy()).all()
+    loss, wrong, norm = seen.path()
+    assert len(loss) == int(found.queries[0])
+    assert norm.shape == (6, 8)
+    assert (norm > 0).all()
+    assert (wrong.any(0) == (model(found.images).argmax(1) != y).numpy()).all()
 
 
 def test_a_network_that_passes_no_gradient_on_shows_norms_of_zero() -> None:
@@ -50,7 +50,7 @@ def test_a_network_that_passes_no_gradient_on_shows_norms_of_zero() -> None:
     for network in (blind().eval(), nn.Sequential(Detached(), Honest()).eval()):
         seen = Seen(network, y)
         PGD(EPS, steps=3).run(seen, x, y)
-        assert seen.path().norm.tolist() == [[0.0] * 4] * 3
+        assert seen.path()[2].tolist() == [[0.0] * 4] * 3
 
 
 class Detached(nn.Module):

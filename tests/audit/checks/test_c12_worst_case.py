@@ -44,7 +44,7 @@ def test_with_patience_the_closest_images_come_first_and_those_left_out_are_coun
     monkeypatch.setattr(c12_worst_case, "PARTS", {"AutoAttack's APGD": (("apgd-ce",), 1.0)})
     audit = make_audit(tmp_path, Honest(), effort=replace(SMALL, standard_images=40, patience=4))
     found = finding(c12_worst_case, audit)
-    row, record = audit.ledger.headline("linf")[0]
+    row, record = audit.ledger.under("linf")[0]
     assert row["n"] + row["spared"] == 40
     assert row["spared"] > 10
     assert record.attempted.tolist() == [True] * row["n"] + [False] * row["spared"]
@@ -55,7 +55,7 @@ def test_with_patience_the_closest_images_come_first_and_those_left_out_are_coun
 def test_without_a_gradient_it_is_left_out_with_the_reason(tmp_path: Path) -> None:
     pytest.importorskip("pyautoattack")
     audit = make_audit(tmp_path, blind(), effort=replace(SMALL, standard_images=6))
-    audit.sight = Sight(40, 40, 40, 40)
+    audit.sight = Sight(40, 40, 40)
     assert "need a gradient" in finding(c12_worst_case, audit).text
     assert audit.ledger.attacks() == []
 
@@ -68,7 +68,7 @@ def test_in_parts_each_takes_what_the_ones_before_left_and_the_dearer_ones_give_
     monkeypatch.setattr(c12_worst_case, "PARTS", parts)
     audit = make_audit(tmp_path, Honest(), effort=replace(SMALL, standard_images=40, patience=4))
     finding(c12_worst_case, audit)
-    (first, broke), (second, later) = audit.ledger.headline("linf")
+    (first, broke), (second, later) = audit.ledger.under("linf")
     assert broke.success.any()
     assert not (broke.success & later.attempted).any()
     assert second["n"] == 2 < first["n"]
@@ -105,7 +105,7 @@ def test_past_a_detector_an_image_is_lost_where_classifier_and_detector_are_fool
         lost[name] = case["clean"] - case["correct"]
         assert case["clean"] == case["attacked"] == 40
         assert f"and past the detector over 2 attacks: correct on {case['correct']} of 40" in found.text
-        assert not audit.ledger.headline("linf")
+        assert not audit.ledger.under("linf")
     assert lost == {"accepting": 14, "strict": 0}
 
 

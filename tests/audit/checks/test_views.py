@@ -150,8 +150,8 @@ def test_a_look_counts_where_gradients_are_zero() -> None:
     counts = []
     for network in (Honest(), saturated(), blind()):
         sight = look(Subject("toy", network.eval(), x, y), x, y, EPS)
-        counts.append((sight.entropy, sight.margin, sight.saturated, sight.blind))
-    assert counts == [(0, 0, False, False), (40, 0, True, False), (40, 40, False, True)]
+        counts.append((sight.clean, sight.margin, sight.blind))
+    assert counts == [(0, 0, False), (40, 0, False), (40, 40, True)]
 
 
 def test_hooks_are_gone_after_a_pass() -> None:

@@ -1,7 +1,7 @@
 """SHC networks whose filter maps ignore some or all of their image's statistics, with the same weights."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -36,32 +36,16 @@ def layer_means(model: nn.Module, batches: Iterator[Batch]) -> dict[str, Means]:
         sums[name] = Means(*(a + b for a, b in zip(sums[name], now, strict=True))) if name in sums else now
         counts[name] += len(x)
 
-    hooks = [
-        layer.hyper.register_forward_hook(lambda hyper, inputs, M, name=name: add(name, hyper, inputs[0], M))
-        for name, layer in shc_layers(model).items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in shc_layers(model).items():
+            note = layer.hyper.register_forward_hook(lambda hyper, inputs, M, name=name: add(name, hyper, inputs[0], M))
+            hooks.enter_context(note)
         for batch in batches:
             model(batch.x)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return {name: Means(*(total / counts[name] for total in each)) for name, each in sums.items()}
 
 
-@contextmanager
-def constant_maps(model: nn.Module, means: Mapping[str, Means]) -> Iterator[None]:
-    """Inside, every image has the mean map."""
-
-    def of(M: Tensor) -> Maps:
-        return lambda x: M.expand(len(x), *M.shape)
-
-    with _maps(model, {name: of(each.map) for name, each in means.items()}):
-        yield
-
-
-@contextmanager
-def only(model: nn.Module, statistic: str, means: Mapping[str, Means]) -> Iterator[None]:
+def only(model: nn.Module, statistic: str, means: Mapping[str, Means]) -> AbstractContextManager[None]:
     """Inside, the hypernetworks see one of "mean" and "std" of their image; the other is held at its mean."""
 
     def of(hyper: Hypernetwork, held: Tensor) -> Maps:
@@ -73,15 +57,12 @@ def only(model: nn.Module, statistic: str, means: Mapping[str, Means]) -> Iterat
         return maps
 
     layers = shc_layers(model)
-    with _maps(model, {name: of(layers[name].hyper, each.statistics) for name, each in means.items()}):
-        yield
+    return _maps(model, {name: of(layers[name].hyper, each.statistics) for name, each in means.items()})
 
 
-@contextmanager
-def shuffled_maps(model: nn.Module, x: Tensor) -> Iterator[None]:
+def shuffled_maps(model: nn.Module, x: Tensor) -> AbstractContextManager[None]:
     """Inside, each image of the batch x (N, C, H, W) has the maps of its neighbour in the batch."""
-    with frozen_kernels(model, x.roll(1, 0)):
-        yield
+    return frozen_kernels(model, x.roll(1, 0))
 
 
 @contextmanager

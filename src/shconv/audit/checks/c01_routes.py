@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
-from shconv.audit.checks.comparison import compared, counts, left, one_step, pgd, run_one_step, run_pgd, usual_steps
-from shconv.audit.checks.side import cost_of, percent, points
+from shconv.audit.checks.comparison import counts, left, one_step, pgd, run_one_step, run_pgd
+from shconv.audit.checks.side import cost_of, size
 from shconv.audit.findings import Finding, Outcome
+from shconv.audit.words import percent, points
 from shconv.intervals import wilson
 
 NUMBER = 1
 NAME = "gradient routes"
 SOURCE = "Sun et al. 2017, Table 4; Athalye et al. 2018"
-ALARM = "through any route the accuracy is below that of the full gradient, the paired 95 % interval excluding 0"
 
 Table = dict[str, dict[str, Any]]
 
@@ -33,23 +33,21 @@ def applies(audit: Audit) -> str:
 
 
 def cost(audit: Audit) -> Cost:
-    n = int(compared(audit).sum())
-    once = cost_of(one_step(audit), n) + cost_of(pgd(audit, usual_steps(audit)), n)
+    n = size(audit, audit.effort.compared_images)
+    once = cost_of(one_step(audit), n) + cost_of(pgd(audit), n)
     return once.times(len(_routes(audit)) + 1)  # the strict route makes two passes of one
 
 
 def run(audit: Audit) -> Finding:
-    steps = usual_steps(audit)
     single = {route: run_one_step(audit, route) for route in _routes(audit)}
-    many = {route: run_pgd(audit, steps, route=route) for route in _routes(audit)}
-    tables = {"one step": _table(single), f"PGD-{steps}": _table(many)}
+    many = {route: run_pgd(audit, route=route) for route in _routes(audit)}
+    tables = {"one step": _table(single), f"PGD-{audit.effort.usual_steps}": _table(many)}
     n = max((row["n"] for table in tables.values() for row in table.values()), default=0)
     if not n:
-        return Finding(NUMBER, NAME, None, "No image was attacked through two routes.", {"images": 0}, SOURCE)
-    lower = [(attack, route) for attack, table in tables.items() for route, row in table.items() if row["below"]]
-    names = [f"{attack}, {route}" for attack, route in lower]
-    numbers = {"images": n, "below_both": names, **tables}
-    return Finding(NUMBER, NAME, bool(lower), text(tables), numbers, SOURCE, _arrays(many), figure="routes")
+        return Finding(None, "No image was attacked through two routes.", {"images": 0})
+    below = [f"{attack}, {route}" for attack, table in tables.items() for route in table if table[route]["below"]]
+    numbers = {"images": n, "below_both": below, **tables}
+    return Finding(bool(below), text(tables), numbers, _arrays(many), "routes")
 
 
 def text(tables: Mapping[str, Table]) -> str:
@@ -101,8 +99,8 @@ def _table(outcomes: dict[str, Outcome]) -> Table:
 
 
 def _arrays(outcomes: dict[str, Outcome]) -> dict[str, NDArray[Any]]:
-    reached = {name: outcome for name, outcome in outcomes.items() if outcome.attempted.any()}
-    n = [int(outcome.attempted.sum()) for outcome in reached.values()]
+    reached = {name: outcome for name, outcome in outcomes.items() if outcome.tried}
+    n = [outcome.tried for outcome in reached.values()]
     right = [int((outcome.attempted & ~outcome.success).sum()) for outcome in reached.values()]
     ends = np.array([wilson(k, m) for k, m in zip(right, n, strict=True)]).reshape(-1, 2)
     accuracy = np.array(right) / np.array(n)

@@ -11,6 +11,7 @@ still stands.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,31 +21,16 @@ from shconv.attacks import Attack
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin
 from shconv.audit.audit import Audit
-from shconv.audit.cases import count
 from shconv.audit.checks import headline
-from shconv.audit.checks.comparison import (
-    compared,
-    counts,
-    left,
-    one_step,
-    pgd,
-    run_margin,
-    run_one_step,
-    run_pgd,
-    usual_steps,
-)
-from shconv.audit.checks.side import Batch, Numbers, batches, cost_of, gradient, loss_at, made_by, of, points
-from shconv.audit.checks.words import strength
+from shconv.audit.checks.comparison import counts, left, one_step, pgd, run_one_step, run_pgd
+from shconv.audit.checks.side import Batch, batches, cost_of, gradient, loss_at, made_by, size
 from shconv.audit.findings import Finding, Outcome
+from shconv.audit.words import count, of, points
 from shconv.report.computed.intervals import Paired
 
 NUMBER = 2
 NAME = "attack strength"
 SOURCE = "Athalye et al. 2018; Carlini et al. 2019; Croce and Hein 2020"
-ALARM = (
-    "one step, or noise, is at least as strong as many steps; the margin breaks 10 points more than cross-entropy; or "
-    "doubling the steps still breaks more (paired 95 % intervals)"
-)
 LINEAR = 0.05  # relative error of the first-order prediction below which the loss counts as linear along the step
 TIE = 1e-3  # of the rise in margin
 NOISES = 4  # random sign patterns
@@ -84,36 +70,29 @@ class Strength:
         return False if self.once.n and self.losses.n and self.doubled.n else None
 
     def text(self) -> str:
-        return " ".join([*self._once(), *self._losses(), *self._doubled()])
+        return " ".join(self._sentences())
 
-    def _once(self) -> Iterator[str]:
-        last, (one, many) = self.steps[1], left(self.once)
-        if not self.once.n:
-            yield f"No image was attacked by both one step and PGD-{last}."
-            return
-        yield (
-            f"One step is {strength(one, many)} PGD-{last}: accuracy {of(one, self.once.n)} under one step, "
-            f"{of(many, self.once.n)} under PGD-{last}."
-        )
-        if self.told:
+    def _sentences(self) -> Iterator[str]:
+        usual, longest = (f"PGD-{steps}" for steps in self.steps)
+        n, (one, many) = self.once.n, left(self.once)
+        if n:
+            word = "as strong as" if one == many else "weaker than" if one > many else "stronger than"
             yield (
-                f"{count(self.told, 'image')} survived one step or PGD-{self.steps[0]} and had a loss that is not "
-                f"linear along the step. On {self.as_strong} of these, one step or noise raises the margin as high as "
-                f"PGD-{self.steps[0]}."
+                f"One step is {word} {longest}: accuracy {of(one, n)} under one step, {of(many, n)} under {longest}."
             )
-        if self.weak:
+        else:
+            yield f"No image was attacked by both one step and {longest}."
+        if n and self.told:
+            yield (
+                f"{count(self.told, 'image')} survived one step or {usual} and had a loss that is not linear along the "
+                f"step. On {self.as_strong} of these, one step or noise raises the margin as high as {usual}."
+            )
+        if n and self.weak:
             yield "So one step, or noise, is as strong as many steps: gradients away from the clean image are useless."
-
-    def _losses(self) -> Iterator[str]:
         if self.losses.n:
-            entropy, margins = left(self.losses)
-            yield (
-                f"PGD-{self.steps[0]}: accuracy {of(entropy, self.losses.n)} with the cross-entropy as loss, "
-                f"{of(margins, self.losses.n)} with the margin"
-                + (": cross-entropy saturates." if self.saturated else ".")
-            )
-
-    def _doubled(self) -> Iterator[str]:
+            entropy, margins = (of(each, self.losses.n) for each in left(self.losses))
+            end = ": cross-entropy saturates." if self.saturated else "."
+            yield f"{usual}: accuracy {entropy} with the cross-entropy as loss, {margins} with the margin{end}"
         if self.doubled.n:
             low, high = self.doubled.interval
             yield (
@@ -122,7 +101,7 @@ class Strength:
                 + (": PGD has not converged." if self.unsettled else ".")
             )
 
-    def numbers(self) -> Numbers:
+    def numbers(self) -> dict[str, Any]:
         return {
             "images": self.once.n,
             "one_step_as_strong": self.weak,
@@ -137,36 +116,29 @@ class Strength:
         }
 
 
-def applies(audit: Audit) -> str:
-    return ""
-
-
 def cost(audit: Audit) -> Cost:
-    n, usual = int(compared(audit).sum()), cost_of(pgd(audit, usual_steps(audit)), 1)
-    each = cost_of(one_step(audit), 2) + Cost(5 + NOISES, 1) + usual + usual
+    each = cost_of(one_step(audit), 2) + Cost(5 + NOISES, 1) + cost_of(pgd(audit), 2)
     for steps in _ladder(audit):
         each += cost_of(pgd(audit, steps), 1)
-    return each.times(n) + headline.cost(audit)
+    return each.times(size(audit, audit.effort.compared_images)) + headline.cost(audit)
 
 
 def run(audit: Audit) -> Finding:
     attacks = headline.run(audit) if audit.blind else {}  # what attacks compared say is known of such a network
-    once, usual, most = run_one_step(audit), usual_steps(audit), audit.effort.steps[-1]
-    ladder = {steps: run_pgd(audit, steps) for steps in _ladder(audit)}
+    usual, most = audit.effort.usual_steps, audit.effort.steps[-1]
+    once, ladder = run_one_step(audit), {steps: run_pgd(audit, steps) for steps in _ladder(audit)}
     found = Strength(
         (usual, most),
         counts(once, ladder[most]),
-        counts(ladder[usual], run_margin(audit, usual)),
+        counts(ladder[usual], run_pgd(audit, loss="margin")),
         counts(ladder[_half(most)], ladder[most]),
         *_climb(audit, once, ladder[usual]),
     )
     attacks = attacks or headline.run(audit)
     rungs = {"one step": once, **{f"PGD-{steps}": outcome for steps, outcome in ladder.items()}}
-    accuracy = {
-        name: float((~each.success[each.attempted]).mean()) for name, each in rungs.items() if each.attempted.any()
-    }
-    numbers = {**found.numbers(), "accuracy": accuracy, "headline": headline.summary(attacks)}
-    return Finding(NUMBER, NAME, found.alarm, found.text(), numbers, SOURCE)
+    accuracy = {name: float((~each.success[each.attempted]).mean()) for name, each in rungs.items() if each.tried}
+    broken = {name: {"n": each.tried, "successes": each.broken} for name, each in attacks.items()}
+    return Finding(found.alarm, found.text(), {**found.numbers(), "accuracy": accuracy, "headline": broken})
 
 
 def _ladder(audit: Audit) -> list[int]:
@@ -184,7 +156,7 @@ def _climb(audit: Audit, once: Outcome, many: Outcome) -> tuple[int, int]:
     for batch in batches(audit, once.attempted & many.attempted):
         x, y, _ = batch
         single = _examples(audit, one_step(audit), once, batch, done)
-        iterated = _examples(audit, pgd(audit, usual_steps(audit)), many, batch, done)
+        iterated = _examples(audit, pgd(audit), many, batch, done)
         start, one, best = (loss_at(model, at, y, margin) for at in (x, single, iterated))
         signs = (torch.from_numpy(2 * rng.integers(0, 2, tuple(x.shape)) - 1).to(x) for _ in range(NOISES))
         noises = [loss_at(model, (x + audit.setting.eps * each).clamp(0, 1), y, margin) for each in signs]

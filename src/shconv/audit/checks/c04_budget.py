@@ -8,7 +8,7 @@ random start in so large a ball breaks networks without any gradient, and images
 """
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,16 +17,15 @@ from numpy.typing import NDArray
 from shconv.attacks import PGD
 from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
-from shconv.audit.checks.comparison import usual_steps
-from shconv.audit.checks.side import Batch, batches, cost_of, made_by, of, percent, right
+from shconv.audit.checks.side import Batch, batches, cost_of, made_by, right, size
 from shconv.audit.findings import Finding, Flags
+from shconv.audit.words import of, percent
 from shconv.intervals import wilson
 from shconv.report.computed.intervals import Paired
 
 NUMBER = 4
 NAME = "budget curve"
 SOURCE = "Carlini et al. 2019; Athalye et al. 2018"
-ALARM = "accuracy rises with the radius (paired 95 % interval), is above guessing at 0.5 (interval), or above 0 at 1"
 GREY, ALL = 0.5, 1.0
 BETWEEN = (32 / 255, 2 / 255, 16 / 255, 4 / 255, 64 / 255, 1 / 255, 8 / 255)  # in the order in which they join
 
@@ -67,35 +66,20 @@ class Curve(NamedTuple):
         return f"{verdict}. Accuracy on {self.standing.shape[1]} images by L-infinity radius, {shown}."
 
 
-def applies(audit: Audit) -> str:
-    return ""
-
-
 def cost(audit: Audit) -> Cost:
-    n = int(audit.sample(audit.effort.curve_images).sum())
-    total = cost_of(_long(audit, ALL), 2 * n)
-    for radius in radii(audit):
-        total += cost_of(_cheap(audit, radius), n) + Cost(2 * n)
-    return total
+    n = size(audit, audit.effort.curve_images)
+    cheap = (cost_of(_cheap(audit, radius), n) + Cost(2 * n) for radius in radii(audit))
+    return sum(cheap, cost_of(_long(audit, ALL), 2 * n))
 
 
 def run(audit: Audit) -> Finding:
     on, curve_radii = audit.sample(audit.effort.curve_images), radii(audit)
     parts = [[_left(audit, radius, batch) for radius in curve_radii] for batch in batches(audit, on)]
     curve = Curve(curve_radii, np.concatenate(parts, axis=1), audit.subject.classes)
-    faults, n = curve.faults(), curve.standing.shape[1]
-    numbers: dict[str, Any] = {"images": n, "epsilon": curve_radii, "accuracy": curve.accuracy.tolist()}
-    chance = 1 / audit.subject.classes
-    return Finding(
-        NUMBER,
-        NAME,
-        bool(faults),
-        curve.text(),
-        {**numbers, "chance": chance, "faults": faults},
-        SOURCE,
-        {"epsilon": np.array(curve_radii), "accuracy": curve.accuracy, "chance": np.array(chance)},
-        figure="budget",
-    )
+    faults, chance = curve.faults(), 1 / curve.classes
+    numbers = {"images": curve.standing.shape[1], "epsilon": curve_radii, "accuracy": curve.accuracy.tolist()}
+    arrays = {"epsilon": np.array(curve_radii), "accuracy": curve.accuracy, "chance": np.array(chance)}
+    return Finding(bool(faults), curve.text(), {**numbers, "chance": chance, "faults": faults}, arrays, "budget")
 
 
 def radii(audit: Audit) -> list[float]:
@@ -120,4 +104,4 @@ def _cheap(audit: Audit, radius: float) -> PGD:
 
 
 def _long(audit: Audit, radius: float) -> PGD:
-    return PGD(radius, steps=4 * usual_steps(audit), random_start=False, until_broken=True)
+    return PGD(radius, steps=4 * audit.effort.usual_steps, random_start=False, until_broken=True)

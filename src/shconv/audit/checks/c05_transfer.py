@@ -12,17 +12,16 @@ from typing import Any
 
 from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
-from shconv.audit.cases import count
-from shconv.audit.checks.comparison import compared, counts, left, pgd, run_pgd, usual_steps
-from shconv.audit.checks.side import cost_of, of, points
+from shconv.audit.checks.comparison import compared, counts, left, pgd, run_pgd
+from shconv.audit.checks.side import cost_of, size
 from shconv.audit.findings import Finding
 from shconv.audit.subject import Subject
+from shconv.audit.words import count, of, points
 from shconv.report.computed.intervals import Paired
 
 NUMBER = 5
 NAME = "transfer"
 SOURCE = "Tramer et al. 2017; Carlini et al. 2019"
-ALARM = "transferred examples beat the white-box attack, or add more to it than a second run (paired 95 % intervals)"
 
 
 def applies(audit: Audit) -> str:
@@ -30,29 +29,24 @@ def applies(audit: Audit) -> str:
 
 
 def cost(audit: Audit) -> Cost:
-    n, steps = int(compared(audit).sum()), usual_steps(audit)
-    once = cost_of(pgd(audit, steps), n)
-    return once.times(1 + len(_others(audit))) + cost_of(pgd(audit, steps, 2), n)
+    n = size(audit, audit.effort.compared_images)
+    return cost_of(pgd(audit), n).times(1 + len(_others(audit))) + cost_of(pgd(audit, restarts=2), n)
 
 
 def run(audit: Audit) -> Finding:
-    steps = usual_steps(audit)
-    white, twice = run_pgd(audit, steps), run_pgd(audit, steps, restarts=2)
-    if not white.attempted.any():
-        return Finding(NUMBER, NAME, None, "The white-box attack reached no image.", {"images": 0}, SOURCE)
-    numbers: dict[str, Any] = {"images": int(white.attempted.sum())}
-    pairs: dict[str, tuple[Paired, Paired]] = {}
+    white, twice, attack = run_pgd(audit), run_pgd(audit, restarts=2), pgd(audit)
+    if not white.tried:
+        return Finding(None, "The white-box attack reached no image.", {"images": 0})
+    label, pairs = f"PGD-{attack.steps} transferred", dict[str, tuple[Paired, Paired]]()
     for name, other in _others(audit).items():
-        moved = audit.attack(
-            f"PGD-{steps} transferred", pgd(audit, steps), on=compared(audit), model=other, source=name
-        )
+        moved = audit.attack(label, attack, on=compared(audit), model=other.model, source=name)
         pairs[name] = counts(white, moved), counts(twice, white, moved)
         if _beats(pairs[name][0]) or _beats(pairs[name][1]):
-            audit.attack(f"PGD-{steps} transferred to the rest", pgd(audit, steps), model=other, source=name)
-    numbers |= {name: _row(*each) for name, each in pairs.items() if each[0].n and each[1].n}
-    told = [row["beats"] or row["adds"] for name, row in numbers.items() if name != "images"]
-    whole = int((white.attempted & ~white.success).sum()), int(white.attempted.sum())
-    return Finding(NUMBER, NAME, any(told) if told else None, text(steps, whole, pairs), numbers, SOURCE)
+            audit.attack(f"{label} to the rest", attack, model=other.model, source=name)
+    rows = {name: _row(*each) for name, each in pairs.items() if each[0].n and each[1].n}
+    alarm = any(row["beats"] or row["adds"] for row in rows.values()) if rows else None
+    whole = int((white.attempted & ~white.success).sum()), white.tried
+    return Finding(alarm, text(attack.steps, whole, pairs), {"images": white.tried, **rows})
 
 
 def _beats(paired: Paired) -> bool:
@@ -83,16 +77,15 @@ def text(steps: int, whole: tuple[int, int], pairs: Mapping[str, tuple[Paired, P
     met = {name: each for name, each in pairs.items() if each[0].n and each[1].n}
     beats = [name for name, (direct, _) in met.items() if _beats(direct)]
     adds = [name for name, (_, added) in met.items() if _beats(added) and name not in beats]
-    verdict = [f"Transferred examples break more than the white-box attack ({', '.join(beats)})"] if beats else []
-    verdict += (
-        [f"Transferred examples add more to the white-box attack than a second run ({', '.join(adds)})"] if adds else []
-    )
-    if not verdict:
-        verdict = [
-            "No transferred examples break significantly more than the white-box attack"
-            if met
-            else "No transferred example was tried"
-        ]
+    verdict = []
+    if beats:
+        verdict.append(f"Transferred examples break more than the white-box attack ({', '.join(beats)})")
+    if adds:
+        verdict.append(f"Transferred examples add more to the white-box attack than a second run ({', '.join(adds)})")
+    if not met:
+        verdict.append("No transferred example was tried")
+    elif not beats and not adds:
+        verdict.append("No transferred examples break significantly more than the white-box attack")
     said = [
         f"{name}: accuracy {of(left(direct)[1], direct.n)} where the white-box attack gives {left(direct)[0]}, "
         f"{count(direct.only_first, 'image')} broken by the transfer alone, accuracy {of(left(added)[1], added.n)} "

@@ -19,17 +19,14 @@ from torch import Tensor, nn
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin
 from shconv.audit.audit import Audit
-from shconv.audit.checks.side import batches, cross_entropy, gradient, loss_at, one_function, percent
+from shconv.audit.checks.side import Batch, cross_entropy, gradient, loss_at, measured, one_function, size
 from shconv.audit.findings import Finding
+from shconv.audit.words import percent
 from shconv.experiments.network import routed
 
 NUMBER = 8
 NAME = "gradients"
 SOURCE = "Athalye et al. 2018; Qin et al. 2019 (local linearity); Sun et al. 2017, section 4.2"
-ALARM = (
-    "finite differences disagree (median error above 1/2), gradients are zero (all on 5 % of the images, or half "
-    "of all entries), or the part through filter maps outweighs the convolution's and fewer than 3/4 of the signs agree"
-)
 DIRECTIONS = 8
 STEP = 1e-3  # of a finite difference: a quarter of an 8-bit level
 WRONG, VANISHED, MOSTLY_ZERO, LARGE, AGREEING = 0.5, 0.05, 0.5, 1.0, 0.75  # ours
@@ -37,23 +34,19 @@ WRONG, VANISHED, MOSTLY_ZERO, LARGE, AGREEING = 0.5, 0.05, 0.5, 1.0, 0.75  # our
 Measures = dict[str, NDArray[np.float64]]  # by name, (n,)
 
 
-def applies(audit: Audit) -> str:
-    return ""
-
-
 def cost(audit: Audit) -> Cost:
     routes = Cost(6, 4) if audit.subject.is_shc else Cost(0)
-    n = int(audit.sample(audit.effort.gradient_images).sum())
-    return (Cost(2 * DIRECTIONS + 5, 3) + routes).times(n)
+    return (Cost(2 * DIRECTIONS + 5, 3) + routes).times(size(audit, audit.effort.gradient_images))
 
 
 def run(audit: Audit) -> Finding:
-    model, on = one_function(audit.subject), audit.sample(audit.effort.gradient_images)
-    rng, parts = audit.generator(NAME), []
-    for x, y, _ in batches(audit, on):
-        routes = route_measures(model, x, y) if audit.subject.is_shc else {}
-        parts.append({**measures(model, x, y, audit.setting.eps, rng), **routes})
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    model, rng = one_function(audit.subject), audit.generator(NAME)
+
+    def measure(batch: Batch) -> Measures:
+        routes = route_measures(model, batch.x, batch.y) if audit.subject.is_shc else {}
+        return {**measures(model, batch.x, batch.y, audit.setting.eps, rng), **routes}
+
+    found = measured(audit, audit.effort.gradient_images, measure)
     alarms = list(faults(found))
     numbers: dict[str, Any] = {
         "images": len(found["difference"]),
@@ -79,7 +72,7 @@ def run(audit: Audit) -> Finding:
         )
     verdict = f"Gradients mislead: {'; '.join(alarms)}" if alarms else "Gradients raise no alarm"
     text = f"{verdict}. On {numbers['images']} images: {said}."
-    return Finding(NUMBER, NAME, bool(alarms), text, numbers, SOURCE, _maps(audit), figure="gradients")
+    return Finding(bool(alarms), text, numbers, _maps(audit), "gradients")
 
 
 def faults(found: Mapping[str, NDArray[np.float64]]) -> Iterator[str]:

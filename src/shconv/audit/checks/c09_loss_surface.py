@@ -16,23 +16,19 @@ from torch import Tensor, nn
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin
 from shconv.audit.audit import Audit
-from shconv.audit.checks.side import batches, cross_entropy, gradient, loss_at, of, one_function
+from shconv.audit.checks.side import Batch, cross_entropy, gradient, loss_at, measured, one_function, size
 from shconv.audit.findings import Finding
+from shconv.audit.words import of
 from shconv.intervals import wilson
 
 NUMBER = 9
 NAME = "loss surface"
 SOURCE = "Tramer et al. 2017, figure 1"
-ALARM = "on most images (95 % interval) the margin rises higher along the transferred axis than along the network's own"
 SURFACES = 8  # images whose mean cross-entropy is drawn: the alarm needs the axes alone
 
 
-def applies(audit: Audit) -> str:
-    return ""
-
-
 def cost(audit: Audit) -> Cost:
-    n, points = int(audit.sample(audit.effort.surface_images).sum()), audit.effort.surface_points
+    n, points = size(audit, audit.effort.surface_images), audit.effort.surface_points
     both = 1 if audit.twin is None else 2
     return Cost(2, 2).times(n) + Cost(2 * points).times(n) + Cost(both * points**2).times(min(n, SURFACES))
 
@@ -40,17 +36,19 @@ def cost(audit: Audit) -> Cost:
 def run(audit: Audit) -> Finding:
     model, rng = one_function(audit.subject), audit.generator(NAME)
     reach = audit.setting.eps * np.linspace(-1, 1, audit.effort.surface_points | 1)
-    own, other = [], []
     arrays: dict[str, NDArray[Any]] = {}
-    for x, y, _ in batches(audit, audit.sample(audit.effort.surface_images)):
+
+    def measure(batch: Batch) -> dict[str, NDArray[Any]]:
+        x, y, _ = batch
         a, b = gradient(model, x, y, cross_entropy).sign(), _axis(audit, x, y, rng)
-        own.append(rise(model, x, y, a, reach[reach > 0]))
-        other.append(rise(model, x, y, b, reach[reach > 0] if audit.twin else reach[reach != 0]))
+        own = rise(model, x, y, a, reach[reach > 0])
+        other = rise(model, x, y, b, reach[reach > 0] if audit.twin else reach[reach != 0])
         if not arrays:
-            arrays = _surfaces(audit, x[:SURFACES], y[:SURFACES], a[:SURFACES], b[:SURFACES], reach)
-    along, across = np.concatenate(own), np.concatenate(other)
+            arrays.update(_surfaces(audit, x[:SURFACES], y[:SURFACES], a[:SURFACES], b[:SURFACES], reach))
+        return {"own": own, "other": other}
+
+    along, across = measured(audit, audit.effort.surface_images, measure).values()
     n, steeper = len(along), int((across > along + 1e-6 * np.abs(across)).sum())
-    alarm = wilson(steeper, n)[0] > 0.5
     axis = f"the sign of the {audit.twin.as_twin}'s gradient" if audit.twin else "random signs, in the better direction"
     numbers = {
         "images": n,
@@ -62,7 +60,7 @@ def run(audit: Audit) -> Finding:
     }
     medians = f"{numbers['other_rise']:.2f} against {numbers['own_rise']:.2f} within {audit.setting.eps:.3g}"
     said = f"{text(steeper, n, axis)} (median rise {medians})."
-    return Finding(NUMBER, NAME, alarm, said, numbers, SOURCE, arrays, figure="surface")
+    return Finding(wilson(steeper, n)[0] > 0.5, said, numbers, arrays, "surface")
 
 
 def text(steeper: int, n: int, axis: str) -> str:
@@ -95,13 +93,10 @@ def _surfaces(
 ) -> dict[str, NDArray[Any]]:
     """The images' mean cross-entropy over the square (A, B), of the network and of its twin."""
     networks = {"loss": audit.subject.model, **({"twin_loss": audit.twin.model} if audit.twin else {})}
-    surfaces = {
-        name: np.array(
-            [
-                [loss_at(model, (x + i * a + j * b).clamp(0, 1), y, cross_entropy).mean() for j in reach.tolist()]
-                for i in reach.tolist()
-            ]
-        )
-        for name, model in networks.items()
-    }
+
+    def loss(model: nn.Module, i: float, j: float) -> float:
+        return float(loss_at(model, (x + i * a + j * b).clamp(0, 1), y, cross_entropy).mean())
+
+    steps = reach.tolist()
+    surfaces = {name: np.array([[loss(model, i, j) for j in steps] for i in steps]) for name, model in networks.items()}
     return {"a": reach, "b": reach, **surfaces}

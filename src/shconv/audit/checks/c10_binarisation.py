@@ -24,17 +24,17 @@ from torch import Tensor
 from shconv.attacks import PGD, RandomSigns
 from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
-from shconv.audit.checks.comparison import pgd, usual_steps
+from shconv.audit.checks.comparison import pgd
 from shconv.audit.checks.penultimate import Binary, Features
-from shconv.audit.checks.side import Batch, batches, cost_of, made_by, of, right
+from shconv.audit.checks.side import Batch, cost_of, made_by, measured, right, size
 from shconv.audit.findings import Finding, Flags
+from shconv.audit.words import of
 from shconv.experiments.network import routed
 from shconv.intervals import wilson
 
 NUMBER = 10
 NAME = "binarisation test"
 SOURCE = "Zimmermann et al. 2022, Increasing Confidence in Adversarial Robustness Evaluations"
-ALARM = "PGD succeeds on fewer than 95 % of the binarised networks (95 % interval)"
 PASS = 0.95
 INNER = 0.95  # of the radius: inner points lie within
 CLOSE = 0.95  # of the way from the inner points to the boundary point lies the decision boundary
@@ -43,8 +43,6 @@ DRAWS = 200  # random signs, the control
 LIVE = 1e-3  # of the standard deviation of the feature that moves most: below it a feature counts as held
 LONGER = 4  # times as many steps, where PGD misses
 FEWEST = 2  # inner points
-MISSES = "PGD misses more than 5 % of the examples that exist"
-FINDS = "PGD finds at least 95 % of the examples that exist"
 
 
 class Readout(NamedTuple):
@@ -60,7 +58,7 @@ def applies(audit: Audit) -> str:
 
 
 def cost(audit: Audit) -> Cost:
-    n = int(audit.sample(audit.effort.binarisation_images).sum())
+    n = size(audit, audit.effort.binarisation_images)
     attack = cost_of(_attack(audit), n).times(len(audit.subject.routes))
     return attack + cost_of(_control(audit), n) + Cost(audit.effort.binarisation_points + 5).times(n)
 
@@ -69,22 +67,23 @@ def run(audit: Audit) -> Finding:
     features = Features(audit.subject, audit.images[:2])
     points = min(audit.effort.binarisation_points, features.size // 2)
     if points < FEWEST:
-        return Finding(NUMBER, NAME, None, f"{features.size} features are too few for the test.", {}, SOURCE)
-    parts: list[dict[str, NDArray[Any]]] = []
-    for batch in batches(audit, audit.sample(audit.effort.binarisation_images)):
+        return Finding(None, f"{features.size} features are too few for the test.")
+
+    def measure(batch: Batch) -> dict[str, NDArray[Any]]:
         readout = fit(audit, features, batch, points)
         inner = batch._replace(y=torch.zeros_like(batch.y))
         network = Binary(features, readout.w, readout.b, readout.scale).eval()
         control = ~right(network, made_by(audit, _control(audit), network, inner), inner.y)
         broken = {route: _broken(audit, features, readout, inner, route) for route in audit.subject.routes}
-        parts.append({"separated": readout.separated, "points": readout.points, "control": control, **broken})
-    return _finding(audit, features, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        return {"separated": readout.separated, "points": readout.points, "control": control, **broken}
+
+    return _finding(audit, features, measured(audit, audit.effort.binarisation_images, measure))
 
 
 def _broken(audit: Audit, features: Features, readout: Readout, batch: Batch, route: str) -> Flags:
     """(n,): in which binarised networks PGD finds an example, or a longer PGD does."""
     broken: Flags = ~readout.separated
-    for attack in (_attack(audit), replace(_attack(audit), steps=LONGER * usual_steps(audit))):
+    for attack in (_attack(audit), replace(_attack(audit), steps=LONGER * audit.effort.usual_steps)):
         if broken.all():
             break
         rest = torch.from_numpy(np.flatnonzero(~broken)).to(batch.x.device)
@@ -97,34 +96,36 @@ def _broken(audit: Audit, features: Features, readout: Readout, batch: Batch, ro
 
 
 def _finding(audit: Audit, features: Features, found: dict[str, NDArray[Any]]) -> Finding:
-    separated, points = found.pop("separated"), found.pop("points")
+    separated, points, attack = found.pop("separated"), found.pop("points"), _attack(audit)
     n = int(separated.sum())
-    steps, restarts = _attack(audit).steps, _attack(audit).restarts
     hits = {name: int(flags[separated].sum()) for name, flags in found.items()}
     alarm = None if not n else wilson(hits["both"], n)[1] < PASS
-    used = [int(each(points[separated])) if n else 0 for each in (np.min, np.max)]
     numbers: dict[str, Any] = {
         "images": n,
-        "inner_points": used,
+        "inner_points": [int(each(points[separated])) if n else 0 for each in (np.min, np.max)],
         "features": features.size,
         "successes": hits,
         "interval": wilson(hits["both"], n),
         "not_separated": len(separated) - n,
     }
-    return Finding(NUMBER, NAME, alarm, text(f"PGD-{steps}x{restarts}", alarm, numbers), numbers, SOURCE)
+    return Finding(alarm, text(f"PGD-{attack.steps}x{attack.restarts}", alarm, numbers), numbers)
 
 
 def text(attack: str, alarm: bool | None, numbers: Mapping[str, Any]) -> str:
     """On how many binarised networks the attack and the control succeed, and what the interval says of that."""
     n, hits, (low, high) = numbers["images"], numbers["successes"], numbers["inner_points"]
-    verdict = {None: "No read-out could be fitted", True: MISSES, False: FINDS}[alarm]
-    if alarm is False and hits["both"] / n < PASS:
-        verdict = f"{n} images are too few to say whether PGD misses more than 5 % of the examples that exist"
+    verdict = "No read-out could be fitted"
+    if alarm:
+        verdict = "PGD misses more than 5 % of the examples that exist"
+    elif alarm is False:
+        verdict = "PGD finds at least 95 % of the examples that exist"
+        if hits["both"] / n < PASS:
+            verdict = f"{n} images are too few to say whether PGD misses more than 5 % of the examples that exist"
+    without = f"; {numbers['not_separated']} images could not be separated" if numbers["not_separated"] else ""
     said = [
         f"{verdict}: {attack} succeeds on {of(hits['both'], n)} binarised networks, {DRAWS} random signs on "
         f"{of(hits['control'], n)} ({low if low == high else f'{low} to {high}'} inner points, {numbers['features']} "
-        f"features"
-        + (f"; {numbers['not_separated']} images could not be separated)." if numbers["not_separated"] else ").")
+        f"features{without})."
     ]
     if "convolution" in hits:
         said.append(f"Through the convolution route PGD succeeds on {of(hits['convolution'], n)}.")
@@ -155,24 +156,19 @@ def fit(audit: Audit, features: Features, batch: Batch, points: int) -> Readout:
 
 
 def _fitted(f: Tensor) -> tuple[Tensor, Tensor, int]:
-    """w (F,) and b () of a read-out of features f (P + 1, F), the boundary point's last, and how many inner points it
-    fits: at most half as many as features that move."""
+    """The shortest w (F,) with its b () of a read-out of features f (P + 1, F), the boundary point's last, and how many
+    inner points it fits: at most half as many as features that move."""
     moves = f.std(0)
     live = int((moves > LIVE * moves.amax()).sum())
     k = min(len(f) - 1, live // 2)
-    wanted = torch.cat([f.new_full((k, 1), -1.0), f.new_ones(1, 1)])
-    return *_least_squares(torch.cat([f[:k], f[-1:]]), wanted), k
-
-
-def _least_squares(f: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """The shortest w (F,), with its b (), for which <w, f> + b is as wanted (P, 1), from f (P, F)."""
-    centre = f.mean(0)
-    w = torch.linalg.lstsq(f - centre, wanted - wanted.mean(), driver="gelsd").solution[:, 0]
-    return w, wanted.mean() - w @ centre
+    wanted, points = torch.cat([f.new_full((k, 1), -1.0), f.new_ones(1, 1)]), torch.cat([f[:k], f[-1:]])
+    centre = points.mean(0)
+    w = torch.linalg.lstsq(points - centre, wanted - wanted.mean(), driver="gelsd").solution[:, 0]
+    return w, wanted.mean() - w @ centre, k
 
 
 def _attack(audit: Audit) -> PGD:
-    return pgd(audit, usual_steps(audit), restarts=max(audit.effort.restarts, RESTARTS))
+    return pgd(audit, restarts=max(audit.effort.restarts, RESTARTS))
 
 
 def _control(audit: Audit) -> RandomSigns:

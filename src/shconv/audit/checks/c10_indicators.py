@@ -11,7 +11,7 @@ reported beside them.
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,33 +22,26 @@ from shconv.attacks import PGD
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin
 from shconv.audit.audit import Audit
-from shconv.audit.checks.comparison import pgd, usual_steps
-from shconv.audit.checks.side import Batch, batches, cost_of, cross_entropy, loss_at, made_by, of, percent, right
-from shconv.audit.findings import Finding, Flags
+from shconv.audit.checks.comparison import pgd
+from shconv.audit.checks.side import Batch, cost_of, cross_entropy, loss_at, made_by, measured, right, size
+from shconv.audit.findings import Finding
+from shconv.audit.words import of, percent
 
 NUMBER = 10
 NAME = "indicators of attack failure"
 SOURCE = "Pintor et al. 2022, Indicators of Attack Failure"
-ALARM = (
-    "zero gradients on 5 % of the images, predictions that vary by more than 10 % under slight noise, any silent "
-    "success, a loss still rising on most images left standing, or any image standing without a budget"
-)
 DRAWS = 10  # of noise
 UNAVAILABLE, UNSTABLE, RISING, MOSTLY = 0.05, 0.1, 0.05, 0.5
 LAST = 0.2  # of the steps, in which a finished climb no longer rises
 FEWEST = 5  # images standing, to speak of most of them
 
 
-class Path(NamedTuple):
-    """What an attack saw of n images, with P points each."""
-
-    loss: NDArray[np.float64]  # (P, n), cross-entropy
-    wrong: NDArray[np.bool_]  # (P, n)
-    norm: NDArray[np.float64]  # (G, n), of the gradients it took, at points on the way
-
-
 class Seen(nn.Module):
-    """A network that writes down what an attack sees of it, for images whose classes are y (n,)."""
+    """A network that writes down what an attack sees of it, for images whose classes are y (n,).
+
+    losses: cross-entropy at each of P points, (n,). wrong: whether it is misclassified there. norms: of the gradients
+    that the attack took, at points on the way.
+    """
 
     steady = False  # Python runs at every call, which a replayed graph would leave out
     holds_a_batch = True
@@ -69,52 +62,45 @@ class Seen(nn.Module):
             x.register_hook(partial(self._note, len(self.norms) - 1))
         return logits
 
-    def path(self) -> Path:
-        held = (torch.stack(each).cpu().numpy() for each in (self.losses, self.wrong, self.norms))
-        return Path(*held)
+    def path(self) -> list[NDArray[Any]]:
+        """losses (P, n), wrong (P, n) and norms (G, n)"""
+        return [torch.stack(each).cpu().numpy() for each in (self.losses, self.wrong, self.norms)]
 
     def _note(self, at: int, g: Tensor) -> None:
         self.norms[at] = g.detach().flatten(1).norm(dim=1)
 
 
-def applies(audit: Audit) -> str:
-    return ""
-
-
 def cost(audit: Audit) -> Cost:
-    n = int(audit.sample(audit.effort.indicator_images).sum())
-    return cost_of(pgd(audit, usual_steps(audit)), n) + cost_of(_unbounded(audit), n) + Cost(DRAWS + 3).times(n)
+    n = size(audit, audit.effort.indicator_images)
+    return cost_of(pgd(audit), n) + cost_of(_unbounded(audit), n) + Cost(DRAWS + 3).times(n)
 
 
 def run(audit: Audit) -> Finding:
-    rng, parts = audit.generator(NAME), []
-    for batch in batches(audit, audit.sample(audit.effort.indicator_images)):
-        parts.append(indicators(audit, batch, rng))
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    raised, n = list(faults(found)), len(found["standing"])
-    left = found["standing"].astype(bool)
+    rng = audit.generator(NAME)
+    found = measured(audit, audit.effort.indicator_images, lambda batch: indicators(audit, batch, rng))
+    raised, standing, n = list(faults(found)), found["standing"].astype(bool), len(found["standing"])
     unstable = float(np.median(found["unstable"]))
-    counted = {name: int(found[name].sum()) for name in ("unavailable", "silent", "unconstrained")}
     numbers: dict[str, Any] = {
         "images": n,
-        "standing": int(left.sum()),
-        "unavailable_gradients": counted["unavailable"],
+        "standing": int(standing.sum()),
+        "unavailable_gradients": int(found["unavailable"].sum()),
         "unstable_predictions": unstable,
-        "silent_success": counted["silent"],
-        "incomplete_optimisation": int(found["incomplete"][left].sum()),
-        "unconstrained_failure": counted["unconstrained"],
-        "break_point_angle": float(np.median(found["angle"][left])) if left.any() else None,
+        "silent_success": int(found["silent"].sum()),
+        "incomplete_optimisation": int(found["incomplete"][standing].sum()),
+        "unconstrained_failure": int(found["unconstrained"].sum()),
+        "break_point_angle": float(np.median(found["angle"][standing])) if standing.any() else None,
         "falling_steps": float(found["falling"].mean()),
         "raised": raised,
     }
     verdict = f"Raised: {', '.join(raised)}" if raised else "No indicator is raised"
-    rising = of(numbers["incomplete_optimisation"], numbers["standing"])
     text = (
-        f"{verdict}. On {n} images under PGD-{usual_steps(audit)}: zero gradients on {counted['unavailable']}; "
-        f"predictions vary by {percent(unstable)} under slight noise; silent success on {counted['silent']}; the loss "
-        f"still rises on {rising} that survive; {of(counted['unconstrained'], n)} survive an attack without a budget."
+        f"{verdict}. On {n} images under PGD-{audit.effort.usual_steps}: zero gradients on "
+        f"{numbers['unavailable_gradients']}; predictions vary by {percent(unstable)} under slight noise; silent "
+        f"success on {numbers['silent_success']}; the loss still rises on "
+        f"{of(numbers['incomplete_optimisation'], numbers['standing'])} that survive; "
+        f"{of(numbers['unconstrained_failure'], n)} survive an attack without a budget."
     )
-    return Finding(NUMBER, NAME, bool(raised), text, numbers, SOURCE)
+    return Finding(bool(raised), text, numbers)
 
 
 def faults(found: dict[str, NDArray[Any]]) -> Iterator[str]:
@@ -136,19 +122,19 @@ def indicators(audit: Audit, batch: Batch, rng: np.random.Generator) -> dict[str
     """By name, each (n,)."""
     model, (x, y, _) = audit.subject.model, batch
     seen = Seen(model, y)
-    standing = right(model, made_by(audit, pgd(audit, usual_steps(audit)), seen, batch), y)
-    path = seen.path()
-    before = ~np.logical_or.accumulate(path.wrong[: len(path.norm)])  # not broken yet
-    climb = rescaled(path.loss)
+    standing = right(model, made_by(audit, pgd(audit), seen, batch), y)
+    loss, wrong, norm = seen.path()
+    before = ~np.logical_or.accumulate(wrong[: len(norm)])  # not broken yet
+    climb = rescaled(loss)
     return {
         "standing": standing,
-        "unavailable": ((path.norm == 0) & before).any(0),
+        "unavailable": ((norm == 0) & before).any(0),
         "unstable": variation(model, x, y, audit.setting.eps / 8, rng),
-        "silent": path.wrong.any(0) & standing,
+        "silent": wrong.any(0) & standing,
         "incomplete": still_rising(climb),
         "angle": break_point_angle(climb),
-        "falling": (np.diff(path.loss, axis=0) < 0).mean(0),
-        "unconstrained": _stands(audit, batch),
+        "falling": (np.diff(loss, axis=0) < 0).mean(0),
+        "unconstrained": right(model, made_by(audit, _unbounded(audit), model, batch), y),
     }
 
 
@@ -190,11 +176,6 @@ def variation(model: nn.Module, x: Tensor, y: Tensor, radius: float, rng: np.ran
     return np.minimum(mean, 1.0)
 
 
-def _stands(audit: Audit, batch: Batch) -> Flags:
-    """Against an attack that may go anywhere in [0, 1]."""
-    model = audit.subject.model
-    return right(model, made_by(audit, _unbounded(audit), model, batch), batch.y)
-
-
 def _unbounded(audit: Audit) -> PGD:
-    return PGD(1.0, steps=usual_steps(audit), restarts=3, until_broken=True)
+    """It may go anywhere in [0, 1]."""
+    return PGD(1.0, steps=audit.effort.usual_steps, restarts=3, until_broken=True)

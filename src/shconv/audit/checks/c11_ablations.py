@@ -20,21 +20,18 @@ from torch import nn
 from shconv.attacks import Attack
 from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
-from shconv.audit.checks.ablated import Means, constant_maps, layer_means, only, shuffled_maps
-from shconv.audit.checks.comparison import one_step, pgd, usual_steps
-from shconv.audit.checks.side import Batch, batches, cost_of, made_by, percent, right
+from shconv.audit.checks.ablated import Means, layer_means, only, shuffled_maps
+from shconv.audit.checks.comparison import one_step, pgd
+from shconv.audit.checks.side import Batch, batches, cost_of, made_by, right, size
 from shconv.audit.findings import Finding
 from shconv.audit.subject import Subject
+from shconv.audit.words import percent
 from shconv.report.computed.intervals import Paired
-from shconv.routes import shc_layers
+from shconv.routes import constant_maps, shc_layers
 
 NUMBER = 11
 NAME = "ablations"
 SOURCE = "Carlini et al. 2019; Tramer et al. 2020 (find the part that defends)"
-ALARM = (
-    "under attack the network is more accurate than its twin, and stays so without statistics: at most 5 points less "
-    "accurate, the paired 95 % interval including 0"
-)
 WHOLE, TWIN = "whole", "twin"
 SHARED = ("mean only", "std only")  # these keep some of the statistics: shown, no alarm
 SAME = 0.05
@@ -50,10 +47,8 @@ def applies(audit: Audit) -> str:
 
 
 def cost(audit: Audit) -> Cost:
-    n = int(audit.sample(audit.effort.ablation_images).sum())
-    once = Cost(2).times(n)
-    for attack in _attacks(audit).values():
-        once += cost_of(attack, n) + Cost(n)
+    n = size(audit, audit.effort.ablation_images)
+    once = sum((cost_of(attack, n) + Cost(n) for attack in _attacks(audit).values()), Cost(2 * n))
     return once.times(5 + (audit.twin is not None) + len(_matched(audit))) + Cost(n)
 
 
@@ -64,7 +59,9 @@ def run(audit: Audit) -> Finding:
     for batch in batches(audit, on):
         for name, (network, inside) in _ablations(audit, batch, means):
             with inside:
-                parts.setdefault(name, []).append(_meet(audit, network, batch))
+                made = [made_by(audit, attack, network, batch) for attack in _attacks(audit).values()]
+                rights = [right(network, x, batch.y) for x in (batch.x, *made)]
+            parts.setdefault(name, []).append(np.array(rights))
     flags = {name: np.concatenate(each, axis=1) for name, each in parts.items()}
     rows = {name: _row(audit, flags, each) for name, each in flags.items()}
     same = [
@@ -76,16 +73,16 @@ def run(audit: Audit) -> Finding:
     ruined = [name for name, row in rows.items() if row["clean"] < RUINED]
     gains = [attack for place, attack in enumerate(_attacks(audit), start=1) if _gains(flags, place)]
     verdict = text(gains, same) if TWIN in flags else "No twin was given, so no gain is known that could be explained"
-    shown = "; ".join(
-        f"{name}: clean {percent(row['clean'])}, "
-        + ", ".join(f"{attack} {percent(row[attack]['accuracy'])}" for attack in _attacks(audit))
-        for name, row in rows.items()
-    )
-    n = flags[WHOLE].shape[1]
+    n, shown = flags[WHOLE].shape[1], "; ".join(_words(name, row) for name, row in rows.items())
     note = f" No evidence, because ruined by the ablation: {', '.join(ruined)}." if ruined else ""
     said = f"{verdict}. Accuracy on {n} images that the whole network classifies correctly. {shown}.{note}"
     numbers = {"images": n, "gains": gains, "same": same, "ruined": ruined, **rows}
-    return Finding(NUMBER, NAME, bool(same) if TWIN in flags else None, said, numbers, SOURCE)
+    return Finding(bool(same) if TWIN in flags else None, said, numbers)
+
+
+def _words(name: str, row: Mapping[str, Any]) -> str:
+    attacks = (f"{attack} {percent(beside['accuracy'])}" for attack, beside in row.items() if attack != "clean")
+    return f"{name}: clean {percent(row['clean'])}, {', '.join(attacks)}"
 
 
 def text(gains: Sequence[str], same: Sequence[str]) -> str:
@@ -99,7 +96,7 @@ def text(gains: Sequence[str], same: Sequence[str]) -> str:
 
 
 def _attacks(audit: Audit) -> dict[str, Attack]:
-    return {"one step": one_step(audit), f"PGD-{usual_steps(audit)}": pgd(audit, usual_steps(audit))}
+    return {"one step": one_step(audit), f"PGD-{audit.effort.usual_steps}": pgd(audit)}
 
 
 def _ablations(audit: Audit, batch: Batch, means: dict[str, Means]) -> Iterator[tuple[str, Ablation]]:
@@ -107,7 +104,7 @@ def _ablations(audit: Audit, batch: Batch, means: dict[str, Means]) -> Iterator[
     yield WHOLE, (model, nullcontext())
     if audit.twin is not None:
         yield TWIN, (audit.twin.model, nullcontext())
-    yield "M constant", (model, constant_maps(network, means))
+    yield "M constant", (model, constant_maps(network, {name: each.map for name, each in means.items()}))
     if all(getattr(layer.hyper, "statistics", ()) == ("mean", "std") for layer in shc_layers(network).values()):
         for name in SHARED:
             yield name, (model, only(network, name.split()[0], means))
@@ -119,27 +116,17 @@ def _ablations(audit: Audit, batch: Batch, means: dict[str, Means]) -> Iterator[
 
 def _matched(audit: Audit) -> dict[str, Subject]:
     """Of the networks given, the vanilla ones of this one's size."""
-    size = _parameters(audit.subject)
-    near = {name: each for name, each in audit.sources.items() if abs(_parameters(each) - size) <= MATCHED * size}
-    return {name: each for name, each in near.items() if not each.is_shc}
-
-
-def _parameters(subject: Subject) -> int:
-    return sum(parameter.numel() for parameter in subject.network.parameters())
-
-
-def _meet(audit: Audit, network: nn.Module, batch: Batch) -> Rights:
-    made = [made_by(audit, attack, network, batch) for attack in _attacks(audit).values()]
-    return np.array([right(network, x, batch.y) for x in (batch.x, *made)])
+    own = audit.subject.parameters
+    vanilla = {name: each for name, each in audit.sources.items() if not each.is_shc}
+    return {name: each for name, each in vanilla.items() if abs(each.parameters - own) <= MATCHED * own}
 
 
 def _row(audit: Audit, flags: Mapping[str, Rights], own: Rights) -> dict[str, Any]:
-    """A network beside the whole one, on the images that both classify correctly."""
+    """A network beside the whole one."""
     whole = flags[WHOLE][:, : own.shape[1]]  # a last image alone has no neighbour's maps to take
     row: dict[str, Any] = {"clean": float(own[0].mean())}
     for place, attack in enumerate(_attacks(audit), start=1):
-        both = whole[0] & own[0]
-        paired = Paired.of(whole[place][both], own[place][both])
+        paired = _beside(whole, own, place)
         kept = paired.difference <= SAME and paired.interval[0] <= 0 and row["clean"] >= RUINED
         row[attack] = {
             "accuracy": float(own[place].mean()),
@@ -153,8 +140,10 @@ def _row(audit: Audit, flags: Mapping[str, Rights], own: Rights) -> dict[str, An
 
 def _gains(flags: Mapping[str, Rights], place: int) -> bool:
     """Whether under an attack the whole network keeps more images right than its twin, where there is one."""
-    if TWIN not in flags:
-        return False
-    whole, twin = flags[WHOLE], flags[TWIN]
-    both = whole[0] & twin[0]
-    return Paired.of(whole[place][both], twin[place][both]).interval[0] > 0
+    return TWIN in flags and _beside(flags[WHOLE], flags[TWIN], place).interval[0] > 0
+
+
+def _beside(whole: Rights, other: Rights, place: int) -> Paired:
+    """Who is right under an attack, on the images that both classify correctly."""
+    both = whole[0] & other[0]
+    return Paired.of(whole[place][both], other[place][both])

@@ -7,6 +7,7 @@ first. Each begins with the images that came nearest to falling, and ends when n
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from shconv.attacks import Attack, Standard, UndetectedPGD
 from shconv.attacks.budget import Norm
@@ -22,7 +23,6 @@ from shconv.audit.verdict import worst_case_sentences
 NUMBER = 12
 NAME = "worst case"
 SOURCE = "Carlini et al. 2019, On Evaluating Adversarial Robustness; Croce and Hein 2020"
-ALARM = "none: the alarms of the other checks are about this number"
 PARTS = {  # and how many images in a row each may miss, as a share of the patience
     "AutoAttack's APGD": (("apgd-ce", "apgd-t"), 1.0),
     "AutoAttack's FAB": (("fab-t",), 0.5),
@@ -32,15 +32,9 @@ PLANNED = 1 / 64  # share of the full counts, from which on time is planned for 
 OVERHEAD = 2.5  # of AutoAttack's time over that of its passes, before it has been measured
 
 
-def applies(audit: Audit) -> str:
-    return ""
-
-
 def cost(audit: Audit) -> Cost:
     """Where time is short only AutoAttack's first part is planned: the others take what the other checks leave."""
-    total = Cost(0)
-    for _, attack in _past_detector(audit):
-        total += cost_of(attack, int(audit.standing("undetected").sum()))
+    total = sum((cost_of(each, int(audit.standing("undetected").sum())) for _, each in _past_detector(audit)), Cost(0))
     for threat, _ in _runs(audit):
         n = min(int(audit.standing(threat).sum()), audit.effort.standard_images)
         for _, attack, patience in _parts(audit, threat):
@@ -63,7 +57,7 @@ def run(audit: Audit) -> Finding:
                 audit.attack(label, attack, on=left, route=route, threat=threat, order=order, patience=patience)
     cases = worst_cases(audit)
     text = " ".join([*worst_case_sentences(audit.setting, cases), *_notes(audit)])
-    return Finding(NUMBER, NAME, None, text, cases, SOURCE)
+    return Finding(None, text, cases)
 
 
 def _parts(audit: Audit, threat: Norm) -> Iterator[tuple[str, Standard, int]]:
@@ -79,12 +73,11 @@ def _parts(audit: Audit, threat: Norm) -> Iterator[tuple[str, Standard, int]]:
 def _past_detector(audit: Audit) -> Iterator[tuple[str, Attack]]:
     """What fools a detector together with the classifier, where there is one."""
     steps = audit.effort.steps[-1]
+    attack = UndetectedPGD(audit.setting.eps, steps=steps, restarts=audit.effort.restarts, until_broken=True)
     losses: tuple[Loss, ...] = ("cross_entropy", "margin")
     for loss in losses if audit.subject.has_detector else ():
-        attack = UndetectedPGD(
-            audit.setting.eps, steps=steps, restarts=audit.effort.restarts, loss=loss, until_broken=True
-        )
-        yield f"PGD-{steps}x{audit.effort.restarts} past the detector, {loss.replace('_', '-')}", attack
+        label = f"PGD-{steps}x{attack.restarts} past the detector, {loss.replace('_', '-')}"
+        yield label, replace(attack, loss=loss)
 
 
 def _runs(audit: Audit) -> Iterator[tuple[Norm, str]]:

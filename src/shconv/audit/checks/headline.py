@@ -3,8 +3,9 @@ aimed at the likeliest classes, in L-infinity and L2, through the routes of an S
 images nearest to falling first, as long as these fall."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,16 +26,15 @@ class Planned(NamedTuple):
     attack: Attack
     route: str
     threat: Norm
-    dear: bool
+    patience: int  # of a dear one: after how many images in a row that stand it ends, 0 where it takes all of them
 
 
 def planned(audit: Audit) -> Iterator[Planned]:
     """The attacks in their order; an image that one breaks is not attacked by the next."""
     for threat in THREATS:
-        for dear in (False, True):
+        for attacks, patience in ((_cheap, 0), (_dear, audit.effort.patience)):
             for route in routes(audit):
-                for label, attack in _dear(audit, threat) if dear else _cheap(audit, threat):
-                    yield Planned(label, attack, route, threat, dear)
+                yield from (Planned(*each, route, threat, patience) for each in attacks(audit, threat))
 
 
 def routes(audit: Audit) -> tuple[str, ...]:
@@ -45,30 +45,20 @@ def routes(audit: Audit) -> tuple[str, ...]:
 
 
 def cost(audit: Audit) -> Cost:
-    """As if every image that stands now stood to the end."""
-    total = Cost(0)
-    for each in planned(audit):
-        n = int(audit.standing(each.threat).sum())
-        total += cost_of(each.attack, patient(audit, n) if each.dear else n)
-    return total
-
-
-def patient(audit: Audit, n: int) -> int:
-    """How many of n images a dear attack is likely to meet."""
-    return min(n, audit.effort.patience or n)
+    """As if every image that stands now stood to the end; of a dear attack those that it is likely to meet."""
+    standing = {threat: int(audit.standing(threat).sum()) for threat in THREATS}
+    met = ((each.attack, standing[each.threat], each.patience) for each in planned(audit))
+    return sum((cost_of(attack, min(n, patience or n)) for attack, n, patience in met), Cost(0))
 
 
 def run(audit: Audit) -> dict[str, Outcome]:
     outcomes = {}
-    for label, attack, route, threat, dear in planned(audit):
-        on = audit.standing(threat, shared=route == "both" and not (dear and audit.effort.patience))
-        if not on.any():
-            continue
-        order = nearest_first(audit, on, threat) if dear and audit.effort.patience else None
-        patience = audit.effort.patience if dear else 0
-        outcomes[f"{label}, {threat}, {route}"] = audit.attack(
-            label, attack, on=on, route=route, threat=threat, order=order, patience=patience
-        )
+    for label, attack, route, threat, patience in planned(audit):
+        on = audit.standing(threat, shared=route == "both" and not patience)
+        if on.any():
+            order = nearest_first(audit, on, threat) if patience else None
+            how: dict[str, Any] = {"route": route, "threat": threat, "order": order, "patience": patience}
+            outcomes[f"{label}, {threat}, {route}"] = audit.attack(label, attack, on=on, **how)
     return outcomes
 
 
@@ -76,52 +66,37 @@ def nearest_first(audit: Audit, on: Flags, threat: Norm) -> list[int]:
     """Places of the images (N,), those first whose margin a few steps of PGD bring nearest to 0."""
     model = audit.subject.model if audit.view is None else audit.view.model
     attack = replace(_pgd(audit, threat, audit.effort.steps[0], "margin"), until_broken=False)
-    reached: list[float] = []
-    try:
-        for batch in batches(audit, on):
-            reached += loss_at(model, made_by(audit, attack, model, batch), batch.y, margin).tolist()
-    except TimeUp:
-        pass  # the others come last, as they lie
     places = np.flatnonzero(on)
-    values = np.full(len(places), -np.inf)
-    values[: len(reached)] = reached
-    found: list[int] = places[np.argsort(-values, kind="stable")].tolist()
+    reached = np.full(len(places), -np.inf)  # images that time does not suffice for come last, as they lie
+    done = 0
+    with suppress(TimeUp):
+        for batch in batches(audit, on):
+            here = slice(done, done + len(batch.x))
+            reached[here] = loss_at(model, made_by(audit, attack, model, batch), batch.y, margin)
+            done = here.stop
+    found: list[int] = places[np.argsort(-reached, kind="stable")].tolist()
     return found
 
 
-def summary(outcomes: dict[str, Outcome]) -> dict[str, dict[str, int]]:
-    return {
-        name: {"n": int(outcome.attempted.sum()), "successes": int(np.sum(outcome.success))}
-        for name, outcome in outcomes.items()
-    }
-
-
 def _cheap(audit: Audit, norm: Norm) -> Iterator[tuple[str, PGD]]:
-    effort, classes, usual = audit.effort, audit.subject.classes, audit.effort.steps[1]
-    losses: tuple[Loss, Loss] = ("dlr" if classes >= 3 else "margin", "cross_entropy")
-    for loss in losses:
-        yield f"PGD-{usual} {_words(loss)}", _pgd(audit, norm, usual, loss)
+    classes, usual = audit.subject.classes, audit.effort.usual_steps
+    for loss in reversed(_losses(audit)):
+        yield f"PGD-{usual} {loss.replace('_', '-')}", _pgd(audit, norm, usual, loss)
     targeted: Loss = "dlr" if classes >= 4 else "margin"
-    targets = min(effort.targets, classes - 1)
-    attack = replace(_pgd(audit, norm, usual, targeted), targets=targets)
-    yield f"PGD-{usual} {targeted} to {targets} targets", attack
+    targets = min(audit.effort.targets, classes - 1)
+    yield f"PGD-{usual} {targeted} to {targets} targets", replace(_pgd(audit, norm, usual, targeted), targets=targets)
 
 
 def _dear(audit: Audit, norm: Norm) -> Iterator[tuple[str, PGD]]:
-    effort, most = audit.effort, audit.effort.steps[-1]
-    if most == effort.steps[1] and effort.restarts == 1:
-        return
-    losses: tuple[Loss, Loss] = ("cross_entropy", "dlr" if audit.subject.classes >= 3 else "margin")
-    for loss in losses:
-        yield (
-            f"PGD-{most}x{effort.restarts} {_words(loss)}",
-            replace(_pgd(audit, norm, most, loss), restarts=effort.restarts),
-        )
+    most, restarts = audit.effort.steps[-1], audit.effort.restarts
+    for loss in _losses(audit) if most != audit.effort.usual_steps or restarts != 1 else ():
+        attack = replace(_pgd(audit, norm, most, loss), restarts=restarts)
+        yield f"PGD-{most}x{restarts} {loss.replace('_', '-')}", attack
+
+
+def _losses(audit: Audit) -> tuple[Loss, Loss]:
+    return "cross_entropy", "dlr" if audit.subject.classes >= 3 else "margin"
 
 
 def _pgd(audit: Audit, norm: Norm, steps: int, loss: Loss) -> PGD:
     return PGD(audit.setting.radius(norm), norm, steps, loss=loss, until_broken=True)
-
-
-def _words(loss: Loss) -> str:
-    return loss.replace("_", "-")

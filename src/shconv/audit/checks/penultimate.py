@@ -1,6 +1,6 @@
 """The features that a network's last linear layer reads, and a network that reads something else from them."""
 
-from typing import Any
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,8 @@ class Features:
     def __call__(self, x: Tensor) -> Tensor:
         taken: list[Tensor] = []
         assert self.layer is not None
-        hook = self.layer.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
-        try:
+        with self.layer.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0])):
             self.model(x)
-        finally:
-            hook.remove()
         return torch.stack(taken).mean(0)
 
     @property
@@ -37,18 +34,14 @@ class Features:
 
     @torch.no_grad()
     def _last_called(self, network: nn.Module, x: Tensor) -> nn.Linear | None:
-        called: list[tuple[nn.Linear, Any]] = []
+        called: list[tuple[nn.Linear, Tensor]] = []
         inner = {part for layer in shc_layers(network).values() for part in layer.modules()}  # hypernetworks
-        layers = [part for part in network.modules() if isinstance(part, nn.Linear) and part not in inner]
-        hooks = [
-            layer.register_forward_pre_hook(lambda module, inputs: called.append((module, inputs[0])))
-            for layer in layers
-        ]
-        try:
+        with ExitStack() as hooks:
+            for layer in network.modules():
+                if isinstance(layer, nn.Linear) and layer not in inner:
+                    note = layer.register_forward_pre_hook(lambda own, inputs: called.append((own, inputs[0])))
+                    hooks.enter_context(note)
             self.model(x)
-        finally:
-            for hook in hooks:
-                hook.remove()
         if not called or called[-1][1].dim() != 2 or len(called[-1][1]) != len(x):
             return None
         return called[-1][0]
@@ -61,6 +54,7 @@ class Binary(nn.Module):
     """
 
     steady = False  # Python runs at every call, which a replayed graph would leave out
+    holds_a_batch = True
 
     def __init__(self, features: Features, w: Tensor, b: Tensor, scale: Tensor) -> None:
         super().__init__()

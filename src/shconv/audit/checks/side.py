@@ -2,7 +2,8 @@
 A side attack may leave the audit's ball or take an altered network; it never counts for the worst case."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,6 @@ from shconv.attacks import Attack
 from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.findings import Flags
-from shconv.audit.probe import attack_cost
 from shconv.audit.subject import Subject, drawing
 
 FEW = 32  # images of a batch, where a check may have to end early
@@ -42,6 +42,17 @@ def batches(audit: Audit, on: Flags) -> Iterator[Batch]:
             return
         at = rows[start : start + size]
         yield Batch(*(each[at.to(each.device)] for each in (audit.images, audit.labels, audit.index)))
+
+
+def measured(audit: Audit, n: int, measure: Callable[[Batch], Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """By name, each (n,), what is measured of a sample of n images, some at a time."""
+    parts = [measure(batch) for batch in batches(audit, audit.sample(n))]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def size(audit: Audit, n: int) -> int:
+    """Of a sample of n images, where there are so many."""
+    return int(audit.sample(n).sum())
 
 
 def made_by(audit: Audit, attack: Attack, model: nn.Module, batch: Batch) -> Tensor:
@@ -106,28 +117,9 @@ def one_function(subject: Subject) -> nn.Module:
 
 def cost_of(attack: Attack, n: float) -> Cost:
     """Of an attack on n images."""
-    return (attack_cost(attack) or Cost(0)).times(n)
+    return (attack.cost or Cost(0)).times(n)
 
 
 def missing(package: str) -> str:
     """ "" where an optional package can be imported, else what to say."""
-    from importlib.util import find_spec
-
     return "" if find_spec(package) else f"{package} is not installed (pip install {package})"
-
-
-def of(k: int, n: int) -> str:
-    """17 of 50 (34.0 %)"""
-    return f"{k} of {n} ({percent(k / n)})" if n else "0 of 0"
-
-
-def percent(share: float) -> str:
-    return f"{round(100 * share, 1) + 0.0:.1f} %"  # no minus before 0.0
-
-
-def points(interval: tuple[float, float]) -> str:
-    """A difference's 95 % interval, in points."""
-    return f"95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f} points"
-
-
-Numbers = dict[str, Any]
