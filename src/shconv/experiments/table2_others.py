@@ -4,16 +4,7 @@ As each is published, with the gradient of both routes."""
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 
-from shconv.attacks import (
-    RIVALS,
-    STRONG,
-    VARIANTS,
-    Attack,
-    HardLabel,
-    LocSearchAdv,
-    Standard,
-    Undetected,
-)
+from shconv.attacks import RIVALS, STRONG, VARIANTS, Attack, HardLabel, LocSearchAdv, Standard, Undetected
 from shconv.experiments.network import Network
 from shconv.experiments.run_folder import Row
 from shconv.experiments.study import Study
