@@ -108,7 +108,7 @@ def draw_maps(images: Tensor, maps: Maps, classes: tuple[str, ...], file: Path) 
         bare(axes)
     options = {"location": "bottom", "extend": "both", "aspect": 25}
     figure.colorbar(above, ax=grid[:, :4], label="mean map, M", **options)
-    figure.colorbar(below, ax=grid[:, 4:], label="an image's map less the mean map", **options)
+    figure.colorbar(below, ax=grid[:, 4:], label="an image's map minus the mean map", **options)
     save(figure, file)
 
 

@@ -31,9 +31,10 @@ from shconv.attacks import (
     UndetectedPGD,
     create_attack,
 )
+from shconv.attacks.budget import Budget
 from shconv.audit.setting import Setting
 from shconv.errors import InputError
-from shconv.numbers import budget, number
+from shconv.numbers import budget, number, radius_text
 from shconv.training import defences
 from shconv.training.defences import (
     FGSMRS,
@@ -153,3 +154,21 @@ def test_every_attack_and_defence_with_a_budget_is_in_the_table_above() -> None:
     bounded = {kind.__name__ for kind in kinds if {"epsilon", "eps", "sigma"} & {field.name for field in fields(kind)}}
     assert bounded >= {"FGSM", "Square", "Ensemble"}
     assert [name for name in bounded if name not in tried] == []
+
+
+@pytest.mark.parametrize(
+    ("radius", "text"),
+    [
+        *((8 / 255, "8/255"), (1 / 255, "1/255"), (128 / 255, "128/255"), (0.03, "0.03"), (0.5, "0.5"), (1.0, "1")),
+        *(
+            (0.2, "0.2"),
+            (0.0625, "0.0625"),
+            (2.5 / 255, "0.009804"),
+            (float(torch.tensor(8 / 255)), "8/255"),
+            (0.0, "0"),
+        ),
+    ],
+)
+def test_a_radius_is_read_as_a_short_decimal_or_as_levels_of_255(radius: float, text: str) -> None:
+    assert radius_text(radius) == text
+    assert Budget("linf", radius).title == f"L∞ {text}"

@@ -1,5 +1,5 @@
-"""Numbers as people give them, 0.03 or "8/255", and the one rule for how far a pixel may be moved: images lie in
-[0, 1], so that a budget or a step above 1 was meant in grey levels."""
+"""Numbers as people give and read them, 0.03 or "8/255", and the one rule for how far a pixel may be moved: images lie
+in [0, 1], so that a budget or a step above 1 was meant in grey levels."""
 
 import math
 from numbers import Real
@@ -44,6 +44,15 @@ def read_budgets(owner: object, *names: str, norm: str = "linf", above: bool = F
     for name in names:
         if getattr(owner, name) is not None:
             object.__setattr__(owner, name, budget(name, getattr(owner, name), norm, above=above))
+
+
+def radius_text(value: float) -> str:
+    """How far pixels are moved, for people to read: a decimal where a short one is exact, such as 0.02, else 8/255
+    where it is whole levels of 255, else four digits."""
+    text, levels = f"{value:.4g}", round(255 * value) if math.isfinite(value) else 0
+    if float(text) != value and levels and abs(255 * value - levels) < 1e-4:
+        return f"{levels}/255"
+    return text
 
 
 def _from_text(text: str) -> float:

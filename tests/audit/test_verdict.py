@@ -75,7 +75,7 @@ def test_what_was_tried_and_what_was_not_is_named() -> None:
 
 def test_with_no_attack_nothing_is_known() -> None:
     text = run([ToyCheck(8, "look")]).verdict
-    assert "Worst case within L-infinity 38.2/255: no attack was tried, so nothing is known." in text
+    assert "Worst case within L-infinity 0.15: no attack was tried, so nothing is known." in text
     assert "No attack was tried." in text
 
 
@@ -110,7 +110,7 @@ def test_images_that_met_no_attack_are_counted_and_said() -> None:
     assert (case["accuracy"], case["interval"], case["correct"]) == (None, None, None)
     assert report.worst_case["confident"]["accuracy"] is None
     assert (
-        f"No worst case within L-infinity 38.2/255: 40 of 60 correct images were attacked, and {left} of them are "
+        f"No worst case within L-infinity 0.15: 40 of 60 correct images were attacked, and {left} of them are "
         "still correct. The other 20 were not attacked." in report.verdict
     )
 

@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from shconv.numbers import radius_text
+
 Norm = Literal["linf", "l2"]
 SIGNS: dict[str, str] = {"linf": "L∞", "l2": "L2"}
 ROUNDING = 1e-6  # so far outside its ball or the box an image is inside: float32 rounds
@@ -19,8 +21,8 @@ class Budget(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Such as "L∞ 0.02"; "any change" without a bound."""
-        return f"{SIGNS[self.norm]} {self.radius:.4g}" if math.isfinite(self.radius) else "any change"
+        """Such as "L∞ 0.02" or "L∞ 8/255"; "any change" without a bound."""
+        return f"{SIGNS[self.norm]} {radius_text(self.radius)}" if math.isfinite(self.radius) else "any change"
 
     def holds(self, adversarial: Tensor, clean: Tensor) -> Tensor:
         """bool (N,): is each image finite, in the box, and near enough to its clean one; both (N, C, H, W)."""

@@ -10,6 +10,7 @@ from shconv.audit.ledger import THREATS
 from shconv.audit.setting import Setting
 from shconv.audit.words import count, percent
 from shconv.experiments.run_folder import Row
+from shconv.numbers import radius_text
 
 SIGNIFICANT = 0.05
 WORST_CASE = 12  # the check that raises no alarm
@@ -197,10 +198,10 @@ def threat_name(setting: Setting, threat: str) -> str:
     if threat == "pixels":
         return "when a few pixels may change freely"
     if threat == "undetected":
-        return f"within L-infinity {255 * setting.eps:.3g}/255 and past the detector"
+        return f"within L-infinity {radius_text(setting.eps)} and past the detector"
     if threat == "l2":
-        return f"within L2 {setting.eps_l2:.3g}"
-    return f"within L-infinity {255 * setting.eps:.3g}/255"
+        return f"within L2 {radius_text(setting.eps_l2)}"
+    return f"within L-infinity {radius_text(setting.eps)}"
 
 
 def _words(case: Case) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from shconv.report import load_run, print_tables, write
 from shconv.report.audit.sections import comparison, sections
-from shconv.report.audit.tables import audit_tables, radius_text, results, route_words
+from shconv.report.audit.tables import audit_tables, results, route_words
 from shconv.report.output.render import to_csv, to_markdown
 
 
@@ -176,14 +176,6 @@ def test_seeds_are_summed_up_by_mean_and_standard_deviation(run_folder):
     (note,) = comparison(audits(run_folder)).notes
     assert "over 3 training seeds" in note
     assert "L∞ 8/255 10.0 ± 5.0 %" in note.replace("\N{NO-BREAK SPACE}", " ")
-
-
-@pytest.mark.parametrize(
-    ("epsilon", "text"),
-    [(8 / 255, "8/255"), (1 / 255, "1/255"), (0.03, "0.03"), (0.5, "0.5"), (1.0, "1"), (2.5 / 255, "0.009804")],
-)
-def test_a_radius_is_a_fraction_of_255_where_it_is_one(epsilon, text):
-    assert radius_text(epsilon) == text
 
 
 def test_routes_have_names(run_folder):

@@ -21,6 +21,7 @@ from shconv.audit.checks.side import Batch, batches, cost_of, made_by, right, si
 from shconv.audit.findings import Finding, Flags
 from shconv.audit.words import of, percent
 from shconv.intervals import wilson
+from shconv.numbers import radius_text
 from shconv.report.computed.intervals import Paired
 
 NUMBER = 4
@@ -47,8 +48,10 @@ class Curve(NamedTuple):
         n, rows, found = self.standing.shape[1], list(zip(self.radii, self.standing, strict=True)), []
         for (small, before), (large, after) in pairwise(rows):
             if Paired.of(after, before).interval[0] > 0:
-                rise = f"{percent(before.mean())} at {small:.3g} to {percent(after.mean())} at {large:.3g}"
-                found.append(f"accuracy rises from {rise}")
+                rise = [
+                    f"{percent(share.mean())} at {radius_text(at)}" for at, share in ((small, before), (large, after))
+                ]
+                found.append(f"accuracy rises from {' to '.join(rise)}")
         grey, everything = (int(self.standing[self.radii.index(radius)].sum()) for radius in (GREY, ALL))
         if wilson(grey, n)[0] > 1 / self.classes:
             found.append(f"at 0.5 the accuracy is {of(grey, n)}, above the {percent(1 / self.classes)} of guessing")
@@ -62,7 +65,9 @@ class Curve(NamedTuple):
             "The curve rises nowhere significantly, and ends as it must" if rises else "The curve falls as it must"
         )
         verdict = f"The attack fails where no attack can fail: {'; '.join(faults)}" if faults else verdict
-        shown = ", ".join(f"{at:.3g}: {percent(share)}" for at, share in zip(self.radii, self.accuracy, strict=True))
+        shown = ", ".join(
+            f"{radius_text(at)}: {percent(share)}" for at, share in zip(self.radii, self.accuracy, strict=True)
+        )
         return f"{verdict}. Accuracy on {self.standing.shape[1]} images by L-infinity radius, {shown}."
 
 

@@ -23,6 +23,7 @@ from shconv.audit.checks.side import Batch, cross_entropy, gradient, loss_at, me
 from shconv.audit.findings import Finding
 from shconv.audit.words import percent
 from shconv.experiments.network import routed
+from shconv.numbers import radius_text
 
 NUMBER = 8
 NAME = "gradients"
@@ -59,8 +60,8 @@ def run(audit: Audit) -> Finding:
     said = (
         f"median error against finite differences {numbers['finite_difference_error']:.3f}; "
         f"{percent(numbers['zeros'])} of the gradient's entries and {percent(numbers['wholly_zero'])} of the whole "
-        f"gradients are exactly zero; median error of the linear prediction of a step of {audit.setting.eps:.3g} is "
-        f"{numbers['linearity_error']:.2f}"
+        "gradients are exactly zero; median error of the linear prediction of a step of "
+        f"{radius_text(audit.setting.eps)} is {numbers['linearity_error']:.2f}"
     )
     if audit.subject.is_shc:
         medians = {name: float(np.median(found[name])) for name in ("through_maps", "hypernetwork", "agreement")}

@@ -20,6 +20,7 @@ from shconv.audit.checks.side import Batch, cross_entropy, gradient, loss_at, me
 from shconv.audit.findings import Finding
 from shconv.audit.words import of
 from shconv.intervals import wilson
+from shconv.numbers import radius_text
 
 NUMBER = 9
 NAME = "loss surface"
@@ -58,7 +59,7 @@ def run(audit: Audit) -> Finding:
         "own_rise": float(np.median(along)),
         "other_rise": float(np.median(across)),
     }
-    medians = f"{numbers['other_rise']:.2f} against {numbers['own_rise']:.2f} within {audit.setting.eps:.3g}"
+    medians = f"{numbers['other_rise']:.2f} against {numbers['own_rise']:.2f} within {radius_text(audit.setting.eps)}"
     said = f"{text(steeper, n, axis)} (median rise {medians})."
     return Finding(wilson(steeper, n)[0] > 0.5, said, numbers, arrays, "surface")
 

@@ -1,29 +1,5 @@
 """Figures of an audit from ``arrays/audit-*.npz``; a finding's row names the file, the end of its name the figure.
-
-``...-budget.npz``: accuracy as the budget grows
-
-    epsilon   (E,)          L-infinity radii between 0 and 1
-    accuracy  (E,)          in 0..1
-    chance    ()            accuracy of guessing
-
-``...-routes.npz``: accuracy when the attack takes the gradient of one route
-
-    names     (R,) text     both, convolution, frozen, mixture:W, ...
-    accuracy, low, high (R,)  in 0..1, with the ends of the 95 % interval
-
-``...-surface.npz``: mean loss of a few images in the plane of two directions
-
-    a         (A,)          steps along the sign of the network's own gradient
-    b         (B,)          steps along that of its twin; without a twin, along random signs
-    loss      (A, B)        the network's loss
-    twin_loss (A, B)        its twin's (optional)
-
-``...-gradients.npz``: gradient with respect to one image, summed over its channels, by route
-
-    image     (C, H, W)     in [0, 1]
-    both      (H, W)        the whole gradient
-    convolution, hypernetwork (H, W)  its parts, on an SHC network (optional)
-"""
+docs/arrays.md describes the files."""
 
 import re
 from collections.abc import Sequence
@@ -34,19 +10,29 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from shconv.numbers import radius_text
 from shconv.report.audit.sections import shared_budget
-from shconv.report.audit.tables import radius_text, route_words
+from shconv.report.audit.tables import route_words
 from shconv.report.folder.arrays import Arrays, check, load
 from shconv.report.folder.audits import Audit
 from shconv.report.folder.run import Run
-from shconv.report.output.canvas import BLUE, BROWN, PAIR_COLOURS, RED, Drawn, canvas, picture
+from shconv.report.output.canvas import (
+    BLUE,
+    BROWN,
+    GREY,
+    PAIR_COLOURS,
+    RED,
+    ROUTE_LOOKS,
+    WHISKERS,
+    Drawn,
+    canvas,
+    legend,
+    picture,
+)
 from shconv.report.output.gradient_maps import ROUTES as MAPS
 from shconv.report.output.gradient_maps import caption, draw_maps, say_scales
 
-GREY = "#8a8a8a"
 KINDS = {"budget": "budget curve", "routes": "gradient routes", "surface": "loss surface", "gradients": "gradient maps"}
-# as in the chart of Table 4: (colour, hatch)
-ROUTE_LOOK = {"both": ("#0072B2", ""), "convolution": ("#D55E00", "//"), "hypernetwork": ("#009E73", "..")}
 
 
 def draw_audit(run: Run, audit: Audit) -> tuple[Drawn, ...]:
@@ -93,7 +79,7 @@ def draw_comparison(audits: Sequence[Audit]) -> Drawn:
         axes.set_ylim(len(verdicts) - 0.5, -0.5)
         axes.set_xlim(0, 100)
         axes.set_xlabel("accuracy, %")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend(figure, axes)
     text = (
         "By network and training seed, with 95 % intervals. Each worst case is an upper bound; if some images "
         "were not attacked there is none. Compare networks over the shared attacks, which can be run on any network."
@@ -146,7 +132,7 @@ def routes(path: Path, audit: Audit) -> tuple[str, Figure]:
     names = [str(name) for name in arrays["names"]]
     accuracy, low, high = (100 * arrays[key] for key in ("accuracy", "low", "high"))
     known = high - low < 100  # an interval from 0 to 1 is one of no images
-    looks = [ROUTE_LOOK.get(name, (GREY, "")) for name in names]
+    looks = [ROUTE_LOOKS.get(name, (GREY, "")) for name in names]
     with canvas(0.75 + 0.3 * count) as figure:
         axes = figure.subplots()
         at = np.arange(count)
@@ -157,7 +143,7 @@ def routes(path: Path, audit: Audit) -> tuple[str, Figure]:
             axes.barh(place, accuracy[place], 0.68, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
             axes.text(max(high[place], accuracy[place]) + 1.5, place, f"{accuracy[place]:.1f}", va="center", fontsize=8)
         errors = np.abs(np.stack([accuracy - low, high - accuracy]))[:, known]
-        axes.errorbar(accuracy[known], at[known], xerr=errors, fmt="none", ecolor="#222222", elinewidth=0.8, capsize=2)
+        axes.errorbar(accuracy[known], at[known], xerr=errors, **WHISKERS)
         if "both" in names:
             axes.axvline(accuracy[names.index("both")], color="#0072B2", linewidth=0.9, linestyle="--", zorder=0)
         axes.set_yticks(at, [route_words(name) for name in names])
@@ -193,7 +179,7 @@ def surface(path: Path, audit: Audit) -> tuple[str, Figure]:
         highest = max(axes.get_ylim()[1] for axes in grid[1])
         for axes in grid[1]:
             axes.set_ylim(min(0.0, axes.get_ylim()[0]), highest)
-        figure.legend(*grid[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend(figure, grid[1, 0])
     return (
         f"Mean loss around a few images: steps along the sign of the network's gradient, and along {other}. The cross "
         "is the clean image. Above: both directions, with a colour scale for each network. Below: each direction "

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from shconv.numbers import radius_text
 from shconv.report.folder.audits import CONFIDENT, SHARED, Audit, Finding, Tried
 from shconv.report.output.cells import Grid, GridColumn
 from shconv.report.output.numbers import count, percent, points_span, signed, span
@@ -106,14 +107,12 @@ def checks(audits: Sequence[Audit]) -> Grid:
 
 def _check_record(audit: Audit, finding: Finding) -> dict[str, Any]:
     return {
+        **vars(finding),
         "network": audit.name,
         "seed": audit.seed,
-        "check": finding.check,
-        "name": finding.name,
         "result": finding.result,
         "text": finding.not_run or finding.text or None,
         "source": finding.source or None,
-        "seconds": finding.seconds,
         "numbers": named(finding.numbers) or None,
     }
 
@@ -154,20 +153,14 @@ def _ran(tried: Tried) -> str:
 
 def _attack_record(audit: Audit, tried: Tried) -> dict[str, Any]:
     return {
+        **vars(tried),
         "network": audit.name,
         "seed": audit.seed,
-        "attack": tried.attack,
         "threat": THREATS.get(tried.threat, tried.threat),
-        "epsilon": tried.epsilon,
         "budget": budget_words(tried.threat, tried.epsilon),
         "route": route_words(tried.route) if tried.route else None,
         "source": None if tried.source is None else network_name(tried.source),
-        "n": tried.n,
-        "successes": tried.successes,
-        "accuracy": tried.accuracy,
-        "interval": tried.interval,
         "ran": _ran(tried),
-        "seconds": tried.seconds,
         "counts": "yes" if tried.headline else "no",
         "parameters": named(tried.parameters) or None,
     }
@@ -184,12 +177,6 @@ def budget_words(key: str, epsilon: float | None) -> str:
     words = THREATS.get(threat, threat) + ("" if epsilon is None else f" {radius_text(epsilon)}")
     more = ", confident images" if key == CONFIDENT else ", shared attacks" if key.endswith(SHARED) else ""
     return words + more
-
-
-def radius_text(epsilon: float) -> str:
-    """As a fraction of 255 where it is one, as in 8/255; else as a number."""
-    steps = round(255 * epsilon)
-    return f"{steps}/255" if 1 <= steps <= 64 and abs(255 * epsilon - steps) < 1e-4 else f"{epsilon:.4g}"
 
 
 def route_words(route: str) -> str:

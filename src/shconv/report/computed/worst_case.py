@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shconv.numbers import radius_text
 from shconv.report.folder.rows import Outcomes, Row, on_shared_images
 from shconv.report.folder.run import Run
 from shconv.report.output.cells import Cell, Score
@@ -27,7 +28,7 @@ class Threat:
 
     @property
     def name(self) -> str:
-        return f"L∞ {self.budget:g}"
+        return f"L∞ {radius_text(self.budget)}"
 
 
 THREATS = (

@@ -4,17 +4,10 @@ below the accuracy that every attack leaves through each route."""
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 
-from shconv.report.output.canvas import Drawn, canvas
+from shconv.report.output.canvas import ROUTE_LOOKS, Drawn, Look, Shares, bars, canvas, legend
 
-LOOK = {  # colour and hatch of a route
-    "both": ("#0072B2", ""),
-    "convolution": ("#D55E00", "//"),
-    "hypernetwork": ("#009E73", ".."),
-    "strict": ("#CC79A7", "xx"),
-}
 PANELS = {
     "share": ("share of the\ngradient, %", 100.0),
     "spread": ("spread of M", 1.0),
@@ -43,7 +36,9 @@ def draw(held: Mapping[str, Any]) -> Drawn:
                 axes.invert_yaxis()
             else:
                 axes.tick_params(labelleft=False)
-        _routes(figure.add_subplot(grid[1, :]), held)
+        below = figure.add_subplot(grid[1, :])
+        _routes(below, held)
+        legend(figure, below, columns=4)
     caption = (
         "Above, by layer: the share of the input gradient that passes through its map, the map's spread between "
         "images, its sensitivity, and how far logits move if it is held at its mean; grey: dead or idle. Below: "
@@ -55,17 +50,9 @@ def draw(held: Mapping[str, Any]) -> Drawn:
 
 def _routes(axes: Axes, held: Mapping[str, Any]) -> None:
     attacks = list(dict.fromkeys(each["attack"] for each in held["attacks"]))
-    width = 0.8 / len(LOOK)
-    for place, (route, (colour, hatch)) in enumerate(LOOK.items()):
+    series: dict[str, tuple[Look, Shares]] = {}
+    for route, look in ROUTE_LOOKS.items():
         known = [each for each in held["attacks"] if each["route"] == route and each["accuracy"] is not None]
-        at = np.array([attacks.index(each["attack"]) for each in known]) + (place - (len(LOOK) - 1) / 2) * width
-        heights = np.array([100 * each["accuracy"] for each in known])
-        ends = 100 * np.array([each["interval"] for each in known]).reshape(-1, 2)
-        axes.bar(at, heights, 0.9 * width, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=route)
-        errors = np.abs(np.stack([heights - ends[:, 0], ends[:, 1] - heights]))
-        axes.errorbar(at, heights, errors, fmt="none", ecolor="#222222", elinewidth=0.8, capsize=2)
-    axes.set_xticks(range(len(attacks)), attacks)
-    axes.grid(False, axis="x")
+        series[route] = look, {attacks.index(each["attack"]): (each["accuracy"], each["interval"]) for each in known}
+    bars(axes, attacks, series)
     axes.set_ylabel("accuracy, %")
-    axes.set_ylim(0, 105)
-    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)

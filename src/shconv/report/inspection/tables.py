@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from shconv.numbers import radius_text
 from shconv.report.output.cells import Grid, GridColumn
-from shconv.report.output.numbers import percent, points, points_span, short, signed
+from shconv.report.output.numbers import percent, points, points_span, signed
 
 Record = Mapping[str, Any]
 
@@ -29,7 +30,7 @@ def _maps(held: Mapping[str, Any]) -> Grid:
     caption = (
         "Spread: a tap's standard deviation between images. Near 0 or 1: taps beyond 0.05 or 0.95. Silent: hidden "
         "neurons that are 0 on all images. |dM/dX|: how far M moves at most if the layer's input moves by 1. Shift: "
-        f"how far M moves (L2) under one step of {short(held['eps'])} along each route."
+        f"how far M moves (L2) under one step of {radius_text(held['eps'])} along each route."
     )
     return Grid("inspection-maps", f"Filter maps of {held['name']}", caption, columns, tuple(held["layers"]))
 
@@ -70,7 +71,7 @@ def _attacks(held: Mapping[str, Any], narrow: bool) -> Grid:
         *(() if narrow else (GridColumn("loss_difference_interval", "95 %", _losses),)),
     )
     caption = (
-        f"On {held['attacks'][0]['n']} images that are correct without an attack, within {short(held['eps'])} "
+        f"On {held['attacks'][0]['n']} images that are correct without an attack, within {radius_text(held['eps'])} "
         "(L-infinity), judged by the whole network. Strict: every path through at least one map. Loss: log-odds "
         "against the label, mean over the images; it still differs where accuracy is near 0. A route below both in "
         "accuracy, or above both in loss, means that the whole gradient is masked."
@@ -86,7 +87,7 @@ def _linearity(held: Mapping[str, Any]) -> Grid:
         GridColumn("error", "error", _three),
     )
     caption = (
-        f"One step of {short(held['eps'])} along each route's gradient: the rise of the loss that the gradient "
+        f"One step of {radius_text(held['eps'])} along each route's gradient: the rise of the loss that the gradient "
         "predicts and the real rise, as medians. Error: 0 if the loss is linear there, 1 if one of them is "
         "nothing."
     )

@@ -3,7 +3,7 @@ Colours stay apart for colour-blind readers; line styles and words repeat what a
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,14 @@ from shconv.report.published import NETWORKS, is_shc, twin
 BROWN, BLUE = "#8c510a", "#1f6fb4"  # confidence and RCD, as in the paper's Figure 3
 GREEN, RED = "#1a7f37", "#c62828"
 # Okabe and Ito's colours, one a pair of networks
+GREY = "#8a8a8a"
+Look = tuple[str, str]  # colour and hatch
+ROUTE_LOOKS: dict[str, Look] = {
+    "both": ("#0072B2", ""),
+    "convolution": ("#D55E00", "//"),
+    "hypernetwork": ("#009E73", ".."),
+    "strict": ("#CC79A7", "xx"),
+}
 PAIR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 WIDTH = 6.4  # inches; narrow, so that the words are readable on a telephone
 
@@ -46,6 +54,7 @@ _STYLE: Any = {
     "svg.fonttype": "path",  # letters are part of the file: no reader needs our fonts
     "pdf.fonttype": 42,
 }
+WHISKERS: Any = {"fmt": "none", "ecolor": "#222222", "elinewidth": 0.8, "capsize": 2}
 _NO_DATE: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 FORMATS = ("pdf", "svg", "png")
 
@@ -104,6 +113,30 @@ def bare(axes: Axes) -> None:
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+Shares = dict[int, tuple[float, tuple[float, float]]]  # accuracy and interval by place on the axis
+
+
+def bars(axes: Axes, names: Sequence[str], series: Mapping[str, tuple[Look, Shares]]) -> None:
+    """Accuracies with their intervals: names stand on the axis, and over each a bar of every series that has one."""
+    width = 0.8 / len(series)
+    for place, (words, ((colour, hatch), shares)) in enumerate(series.items()):
+        at = np.array(list(shares)) + (place - (len(series) - 1) / 2) * width
+        heights = 100 * np.array([share for share, _ in shares.values()])
+        ends = 100 * np.array([ends for _, ends in shares.values()]).reshape(-1, 2)
+        axes.bar(at, heights, 0.9 * width, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=words)
+        axes.errorbar(at, heights, np.abs(ends.T - heights), **WHISKERS)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylim(0, 103)
+    axes.grid(False, axis="x")
+
+
+def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
+    """Below everything; lines of one name once."""
+    handles, names = axes.get_legend_handles_labels()
+    once = dict(zip(names, handles, strict=True))
+    figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=columns)
 
 
 def line_style(model: str, models: tuple[str, ...]) -> dict[str, Any]:

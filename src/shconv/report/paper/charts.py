@@ -10,17 +10,25 @@ from matplotlib.axes import Axes
 from shconv.report.computed.worst_case import OBJECTIVES, ROUTES
 from shconv.report.folder.rows import Outcomes
 from shconv.report.folder.run import Run
-from shconv.report.output.canvas import Drawn, canvas, line_style
+from shconv.report.output.canvas import (
+    GREY,
+    ROUTE_LOOKS,
+    Drawn,
+    Look,
+    Shares,
+    bars,
+    canvas,
+    legend,
+    line_style,
+)
+from shconv.report.output.gradient_maps import ROUTES as ROUTE_NAMES
 from shconv.report.paper.results import OBJECTIVE_NAMES, by_route
 from shconv.report.published import is_shc, network_name, twin
 
-GREY = "#8a8a8a"
-# (words, the twin's rows or its own, gradient route, colour, hatch)
+# (words, the twin's rows or its own, gradient route, look)
 BARS = (
-    ("twin", True, "both", GREY, ""),
-    ("SHC, both routes", False, "both", "#0072B2", ""),
-    ("SHC, convolution route", False, "convolution", "#D55E00", "//"),
-    ("SHC, hypernetwork route", False, "hypernetwork", "#009E73", ".."),
+    ("twin", True, "both", (GREY, "")),
+    *((f"SHC, {words}", False, route, ROUTE_LOOKS[route]) for route, words in ROUTE_NAMES.items()),
 )
 
 
@@ -36,7 +44,7 @@ def draw_routes(run: Run) -> Drawn:
         for axes, objective in zip(panels, OBJECTIVES, strict=True):
             _bars(axes, run, models, objective)
         panels[0].set_ylabel("accuracy, %")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend(figure, panels[0])
     caption = (
         "The whole network's accuracy on examples made with the gradient of one route. Where the convolution route is "
         "below both routes, the hypernetwork route masks the gradient. Whiskers: 95 % intervals; of several seeds, "
@@ -46,20 +54,16 @@ def draw_routes(run: Run) -> Drawn:
 
 
 def _bars(axes: Axes, run: Run, models: list[str], objective: str) -> None:
-    width = 0.8 / len(BARS)
-    for place, (words, of_twin, route, colour, hatch) in enumerate(BARS):
-        cells = [by_route(run, twin(model) if of_twin else model, objective, route) for model in models]
-        shown = [(x, cell) for x, cell in enumerate(cells) if cell.accuracy is not None]
-        at = np.array([x + (place - (len(BARS) - 1) / 2) * width for x, _ in shown])
-        heights = np.array([100 * (cell.accuracy or 0.0) for _, cell in shown])
-        ends = np.array([cell.interval or (0.0, 0.0) for _, cell in shown]).reshape(-1, 2) * 100
-        axes.bar(at, heights, 0.9 * width, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=words)
-        errors = np.abs(np.stack([heights - ends[:, 0], ends[:, 1] - heights]))
-        axes.errorbar(at, heights, errors, fmt="none", ecolor="#222222", elinewidth=0.8, capsize=2)
-    axes.set_xticks(range(len(models)), [network_name(model) for model in models])
+    series: dict[str, tuple[Look, Shares]] = {}
+    for words, of_twin, route, look in BARS:
+        shares: Shares = {}
+        for place, model in enumerate(models):
+            cell = by_route(run, twin(model) if of_twin else model, objective, route)
+            if cell.accuracy is not None and cell.interval is not None:
+                shares[place] = cell.accuracy, cell.interval
+        series[words] = look, shares
+    bars(axes, [network_name(model) for model in models], series)
     axes.set_xlim(-0.6, len(models) - 0.4)
-    axes.set_ylim(0, 103)
-    axes.grid(False, axis="x")
     axes.set_title(OBJECTIVE_NAMES[objective])
 
 
@@ -81,15 +85,14 @@ def draw_distances(run: Run) -> tuple[Drawn, ...]:
                 continue
             for row, outcomes in found:
                 if row.attack == name:
-                    first = row.seed == min(other.seed for other, _ in found if other.model == row.model)
-                    label = network_name(row.model) if first else None
-                    axes.step(*falling(outcomes), where="post", label=label, **line_style(row.model, models))
+                    style = line_style(row.model, models)
+                    axes.step(*falling(outcomes), where="post", label=network_name(row.model), **style)
             axes.set_title(name)
             axes.set_ylim(-3, 103)
         for axes in grid[:, 0]:
             axes.set_ylabel("accuracy, %")
         figure.supxlabel("L2 distance", fontsize="medium")
-        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend(figure, grid[0, 0])
     caption = (
         "Attacks that look for the nearest image that fools, on the images of Table 2: the share that is still right "
         "when images may be moved so far. An attack finds an upper bound. One line for each seed."
@@ -120,14 +123,11 @@ def draw_training(run: Run) -> Drawn:
         ):
             for each in logs:
                 epochs, values = _points(each.log, key)
-                first = each.seed == min(other.seed for other in logs if other.model == each.model)
-                label = network_name(each.model) if first else None
-                style = line_style(each.model, models)
-                marker = "o" if len(epochs) < 2 else None
-                axes.plot(epochs, factor * np.array(values), label=label, marker=marker, markersize=3, **style)
+                style = {"marker": "o" if len(epochs) < 2 else None, "markersize": 3, **line_style(each.model, models)}
+                axes.plot(epochs, factor * np.array(values), label=network_name(each.model), **style)
             axes.set_xlabel("epoch")
             axes.set_title(words)
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend(figure, left)
     caption = "One line for each seed. SHC networks are solid, their twins dashed in the same colour."
     return Drawn("training", title, caption, figure)
 

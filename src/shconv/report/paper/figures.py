@@ -1,37 +1,4 @@
-"""Figures 2 to 4 of the paper from ``arrays/*.npz``, written by the experiments and read here.
-
-Arrays of every file; images are (C, H, W), uint8 or floats in [0, 1]; text is a 0-d or 1-d string array.
-
-``figure2.npz``: one image under Gaussian noise of K levels, J networks
-
-    sigma   (K,)            standard deviation: 0, 0.05, ... 0.25
-    images  (K, C, H, W)    the noisy images
-    models  (J,) text       network names
-    p_y     (J, K)          probability of the true class
-    rcd     (J, K)          RCD against the clean image
-    label   () text         the true class (optional)
-
-``figure3_PAIR-seedS.npz`` (PAIR is the vanilla network's name): LocSearchAdv on one image of a pair, R rounds, K marks
-
-    models  (2,) text       vanilla, SHC
-    p_y     (2, R + 1)      probability of the true class after 0 ... R rounds
-    rcd     (2, R + 1)      RCD against the clean image
-    marks   (K,) int        the rounds at which images were kept: 30, 60, 90, 120, 150, or fifths of R
-    images  (2, K, C, H, W) perturbed images at the marks
-    correct (2, K) bool     is the network right on them
-    maps    (K, S, S)       M of the SHC network's last SHC layer at the marks
-    label   () text         the true class (optional)
-
-``figure4_MODEL-seedS.npz``: gradient of the loss J with respect to the image's red channel, by route
-
-    red           (H, W)    red channel of the image, or its only one, in [0, 1]; `channel` says which
-    both          (H, W)    through both routes
-    convolution   (H, W)    through the convolution route, filter maps held constant
-    hypernetwork  (H, W)    through the hypernetwork route
-    strict        (H, W)    through at least one filter map (optional)
-    label         () text   the true class (optional)
-    objective     () text   "least_likely" or "untargeted" (optional)
-"""
+"""Figures 2 to 4 of the paper from ``arrays/*.npz``, which the experiments write; docs/arrays.md describes them."""
 
 import re
 from collections.abc import Callable, Iterator

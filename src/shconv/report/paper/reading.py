@@ -3,12 +3,13 @@ A check that raises no alarm is never called robustness."""
 
 from collections.abc import Iterator
 
+from shconv.numbers import radius_text
 from shconv.report.computed.compare import better, compare, seeds_text
 from shconv.report.computed.worst_case import OBJECTIVES
 from shconv.report.folder.rows import Row
 from shconv.report.folder.run import Run
 from shconv.report.output.cells import Cell
-from shconv.report.output.numbers import between, count, mean, pct, short, signed, span
+from shconv.report.output.numbers import between, count, mean, pct, signed, span
 from shconv.report.paper.beside import CLEAN, NOISE, Pair, pairs
 from shconv.report.paper.masking import read_routes, read_worst_cases
 from shconv.report.paper.results import ATTACK_NAMES, ATTACKS, OBJECTIVE_NAMES, SEARCHES, by_route, searched
@@ -142,15 +143,16 @@ def _distances(run: Run) -> Iterator[Statement]:
     rows = [row for row in run.rows if row.attack == "ifgsm" and row.linf_max is not None]
     for epsilon in sorted({epsilon for row in rows if (epsilon := row.parameter("epsilon")) is not None}):
         furthest = max(row.linf_max or 0.0 for row in rows if row.parameter("epsilon") == epsilon)
+        moved, asked = radius_text(furthest), radius_text(epsilon)
         if furthest < 0.999 * epsilon:
             yield Statement(
-                f"I-FGSM moved no pixel further than {short(furthest)} although its epsilon is {epsilon:g}: "
-                "epsilon has no effect. FGSM moves by the whole epsilon, so I-FGSM has a smaller budget.",
+                f"I-FGSM moved no pixel further than {moved} although its epsilon is {asked}: epsilon has no effect. "
+                "FGSM moves by the whole epsilon, so I-FGSM has a smaller budget.",
                 True,
             )
         else:
             beyond = "beyond" if furthest > 1.001 * epsilon else "the whole of"
-            yield Statement(f"I-FGSM moved pixels by {short(furthest)}, {beyond} its epsilon of {epsilon:g}.")
+            yield Statement(f"I-FGSM moved pixels by {moved}, {beyond} its epsilon of {asked}.")
 
 
 def _boundary(run: Run) -> Iterator[Statement]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
+from shconv.numbers import radius_text
 from shconv.report.computed.worst_case import THREATS, Threat, WorstCase, worst_cases
 from shconv.report.folder.rows import Row
 from shconv.report.folder.run import Run, Trained
@@ -60,7 +61,7 @@ def worst_case(run: Run) -> Grid:
         columns=(
             GridColumn("network", "Network", of=lambda each: network_name(each.model)),
             GridColumn("seed", "Seed", of=lambda each: each.case.score.seed),
-            GridColumn("budget", "L∞", lambda value: f"{value:g}", of=lambda each: each.threat.budget),
+            GridColumn("budget", "L∞", radius_text, of=lambda each: each.threat.budget),
             GridColumn("routes", "Gradient of"),
             GridColumn("table_mean", "Mean of the table, %", percent, of=lambda each: each.case.score.table_mean),
             GridColumn(
@@ -110,11 +111,11 @@ def other_attacks(run: Run) -> Grid:
 
 
 def _budget(row: Row) -> str | None:
-    """L∞ 0.031, or None for any change."""
+    """L∞ 8/255, or None for any change."""
     threat = row.extra.get("threat")
     if not isinstance(threat, dict) or not _is_number(threat.get("radius")):
         return None
-    return f"{NORMS.get(str(threat.get('norm')), threat.get('norm'))} {threat['radius']:.3g}"
+    return f"{NORMS.get(str(threat.get('norm')), threat.get('norm'))} {radius_text(threat['radius'])}"
 
 
 def quasi_boundary(run: Run) -> Grid:
@@ -236,7 +237,7 @@ class _Attack:
 
     @property
     def parameters(self) -> str | None:
-        used = [f"{key} {_value(value)}" for key, value in self.rows[0].parameters.items() if key != "objective"]
+        used = [f"{key} {_value(key, value)}" for key, value in self.rows[0].parameters.items() if key != "objective"]
         return ", ".join(used) or None
 
     @property
@@ -265,7 +266,9 @@ def _objective(row: Row) -> str | None:
     return OBJECTIVE_NAMES.get(row.objective or "", row.objective)
 
 
-def _value(value: object) -> str:
+def _value(key: str, value: object) -> str:
+    if isinstance(value, float) and key in ("epsilon", "alpha", "step_size"):
+        return radius_text(value)
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
