@@ -59,12 +59,12 @@ def write(
     drawn = draw(run) if run.rows else ()
     of_audits = [draw_audit(run, audit) for audit in run.audits]
     compared = draw_comparison(run.audits)
-    papers = paper_tables(run) if run.rows else ()
+    made = _tables(run)
     kinds = {"figures": tuple(figures), "tables": tuple(tables)}
-    page = render(run, papers, summaries(run), read(run), drawn, of_audits, compared, kinds)
+    page = render(run, made, read(run), drawn, of_audits, compared, kinds)
     content: dict[str, bytes | str] = {}
     for kind in tables:
-        for table in (*_tables(run), *audit_tables(run.audits)):
+        for table in (*made, *audit_tables(run.audits)):
             content[f"tables/{table.name}.{kind}"] = TABLE_FORMATS[kind](table, run)
     for figure in chain(drawn, [compared], *of_audits):
         for kind in figures if figure.figure is not None else ():

@@ -98,3 +98,25 @@ def test_everything_from_an_audit_is_escaped(run_folder):
     assert text.lower().count("<script") == 1  # ours
     assert text.count("&lt;script&gt;") > 100
     Page(text)
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_the_tables_of_an_audit_are_linked_and_there_also_where_the_folder_was_moved(run_folder, tmp_path):
+    add_audit(run_folder)
+    add_audit(run_folder, "resnet18", masked=False)
+    moved = write(run_folder.save()).parent.rename(tmp_path / "moved")
+    links = Page(text_of(moved / "report.html")).links
+    for name in ("audit", "audit_checks", "audit_attacks"):
+        assert {f"tables/{name}.csv", f"tables/{name}.md"} <= set(links)
+    assert [link for link in links if not (moved / link).is_file()] == []
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_the_list_of_what_was_tried_is_folded_and_the_verdict_is_not(run_folder):
+    add_audit(run_folder)
+    text = ["Worst case: 3 of 20.", "Tried: FGSM.", "Not tried: Square.", "Alarm, check 1."]
+    run_folder.rows[-1]["text"] = text
+    page = text_of(write(run_folder.save()))
+    shown, folded = page.split("What was tried, and what was not")
+    assert ["Worst case: 3 of 20." in shown, "Alarm, check 1." in shown] == [True, True]
+    assert ["Tried: FGSM." in folded, "Not tried: Square." in folded] == [True, True]

@@ -48,10 +48,8 @@ class Curve(NamedTuple):
         n, rows, found = self.standing.shape[1], list(zip(self.radii, self.standing, strict=True)), []
         for (small, before), (large, after) in pairwise(rows):
             if Paired.of(after, before).interval[0] > 0:
-                rise = [
-                    f"{percent(share.mean())} at {radius_text(at)}" for at, share in ((small, before), (large, after))
-                ]
-                found.append(f"accuracy rises from {' to '.join(rise)}")
+                low, high = f"{percent(before.mean())} at {radius_text(small)}", percent(after.mean())
+                found.append(f"accuracy rises from {low} to {high} at {radius_text(large)}")
         grey, everything = (int(self.standing[self.radii.index(radius)].sum()) for radius in (GREY, ALL))
         if wilson(grey, n)[0] > 1 / self.classes:
             found.append(f"at 0.5 the accuracy is {of(grey, n)}, above the {percent(1 / self.classes)} of guessing")

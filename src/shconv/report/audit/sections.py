@@ -16,19 +16,7 @@ from shconv.report.audit.tables import (
 )
 from shconv.report.folder.audits import ALARM, SHARED, Accuracy, Audit, Twin, Verdict
 from shconv.report.output.cells import Grid, GridColumn
-from shconv.report.output.numbers import (
-    DASH,
-    NOT_RUN,
-    count,
-    deviation,
-    mean,
-    p_text,
-    pct,
-    percent,
-    points,
-    points_span,
-    span,
-)
+from shconv.report.output.numbers import DASH, NOT_RUN, count, deviation, mean, p_text, pct, percent, said, span
 
 RESULT_KEYS = ("what", "accuracy", "interval", "correct", "n", "attacks", "untried", "reason")
 CHECK_KEYS = ("check", "name", "result", "text", "source", "seconds")
@@ -94,12 +82,12 @@ def _all_shared(verdict: Verdict, key: str, worst: Accuracy) -> bool:
 
 def _twin_note(twin: Twin) -> str:
     if twin.difference is None:
-        return f"Against its {twin.words}: {DASH} ({twin.reason or 'not compared'})."
+        return f"Against its {twin.words}: {twin.text}."
     over = f" and over the same {twin.attacks} attack{'' if twin.attacks == 1 else 's'}" if twin.attacks else ""
-    theirs = "" if twin.twin_accuracy is None else f"; the twin's worst case is {pct(twin.twin_accuracy)}"
-    p = "" if twin.p is None else f", {p_text(twin.p)}"
-    interval = "" if twin.interval is None else f" ({points_span(twin.interval)})"
-    return f"Against its {twin.words} on the same images{over}: {points(twin.difference)} points{interval}{p}{theirs}."
+    difference, bracket, interval = twin.text.partition(" (")
+    theirs = said(twin.twin_accuracy, lambda share: f"; the twin's worst case is {pct(share)}")
+    p = said(twin.p, lambda p: f", {p_text(p)}")
+    return f"Against its {twin.words} on the same images{over}: {difference} points{bracket}{interval}{p}{theirs}."
 
 
 def _narrowed(grid: Grid, name: str, title: str, keys: Sequence[str]) -> Grid:
@@ -144,7 +132,7 @@ def _comparison_record(audit: Audit, held: Sequence[str]) -> dict[str, Any]:
         "n": verdict.n if verdict else None,
         "clean": _with_interval(verdict.clean) if verdict else "not finished",
         **{key: _with_interval(worst[key]) if key in worst else None for key in held},
-        "twin": None if twin is None else _difference_text(twin),
+        "twin": None if twin is None else twin.text,
         "alarms": _alarms(audit),
         "not_run": _numbers(audit, NOT_RUN) or None,
     }
@@ -183,13 +171,6 @@ def shared_budget(audits: Sequence[Audit], key: str) -> str:
 
 def _worst_cases(audit: Audit) -> Mapping[str, Accuracy]:
     return audit.verdict.worst_case if audit.verdict else {}
-
-
-def _difference_text(twin: Twin) -> str:
-    """In points, with its interval; a dash and the reason where there is none."""
-    if twin.difference is None:
-        return f"{DASH} ({twin.reason or 'not compared'})"
-    return points(twin.difference) + (f" ({points_span(twin.interval)})" if twin.interval else "")
 
 
 def _with_interval(share: Accuracy) -> str | None:

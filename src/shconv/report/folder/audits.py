@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shconv.report.folder.fields import Ends, Options, Share, Texts, optional, read, typed, whole
 from shconv.report.folder.rows import AUDIT, parsed, read_json_lines
-from shconv.report.output.numbers import NOT_RUN
+from shconv.report.output.numbers import DASH, NOT_RUN, points, points_span, said
 from shconv.report.published import network_name
 
 ALARM = "alarm"
@@ -135,6 +135,13 @@ class Twin:
     @property
     def words(self) -> str:
         return "twin" if self.name == "twin" else f"twin {self.name}"
+
+    @property
+    def text(self) -> str:
+        """The difference in points with its interval; a dash and the reason where there is none."""
+        if self.difference is None:
+            return f"{DASH} ({self.reason or 'not compared'})"
+        return points(self.difference) + said(self.interval, lambda ends: f" ({points_span(ends)})")
 
     @classmethod
     def of(cls, record: Options) -> "Twin":

@@ -1,13 +1,23 @@
 """An inspection as tables: the maps, what depends on them, accuracy by route, linearity; and what they say in words."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from shconv.numbers import radius_text
 from shconv.report.output.cells import Grid, GridColumn
 from shconv.report.output.numbers import percent, points, points_span, signed
 
-Record = Mapping[str, Any]
+_percent = partial(percent, digits=1)
+_three = "{:.3f}".format
+
+
+def _small(value: float) -> str:
+    return f"{value:.2g}" if value else "0"
+
+
+def _losses(ends: tuple[float, float]) -> str:
+    return " to ".join(map(signed, ends))
 
 
 def grids(held: Mapping[str, Any], narrow: bool = False) -> tuple[Grid, ...]:
@@ -116,19 +126,3 @@ def masking(held: Mapping[str, Any]) -> str:
             f"{_losses(most['loss_difference_interval'])})."
         )
     return "No route breaks significantly more images than both routes together: no sign of masking."
-
-
-def _percent(share: float) -> str:
-    return percent(share, 1)
-
-
-def _losses(ends: tuple[float, float]) -> str:
-    return " to ".join(signed(end) for end in ends)
-
-
-def _three(value: float) -> str:
-    return f"{value:.3f}"
-
-
-def _small(value: float) -> str:
-    return f"{value:.2g}" if value else "0"

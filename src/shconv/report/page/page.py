@@ -27,30 +27,6 @@ from shconv.report.published import network_name
 
 CLASSES_SHOWN = 20
 CHARTED = (CLEAN, PAPERS, WORST)
-GLOSSARY = (
-    ("Twin", "The ordinary network: the same layers and training, without statistical hyper-convolution (SHC)."),
-    (
-        "Route",
-        "A path of the gradient in an SHC layer: through the convolution, or through the hypernetwork that makes "
-        "the filter map. Attacks follow both by default. Strict: only paths through a filter map.",
-    ),
-    (
-        "RCD",
-        "Relative Confidence Diminution: how far an attack lowers ln(p_y / s). p_y is the probability of the true "
-        "class, s the standard deviation of the other classes' probabilities. Smaller is better. It measures "
-        "confidence, not accuracy.",
-    ),
-    ("Worst case", "An image counts as correct only if no attack within the budget fools the network."),
-    (
-        "Objective",
-        "What the attack's loss asks for. Least-likely: the class that the network thinks least likely. "
-        "Untargeted: any wrong class.",
-    ),
-    (
-        "95 %",
-        "An interval that contains the true value in 95 of 100 repetitions. A verdict needs p < 0.05 on the images.",
-    ),
-)
 IN_TABLES = (
     "Gradient routes (Table 4)",
     "Worst case per image",
@@ -67,8 +43,7 @@ LINES |= dict.fromkeys(("± seeds", "95 %", "RCD median", "images", "attacks"), 
 
 def render(
     run: Run,
-    tables: Sequence[Table],
-    grids: Sequence[Grid],
+    tables: Sequence[Table | Grid],
     statements: Sequence[Statement],
     figures: Sequence[Drawn],
     audit_figures: Sequence[Sequence[Drawn]] = (),
@@ -98,12 +73,11 @@ def render(
         meaning=meaning(run, found),
         limits=limits(run, found),
         charts=[(pair, [each for group in CHARTED for each in pair.of(group)]) for pair in found],
-        glossary=GLOSSARY,
         alarms=[said for said in statements if said.alarm and said.topic not in IN_TABLES],
         facts=list(_facts(run)),
         reading=[(topic, list(said)) for topic, said in groupby(statements, key=lambda each: each.topic)],
-        tables=tables,
-        grids={grid.name: grid for grid in grids},
+        tables=[table for table in tables if isinstance(table, Table)],
+        grids={grid.name: grid for grid in tables if isinstance(grid, Grid)},
         figures=figures,
         comparison=comparison(run.audits) if len(run.audits) > 1 else None,
         compared=compared,

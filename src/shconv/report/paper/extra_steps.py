@@ -62,10 +62,31 @@ def steps_to_reach(rcd: float, curve: Sequence[tuple[float, float]]) -> float | 
     return None
 
 
+class _Column(NamedTuple):
+    """A column of Table 3 for a pair; without measured steps it was not run."""
+
+    pair: str
+    percent_of_rounds: int
+    paper_more_steps: float | None
+    steps: ExtraSteps | None
+
+    @property
+    def status(self) -> str:
+        return "not run" if self.steps is None else "not reached" if self.steps.more is None else "reached"
+
+    @property
+    def more_share(self) -> float | None:
+        return None if self.steps is None or self.steps.more is None else self.steps.more / self.steps.rounds
+
+    def of(self, key: str) -> Any:
+        return getattr(self.steps, key, None)
+
+
 def extra_steps(run: Run) -> Grid:
     """All pairs of the run that Table 3 is about, "not run" included."""
-    records = [record for vanilla in _pairs(run) for record in _records(run, vanilla)]
-    return Grid(
+    papers = GridColumn("paper_more_steps", "Paper's, of 150", lambda value: signed(value, 1))
+    return Grid.over(
+        [column for vanilla, _ in run.pairs for column in _columns(run, vanilla)],
         name="table3_steps",
         title="Table 3, continued. How many more steps the SHC network needs",
         caption="Steps after which the SHC network's mean RCD equals its vanilla twin's, minus the twin's steps. "
@@ -73,47 +94,22 @@ def extra_steps(run: Run) -> Grid:
         + (PAPERS_STEPS if run.data.is_imagenet else ""),
         columns=(
             GridColumn("pair", "Pair"),
-            GridColumn("seed", "Seed"),
-            GridColumn("step", "Twin's step"),
-            GridColumn("rounds", "of"),
+            GridColumn("seed", "Seed", of=lambda each: each.of("seed")),
+            GridColumn("step", "Twin's step", of=lambda each: each.of("step")),
+            GridColumn("rounds", "of", of=lambda each: each.of("rounds")),
             GridColumn("percent_of_rounds", "%"),
             GridColumn("status", "Twin's RCD"),
-            GridColumn("more_steps", "More steps", lambda value: signed(value, 1)),
+            GridColumn("more_steps", "More steps", lambda value: signed(value, 1), lambda each: each.of("more")),
             GridColumn("more_share", "% of the rounds", lambda value: signed(100 * value, 1)),
-            *(
-                (GridColumn("paper_more_steps", "Paper's, of 150", lambda value: signed(value, 1)),)
-                if run.data.is_imagenet
-                else ()
-            ),
+            *([papers] if run.data.is_imagenet else []),
         ),
-        records=tuple(records),
     )
 
 
-def _pairs(run: Run) -> dict[str, None]:
-    return dict.fromkeys(vanilla for vanilla, _ in run.pairs if search_rows(run, vanilla, "locsearch"))
-
-
-def _records(run: Run, vanilla: str) -> Iterator[dict[str, Any]]:
+def _columns(run: Run, vanilla: str) -> Iterator[_Column]:
     published = published_extra_steps(vanilla) if vanilla in paper.TABLE3 else [None] * 5
     ours = measured_extra_steps(run, vanilla, f"{vanilla}_shc")
-    for fifth in range(1, 6):
-        about = {
-            "pair": network_name(vanilla),
-            "percent_of_rounds": 20 * fifth,
-            "paper_more_steps": published[fifth - 1],
-        }
-        here = [each for each in ours if each.fifth == fifth]
-        for each in here:
-            yield {
-                **about,
-                "seed": each.seed,
-                "step": each.step,
-                "rounds": each.rounds,
-                "status": "not reached" if each.more is None else "reached",
-                "more_steps": each.more,
-                "more_share": None if each.more is None else each.more / each.rounds,
-            }
-        if not here:
-            blank = dict.fromkeys(("seed", "step", "rounds", "more_steps", "more_share"))
-            yield {**about, **blank, "status": "not run"}
+    if search_rows(run, vanilla, "locsearch"):
+        for fifth in range(1, 6):
+            for each in [each for each in ours if each.fifth == fifth] or [None]:
+                yield _Column(network_name(vanilla), 20 * fifth, published[fifth - 1], each)
