@@ -129,8 +129,8 @@ def draw_shifts(
         axes.plot(values, color=colour, linestyle=line, marker=marker, label=words)
     axes.set_xticks(range(len(maps)), [layer.replace(".", "\n") for layer in maps], fontsize=8)
     axes.set_ylabel("mean |M - M'|, a tap")
-    axes.set_ylim(bottom=0)
-    axes.legend(title="from an image to", frameon=False, fontsize=8, title_fontsize=8)
+    axes.set_ylim(0, 1.4 * max(map(max, shifts.values())))  # room for the legend above the lines
+    axes.legend(title="from an image to", frameon=False, fontsize=8, title_fontsize=8, loc="upper left", ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
 
     layer = max(maps, key=lambda name: float((maps[name] - maps_adversarial[name]).abs().mean()))
