@@ -57,7 +57,8 @@ class Tried:
         tried = read(cls, record)
         if tried.successes > tried.n:
             raise ValueError(f'"successes" is {tried.successes}, of {tried.n} images')
-        return replace(tried, epsilon=None) if tried.epsilon == math.inf else tried  # a count of pixels
+        counts = tried.epsilon is not None and not math.isfinite(tried.epsilon)  # pixels, and has no radius
+        return replace(tried, epsilon=None) if counts else tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +146,7 @@ class Twin:
 
     @classmethod
     def of(cls, record: Options) -> "Twin":
-        name, reason = network_name(record.get("name") or "twin"), record.get("reason")
+        name, reason = network_name(optional(record, "name", str) or "twin"), optional(record, "reason", str)
         return read(cls, {"name": name, "reason": reason} if reason else {**record, "name": name})
 
 

@@ -10,17 +10,7 @@ from matplotlib.axes import Axes
 from shconv.report.computed.worst_case import OBJECTIVES, ROUTES
 from shconv.report.folder.rows import Outcomes
 from shconv.report.folder.run import Run
-from shconv.report.output.canvas import (
-    GREY,
-    ROUTE_LOOKS,
-    Drawn,
-    Look,
-    Shares,
-    bars,
-    canvas,
-    legend,
-    line_style,
-)
+from shconv.report.output.canvas import GREY, ROUTE_LOOKS, Drawn, Look, Shares, bars, canvas, legend, line_style
 from shconv.report.output.gradient_maps import ROUTES as ROUTE_NAMES
 from shconv.report.paper.results import OBJECTIVE_NAMES, by_route
 from shconv.report.published import is_shc, network_name, twin
