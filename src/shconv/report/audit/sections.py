@@ -1,22 +1,15 @@
 """The audit section of a page or a terminal: for each audited network its tables without what says the same in every
 line, and above them all networks side by side."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from statistics import fmean, stdev
 
-from shconv.report.audit.tables import (
-    NETWORK,
-    ROUTES,
-    attacks,
-    budget_words,
-    checks,
-    results,
-    threat_of,
-)
+from shconv.report.audit.tables import ROUTES, attacks, budget_words, checks, results, threat_of
 from shconv.report.folder.audits import ALARM, SHARED, Accuracy, Audit, Twin, Verdict
 from shconv.report.output.cells import Grid, GridColumn
-from shconv.report.output.numbers import DASH, NOT_RUN, count, deviation, mean, p_text, pct, percent, said, span
+from shconv.report.output.numbers import NOT_RUN, count, p_text, pct, percent, said
 
 RESULT_KEYS = ("what", "accuracy", "interval", "correct", "n", "attacks", "untried", "reason")
 CHECK_KEYS = ("check", "name", "result", "text", "source", "seconds")
@@ -100,8 +93,9 @@ def _narrowed(grid: Grid, name: str, title: str, keys: Sequence[str]) -> Grid:
 
 def comparison(audits: Sequence[Audit]) -> Grid:
     """All audited networks side by side, a line for each seed."""
-    held = dict.fromkeys(key for audit in audits if audit.verdict for key in audit.verdict.worst_case)
-    return Grid(
+    held = dict.fromkeys(key for audit in audits for key in audit.worst_cases)
+    return Grid.over(
+        audits,
         name="audit-comparison",
         title="The audited networks side by side",
         caption="Accuracy in per cent with its 95 % interval: on clean images and, for each budget, in the worst case "
@@ -110,73 +104,54 @@ def comparison(audits: Sequence[Audit]) -> Grid:
         "differ. Alarms: the checks that raised one, and how many gave an answer. A network without alarm is not "
         "necessarily robust.",
         columns=(
-            *NETWORK,
-            GridColumn("clean", "Clean"),
-            *(GridColumn(key, shared_budget(audits, key)) for key in held),
-            GridColumn("twin", "Minus twin"),
-            GridColumn("alarms", "Alarms"),
-            GridColumn("not_run", "Not run"),
-            GridColumn("n", "Images", count),
+            GridColumn("network", "Network", of=lambda audit: audit.name),
+            GridColumn("seed", "Seed"),
+            GridColumn(
+                "clean", "Clean", of=lambda audit: audit.verdict.clean.text if audit.verdict else "not finished"
+            ),
+            *(GridColumn(key, shared_budget(audits, key), of=partial(_worst_text, key)) for key in held),
+            GridColumn("twin", "Minus twin", of=_twin_text),
+            GridColumn("alarms", "Alarms", of=_alarms),
+            GridColumn("not_run", "Not run", of=lambda audit: _numbers(audit, NOT_RUN) or None),
+            GridColumn("n", "Images", count, of=lambda audit: audit.verdict.n if audit.verdict else None),
         ),
-        records=tuple(_comparison_record(audit, list(held)) for audit in audits),
-        notes=tuple(_over_seeds(audits, list(held))),
+        notes=tuple(_over_seeds(audits, held)),
     )
 
 
-def _comparison_record(audit: Audit, held: Sequence[str]) -> dict[str, Any]:
-    verdict, worst = audit.verdict, _worst_cases(audit)
-    twin = verdict.twin if verdict else None
-    return {
-        "network": audit.name,
-        "seed": audit.seed,
-        "n": verdict.n if verdict else None,
-        "clean": _with_interval(verdict.clean) if verdict else "not finished",
-        **{key: _with_interval(worst[key]) if key in worst else None for key in held},
-        "twin": None if twin is None else twin.text,
-        "alarms": _alarms(audit),
-        "not_run": _numbers(audit, NOT_RUN) or None,
-    }
+def _twin_text(audit: Audit) -> str | None:
+    return audit.verdict.twin.text if audit.verdict and audit.verdict.twin else None
 
 
-def _over_seeds(audits: Sequence[Audit], held: Sequence[str]) -> Iterator[str]:
+def _worst_text(key: str, audit: Audit) -> str | None:
+    return audit.worst_cases[key].text if key in audit.worst_cases else None
+
+
+def _over_seeds(audits: Sequence[Audit], held: Iterable[str]) -> Iterator[str]:
     """For a network that was trained more than once: mean ± standard deviation over its seeds."""
     for model in dict.fromkeys(audit.model for audit in audits):
         same = [audit for audit in audits if audit.model == model and audit.verdict]
-        if len(same) > 1:
-            shares = {"clean": [audit.verdict.clean for audit in same if audit.verdict]}
-            for key in held:
-                known = [_worst_cases(audit).get(key) for audit in same]
-                shares[shared_budget(same, key)] = [each for each in known if each and each.accuracy is not None]
-            parts = [
-                f"{words} {_mean_text(each)}" + ("" if len(each) == len(same) else f" ({len(each)} of the seeds)")
-                for words, each in shares.items()
-                if len(each) > 1
-            ]
+        verdicts = [audit.verdict for audit in same if audit.verdict]
+        shares = {"clean": [verdict.clean.accuracy for verdict in verdicts]}
+        shares |= {
+            shared_budget(same, key): [each.worst_case[key].accuracy for each in verdicts if key in each.worst_case]
+            for key in held
+        }
+        parts = []
+        for words, each in shares.items():
+            known = [accuracy for accuracy in each if accuracy is not None]
+            if len(known) > 1:
+                text = f"{percent(fmean(known), 1)} ± {percent(stdev(known), 1)} %".replace(" ", "\N{NO-BREAK SPACE}")
+                some = "" if len(known) == len(same) else f" ({len(known)} of the seeds)"
+                parts.append(f"{words} {text}{some}")
+        if parts:
             yield f"{same[0].name}, mean ± standard deviation over {len(same)} training seeds: {'; '.join(parts)}."
-
-
-def _mean_text(shares: Sequence[Accuracy]) -> str:
-    values = [share.accuracy for share in shares]
-    middle, spread = mean(values), deviation(values)
-    if middle is None or spread is None:
-        return DASH
-    return f"{percent(middle, 1)} ± {percent(spread, 1)} %".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def shared_budget(audits: Sequence[Audit], key: str) -> str:
     """A worst case's budget, with the radius where all audits share it."""
-    radii = {audit.epsilon(threat_of(key)) for audit in audits if key in _worst_cases(audit)}
+    radii = {audit.epsilon(threat_of(key)) for audit in audits if key in audit.worst_cases}
     return budget_words(key, radii.pop() if len(radii) == 1 else None)
-
-
-def _worst_cases(audit: Audit) -> Mapping[str, Accuracy]:
-    return audit.verdict.worst_case if audit.verdict else {}
-
-
-def _with_interval(share: Accuracy) -> str | None:
-    if share.accuracy is None:
-        return f"{DASH} ({share.reason})" if share.reason else None
-    return percent(share.accuracy, 1) + (f" ({span(share.interval)})" if share.interval else "")
 
 
 def _alarms(audit: Audit) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shconv.report.folder.fields import Ends, Options, Share, Texts, optional, read, typed, whole
 from shconv.report.folder.rows import AUDIT, parsed, read_json_lines
-from shconv.report.output.numbers import DASH, NOT_RUN, points, points_span, said
+from shconv.report.output.numbers import DASH, NOT_RUN, percent, points, points_span, said, span
 from shconv.report.published import network_name
 
 ALARM = "alarm"
@@ -98,6 +98,13 @@ class Accuracy:
     attacked: int | None
     left: int | None
     reason: str | None = None
+
+    @property
+    def text(self) -> str | None:
+        """In per cent with its interval; a dash and the reason where there is none."""
+        if self.accuracy is None:
+            return f"{DASH} ({self.reason})" if self.reason else None
+        return percent(self.accuracy, 1) + said(self.interval, lambda ends: f" ({span(ends)})")
 
     @classmethod
     def of(cls, record: Options, n: int | None) -> "Accuracy":
@@ -205,6 +212,11 @@ class Audit:
         held = {finding.check for finding in self.findings}
         absent = [Finding(check=k, name=name, not_run=why) for k, name in CHECKS.items() if k not in held]
         return tuple(sorted([*self.findings, *absent], key=lambda finding: finding.check))
+
+    @property
+    def worst_cases(self) -> Mapping[str, Accuracy]:
+        """None yet where there is no verdict."""
+        return self.verdict.worst_case if self.verdict else {}
 
     def epsilon(self, threat: str) -> float | None:
         """The budget that was audited: the largest among the attacks that count for the worst case."""

@@ -56,6 +56,7 @@ class Cell:
     paper: Published | None = None
     scores: tuple[Score, ...] = ()
     none: str = NOT_RUN  # what it says where there is no score
+    empty: tuple[int, ...] = ()  # seeds that had no image
 
     @classmethod
     def of(cls, run: Run, rows: Mapping[int, Row], paper: Published | None = None) -> "Cell":
@@ -69,7 +70,8 @@ class Cell:
             for row in rows.values()
             if row.accuracy is not None and row.interval is not None
         )
-        return cls(paper, scores, NO_IMAGES if rows else NOT_RUN)
+        empty = tuple(row.seed for row in rows.values() if not row.n)
+        return cls(paper, scores, NO_IMAGES if rows else NOT_RUN, empty)
 
     @property
     def accuracy(self) -> float | None:

@@ -51,7 +51,9 @@ def _csv_records(table: Table, data: str) -> Iterator[dict[str, Any]]:
             own = Cell(cell.paper, (score,))
             apart = {"difference_points": own.difference, "rcd_difference": own.rcd_difference}
             yield {**about, **_ends_apart(vars(score)), "status": "run", **apart}
-        if not cell.scores:
+        for seed in cell.empty:
+            yield {**about, "status": NO_IMAGES, "seed": seed, "n": 0}
+        if not cell.scores and not cell.empty:
             yield {**about, "status": "does not apply" if cell.none == DASH else cell.none}
 
 

@@ -108,8 +108,9 @@ def extra_steps(run: Run) -> Grid:
 
 def _columns(run: Run, vanilla: str) -> Iterator[_Column]:
     published = published_extra_steps(vanilla) if vanilla in paper.TABLE3 else [None] * 5
-    ours: list[ExtraSteps | None] = [*measured_extra_steps(run, vanilla, f"{vanilla}_shc")]
+    ours = measured_extra_steps(run, vanilla, f"{vanilla}_shc")
     if search_rows(run, vanilla, "locsearch"):
         for fifth in range(1, 6):
-            for each in [each for each in ours if each and each.fifth == fifth] or [None]:
+            here: list[ExtraSteps | None] = [each for each in ours if each.fifth == fifth]
+            for each in here or [None]:
                 yield _Column(network_name(vanilla), 20 * fifth, published[fifth - 1], each)
