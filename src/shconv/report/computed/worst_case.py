@@ -40,12 +40,15 @@ THREATS = (
 
 @dataclass(frozen=True)
 class WorstCase:
-    """One seed's, over the images that all attacks share.
+    """One seed's, over the images that all attacks share; ``own``: through a network's own routes too.
 
     ``strongest``: the single attack that leaves the fewest images right. ``missing`` names the attacks that were not
     run, or whose outcomes are not there; ``beyond`` those that went past the budget and are left out.
     """
 
+    model: str
+    threat: Threat
+    own: bool
     score: Score
     strongest: Row
     missing: tuple[str, ...]
@@ -57,10 +60,9 @@ def worst_cases(run: Run, model: str, threat: Threat, own: bool = False) -> dict
 
     A seed without any such attack of the threat model, or without an image they share, is left out.
     """
-    routes = ROUTES if own and is_shc(model) else ROUTES[:1]
     found: dict[int, WorstCase] = {}
     for seed in run.seeds:
-        if worst := _worst_case(run, seed, threat, _attacks(run, model, seed, threat, own), routes):
+        if worst := _worst_case(run, model, seed, threat, _attacks(run, model, seed, threat, own), own):
             found[seed] = worst
     return found
 
@@ -76,9 +78,9 @@ def over_same_attacks(run: Run, vanilla: str, shc: str, threat: Threat) -> tuple
     scores: tuple[list[Score], list[Score]] = [], []
     for seed in run.seeds:
         theirs, ours = (_attacks(run, model, seed, threat) for model in (vanilla, shc))
-        for held, attacks in zip(scores, (theirs, ours), strict=True):
+        for held, model, attacks in zip(scores, (vanilla, shc), (theirs, ours), strict=True):
             shared = {key: row for key, row in attacks.items() if key in theirs and key in ours}
-            if worst := _worst_case(run, seed, threat, shared, ROUTES[:1]):
+            if worst := _worst_case(run, model, seed, threat, shared):
                 held.append(worst.score)
     return Cell(scores=tuple(scores[0])), Cell(scores=tuple(scores[1]))
 
@@ -94,7 +96,10 @@ def _attacks(run: Run, model: str, seed: int, threat: Threat, own: bool = False)
     return attacks
 
 
-def _worst_case(run: Run, seed: int, threat: Threat, attacks: Attacks, routes: tuple[str, ...]) -> WorstCase | None:
+def _worst_case(
+    run: Run, model: str, seed: int, threat: Threat, attacks: Attacks, own: bool = False
+) -> WorstCase | None:
+    routes = ROUTES if own and is_shc(model) else ROUTES[:1]
     used = {key: row for key, row in attacks.items() if _within(row, threat.budget)}
     if not used:
         return None
@@ -113,6 +118,9 @@ def _worst_case(run: Run, seed: int, threat: Threat, attacks: Attacks, routes: t
         table_mean=mean(row.accuracy for row in rows if (row.route or "both") == "both"),
     )
     return WorstCase(
+        model=model,
+        threat=threat,
+        own=own,
         score=score,
         strongest=min(rows, key=lambda row: (row.accuracy if row.accuracy is not None else 2.0, row.id)),
         missing=missing,

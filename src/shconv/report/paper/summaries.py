@@ -5,10 +5,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from shconv.numbers import radius_text
-from shconv.report.computed.worst_case import THREATS, Threat, WorstCase, worst_cases
+from shconv.report.computed.worst_case import THREATS, WorstCase, worst_cases
 from shconv.report.folder.rows import Row
 from shconv.report.folder.run import Run, Trained
 from shconv.report.output.cells import Grid, GridColumn
@@ -32,23 +32,16 @@ def summaries(run: Run) -> tuple[Grid, ...]:
     return extra_steps(run), *others, worst_case(run), twins(run), *checks, *rest
 
 
-class _Worst(NamedTuple):
-    model: str
-    threat: Threat
-    routes: str
-    case: WorstCase
-
-
 def worst_case(run: Run) -> Grid:
     """Each network and seed under each threat model, beside the mean of Table 2's columns and the strongest attack."""
     found = [
-        _Worst(model, threat, routes, case)
+        case
         for model in run.models
-        for own, routes in ((False, "both routes"), (True, "all its routes"))[: 2 if is_shc(model) else 1]
+        for own in (False, True)[: 2 if is_shc(model) else 1]
         for threat in THREATS
         for case in worst_cases(run, model, threat, own).values()
     ]
-    counts = {each.case.score.n for each in found}
+    counts = {each.score.n for each in found}
     return Grid.over(
         found,
         name="worst_case",
@@ -60,20 +53,18 @@ def worst_case(run: Run) -> Grid:
         "it.",
         columns=(
             GridColumn("network", "Network", of=lambda each: network_name(each.model)),
-            GridColumn("seed", "Seed", of=lambda each: each.case.score.seed),
+            GridColumn("seed", "Seed", of=lambda each: each.score.seed),
             GridColumn("budget", "L∞", radius_text, of=lambda each: each.threat.budget),
-            GridColumn("routes", "Gradient of"),
-            GridColumn("table_mean", "Mean of the table, %", percent, of=lambda each: each.case.score.table_mean),
-            GridColumn(
-                "strongest_accuracy", "Strongest single, %", percent, of=lambda each: each.case.strongest.accuracy
-            ),
-            GridColumn("strongest", "which is", of=lambda each: attack_name(each.case.strongest)),
-            GridColumn("accuracy", "Worst case, %", percent, of=lambda each: each.case.score.accuracy),
-            GridColumn("interval", "95 %", span, of=lambda each: each.case.score.interval),
-            GridColumn("n", "Images", count, of=lambda each: each.case.score.n),
-            GridColumn("attacks", "Attacks", count, of=lambda each: each.case.score.attacks),
-            GridColumn("attacks_wanted", "of", count, of=lambda each: each.case.score.attacks_wanted),
-            GridColumn("left_out", "Not run, or left out", of=lambda each: _left_out(each.case)),
+            GridColumn("routes", "Gradient of", of=lambda each: "all its routes" if each.own else "both routes"),
+            GridColumn("table_mean", "Mean of the table, %", percent, of=lambda each: each.score.table_mean),
+            GridColumn("strongest_accuracy", "Strongest single, %", percent, of=lambda each: each.strongest.accuracy),
+            GridColumn("strongest", "which is", of=lambda each: attack_name(each.strongest)),
+            GridColumn("accuracy", "Worst case, %", percent, of=lambda each: each.score.accuracy),
+            GridColumn("interval", "95 %", span, of=lambda each: each.score.interval),
+            GridColumn("n", "Images", count, of=lambda each: each.score.n),
+            GridColumn("attacks", "Attacks", count, of=lambda each: each.score.attacks),
+            GridColumn("attacks_wanted", "of", count, of=lambda each: each.score.attacks_wanted),
+            GridColumn("left_out", "Not run, or left out", of=_left_out),
         ),
         notes=tuple(said.text for said in read_selections(run, counts) if said.alarm),
     )
