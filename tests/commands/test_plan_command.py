@@ -88,7 +88,7 @@ def test_times_add_up_and_are_divided_among_the_devices(shconv):
 
 
 def test_the_papers_preset_needs_no_data_and_has_its_counts(shconv, monkeypatch):
-    from shconv.experiments.probe import NetworkCost, Probe, SharedCost
+    from shconv.planning.probe import NetworkCost, Probe, SharedCost
 
     routes = dict.fromkeys(("both", "convolution", "hypernetwork", "strict"), 1e-3)
     cost = NetworkCost(1e-3, 1e-3, routes, weights=10**8, train_image=10**8, attack_image=10**7)

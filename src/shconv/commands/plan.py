@@ -12,12 +12,12 @@ from shconv.data.files import SMALL_SIDE
 from shconv.data.preparation import TEST_SIZE, TRAIN_SIZE
 from shconv.data.workers import automatic_workers
 from shconv.errors import InputError
-from shconv.experiments.probe import NetworkCost, Probe
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.study import Counts
 from shconv.experiments.table3_locsearch import searches
-from shconv.experiments.workload import ROUTES, Facts, Stage, Workload
 from shconv.machine import Others, processor
+from shconv.planning.probe import NetworkCost, Probe
+from shconv.planning.workload import ROUTES, Facts, Stage, Workload
 from shconv.processes import Processes
 from shconv.training import ModelConfig
 

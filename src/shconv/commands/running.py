@@ -16,7 +16,6 @@ from shconv import report
 from shconv.commands.config_file import plain, usual
 from shconv.commands.options import DataOptions, PaperOptions, TableOptions
 from shconv.data import ImageData, Preparation
-from shconv.experiments.estimate import announcements
 from shconv.experiments.network import Pair
 from shconv.experiments.paper import TABLES, run_paper
 from shconv.experiments.progress import ExperimentProgress
@@ -24,6 +23,7 @@ from shconv.experiments.run_folder import Asked, RunFolder
 from shconv.experiments.study import Counts, Study
 from shconv.files import own_folder
 from shconv.machine import processor
+from shconv.planning.estimate import announcements
 from shconv.processes import Processes
 from shconv.terminal import console
 

@@ -12,8 +12,8 @@ from shconv.attacks.cost import Cost
 from shconv.attacks.locsearch.search import LOOKS
 from shconv.attacks.objective import Objective
 from shconv.experiments import figure2_noise, quasi_boundary, table1_gaussian, table2_gradient, table3_locsearch
-from shconv.experiments.probe import NetworkCost, SharedCost
 from shconv.experiments.study import Counts
+from shconv.planning.probe import NetworkCost, SharedCost
 from shconv.training import Recipe
 
 OUTCOME_BYTES = 58  # of an image in a row: six numbers of eight bytes, two of one, and RCD

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from shconv.attacks import FGSM, PAPER, PGD, DeepFool, Substitute
-from shconv.experiments import probe as probe_module
 from shconv.experiments import quasi_boundary, table1_gaussian, table2_gradient, table3_locsearch, table4_routes
-from shconv.experiments.probe import NetworkCost, Probe, SharedCost, _kept
 from shconv.experiments.study import Counts
-from shconv.experiments.workload import Facts, Stage, Workload
+from shconv.planning import probe as probe_module
+from shconv.planning.probe import NetworkCost, Probe, SharedCost, _kept
+from shconv.planning.workload import Facts, Stage, Workload
 from shconv.training import RECIPES, ModelConfig
 from toys import colour_data, colour_networks
 

@@ -8,10 +8,10 @@ import torch
 
 from shconv.attacks import Attack, LocSearchAdv
 from shconv.attacks.locsearch.search import LOOKS
-from shconv.experiments.probe import NetworkCost, Probe, SharedCost
 from shconv.experiments.study import Study
 from shconv.experiments.table3_locsearch import SEARCHED_TOGETHER, searches
-from shconv.experiments.workload import ROUTES, Facts, Workload
+from shconv.planning.probe import NetworkCost, Probe, SharedCost
+from shconv.planning.workload import ROUTES, Facts, Workload
 from shconv.training import RECIPES
 
 MEASURED = 2.0  # seconds of a network

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from shconv.experiments import estimate
-from shconv.experiments.estimate import announcements
-from shconv.experiments.probe import Probe, Span
+from shconv.planning import estimate
+from shconv.planning.estimate import announcements
+from shconv.planning.probe import Probe, Span
 
 
 def test_tables_that_take_minutes_are_announced_and_short_ones_are_not(make_study, monkeypatch):
