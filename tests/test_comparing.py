@@ -16,7 +16,7 @@ from shconv.attacks import FGSM
 from shconv.attacks.budget import Budget
 from shconv.errors import InputError
 from shconv.intervals import wilson
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 from shconv.results.compared import Compared, Worst, on_shared_images
 from toys import colour_networks, colours
 

@@ -15,7 +15,7 @@ from shconv.audit.checks.c04_budget import Curve
 from shconv.audit.checks.searching import Searched
 from shconv.audit.verdict import check_sentences, seeds_sentence, twin_sentence, worst_case_sentence
 from shconv.intervals import wilson
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 
 few = st.integers(0, 60)
 paired = st.builds(Paired, few, few, few, few)

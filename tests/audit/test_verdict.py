@@ -13,7 +13,7 @@ from shconv.audit.audit import Audit
 from shconv.audit.checks import c12_worst_case
 from shconv.audit.setting import FULL
 from shconv.intervals import wilson
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 
 NO_EVIDENCE = "This is no evidence of robustness"
 

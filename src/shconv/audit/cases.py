@@ -13,7 +13,7 @@ from shconv.audit.findings import Flags, any_of
 from shconv.audit.ledger import THREATS
 from shconv.audit.words import count
 from shconv.intervals import wilson
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 
 Case = dict[str, Any]
 NO_ATTACK = "no attack was tried"

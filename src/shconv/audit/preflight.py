@@ -12,7 +12,7 @@ from shconv.audit.subject import PASSES, Judged, Subject
 from shconv.audit.views import Sight, look
 from shconv.errors import InputError
 from shconv.intervals import wilson
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 
 LEAST_IMAGES = 10
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

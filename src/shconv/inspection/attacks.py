@@ -15,7 +15,7 @@ from shconv.attacks.checks import check_logits
 from shconv.attacks.objective import log_odds
 from shconv.inspection.gradients import seen_through
 from shconv.intervals import Z, wilson
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 
 Record = dict[str, Any]
 

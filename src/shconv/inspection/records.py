@@ -13,7 +13,7 @@ from shconv.inspection import maps
 from shconv.inspection.attacks import compared
 from shconv.inspection.gradients import ROUTES
 from shconv.intervals import wilson
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 
 Record = dict[str, Any]
 Flags = NDArray[np.bool_]

@@ -22,7 +22,7 @@ from shconv.experiments.outcomes import Outcomes
 from shconv.experiments.run_folder import Row, RunFolder
 from shconv.files import replace_file
 from shconv.intervals import wilson
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 from shconv.results.curves import Point, curve
 from shconv.results.measures import Measures, Network, Right, budget_of
 from shconv.results.stored import Stored, save_pngs, stored_images

@@ -19,7 +19,7 @@ from shconv.attacks.budget import Budget
 from shconv.errors import InputError, near
 from shconv.files import replace_file, replace_text
 from shconv.intervals import wilson
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 from shconv.results import Results
 from shconv.results.audits import audited
 from shconv.results.compared import Compared, compared, on_shared_images

@@ -26,7 +26,7 @@ from shconv.audit.checks.comparison import counts, left, one_step, pgd, run_one_
 from shconv.audit.checks.side import Batch, batches, cost_of, gradient, loss_at, made_by, size
 from shconv.audit.findings import Finding, Outcome
 from shconv.audit.words import count, of, points
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 
 NUMBER = 2
 NAME = "attack strength"

@@ -15,7 +15,7 @@ from shconv.audit.checks.comparison import counts, left
 from shconv.audit.checks.side import cost_of, size
 from shconv.audit.findings import Finding
 from shconv.audit.words import of, points
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 
 NUMBER = 3
 NAME = "random start"

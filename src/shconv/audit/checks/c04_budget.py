@@ -22,7 +22,7 @@ from shconv.audit.findings import Finding, Flags
 from shconv.audit.words import of, percent
 from shconv.intervals import wilson
 from shconv.numbers import radius_text
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 
 NUMBER = 4
 NAME = "budget curve"

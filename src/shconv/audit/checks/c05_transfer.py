@@ -17,7 +17,7 @@ from shconv.audit.checks.side import cost_of, size
 from shconv.audit.findings import Finding
 from shconv.audit.subject import Subject
 from shconv.audit.words import count, of, points
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 
 NUMBER = 5
 NAME = "transfer"

@@ -26,7 +26,7 @@ from shconv.audit.checks.side import Batch, batches, cost_of, made_by, right, si
 from shconv.audit.findings import Finding
 from shconv.audit.subject import Subject
 from shconv.audit.words import percent
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 from shconv.routes import constant_maps, shc_layers
 
 NUMBER = 11

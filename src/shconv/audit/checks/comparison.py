@@ -7,7 +7,7 @@ from shconv.attacks import PGD
 from shconv.attacks.losses import Loss
 from shconv.audit.audit import Audit
 from shconv.audit.findings import Flags, Outcome, any_of
-from shconv.report.computed.intervals import Paired
+from shconv.paired import Paired
 
 
 def compared(audit: Audit) -> Flags:

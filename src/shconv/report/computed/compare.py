@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shconv.report.computed.intervals import Paired, hull, mean_interval
+from shconv.paired import Paired, hull, mean_interval
 from shconv.report.folder.rows import Outcomes, on_shared_images
 from shconv.report.output.cells import Cell, Score
 from shconv.report.output.numbers import between, p_text, points, points_span, signed, span

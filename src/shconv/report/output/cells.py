@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from shconv.report.computed.intervals import hull
+from shconv.paired import hull
 from shconv.report.folder.rows import Outcomes, Row
 from shconv.report.folder.run import Run
 from shconv.report.output.numbers import (

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_1samp
 
 from shconv.intervals import wilson
-from shconv.report.computed.intervals import Paired, mcnemar, mean_interval
+from shconv.paired import Paired, mcnemar, mean_interval
 
 COUNTS = st.tuples(*(st.integers(0, 60) for _ in range(4)))
 
