@@ -122,9 +122,9 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     if run.audits:
         yield "Audited", "; ".join(dict.fromkeys(f"{audit.name}, seed {audit.seed}" for audit in run.audits))
         yield "Attacks of the audit", f"{sum(len(audit.tried) for audit in run.audits):,}"
-    for key in ("started", "device", "processor", "platform"):
+    for key in ("started", "device", "gpu", "processor", "platform"):
         if run.environment.get(key):
-            yield key.capitalize(), str(run.environment[key])
+            yield "GPU" if key == "gpu" else key.capitalize(), str(run.environment[key])
     versions = [f"{key} {run.environment[key]}" for key in ("shconv", "torch", "python") if run.environment.get(key)]
     if versions:
         yield "Versions", ", ".join(versions)
