@@ -365,7 +365,7 @@ def test_the_lines_of_an_epoch_show_the_attacked_accuracies_and_the_warning(
     falling = iter([0.5, 0.4, 0.1])
     monkeypatch.setattr(job, "pgd_accuracy", lambda *_: next(falling))
     result = train(config, data, recipe, tmp_path, defence=FGSMRS(0.1))
-    title, few, *lines = capsys.readouterr().err.splitlines()
+    title, _, few, *lines = capsys.readouterr().err.splitlines()
     assert "may be too few to learn" in few
     assert title.startswith("toy, seed 0, defence fgsm-rs, on toy: ")
     assert [line.split()[0] for line in lines] == ["epoch", "epoch", "epoch", "warning:"]

@@ -419,9 +419,9 @@ def test_without_a_terminal_progress_is_a_plain_line_an_epoch_on_standard_error(
     train(config, data, recipe, tmp_path)
     out, err = capsys.readouterr()
     assert out == ""
-    title, few, *lines = err.splitlines()
+    title, note, few, *lines = err.splitlines()
     assert "12 steps in all may be too few" in few
-    assert title == "toy, seed 0, on toy: 70 training and 33 test images. A toy."
+    assert (title, note) == ("toy, seed 0, on toy: 70 training and 33 test images", "A toy.")
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert all(word in lines[-1] for word in ("loss", "train", "test", "images/s", "0:00:00 left"))
     assert "\x1b" not in err

@@ -220,7 +220,7 @@ def test_a_damaged_state_is_said_and_the_one_before_it_leads_to_the_same_end(
     state.write_bytes(state.read_bytes()[:-1000])
     capsys.readouterr()
     continued = train(config, data, recipe, tmp_path / "stopped")
-    title, warning, *_ = capsys.readouterr().err.splitlines()
+    title, _, warning, *_ = capsys.readouterr().err.splitlines()
     assert title.endswith("continued after epoch 1 and step 2 of 4 of the next")
     wanted = (
         "warning: state.pt is damaged (its checksum differs): continuing from state.previous.pt, the previous state"

@@ -134,9 +134,9 @@ def train(
             args = (folder, record, data, split, recipe, defence, engine, seed, workers)
             job = Job(*args, learner, processes, request, shown, _history(state), on_epoch)
             sums = _restored(job, state)
-            if data.note:
-                shown.say(data.note)
             with shown.started(_title(config, data, seed, defence), len(job.history), sums.steps, job.steps):
+                if data.note:
+                    shown.say(data.note)
                 if engine.compile:
                     shown.say(said(graphs))
                 elif learner.device.type == "cuda":
