@@ -45,9 +45,8 @@ class Attack(ABC):
     the images nor on how they are spread over batches and processes.
     """
 
-    together: ClassVar[int | None] = (
-        None  # the most images that it is given at a time, where a batch waits for its last
-    )
+    together: ClassVar[int | None] = None
+    """The most images that it is given at a time; None: as many as a batch has."""
 
     def __call__(
         self,

@@ -13,10 +13,10 @@ from shconv.attacks.checks import check_choice, check_count, check_logits
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import likeliest_wrong
 from shconv.attacks.minimal import MinimalAttack
+from shconv.attacks.search import Strongest
 from shconv.attacks.spelling import other_names
-from shconv.attacks.under_way import passing
+from shconv.attacks.under_way import spread
 from shconv.numbers import read_numbers
-from shconv.routes import holds_a_batch
 
 FAR = 1e6  # a step this long leaves the box in every direction that it has
 Project = Callable[[Tensor, Tensor], Tensor]  # of images at (n,) and a gradient (n, C, H, W), where steps may go
@@ -46,23 +46,22 @@ class BoundaryDescent(MinimalAttack):
         self, model: Model, x: Tensor, y: Tensor, project: Project = lambda places, w: w
     ) -> tuple[Tensor, Tensor]:
         """The first misclassified images on the way, x where there is none, and the forward passes (N,)."""
-        found, queries, alive = x.clone(), torch.zeros_like(y), torch.ones_like(y, dtype=torch.bool)
-        total, classes, whole = torch.zeros_like(x), torch.empty(0), holds_a_batch(model)
-        for number in range(self.steps + 1):
-            here = passing(alive, whole)
-            z = (x[here] + (1 + self.overshoot) * total[here]).clamp(0.0, 1.0).requires_grad_(number < self.steps)
-            logits = check_logits(model(z), y[here])
-            queries += alive
-            wrong = alive[here] & (logits.argmax(1) != y[here])
-            found[here[wrong]] = z.detach()[wrong]
-            alive[here] &= ~wrong
-            if number == self.steps or not bool(alive.any()):
+        strongest, z, total, classes = Strongest(model, x, y, hold=True), x, torch.zeros_like(x), torch.empty(0)
+        for number in range(self.steps):
+            here = strongest.here
+            at = z[here].requires_grad_()
+            logits = check_logits(model(at), y[here])
+            strongest.offer(z, spread(logits.detach(), here, len(x)))
+            if strongest.settled:
                 break
             if number == 0:
                 classes = torch.stack(likeliest_wrong(logits.detach(), y, self.candidates))
-            step = self._step(logits, z, y[here], classes[:, here], partial(project, here))
-            total[here] = torch.where(alive[here, None, None, None], total[here] + step, total[here])
-        return found, queries
+            step = self._step(logits, at, y[here], classes[:, here], partial(project, here))
+            total[here] = torch.where(strongest.wrong[here, None, None, None], total[here], total[here] + step)
+            z = (x + (1 + self.overshoot) * total).clamp(0.0, 1.0)
+        else:
+            strongest.look(z)
+        return torch.where(strongest.wrong[:, None, None, None], strongest.images, x), strongest.queries
 
     def _step(
         self, logits: Tensor, z: Tensor, y: Tensor, classes: Tensor, project: Callable[[Tensor], Tensor]

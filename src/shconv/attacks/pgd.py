@@ -16,6 +16,7 @@ from shconv.attacks.cost import Cost
 from shconv.attacks.losses import Loss, attack_loss, likeliest_wrong
 from shconv.attacks.search import SearchAttack, Strongest
 from shconv.attacks.spelling import other_names
+from shconv.attacks.under_way import spread
 from shconv.errors import InputError
 from shconv.numbers import read_budgets
 
@@ -126,7 +127,7 @@ class PGD(SearchAttack):
                 gradient += 0 if part is None else part
         with torch.no_grad():
             found = torch.stack(logits).mean(0), torch.stack(losses).mean(0), gradient.nan_to_num(0.0)
-            seen, loss, slope = (part.new_zeros(len(x), *part.shape[1:]).index_copy(0, here, part) for part in found)
+            seen, loss, slope = (spread(part, here, len(x)) for part in found)
             strongest.offer(x.detach(), seen, self.samples)
             return loss, slope
 

@@ -15,7 +15,7 @@ from shconv.attacks.budget import distances
 from shconv.attacks.checks import Index, check_inputs, check_logits, check_targets
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin
-from shconv.attacks.under_way import passing
+from shconv.attacks.under_way import passing, spread
 from shconv.routes import holds_a_batch
 
 
@@ -101,7 +101,7 @@ class Strongest:
         with torch.no_grad():
             here = self.here
             logits = check_logits(self.model(x[here]), self.y[here])
-            logits = logits.new_zeros(len(x), logits.shape[1]).index_copy(0, here, logits)
+            logits = spread(logits, here, len(x))
             self.offer(x, logits)
         return logits
 

@@ -13,3 +13,8 @@ def passing(alive: Tensor, whole: bool) -> Tensor:
         return torch.arange(len(alive), device=alive.device)
     n = min(len(alive), 1 << (max(LEAST, int(alive.sum())) - 1).bit_length())
     return (~alive).to(torch.uint8).argsort(stable=True)[:n].sort().values
+
+
+def spread(part: Tensor, places: Tensor, n: int) -> Tensor:
+    """What is known of the images at these places, for a batch of n: 0 for the others."""
+    return part.new_zeros(n, *part.shape[1:]).index_copy(0, places, part)

@@ -96,9 +96,10 @@ def at_most(audit: Audit, flags: Flags, n: int, *words: object) -> Flags:
 
 
 class _SameDraws(nn.Module):
-    """A random network that draws the same numbers in every pass."""
+    """A random network that draws the same numbers in every pass, for each place in the batch its own."""
 
     steady = False  # Python runs at every call, which a replayed graph would leave out
+    holds_a_batch = True
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

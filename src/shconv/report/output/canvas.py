@@ -18,7 +18,6 @@ from shconv.report.published import NETWORKS, is_shc, twin
 
 BROWN, BLUE = "#8c510a", "#1f6fb4"  # confidence and RCD, as in the paper's Figure 3
 GREEN, RED = "#1a7f37", "#c62828"
-# Okabe and Ito's colours, one a pair of networks
 GREY = "#8a8a8a"
 Look = tuple[str, str]  # colour and hatch
 ROUTE_LOOKS: dict[str, Look] = {
@@ -27,6 +26,7 @@ ROUTE_LOOKS: dict[str, Look] = {
     "hypernetwork": ("#009E73", ".."),
     "strict": ("#CC79A7", "xx"),
 }
+# Okabe and Ito's colours, one a pair of networks
 PAIR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 WIDTH = 6.4  # inches; narrow, so that the words are readable on a telephone
 
