@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shconv.experiments.run_folder import RunFolder
-from shconv.rivals import asked, plan, prices
+from shconv.rivals import plan, prices, wanted
 
 FEW = ["--width", 2, "--images", 12, "--budget", "20s", "--out", "table"]
 
@@ -51,14 +51,14 @@ def test_rows_are_trained_attacked_audited_and_priced_and_further_ones_join_them
     own = lines()["plain10"]
     assert [float(own[f"{each}_over_vanilla"]) for each in ("training", "memory", "inference")] == [1] * 3
     assert (lines()["plain10_shc"]["layer"], lines()["plain10-goodfellow"]["defence"]) == ("shc", "goodfellow")
-    rows, kept = set(RunFolder(Path("table"), writes=False).rows), json.loads(Path(f"table/{asked.PLAN}").read_text())
+    rows, kept = set(RunFolder(Path("table"), writes=False).rows), json.loads(Path(f"table/{wanted.PLAN}").read_text())
     times = {path: os.stat(path).st_mtime_ns for path in Path("table").glob("*/*/model.safetensors")}
     ended = shconv(*command, "ensemble")
     assert ended.code == 0, ended.err
     assert set(lines()) == {"plain10", "plain10_shc", "plain10-goodfellow", "plain10-ensemble"}
     assert Path("table/models/plain10_matched-seed0/config.json").exists()
     assert rows < set(RunFolder(Path("table"), writes=False).rows)
-    assert json.loads(Path(f"table/{asked.PLAN}").read_text()) == kept
+    assert json.loads(Path(f"table/{wanted.PLAN}").read_text()) == kept
     assert all(os.stat(path).st_mtime_ns == then for path, then in times.items())
 
 

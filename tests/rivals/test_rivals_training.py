@@ -13,8 +13,8 @@ from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.processes import Processes
 from shconv.rivals import training
-from shconv.rivals.asked import PRICES, Asked, place_of
 from shconv.rivals.plan import Plan
+from shconv.rivals.wanted import PRICES, Wanted, place_of
 from shconv.rivals.which import Rival, rivals
 from shconv.training import ModelConfig, Recipe
 from shconv.training.checkpoint import load_info
@@ -29,14 +29,14 @@ DATA = ImageData("toy", ("red", "green", "blue"), split(48), split(9), 8, "What 
 PLAN = Plan(1, 48, 1.0)
 
 
-def asked(*words: str, seeds: tuple[int, ...] = (0, 1)) -> Asked:
+def asked(*words: str, seeds: tuple[int, ...] = (0, 1)) -> Wanted:
     def config(name: str) -> ModelConfig:
         return ModelConfig(name, 3, stem="small", width=2)
 
-    return Asked(rivals(["plain10"], words), seeds, Recipe(1, 16, 0.05), config, 9, 0.03, "30m")
+    return Wanted(rivals(["plain10"], words), seeds, Recipe(1, 16, 0.05), config, 9, 0.03, "30m")
 
 
-def trained(folder: Path, of: Asked, data: ImageData = DATA) -> dict[str, dict[str, torch.Tensor]]:
+def trained(folder: Path, of: Wanted, data: ImageData = DATA) -> dict[str, dict[str, torch.Tensor]]:
     networks = training.trained(folder, of, PLAN, data, Processes.found(device="cpu"), ExperimentProgress())
     return {network.key: network.model.state_dict() for network in networks}
 

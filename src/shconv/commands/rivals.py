@@ -18,12 +18,12 @@ from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Counts
 from shconv.models import all_models, vanilla_of
 from shconv.processes import Processes
-from shconv.rivals.asked import CLOCK, Asked, settle_rows
 from shconv.rivals.page import save
 from shconv.rivals.plan import Clock
 from shconv.rivals.run import attacked, audited
 from shconv.rivals.table import RivalTable
 from shconv.rivals.training import priced, remembered, trained
+from shconv.rivals.wanted import CLOCK, Wanted, settle_rows
 from shconv.rivals.which import Rival, rivals
 from shconv.terminal import console
 
@@ -92,7 +92,7 @@ def run(options: Any, table_options: TableOptions, usual: Path, images: int | No
     config: Callable[[str], Any] = partial(_config, data, options.width, options.stem)
     wanted = min(IMAGES if images is None else images, len(data.test))
     how = {"engine": options.engine(), "workers": workers, "device": options.device}
-    asked = Asked(rows, tuple(options.seeds), recipe, config, wanted, radius, options.budget, how)
+    asked = Wanted(rows, tuple(options.seeds), recipe, config, wanted, radius, options.budget, how)
     with RunFolder.opened(place) as folder:
         describe(folder, settings, data, processes)
         plan = priced(folder, asked, data, processes, clock, progress)

@@ -58,7 +58,7 @@ class Plan:
         few = max(FEWEST_STEPS, int(seconds / per_step))
         return cls(1, min(train_images, few * recipe.batch_size), few * per_step)
 
-    def with_searches(self, budget: str, images: int, queries: int, inference: float, left: float) -> Self:
+    def with_searches(self, budget: str, images: int, queries: float, inference: float, left: float) -> Self:
         """queries: forward passes of all searches of an image; inference: seconds of an image, by all networks."""
         if math.isinf(budget_seconds(budget)):
             return replace(self, searched=images)

@@ -21,8 +21,8 @@ from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Study
 from shconv.experiments.table3_locsearch import searches
-from shconv.rivals.asked import PLAN, Asked, kept_prices, place_of
 from shconv.rivals.plan import Clock, Plan
+from shconv.rivals.wanted import PLAN, Wanted, kept_prices, place_of
 from shconv.terminal import progress_line
 
 NOISE, DEEPFOOL = "gaussian", "deepfool"
@@ -34,7 +34,7 @@ ATTACKS: dict[str, Attack] = {
 PAST_A_DETECTOR = {"undetected_pgd": create_attack("undetected_pgd")}
 
 
-def attacked(study: Study, networks: Sequence[Network], asked: Asked, plan: Plan, clock: Clock) -> Iterator[Network]:
+def attacked(study: Study, networks: Sequence[Network], asked: Wanted, plan: Plan, clock: Clock) -> Iterator[Network]:
     """Each network, once it has met the paper's attacks and DeepFool on all images of the study, and LocSearchAdv on
     the first of a seeded shuffle."""
     found = searches(study.data.image_size, study.data.is_demo)
@@ -42,7 +42,7 @@ def attacked(study: Study, networks: Sequence[Network], asked: Asked, plan: Plan
     if plan.searched is None:
         known = kept_prices(study.folder.path)
         batch = sum(float(known[rival.name]["inference"] or 0) for rival, _ in asked.trainings)
-        queries = sum(each.steps * (each.max_probes or study.data.image_size**2) for each in search.values())
+        queries = sum(each.cost.forwards for each in search.values() if each.cost)
         plan = plan.with_searches(asked.budget, asked.images, queries, batch / asked.recipe.batch_size, clock.left())
         plan.save(study.folder.path / PLAN)
         said = f"takes {plan.searched} of {asked.images} images" if plan.searched else "is left out: there is no time"
@@ -61,7 +61,7 @@ def attacked(study: Study, networks: Sequence[Network], asked: Asked, plan: Plan
             yield network
 
 
-def audited(study: Study, networks: Sequence[Network], asked: Asked, plan: Plan, clock: Clock) -> Iterator[Network]:
+def audited(study: Study, networks: Sequence[Network], asked: Wanted, plan: Plan, clock: Clock) -> Iterator[Network]:
     """Each network, once it is audited. Every audit has an equal part of the time that is left before the first."""
     folder = study.folder.path
     plan = Plan.read(folder / PLAN) or plan
@@ -84,7 +84,7 @@ def _attacks(network: Network) -> dict[str, Attack]:
 
 
 def _audited(
-    place: Path, network: Network, sources: Mapping[str, nn.Module], asked: Asked, plan: Plan, study: Study
+    place: Path, network: Network, sources: Mapping[str, nn.Module], asked: Wanted, plan: Plan, study: Study
 ) -> None:
     """An audit on the images of the study; where the network is right on none there is none, and that is said."""
     if any(row.get("kind") == "verdict" for row in RunFolder(place, writes=False).rows.values()):

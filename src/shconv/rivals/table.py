@@ -19,7 +19,7 @@ from shconv.errors import InputError
 from shconv.experiments.run_folder import RunFolder
 from shconv.intervals import wilson
 from shconv.results import Results
-from shconv.rivals import asked, run
+from shconv.rivals import run, wanted
 from shconv.rivals.which import Rival
 
 Share = tuple[float, float, float]  # accuracy and its 95 % interval, shares of 1
@@ -69,13 +69,15 @@ class RivalTable:
     @classmethod
     def load(cls, folder: Path) -> "RivalTable":
         """From the folder of `shconv compare --defences`. Raises InputError where there is no table."""
-        if not (folder / asked.ROWS).is_file():
+        if not (folder / wanted.ROWS).is_file():
             raise InputError(f"{folder} holds no table of defences; `shconv compare --defences all` makes one")
-        rivals = [Rival(**each) for each in _json(folder, asked.ROWS).values()]
+        rivals = [Rival(**each) for each in _json(folder, wanted.ROWS).values()]
         results = Results.load(folder)
         seeds = sorted({seed for _, seed in results.measures.networks()})
-        audits = {(r.name, seed): _verdict(asked.place_of(folder, "audits", r, seed)) for r in rivals for seed in seeds}
-        lines = [_line(rival, seeds, results, audits, _json(folder, asked.PRICES)) for rival in rivals]
+        audits = {
+            (r.name, seed): _verdict(wanted.place_of(folder, "audits", r, seed)) for r in rivals for seed in seeds
+        }
+        lines = [_line(rival, seeds, results, audits, _json(folder, wanted.PRICES)) for rival in rivals]
         lines = [line for line in lines if line.seeds]
         lines.sort(
             key=lambda line: (-(line.worst or (-1.0,))[0], -line.shares.get("clean", (-1.0,))[0], line.rival.name)
@@ -195,7 +197,7 @@ def _line(
 
 
 def _notes(folder: Path, lines: Sequence[Line], images: Mapping[str, int]) -> list[str]:
-    plan, facts = _json(folder, asked.PLAN), _json(folder, "environment.json")
+    plan, facts = _json(folder, wanted.PLAN), _json(folder, "environment.json")
     setting = next((_json(place, "audit.json") for place in sorted((folder / "audits").glob("*"))), None)
     epochs = "1 epoch" if plan["epochs"] == 1 else f"{plan['epochs']} epochs"
     notes = [

@@ -17,8 +17,8 @@ from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.processes import Processes
 from shconv.rivals import prices
-from shconv.rivals.asked import PLAN, PRICES, Asked, Training, kept_prices, place_of
 from shconv.rivals.plan import PRICING, Clock, Plan
+from shconv.rivals.wanted import PLAN, PRICES, Training, Wanted, kept_prices, place_of
 from shconv.rivals.which import Rival, settings_of
 from shconv.terminal import without_repeats
 from shconv.training import train, with_epochs
@@ -27,7 +27,7 @@ from shconv.training.side_by_side import can_be_side_by_side, is_finished, train
 
 
 def priced(
-    folder: RunFolder, asked: Asked, data: ImageData, processes: Processes, clock: Clock, progress: ExperimentProgress
+    folder: RunFolder, asked: Wanted, data: ImageData, processes: Processes, clock: Clock, progress: ExperimentProgress
 ) -> Plan:
     """The plan that is kept, or one made of prices measured now; rows without prices are measured first. Where
     networks train several at a time, a step is measured on one thread, as each of them then has it."""
@@ -54,7 +54,7 @@ def priced(
 
 
 def remembered(
-    folder: RunFolder, asked: Asked, data: ImageData, device: torch.device, progress: ExperimentProgress
+    folder: RunFolder, asked: Wanted, data: ImageData, device: torch.device, progress: ExperimentProgress
 ) -> None:
     """The peak memory of every row's training step, measured once."""
     known = kept_prices(folder.path)
@@ -66,7 +66,7 @@ def remembered(
         folder.save_json(PRICES, known)
 
 
-def _trials(asked: Asked, data: ImageData, device: torch.device) -> dict[str, dict[str, prices.Trial]]:
+def _trials(asked: Wanted, data: ImageData, device: torch.device) -> dict[str, dict[str, prices.Trial]]:
     """By vanilla network, those of its rows by their names; the vanilla row is the first."""
     found: dict[str, dict[str, prices.Trial]] = {}
     for rival in asked.rivals:
@@ -76,7 +76,7 @@ def _trials(asked: Asked, data: ImageData, device: torch.device) -> dict[str, di
 
 
 def trained(
-    folder: Path, asked: Asked, plan: Plan, data: ImageData, processes: Processes, progress: ExperimentProgress
+    folder: Path, asked: Wanted, plan: Plan, data: ImageData, processes: Processes, progress: ExperimentProgress
 ) -> list[Network]:
     """Every row's network of every seed, trained where it is not there yet, in eval mode on the CPU."""
     recipe = with_epochs(asked.recipe, plan.epochs) if plan.epochs != asked.recipe.epochs else asked.recipe
@@ -108,7 +108,7 @@ def trained(
         return [Network(rival.name, seed, train(**task((rival, seed))).model) for rival, seed in asked.trainings]
 
 
-def _reporting(folder: Path, asked: Asked, known: prices.Prices, progress: ExperimentProgress) -> Callable[[], None]:
+def _reporting(folder: Path, asked: Wanted, known: prices.Prices, progress: ExperimentProgress) -> Callable[[], None]:
     """What says how many networks are trained, and about how long the others take."""
     left = {place_of(folder, "models", *each): _price(known, each[0]) for some in asked.in_turn for each in some}
     count, began = len(left), time.monotonic()

@@ -16,7 +16,7 @@ Training = tuple[Rival, int]  # and its seed
 
 
 @dataclass(frozen=True)
-class Asked:
+class Wanted:
     """What a table is made of. `config` builds a network of this data by its name; the budget is of all rows."""
 
     rivals: tuple[Rival, ...]
@@ -44,7 +44,7 @@ def place_of(folder: Path, room: str, rival: Rival, seed: int) -> Path:
     return folder / room / f"{rival.name}-seed{seed}"
 
 
-def settle_rows(folder: RunFolder, asked: Asked) -> None:
+def settle_rows(folder: RunFolder, asked: Wanted) -> None:
     """Add the rows to those that the folder's table has."""
     stored = _json(folder.path / ROWS) or {}
     folder.save_json(ROWS, {**stored, **{rival.name: asdict(rival) for rival in asked.rivals}})
