@@ -100,7 +100,10 @@ class TestKernels:
 
     def test_every_pass_of_the_table_is_a_job_and_jobs_compile_in_a_process_that_sees_no_card(self, tmp_path) -> None:
         jobs = self.kernels.jobs(self.kernels.LAYERS, torch.bfloat16, tiles=1)
-        assert len(jobs) == len(self.kernels.LAYERS) * len(self.kernels.PASSES)
+        for layer in self.kernels.LAYERS:
+            small = (layer.H // layer.stride) ** 2 < 100  # of no tile's size
+            wanted = set(self.kernels.PASSES) - ({"dX + statistics"} if small else set())
+            assert {name for of, _, name, _ in jobs if of == layer} == wanted
         code = (
             "import torch\nfrom shconv.bench import gpu_kernels as k\n"
             "job = k.jobs(k.ODD[:1], torch.bfloat16, 1)[0]\n"

@@ -14,11 +14,11 @@ from torch import Tensor
 from shconv.bench.device import replayed
 from shconv.ops import FORMULATIONS
 from shconv.ops.cuda.ahead import StandIn
-from shconv.ops.cuda.hopper import launches
+from shconv.ops.cuda.hopper import launches, passes
 from shconv.ops.cuda.hopper.tiles import Shape, Tile, candidates
 from shconv.ops.geometry import Geometry
 
-PASSES = ("forward", "dX", "dX + dM", "dW", "dW + dM")
+PASSES = ("forward", "dX", "dX + dM", "dX + statistics", "dW", "dW + dM")
 _BASELINE = {"forward": "forward", "dW": "dW", "dW + dM": "dW"}  # cuDNN's pass; dX for the others
 _PROCESSES = 15
 Row = dict[str, Any]
@@ -51,6 +51,8 @@ class Problem(NamedTuple):
     weight: Tensor
     M: Tensor
     dY: Tensor  # noqa: N815
+    seen: Tensor
+    dseen: Tensor
 
 
 def problem(layer: Layer, dtype: torch.dtype, device: torch.device) -> Problem:
@@ -67,12 +69,13 @@ def problem(layer: Layer, dtype: torch.dtype, device: torch.device) -> Problem:
         normal(N, C, H // stride, H // stride),
     )
     M = torch.rand((N, 3, 3), generator=make, device=device) + 0.1
-    return Problem(layer, x, weight, M, dY)
+    seen, dseen = torch.randn((2, N, 2, D), generator=make, device=device)
+    return Problem(layer, x, weight, M, dY, seen, dseen * H * H)
 
 
 def truth(of: Problem) -> dict[str, Tensor]:
-    """Y, dX, dW and dM in float64, tap by tap: images at a time, since float64 by one
-    convolution an image takes a card minutes."""
+    """Y, dX (also with the gradient through the statistics), dW and dM in float64, tap by tap: images at a time, since
+    float64 by one convolution an image takes a card minutes."""
     stride, H = of.layer.stride, of.layer.H
     x, dY = (each.double().permute(0, 2, 3, 1) for each in (of.x, of.dY))  # (N, H, W, channels)
     weight, scales = of.weight.double(), of.M.double()
@@ -87,7 +90,11 @@ def truth(of: Problem) -> dict[str, Tensor]:
         dM[:, i, j] = (P * dY).sum((1, 2, 3))
         dX[reached] += scale * (dY @ weight[:, :, i, j])
         dW[:, :, i, j] = (scale * dY).flatten(0, 2).T @ padded[reached].flatten(0, 2)
-    return {"Y": Y.permute(0, 3, 1, 2), "dX": dX[:, 1:-1, 1:-1].permute(0, 3, 1, 2), "dW": dW, "dM": dM.flatten(1)}
+    dX = dX[:, 1:-1, 1:-1]
+    mu, dmu, dvariance = (each[:, None, None].double() for each in (of.seen[:, 0], of.dseen[:, 0], of.dseen[:, 1]))
+    joined = dX + (dmu + 2 * dvariance * (x - mu)) / H**2
+    Y, dX, joined = (each.permute(0, 3, 1, 2) for each in (Y, dX, joined))
+    return {"Y": Y, "dX": dX, "dX + statistics": joined, "dW": dW, "dM": dM.flatten(1)}
 
 
 class Variant(NamedTuple):
@@ -115,7 +122,8 @@ class Variant(NamedTuple):
 
 def variants(of: Problem) -> Iterator[Variant]:
     """Every pass with every tile, the rule's first."""
-    (_, _, _, _, stride), x, weight, M, dY = of
+    (_, _, _, H, stride), x, weight, M, dY, seen, dseen = of
+    geometry = Geometry((stride, stride), (1, 1), (1, 1), 1)
     precision = "tf32" if x.dtype == torch.float32 else "ieee"
 
     def plans(name: str) -> tuple[Shape, Callable[[Tile], tuple[dict[str, Tensor], list[launches.Launch]]]]:
@@ -132,6 +140,15 @@ def variants(of: Problem) -> Iterator[Variant]:
             dX, dM, launched = launches.input_gradient(dY, x, weight, M, stride, tile, precision, map)
             return named("dX", dX, dM), launched
 
+        def joined(tile: Tile) -> Any:
+            own = (seen, dseen)
+            dX, _, launched = launches.input_gradient(dY, x, weight, M, stride, tile, precision, statistics=own)
+            return {name: dX}, launched
+
+        def flat(tile: Tile) -> Any:
+            dW, launched = launches.flat_weight_gradient(dY, x, weight, M, tile, precision)
+            return {"dW": dW}, launched
+
         def sums(tile: Tile) -> Any:
             dW, dM, launched = launches.weight_gradient(dY, x, weight, M, stride, tile, precision, map)
             return named("dW", dW, dM), launched
@@ -139,12 +156,16 @@ def variants(of: Problem) -> Iterator[Variant]:
         if name == "forward":
             return launches.forward_shape(x, weight, stride), forward
         if name.startswith("dX"):
-            return launches.input_shape(x, weight, stride, map), back
+            return launches.input_shape(x, weight, stride, map), joined if "statistics" in name else back
+        if not map and passes.flat(x, geometry):
+            return launches.weight_shape(x, weight, stride, map, True), flat
         return launches.weight_shape(x, weight, stride, map), sums
 
     for name in PASSES if x.element_size() == 2 else PASSES[:3]:
         shape, plan = plans(name)
         for tile in candidates(shape):
+            if "statistics" in name and (H // stride) ** 2 < tile.rows:
+                continue
             yield Variant(name, tile, lambda tile=tile, plan=plan: plan(tile))  # type: ignore[misc]
 
 
@@ -197,7 +218,7 @@ def _blank(layer: Layer, dtype: torch.dtype) -> Problem:
     N, D, C, H, stride = layer
     images = ((N, D, H, H), (C, D, 3, 3), (N, C, H // stride, H // stride))
     x, weight, dY = (torch.empty(size, dtype=dtype).to(memory_format=torch.channels_last) for size in images)
-    return Problem(layer, x, weight, torch.empty(N, 3, 3), dY)
+    return Problem(layer, x, weight, torch.empty(N, 3, 3), dY, *torch.empty(2, N, 2, D))
 
 
 def _variant(of: Problem, name: str, tile: Tile) -> Variant:

@@ -2,7 +2,7 @@
 shconv.layers.Hypernetwork is its definition, and what computes M elsewhere. Where Triton's kernels cannot, torch does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,8 +37,10 @@ def filter_map(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> Ten
     return M
 
 
-def _triton_serves(x: Tensor, theta: Theta) -> bool:
-    """Where it does not the reason is logged, once."""
+def by_kernels(x: Tensor, theta: Theta) -> bool:
+    """Whether Triton's kernels compute M and its gradients. Where they can't on a GPU the reason is logged, once."""
+    if x.device.type not in _FUSED_ON:
+        return False
     if reason := _reason_against(x, *theta):
         runtime.log_once(f"no fused hypernetwork: {reason}; plain torch is used instead")
         return False
@@ -58,7 +60,7 @@ def _reason_against(x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor) -
 
 def compute(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """M (N, T), and what the way back needs: [mu, sigma] (N, 2, D) and the hidden neurons (N, K)."""
-    if x.device.type not in _FUSED_ON or not _triton_serves(x, theta):
+    if not by_kernels(x, theta):
         with autocast_off(x):
             return plain(x, theta, order, eps)
     from shconv.ops.cuda import hypernetwork as kernels
@@ -69,17 +71,23 @@ def compute(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> tuple[
 def gradients(
     dM: Tensor, x: Tensor, M: Tensor, seen: Tensor, hidden: Tensor, theta: Theta, order: Sequence[int],
     needs_x: bool, needs_theta: bool, beside: Tensor | None = None,
+    join: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """The gradients of x and of theta, each only where it is asked for. beside: another gradient of x; the sum of both
-    is what is returned, in its place."""
+    is what is returned, in its place. join, where by_kernels: gives the sum itself, of [mu, sigma] and [dmu, dvariance]
+    (N, 2, D)."""
     x = _dense(x)
-    if x.device.type not in _FUSED_ON or not _triton_serves(x, theta):
+    if not by_kernels(x, theta):
         with autocast_off(x):
             dX, *dtheta = _plain_backward(dM, x, M, seen, hidden, theta, order, needs_x, needs_theta)
         return dX if dX is None or beside is None else beside.add_(dX), *dtheta
     from shconv.ops.cuda import hypernetwork as kernels
+    from shconv.ops.cuda import statistics as cuda
 
-    return kernels.backward(dM, x, M, seen, hidden, theta, order, needs_x, needs_theta, beside)
+    dseen, *dtheta = kernels.backward(dM, M, seen, hidden, theta, order, needs_x, needs_theta)
+    if not needs_x or join is not None:
+        return None if join is None else join(seen, dseen), *dtheta
+    return cuda.input_gradient(x, seen[:, 0], dseen[:, 0], dseen[:, 1], beside), *dtheta
 
 
 def states(x: Tensor, W1: Tensor, W2: Tensor) -> tuple[Tensor, Tensor, Tensor]:

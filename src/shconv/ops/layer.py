@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shconv.ops import hypernetwork, registration
 from shconv.ops.cpu import layer as cpu
-from shconv.ops.cuda import replay
+from shconv.ops.cuda import launches, replay
 from shconv.ops.derivatives import convolve
 from shconv.ops.geometry import Geometry, check
 from shconv.ops.modes import autocast_off, autocasting, cast, direct, refuse_tangents, transforming
@@ -104,12 +104,15 @@ def _backward(
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """Part by part."""
     (of_x, of_weight, of_bias, of_theta), theta = mask, (W1, b1, W2, b2)
-    needs = (of_x, of_weight, of_x or of_theta)
-    dX, dW, dM = registration.gradients(dY, x, weight, M.view(-1, *weight.shape[2:]), geometry, "auto", needs)
+    maps = M.view(-1, *weight.shape[2:])
+    together = of_x and of_weight and hypernetwork.by_kernels(x, theta)
+    join = launches.joined(dY, x, weight, maps, geometry) if together else None
+    needs = (of_x and join is None, of_weight, of_x or of_theta)
+    dX, dW, dM = registration.gradients(dY, x, weight, maps, geometry, "auto", needs)
     found: tuple[Tensor | None, ...] = (dX, None, None, None, None)
     if of_x or of_theta:
         assert dM is not None
-        found = hypernetwork.gradients(dM.flatten(1), x, M, seen, hidden, theta, order, of_x, of_theta, dX)
+        found = hypernetwork.gradients(dM.flatten(1), x, M, seen, hidden, theta, order, of_x, of_theta, dX, join)
     found = found[0], dW, dY.sum((0, 2, 3)) if of_bias else None, *found[1:]
     inputs = (x, weight, bias, *theta)
     return tuple(None if g is None or of is None else g.to(of.dtype) for g, of in zip(found, inputs, strict=True))

@@ -56,7 +56,7 @@ def truth(x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int) -> dict
 
 
 def _results(x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int) -> dict[str, Tensor]:
-    """What every kernel gives, in the interpreter: dX and dM in all the ways there are."""
+    """What every kernel gives, in the interpreter: dX, dW and dM in all the ways there are."""
     from shconv.ops.cuda.hopper import launches
 
     def run(*results: Any) -> list[Tensor]:
@@ -71,6 +71,8 @@ def _results(x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int) -> d
     found["dX, dM beside"], found["dM beside dX"] = run(*launches.input_gradient(*arguments, IMAGES, "ieee", True))
     (found["dW"],) = run(*launches.weight_gradient(*arguments, WEIGHTS, "ieee"))
     found["dW, dM beside"], found["dM beside dW"] = run(*launches.weight_gradient(*arguments, WEIGHTS, "ieee", True))
+    if stride == 1:
+        (found["dW, images flat"],) = run(*launches.flat_weight_gradient(*arguments[:-1], WEIGHTS, "ieee"))
     return found
 
 
@@ -96,6 +98,28 @@ def test_every_kernel_equals_the_reference_and_writes_every_element(shape, dtype
         rounding = 2.0**-7 if got.dtype == torch.bfloat16 else 0.0  # the interpreter cuts off
         error = (got.double() - right).abs().max() / right.abs().max()
         assert error < rounding + 1e-5, name
+
+
+def _joined(x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int, seen: Tensor, dseen: Tensor) -> Tensor:
+    from shconv.ops.cuda.hopper import launches
+
+    tile = Tile(16, 16, 16, 1, 1)
+    dX, _, launched = launches.input_gradient(dY, x, weight, M, stride, tile, "ieee", statistics=(seen, dseen))
+    for each in launched:
+        each.run()
+    return dX
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 40, (3, 6), (3, 3), 1), (3, 16, 16, (8, 6), (3, 3), 2)], ids=str)
+def test_dx_has_the_gradient_through_the_statistics_where_it_is_asked_to(shape, run):
+    """Tiles of 16 pixels in images of 18 and 12: some lie in two images."""
+    x, weight, M, dY = case(*shape, torch.float32)
+    seen, dseen = torch.randn(2, len(x), 2, x.shape[1])
+    found = run(_joined, x, weight, M, dY, shape[-1], seen, dseen)
+    plain = truth(x, weight, M, dY, shape[-1])["dX"]
+    mu, dmu, dvariance = (each[:, :, None, None].double() for each in (seen[:, 0], dseen[:, 0], dseen[:, 1]))
+    wanted = plain + (dmu + 2 * dvariance * (x - mu)) / x[0, 0].numel()
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
 @pytest.mark.parametrize("shape", EDGES, ids=str)
@@ -157,10 +181,22 @@ def test_every_candidate_fits_shared_memory_and_goes_through_an_image_whole(purp
         for tile in found:
             assert tile.operands(size) < tiles.SHARED_BYTES
             assert tile.inner * size >= 32
-            high, wide, lines = tiles.pixels(side, side, tile.inner)
-            assert (lines or high) * wide <= max(tile.inner, 16)
-            if not lines:
-                assert (high >= side, wide >= side) == (True, True), "one box holds the image"
+            high, wide = tiles.box(side, side, tile.inner)
+            assert high * wide == tile.inner
+            boxes = -(-side // high) * -(-side // wide)
+            assert boxes % tiles.pieces(boxes) == 0
+
+
+@pytest.mark.parametrize("units", [1, 7, 128, 256])
+@pytest.mark.parametrize(("many", "programs"), [(9, 396), (18, 264), (36, 132), (288, 132), (9, 4)])
+@pytest.mark.parametrize("apart", [False, True])
+def test_every_unit_of_a_tile_has_its_place_and_every_program_as_many_places(units, many, programs, apart):
+    each, share = tiles.places(units, many, programs, apart)
+    assert each >= units
+    assert -(-many * each // share) <= max(programs, many)
+    if each > units:
+        assert each % share == 0, "no program has two tiles where places are left empty"
+        assert each - units < share
 
 
 @pytest.mark.parametrize(
@@ -263,6 +299,7 @@ def test_both_passes_go_to_these_kernels_where_they_serve_and_to_the_others_once
     assert ask(True, False, True) == ["dX, dM True"]
     assert ask(True, False, False) == ["dX, dM False"]
     monkeypatch.setattr(passes, "FEW_PIXELS", 16)
+    monkeypatch.setattr(passes, "_MANY_PIXELS", 16)
     assert ask(True, True, True) == ["dW, dM True", "dX, dM False"]
 
     def broken(*arguments: Any) -> Tensor:

@@ -36,7 +36,7 @@ def inputs(seed: int, dtype: torch.dtype, layout: torch.memory_format, bias: boo
     def normal(*size: int) -> Tensor:
         return torch.randn(size, generator=make)
 
-    x, weight = (normal(*size).to(dtype).contiguous(memory_format=layout) for size in ((2, 16, 2, 4), (16, 16, 3, 3)))
+    x, weight = (normal(*size).to(dtype).contiguous(memory_format=layout) for size in ((2, 16, 4, 4), (16, 16, 3, 3)))
     theta = normal(8, 32) / 6, normal(8), normal(9, 8), normal(9)
     return [x, weight, normal(16).to(dtype) if bias else None, *theta]
 
@@ -61,12 +61,15 @@ def _interpreted(launches: Sequence[tape.Launched], device: int) -> Any:
     return run
 
 
-def _as_on_a_card(hopper: bool) -> None:
-    """In a process of its own: the layer goes the way of CUDA tensors, with tiles that fit small images."""
+def _as_on_a_card(hopper: bool, joined: bool = False) -> None:
+    """In a process of its own: the layer goes the way of CUDA tensors, with tiles that fit small images. joined: as
+    that of large ones."""
     hypernetwork._FUSED_ON = ("cuda", "cpu")
     choice.choose = lambda *_: "triton"  # type: ignore[assignment]
     passes.serves = lambda *_: hopper
-    passes.rule = lambda shape: Tile(16, 16, 32, 1, 1) if shape.purpose == "weight" else Tile(32, 16, 16, 1, 1)
+    passes.rule = lambda shape: Tile(16, 16, 16, 1, 1)
+    if joined:
+        passes.FEW_PIXELS = passes._MANY_PIXELS = 16
     passes._precision = lambda x: "ieee"
     os.environ["SHCONV_TUNE"] = "0"
 
@@ -126,6 +129,37 @@ def test_what_is_done_again_gives_the_layers_own_bits_in_its_layouts(dtype, layo
     assert scratch[0] > scratch[1] > 0  # maps are returned in the second
     if dtype == torch.bfloat16 and layout == LAST:
         assert operations[:2] == [0, 0]
+
+
+def _gradients(given: list[Tensor | None], joined: bool) -> tuple[tuple[Tensor | None, ...], list[str]]:
+    """Of a layer's tensors, and which kernels gave them."""
+    _as_on_a_card(True, joined)
+    numbers = Geometry((1, 1), (1, 1), (1, 1), 1), BOTH
+    Y, *kept = layer._forward(*given, *numbers, 1e-5, True)  # type: ignore[arg-type]
+    torch.manual_seed(3)
+    dY, found = torch.randn_like(Y), []
+
+    def gradients(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        found.extend(layer._backward(*tensors, *numbers, (True,) * 4))  # type: ignore[arg-type]
+        return tuple(found)
+
+    _, record = tape.record(gradients, [dY, *given, *kept])
+    assert isinstance(record, tape.Tape), record
+    names = [each.kernel.__name__ for each in record.steps if isinstance(each, tape.Launched)]
+    return tuple(found), names
+
+
+@needs_triton
+def test_dx_is_the_same_where_it_has_the_gradient_through_the_statistics_in_it(run):
+    given = inputs(1, torch.bfloat16, LAST, False)
+    apart, order = run(_gradients, given, False)
+    joined, joined_order = run(_gradients, given, True)
+    assert (order.count("gradient"), joined_order.count("gradient")) == (1, 0)
+    assert joined_order.index("products") > joined_order.index("_backward"), "dX is had last"
+    for one, other in zip(apart, joined, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert (one.double() - other.double()).abs().max() <= 2.0**-5 * one.double().abs().max()
 
 
 def _operations(x: Tensor, scale: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -133,36 +133,35 @@ def forward(
 
 
 def backward(
-    dM: Tensor, x: Tensor, M: Tensor, seen: Tensor, hidden: Tensor, theta: tuple[Tensor, Tensor, Tensor, Tensor],
-    order: Sequence[int], needs_x: bool, needs_theta: bool, beside: Tensor | None = None,
-) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """The gradients of x, added to `beside` where there is one, and of theta = (W1, b1, W2, b2): one launch, one more
-    for x and one more for theta."""
+    dM: Tensor, M: Tensor, seen: Tensor, hidden: Tensor, theta: tuple[Tensor, Tensor, Tensor, Tensor],
+    order: Sequence[int], needs_x: bool, needs_theta: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+    """[dmu, dvariance] (N, 2, D), undefined unless x's gradient is wanted, and the gradients of theta = (W1, b1, W2,
+    b2): one launch, one more for theta."""
     W1, _, W2, _ = theta
-    N, D, (K, S), T = len(x), x.shape[1], W1.shape, len(W2)
+    N, D, (K, S), T = len(M), seen.shape[2], W1.shape, len(W2)
     dlogits, dz, dseen = torch.empty_like(M), torch.empty_like(hidden), torch.empty_like(seen)
-    with torch.cuda.device_of(x):
+    with torch.cuda.device_of(M):
         tensors = {
             "dM": dM.contiguous(), "M": M, "seen": seen, "hidden": hidden, "W1": W1.contiguous(),
             "W2": W2.contiguous(), "dlogits": dlogits, "dz": dz, "dseen": dseen,
         }  # fmt: skip
         numbers = {"D": D, "K": K, "T": T, "NEEDS_X": needs_x, **_columns(order), **_tile(D, K, T)}
         plans.run(_backward, (N,), {**tensors, **numbers})
-    dX = statistics.input_gradient(x, seen[:, 0], dseen[:, 0], dseen[:, 1], beside) if needs_x else None
     if not needs_theta:
-        return dX, None, None, None, None
+        return dseen, None, None, None, None
     s = seen if list(order) == [0, 1] else torch.cat([seen[:, which] for which in order], 1)
     dW1, db1, dW2, db2 = (each.new_empty(each.shape) for each in theta)
     first, second = (
         -(-rows // _OUTER["ROWS"]) * -(-columns // _OUTER["COLUMNS"]) for rows, columns in ((K, S), (T, K))
     )
-    with torch.cuda.device_of(x):
+    with torch.cuda.device_of(M):
         tensors = {
             "dz": dz, "s": s, "dW1": dW1, "db1": db1, "dlogits": dlogits, "hidden": hidden, "dW2": dW2, "db2": db2,
         }  # fmt: skip
         numbers = {"blocks": first, "N": N, "K": K, "S": S, "T": T, **_OUTER}
         plans.run(_theta, (first + second,), {**tensors, **numbers})
-    return dX, dW1, db1, dW2, db2
+    return dseen, dW1, db1, dW2, db2
 
 
 def _columns(order: Sequence[int]) -> dict[str, int]:

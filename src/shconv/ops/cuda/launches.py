@@ -12,7 +12,7 @@ cache on disk; elsewhere one fixed tiling serves.
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -71,7 +71,7 @@ def backward(
     dM: Tensor | None = None
     with torch.cuda.device_of(x):
         if needs_weight and hopper.weight_serves(x, weight, geometry):
-            beside = needs_map and hopper.map_by_weight(x, weight, geometry, needs_x)
+            beside = needs_map and hopper.map_by_weight(x, geometry, needs_x)
             sums = hopper.attempt(lambda: hopper.weight_gradient(_aligned(dY), x, weight, scales, geometry, beside))
             dW, dM = sums or (None, None)
         if needs_weight and dW is None:
@@ -90,6 +90,30 @@ def backward(
         None if dW is None else dW.to(weight.dtype),
         None if dM is None else dM.view(M.shape).to(M.dtype),
     )
+
+
+def joined(
+    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Where it is the shorter way, what gives dX with the gradient through x's statistics in it, of [mu, sigma] and
+    [dmu, dvariance] (N, 2, D): to be called once dM is known, and dW with it."""
+    layout, scales = memory_format(x), M.float().contiguous()
+    dY, x, weight = _aligned(_channels_last(dY.to(x.dtype))), _channels_last(x), _channels_last(weight)
+    if reasons_against(x, weight, geometry) or not hopper.joins(x, weight, geometry):
+        return None
+
+    def gradient(seen: Tensor, dseen: Tensor) -> Tensor:
+        with torch.cuda.device_of(x):
+            found = hopper.attempt(lambda: hopper.input_gradient(dY, x, weight, scales, geometry, False, (seen, dseen)))
+            if found:
+                return found[0].contiguous(memory_format=layout)
+        from shconv.ops.cuda import statistics
+
+        dX, _ = _backward_input(dY, x, weight, scales, geometry, True, False)
+        dX = statistics.input_gradient(x, seen[:, 0], dseen[:, 0], dseen[:, 1], dX)
+        return dX.contiguous(memory_format=layout)
+
+    return gradient
 
 
 def _forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:

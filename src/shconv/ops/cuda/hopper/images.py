@@ -24,6 +24,14 @@ def dot(a, b, sums, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def settled(sums):
+    """Sums once their products are done: what those read of registers may change from then on."""
+    if _WIDEN:
+        return sums
+    return tl.inline_asm_elementwise("", "=f,0", [sums], tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
 def tap(step, BACK: tl.constexpr, STRIDE: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr, odd_h, odd_w):
     """Tap t of a step, how many rows and columns further on it reads, and which parity of them.
 
@@ -74,19 +82,40 @@ def _flush(sums, P, M, shares, X, n, h, w, r, inside, t, dh, dw, block, pixels, 
     return _add(sums, tl.load(M + n.to(tl.int64) * T + t, inside, 0.0), P, reached)
 
 
+@triton.jit
+def _of_statistics(x, at, mask, seen, dseen, tile, n, c, N, P: tl.constexpr, COLS: tl.constexpr,
+                   PIXELS: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+    """(dmu + 2 dvariance (x - mu)) / P for a tile, which lies in two images at most."""
+    first = tl.cast(tile * ROWS // PIXELS, tl.int64)
+    second = tl.minimum(first + 1, N - 1)
+    mu, slope, level = seen + c, dseen + COLS + c, dseen + c
+    real = c < COLS
+    slope_1 = tl.load(slope + first * (2 * COLS), real, 0.0) * (2.0 / P)
+    slope_2 = tl.load(slope + second * (2 * COLS), real, 0.0) * (2.0 / P)
+    level_1 = tl.load(level + first * (2 * COLS), real, 0.0) / P
+    level_2 = tl.load(level + second * (2 * COLS), real, 0.0) / P
+    level_1 -= slope_1 * tl.load(mu + first * (2 * COLS), real, 0.0)
+    level_2 -= slope_2 * tl.load(mu + second * (2 * COLS), real, 0.0)
+    later = (n > first)[:, None]
+    X = tl.load(x + at, mask, 0.0).to(tl.float32)
+    return tl.where(later, level_2[None, :], level_1[None, :]) + tl.where(later, slope_2[None, :], slope_1[None, :]) * X
+
+
 @triton.jit(do_not_specialize=["N"])
-def products(a, b, out, M, x, shares, N,
+def products(a, b, out, M, x, shares, seen, dseen, N,
              H: tl.constexpr, W: tl.constexpr, K: tl.constexpr, COLS: tl.constexpr,
              S_H: tl.constexpr, S_W: tl.constexpr, STRIDE: tl.constexpr,
-             BACK: tl.constexpr, TURNED: tl.constexpr, MAP: tl.constexpr, PRECISION: tl.constexpr,
-             ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
+             BACK: tl.constexpr, TURNED: tl.constexpr, MAP: tl.constexpr, STATISTICS: tl.constexpr,
+             PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
     """out = the sum over taps and K channels, COLS channels of it; N images of H x W pixels, of the smaller of x and Y.
 
     a: x, or dY if BACK. b: the weight as (T, COLS, K) if TURNED, else as (T, K, COLS).
     BACK at stride 2: x's pixels in four classes by parity, each reached by taps of its own.
     Forward at stride 2: a is x as (W, 2, 2, N * H, K), a column and both parities first; a tile is one column of ROWS
     rows of any images.
-    MAP: shares (blocks, T, N * H * W) of dM, to be summed."""
+    MAP: shares (blocks, T, N * H * W) of dM, to be summed.
+    STATISTICS: out has the gradient through the statistics too: seen = [mu, sigma] and dseen = [dmu, dvariance]
+    (N, 2, COLS). H * W is at least ROWS."""
     T: tl.constexpr = S_H * S_W
     KB: tl.constexpr = (K + INNER - 1) // INNER
     blocks: tl.constexpr = (COLS + COLUMNS - 1) // COLUMNS
@@ -142,6 +171,8 @@ def products(a, b, out, M, x, shares, N,
             if step % KB == KB - 1:
                 sums = _flush(sums, P, M, shares, X, n, h, w, r, inside, t, dh, dw, block, pixels, T, H, W, MAP)
                 P = tl.zeros((ROWS, COLUMNS), tl.float32)
+    if STATISTICS:
+        sums += _of_statistics(x, at, mask, seen, dseen, tile, n, c, N, H * W * STRIDE * STRIDE, COLS, H * W, ROWS)
     tl.store(out + at, sums.to(out.dtype.element_ty), mask)
 
 

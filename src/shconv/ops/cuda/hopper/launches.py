@@ -9,11 +9,15 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from shconv.ops.cuda import plans
-from shconv.ops.cuda.hopper import images, weights
-from shconv.ops.cuda.hopper.tiles import Shape, Tile, pixels
+from shconv.ops.cuda.hopper import flat, images, weights
+from shconv.ops.cuda.hopper.tiles import Shape, Tile, box, pieces, places
 
 _PROCESSORS = 4  # of what is no card: enough for several programs to share a tile
 _BLOCK = 1024
+_LONG = 40  # steps of an image that are worth a loop of their own
+_SCALED = 256  # pixels a program of flat.scales
+_GATHERED = 512  # elements of dW a program of weights.gather
+_THREE_PROGRAMS = 168  # registers of a thread, of 4 warps, that let three programs share a multiprocessor
 
 
 class Launch(NamedTuple):
@@ -25,6 +29,7 @@ class Launch(NamedTuple):
     constants: dict[str, Any]
     warps: int
     stages: int
+    registers: int | None = None  # of a thread at most, where more programs on a multiprocessor are worth spills
 
     def run(self) -> None:
         names = self.kernel.arg_names[: len(self.arguments)]
@@ -35,7 +40,7 @@ class Launch(NamedTuple):
         return self.kernel.warmup(*self.arguments, grid=(self.programs,), **self._options())
 
     def _options(self) -> dict[str, Any]:
-        return {**self.constants, "num_warps": self.warps, "num_stages": self.stages}
+        return {**self.constants, "num_warps": self.warps, "num_stages": self.stages, "maxnreg": self.registers}
 
 
 def forward_shape(x: Tensor, weight: Tensor, stride: int) -> Shape:
@@ -47,8 +52,9 @@ def input_shape(x: Tensor, weight: Tensor, stride: int, map: bool) -> Shape:
     return forward_shape(x, weight, stride)._replace(purpose="input", K=len(weight), COLS=weight.shape[1], map=map)
 
 
-def weight_shape(x: Tensor, weight: Tensor, stride: int, map: bool) -> Shape:
-    return forward_shape(x, weight, stride)._replace(purpose="weight", K=len(weight), COLS=weight.shape[1], map=map)
+def weight_shape(x: Tensor, weight: Tensor, stride: int, map: bool, flat: bool = False) -> Shape:
+    purpose, (C, D) = "flat" if flat else "weight", weight.shape[:2]
+    return forward_shape(x, weight, stride)._replace(purpose=purpose, K=C, COLS=D, map=map)
 
 
 def forward(
@@ -67,17 +73,18 @@ def forward(
     b = TensorDescriptor(weight, [S_h * S_w, C, D], [D, S_h * S_w * D, 1], [1, tile.columns, tile.inner])
     constants = {
         "H": H, "W": W, "K": D, "COLS": C, "S_H": S_h, "S_W": S_w, "STRIDE": stride,
-        "BACK": False, "TURNED": True, "MAP": False, **_sides(tile, precision),
+        "BACK": False, "TURNED": True, "MAP": False, "STATISTICS": False, **_sides(tile, precision),
     }  # fmt: skip
-    arguments = (a, b, Y, M, Y, M, N)
+    arguments = (a, b, Y, M, Y, M, M, M, N)
     return Y, [Launch(images.products, tiles * _blocks(C, tile.columns), arguments, constants, tile.warps, tile.stages)]
 
 
 def input_gradient(
     dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, stride: int, tile: Tile, precision: str,
-    map: bool = False,
+    map: bool = False, statistics: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor | None, list[Launch]]:  # fmt: skip
-    """dX, with map dM (N, T) float32 too, and what computes them."""
+    """dX, with map dM (N, T) float32 too, and what computes them. statistics: [mu, sigma] and [dmu, dvariance]
+    (N, 2, D), float32, where their part is to be in dX; not beside dM."""
     (N, C, H, W), D, (S_h, S_w) = dY.shape, x.shape[1], weight.shape[2:]
     T, dX, blocks = S_h * S_w, _empty(x, *x.shape), _blocks(D, tile.columns)
     turned = x.dtype == torch.float32  # such operands have to lie along what is summed over
@@ -89,11 +96,12 @@ def input_gradient(
     parts = M.new_empty(blocks, T, N * H * W) if map else M
     constants = {
         "H": H, "W": W, "K": C, "COLS": D, "S_H": S_h, "S_W": S_w, "STRIDE": stride, "BACK": True, "TURNED": turned,
-        "MAP": map, **_sides(tile, precision),
+        "MAP": map, "STATISTICS": statistics is not None, **_sides(tile, precision),
     }  # fmt: skip
-    arguments = (_flat(dY, tile), b, dX, M, x, parts, N)
+    arguments = (_flat(dY, tile), b, dX, M, x, parts, *(statistics or (M, M)), N)
     programs = _blocks(N * H * W, tile.rows) * stride**2 * blocks
-    launches = [Launch(images.products, programs, arguments, constants, tile.warps, tile.stages)]
+    registers = _THREE_PROGRAMS if statistics and tile.warps == 4 else None
+    launches = [Launch(images.products, programs, arguments, constants, tile.warps, tile.stages, registers)]
     if not map:
         return dX, None, launches
     dM, fold = _fold(parts, N, T, H * W, blocks, H * W, N * H * W, T * N * H * W)
@@ -105,36 +113,79 @@ def weight_gradient(
 ) -> tuple[Tensor, Tensor | None, list[Launch]]:
     """dW in weight's dtype and layout, with map dM (N, T) float32 too, and what computes them."""
     (N, C, H, W), D, (S_h, S_w) = dY.shape, x.shape[1], weight.shape[2:]
-    T, blocks = S_h * S_w, _blocks(D, tile.columns)
-    high, wide, lines = pixels(H, W, tile.inner)
-    tall = 1 if lines else high
-    g = TensorDescriptor(dY, [N, H, W, C], [H * W * C, W * C, C, 1], [1, tall, wide, tile.rows])
+    T, blocks, (high, wide) = S_h * S_w, _blocks(D, tile.columns), box(H, W, tile.inner)
+    g = TensorDescriptor(dY, [N, H, W, C], [H * W * C, W * C, C, 1], [1, high, wide, tile.rows])
     if stride == 2:
         sizes, strides = [N, H, 2, W, 2 * D], [4 * H * W * D, 4 * W * D, 2 * W * D, 2 * D, 1]
-        a = TensorDescriptor(x, sizes, strides, [1, tall, 1, wide, tile.columns])
+        a = TensorDescriptor(x, sizes, strides, [1, high, 1, wide, tile.columns])
     else:
-        a = TensorDescriptor(x, [N, H, W, D], [H * W * D, W * D, D, 1], [1, tall, wide, tile.columns])
-    tiles = T * _blocks(C, tile.rows) * blocks
-    share = _blocks(tiles * N, min(tiles * N, processors(x.device) * tile.resident(x.element_size(), map)))
-    slots = (N + share - 2) // share + 1  # the most programs that share a tile
-    parts = M.new_empty(tiles, slots, tile.rows, tile.columns)
-    dM_parts = M.new_empty(N, T, blocks * C) if map else M
-    dW = torch.empty_like(weight)
-    constants = {"C": C, "D": D, "ROWS": tile.rows, "COLUMNS": tile.columns}
-    steps = {"H": H, "W": W, "S_H": S_h, "S_W": S_w, "STRIDE": stride, "MAP": map, "PRECISION": precision,
-             "HIGH": high, "WIDE": wide, "LINES": lines}  # fmt: skip
-    arguments = (g, a, M, weight, parts, dM_parts, N, share, slots)
-    rows = min(16, tile.rows)
+        a = TensorDescriptor(x, [N, H, W, D], [H * W * D, W * D, D, 1], [1, high, wide, tile.columns])
+    boxes = _blocks(H, high) * _blocks(W, wide)
+    parted = pieces(boxes)
+    shared = _shared(N * parted, weight, tile, x, map)
+    dM_parts = M.new_empty(N * parted, T, blocks * C) if map else M
+    dW, dM = torch.empty_like(weight), M.new_empty(N, T) if map else M
+    constants = {
+        "H": H, "W": W, "C": C, "D": D, "S_H": S_h, "S_W": S_w, "STRIDE": stride, "MAP": map, "PRECISION": precision,
+        "ROWS": tile.rows, "COLUMNS": tile.columns, "HIGH": high, "WIDE": wide, "PIECES": parted,
+        "NESTED": boxes // parted > _LONG,
+    }  # fmt: skip
+    arguments = (g, a, M, weight, shared.parts, dM_parts, N * parted, shared.places, shared.share, shared.slots)
     launches = [
-        Launch(weights.shares, _blocks(tiles * N, share), arguments, constants | steps,
-               tile.warps, tile.stages),
-        Launch(weights.gather, tiles * (tile.rows // rows), (parts, dW, N, share, slots),
-               constants | {"T": T, "HIGH": rows}, 4, 1),
-    ]  # fmt: skip
-    if not map:
-        return dW, None, launches
-    dM, fold = _fold(dM_parts, N, T, blocks * C, 1, T * blocks * C, blocks * C, 0)
-    return dW, dM, [*launches, fold]
+        Launch(weights.sums, shared.programs, arguments, constants, tile.warps, tile.stages),
+        _gather(shared, dW, dM_parts, dM, parted, tile, map),
+    ]
+    return dW, dM if map else None, launches
+
+
+def flat_weight_gradient(
+    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, tile: Tile, precision: str
+) -> tuple[Tensor, list[Launch]]:
+    """dW in weight's dtype and layout at stride 1, and what computes it."""
+    (N, C, H, W), D, (S_h, S_w) = dY.shape, x.shape[1], weight.shape[2:]
+    g, a = (
+        TensorDescriptor(of, [N * H * W, channels], [channels, 1], [tile.inner, side])
+        for of, channels, side in ((dY, C, tile.rows), (x, D, tile.columns))
+    )
+    found, dW = M.new_empty(S_h * S_w, N * H * W), torch.empty_like(weight)
+    shared = _shared(_blocks(N * H * W, tile.inner), weight, tile, x, False, flat=True)
+    sides = {"H": H, "W": W, "S_H": S_h, "S_W": S_w}
+    arguments = (g, a, found, shared.parts, N, shared.places, shared.share, shared.slots)
+    constants = {**sides, "C": C, "D": D, **_sides(tile, precision)}
+    return dW, [
+        Launch(flat.scales, _blocks(N * H * W, _SCALED), (M, found, N), {**sides, "BLOCK": _SCALED}, 4, 1),
+        Launch(flat.sums, shared.programs, arguments, constants, tile.warps, tile.stages),
+        _gather(shared, dW, M, M, 1, tile, False),
+    ]
+
+
+class _Shared(NamedTuple):
+    """How the sums of dW are shared out to programs."""
+
+    parts: Tensor
+    places: int
+    share: int
+    slots: int
+    programs: int
+
+
+def _shared(units: int, weight: Tensor, tile: Tile, x: Tensor, map: bool, flat: bool = False) -> _Shared:
+    (C, D), T = weight.shape[:2], weight[0, 0].numel()
+    tiles = T * _blocks(C, tile.rows) * _blocks(D, tile.columns)
+    most = processors(x.device) * tile.resident(x.element_size(), 1 if flat else 3 if map else 2)
+    each, share = places(units, tiles, most, flat)
+    slots = (each + share - 2) // share + 1  # the most programs that share a tile
+    parts = torch.empty(tiles, slots, tile.rows, tile.columns, dtype=torch.float32, device=x.device)
+    return _Shared(parts, each, share, slots, _blocks(tiles * each, share))
+
+
+def _gather(shared: _Shared, dW: Tensor, dM_parts: Tensor, dM: Tensor, parted: int, tile: Tile, map: bool) -> Launch:
+    (C, D), T = dW.shape[:2], dW[0, 0].numel()
+    high = max(1, min(tile.rows, _GATHERED // tile.columns))
+    programs = len(shared.parts) * (tile.rows // high) + (dM.numel() if map else 0)
+    arguments = (shared.parts, dW, dM_parts, dM, shared.places, shared.share, shared.slots, parted)
+    sides = {"ROWS": tile.rows, "COLUMNS": tile.columns, "HIGH": high, "BLOCK": 128}
+    return Launch(weights.gather, programs, arguments, {"C": C, "D": D, "T": T, **sides}, 4, 1)
 
 
 @functools.cache

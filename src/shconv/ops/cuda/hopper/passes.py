@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from shconv.ops.cuda.hopper.launches import Launch
 
 _LEAST = 32  # channels: what fewer of them would leave of a tile is no gain
+_MANY_PIXELS = 4 * FEW_PIXELS  # from there an image fills tiles and steps of its own
 _MOST_STEPS = 2**31
 Result = TypeVar("Result")
 _failed: list[Exception] = []
@@ -77,15 +78,16 @@ def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
 
 
 def input_gradient(
-    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, map: bool
-) -> tuple[Tensor, Tensor | None]:
-    """dX and, with map, dM (N, T)."""
+    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, map: bool,
+    statistics: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """dX and, with map, dM (N, T). statistics: [mu, sigma] and [dmu, dvariance] (N, 2, D), whose part dX then has."""
     from shconv.ops.cuda.hopper import launches
 
     stride = geometry.stride[0]
 
     def plan(tile: Tile) -> "tuple[Sequence[Tensor | None], list[Launch]]":
-        dX, dM, launched = launches.input_gradient(dY, x, weight, M, stride, tile, _precision(x), map)
+        dX, dM, launched = launches.input_gradient(dY, x, weight, M, stride, tile, _precision(x), map, statistics)
         return [dX, dM], launched
 
     dX, dM = _run(launches.input_shape(x, weight, stride, map), plan, x.device)
@@ -99,22 +101,36 @@ def weight_gradient(
     """dW in weight's dtype and, with map, dM (N, T)."""
     from shconv.ops.cuda.hopper import launches
 
-    stride = geometry.stride[0]
+    stride, flatly = geometry.stride[0], not map and flat(x, geometry)
 
     def plan(tile: Tile) -> "tuple[Sequence[Tensor | None], list[Launch]]":
+        if flatly:
+            dW, launched = launches.flat_weight_gradient(dY, x, weight, M, tile, _precision(x))
+            return [dW, None], launched
         dW, dM, launched = launches.weight_gradient(dY, x, weight, M, stride, tile, _precision(x), map)
         return [dW, dM], launched
 
-    dW, dM = _run(launches.weight_shape(x, weight, stride, map), plan, x.device)
+    dW, dM = _run(launches.weight_shape(x, weight, stride, map, flatly), plan, x.device)
     assert dW is not None
     return dW, dM
 
 
-def map_by_weight(x: Tensor, weight: Tensor, geometry: Geometry, needs_x: bool) -> bool:
+def map_by_weight(x: Tensor, geometry: Geometry, needs_x: bool) -> bool:
     """Whether dM is had more cheaply beside dW than beside dX, where both are: beside dW it costs a product for each of
-    an image's C * D sums and step over its pixels, beside dX one for each of its pixels and D."""
-    stride = geometry.stride[0]
-    return not needs_x or x.shape[2] * x.shape[3] // stride**2 >= FEW_PIXELS
+    an image's C * D sums, beside dX one for each of its pixels and D."""
+    return not needs_x or (x.shape[2] * x.shape[3] // geometry.stride[0] ** 2 >= FEW_PIXELS and not flat(x, geometry))
+
+
+def joins(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    """Whether dX is best had last, with the gradient through the statistics in it: where images are so large that it
+    costs a visit of memory on its own, and dM comes beside dW. All of it is a matter of one image's size."""
+    pixels = x.shape[2] * x.shape[3] // geometry.stride[0] ** 2
+    return pixels >= _MANY_PIXELS and weight_serves(x, weight, geometry) and map_by_weight(x, geometry, True)
+
+
+def flat(x: Tensor, geometry: Geometry) -> bool:
+    """Whether dW is had by flat.sums: bfloat16 has the range to hold dY scaled."""
+    return x.dtype == torch.bfloat16 and geometry.stride == (1, 1) and x.shape[2] * x.shape[3] < _MANY_PIXELS
 
 
 def tile_of(

@@ -22,10 +22,11 @@ class Tile(NamedTuple):
         """Bytes of shared memory, for elements of `size` bytes."""
         return (self.rows + self.columns) * self.inner * size * self.stages
 
-    def resident(self, size: int, own: bool) -> int:
-        """How many programs of `weights.shares` fit one multiprocessor, about: two sums, own: the weight's tile too."""
+    def resident(self, size: int, sums: int) -> int:
+        """How many programs fit one multiprocessor, about, that keep so many tiles of sums (or the like) in registers,
+        for elements of `size` bytes."""
         threads = 32 * self.warps
-        registers = (5 if own else 4) * self.rows * self.columns // (2 * threads) + 60
+        registers = sums * self.rows * self.columns // threads + 60
         return max(1, min(_REGISTERS // (threads * registers), SHARED_BYTES // (self.operands(size) + 2048)))
 
     def __str__(self) -> str:
@@ -34,9 +35,9 @@ class Tile(NamedTuple):
 
 class Shape(NamedTuple):
     """What a choice depends on. H x W: of the smaller of x and Y; K channels are summed over in "forward" and "input",
-    COLS come out; in "weight" they are C and D."""
+    COLS come out; in "weight" and "flat", which are two ways to dW, they are C and D."""
 
-    purpose: str  # "forward", "input" or "weight"
+    purpose: str  # "forward", "input", "weight" or "flat"
     K: int
     COLS: int
     H: int
@@ -69,7 +70,7 @@ def rule(shape: Shape) -> Tile:
 
 def candidates(shape: Shape) -> list[Tile]:
     """The rule's first, then what else may be fast: all fit into shared memory."""
-    found = _weight(shape) if shape.purpose == "weight" else _products(shape)
+    found = {"weight": _weight, "flat": _flat}.get(shape.purpose, _products)(shape)
     return [each for each in dict.fromkeys(found) if each.operands(shape.size) <= SHARED_BYTES - 8192]
 
 
@@ -94,24 +95,24 @@ def _products(shape: Shape) -> list[Tile]:
 
 
 def _weight(shape: Shape) -> list[Tile]:
-    """INNER is the most pixels of a step."""
+    """INNER is the pixels of a step."""
     C, D = shape.K, shape.COLS
     if C <= 64 and D <= 64:
-        found = [Tile(64, 64, 128, 4, 2), Tile(64, 64, 64, 4, 4), Tile(64, 64, 128, 4, 3)]
+        found = [Tile(64, 64, 64, 4, 4), Tile(64, 64, 64, 4, 3), Tile(64, 64, 128, 4, 2)]
     elif C <= 64:
-        found = [Tile(64, 128, 128, 4, 2), Tile(64, 128, 64, 4, 3), Tile(64, 128, 128, 8, 2)]
+        found = [Tile(64, 128, 32, 4, 6), Tile(64, 128, 64, 4, 4)]
     elif D <= 64:
-        found = [Tile(128, 64, 64, 4, 3), Tile(128, 64, 128, 4, 2), Tile(128, 64, 128, 8, 2)]
-    elif shape.H * shape.W <= FEW_PIXELS:  # a step is an image
-        found = [Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 4, 4), Tile(128, 64, 64, 4, 4)]
+        found = [Tile(128, 64, 32, 4, 6), Tile(128, 64, 64, 4, 4)]
+    elif shape.H * shape.W >= 4 * FEW_PIXELS:
+        found = [Tile(64, 128, 32, 4, 6), Tile(128, 64, 32, 4, 6), Tile(64, 128, 64, 4, 4), Tile(128, 128, 128, 8, 3)]
     else:
-        found = [
-            Tile(128, 128, 128, 8, 3),
-            Tile(64, 128, 128, 4, 2),
-            Tile(128, 64, 128, 4, 2),
-            Tile(128, 128, 64, 8, 4),
-        ]
+        found = [Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 4, 4), Tile(128, 64, 64, 4, 4)]
     return [each._replace(columns=_columns(each.columns, D)) for each in found]
+
+
+def _flat(shape: Shape) -> list[Tile]:
+    found = [Tile(128, 256, 64, 8, 3), Tile(128, 128, 64, 4, 3), Tile(128, 128, 64, 8, 3)]
+    return found if shape.COLS > 128 else found[1:]
 
 
 def _inner(most: int, K: int) -> int:
@@ -124,13 +125,24 @@ def _columns(most: int, channels: int) -> int:
 
 
 @functools.cache
-def pixels(H: int, W: int, most: int) -> tuple[int, int, int]:
-    """How weights.shares goes through an image, at most `most` pixels a step: (high, wide, lines), lines 0 for one box
-    that holds the image; what is covered beside the image is as little as may be, then steps as few as may be."""
-    wide = min((each for each in (64, 32, 16) if each <= most), key=lambda each: -(-W // each) * each)
-    lines = min(range(max(1, min(H, most // wide)), 0, -1), key=lambda each: -(-H // each) * each)
-    box_h, box_w = (1 << (side - 1).bit_length() for side in (H, W))
-    box_h *= max(1, 16 // (box_h * box_w))  # the least that tensor cores sum over
-    if box_h * box_w <= min(most, -(-W // wide) * wide * -(-H // lines) * lines):
-        return box_h, box_w, 0
-    return lines, wide, lines
+def box(H: int, W: int, pixels: int) -> tuple[int, int]:
+    """The box (high, wide) of so many pixels that covers least beside an image of H x W; of those the widest."""
+    widths = [each for each in (64, 32, 16, 8) if each <= pixels]
+    return min(
+        ((pixels // wide, wide) for wide in widths), key=lambda each: -(-H // each[0]) * -(-W // each[1])
+    )  # fmt: skip
+
+
+def pieces(boxes: int) -> int:
+    """How many units of work an image of so many steps is."""
+    return 2 if boxes % 2 == 0 and boxes >= 16 else 1
+
+
+def places(units: int, tiles: int, programs: int, apart: bool) -> tuple[int, int]:
+    """Places of a tile of dW and how many of them a program has: the programs of a tile its own, as equal as may be,
+    where that leaves few of them idle; where it does not, or apart, all have as many, of two tiles where need be."""
+    each = programs // tiles
+    if each < 4 or apart:
+        return units, -(-tiles * units // min(tiles * units, programs))
+    share = -(-units // each)
+    return share * -(-units // share), share

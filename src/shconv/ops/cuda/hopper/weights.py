@@ -2,9 +2,9 @@
 Importing this module imports triton; images are channels last, the weight is (C, T, D).
 
 P_n,t = dY_n^T shift_t(x_n), the product over pixels of one image, is complete, in float32, before M_n,t scales it into
-dW_t; <W_t, P_n,t> summed over the image is dM_n,t: one more product for each element of a tile. An image is a unit of
-work, and every program gets as many units as any other, of two neighbouring tiles where need be: what it has of a tile
-goes to a slot of its own, and `gather` adds the slots in their order.
+dW_t; <W_t, P_n,t> summed over the image is dM_n,t: one more product for each element of a tile. A piece of an image is
+a unit of work, and every program gets as many units as any other, of two neighbouring tiles where need be: what it has
+of a tile goes to a slot of its own, and `gather` adds the slots in their order.
 """
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 # (Triton compiles these bodies: their arguments have no Python types.)
@@ -12,92 +12,131 @@ goes to a slot of its own, and `gather` adds the slots in their order.
 import triton
 import triton.language as tl
 
-from shconv.ops.cuda.hopper.images import dot, tap
+from shconv.ops.cuda.hopper.images import dot, settled, tap
 
 
 @triton.jit
-def _place(tile, C: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def place(tile, C: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The tap of a tile of the weight, and c and d where it begins."""
     across: tl.constexpr = (D + COLUMNS - 1) // COLUMNS
     down: tl.constexpr = (C + ROWS - 1) // ROWS
     return tile // (across * down), tile // across % down * ROWS, tile % across * COLUMNS
 
 
-@triton.jit(do_not_specialize=["N", "share", "slots"])
-def shares(g, a, M, weight, parts, dM_parts, N, share, slots,
-           H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
-           S_H: tl.constexpr, S_W: tl.constexpr, STRIDE: tl.constexpr, MAP: tl.constexpr,
-           PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-           HIGH: tl.constexpr, WIDE: tl.constexpr, LINES: tl.constexpr):  # fmt: skip
-    """parts (tiles, slots, ROWS, COLUMNS) of dW, and dM_parts (N, T, blocks of D, C): `share` units a program.
+@triton.jit
+def _product(P, g, a, n, h, w, dh, dw, parity_h, parity_w, c, d, D: tl.constexpr, STRIDE: tl.constexpr,
+             PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+             HIGH: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
+    """P and a box of HIGH x WIDE pixels more of it."""
+    G = g.load([n, h, w, c]).reshape(HIGH * WIDE, ROWS).T
+    if STRIDE == 2:
+        A = a.load([n, h + dh, parity_h, w + dw, parity_w * D + d]).reshape(HIGH * WIDE, COLUMNS)
+    else:
+        A = a.load([n, h + dh, w + dw, d]).reshape(HIGH * WIDE, COLUMNS)
+    P = dot(G, A, P, PRECISION)
+    return settled(P) if HIGH > 1 else P  # a box of several lines gets to wgmma by registers
 
-    g: dY (N, H, W, C); a: x (N, H, W, D), at stride 2 (N, H, 2, W, 2 * D). A step is LINES boxes of WIDE neighbours in
-    a row, one below the other, or, where LINES is 0, one box of HIGH x WIDE that holds the image. Boxes that run over
-    an image's edge are laid so that those of dY do where those of x do: zeros meet zeros, never what is no number."""
+
+@triton.jit
+def _flush(sums, P, scale, own, shares, unit, t, c, d, C: tl.constexpr, D: tl.constexpr, T: tl.constexpr,
+           MAP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
+    """The sums with a unit's P; each of its rows' <W, P> is a share of dM."""
+    if MAP:
+        row, column = c + tl.arange(0, ROWS), d + tl.arange(0, COLUMNS)
+        products = P * own.to(tl.float32)
+        if D % COLUMNS:  # at stride 2 columns past D have the other parity's pixels
+            products = tl.where((column < D)[None, :], products, 0.0)
+        blocks: tl.constexpr = (D + COLUMNS - 1) // COLUMNS
+        target = shares + ((tl.cast(unit, tl.int64) * T + t) * blocks + d // COLUMNS) * C + row
+        tl.store(target, tl.sum(products, 1), row < C)
+    return sums + scale * P
+
+
+@triton.jit(do_not_specialize=["units", "places", "share", "slots"])
+def sums(g, a, M, weight, parts, shares, units, places, share, slots,
+         H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
+         S_H: tl.constexpr, S_W: tl.constexpr, STRIDE: tl.constexpr, MAP: tl.constexpr, PRECISION: tl.constexpr,
+         ROWS: tl.constexpr, COLUMNS: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
+         PIECES: tl.constexpr, NESTED: tl.constexpr):  # fmt: skip
+    """parts (tiles, slots, ROWS, COLUMNS) of dW, and shares (units, T, blocks of D, C) of dM.
+
+    A tile has `places` for its `units`, images in PIECES each; a program has the next `share` places. Where they end
+    with a tile, programs of all tiles read the same images at a time, and memory is read once.
+    g: dY (N, H, W, C); a: x (N, H, W, D), at stride 2 (N, H, 2, W, 2 * D). A step is a box of HIGH x WIDE pixels. Those
+    that run over an image's edge are laid so that those of dY do where those of x do: zeros meet zeros, never what is
+    no number. NESTED: a loop over an image's steps inside that over images, for long images; else one over both."""
     T: tl.constexpr = S_H * S_W
-    STEP_H: tl.constexpr = LINES if LINES else HIGH
-    PIXELS: tl.constexpr = WIDE if LINES else HIGH * WIDE
     wide: tl.constexpr = (W + WIDE - 1) // WIDE
-    high: tl.constexpr = (H + STEP_H - 1) // STEP_H
-    chunks: tl.constexpr = high * wide
-    blocks: tl.constexpr = (D + COLUMNS - 1) // COLUMNS
-    tiles: tl.constexpr = T * blocks * ((C + ROWS - 1) // ROWS)
+    high: tl.constexpr = (H + HIGH - 1) // HIGH
+    steps: tl.constexpr = high * wide // PIECES
+    tiles: tl.constexpr = T * ((D + COLUMNS - 1) // COLUMNS) * ((C + ROWS - 1) // ROWS)
     first = tl.program_id(0) * share
-    last = tl.minimum(first + share, tiles * N)
-    for tile in range(first // N, tl.cdiv(last, N)):
-        s, c, d = _place(tile, C, D, ROWS, COLUMNS)
+    last = tl.minimum(first + share, tiles * places)
+    for tile in range(first // places, tl.cdiv(last, places)):
+        s, c, d = place(tile, C, D, ROWS, COLUMNS)
         t, dh, dw, parity_h, parity_w = tap(s, False, STRIDE, S_H, S_W, 0, 0)
-        top = tl.minimum(tl.maximum(dh, -1), 0) * (high * STEP_H - H)
+        top = tl.minimum(tl.maximum(dh, -1), 0) * (high * HIGH - H)
         left = tl.minimum(tl.maximum(dw, -1), 0) * (wide * WIDE - W)
         row, column = c + tl.arange(0, ROWS), d + tl.arange(0, COLUMNS)
-        sums = tl.zeros((ROWS, COLUMNS), tl.float32)
-        along = tl.zeros((ROWS,), tl.float32)  # of dM, over an image
-        own = sums
+        own = 0.0
         if MAP:
             mask = (row < C)[:, None] & (column < D)[None, :]
             own = tl.load(weight + ((row * T + t) * D)[:, None] + column[None, :], mask, 0.0)
-        for step in range(tl.maximum(first - tile * N, 0) * chunks, tl.minimum(last - tile * N, N) * chunks):
-            n, chunk = step // chunks, step % chunks
-            image = tl.cast(n, tl.int64)
-            scale = tl.load(M + image * T + t)
-            h, w = top + chunk // wide * STEP_H, left + chunk % wide * WIDE
-            # Complete within a step: a matrix that is no plain box (LINES 0) gets to wgmma by registers, which must not
-            # change while it works.
-            P = tl.zeros((ROWS, COLUMNS), tl.float32)
-            for line in tl.static_range(LINES if LINES else 1):
-                G = g.load([n, h + line, w, c]).reshape(PIXELS, ROWS).T
-                if STRIDE == 2:
-                    A = a.load([n, h + line + dh, parity_h, w + dw, parity_w * D + d]).reshape(PIXELS, COLUMNS)
-                else:
-                    A = a.load([n, h + line + dh, w + dw, d]).reshape(PIXELS, COLUMNS)
-                P = dot(G, A, P, PRECISION)
-            sums += scale * P
-            if MAP:
-                products = P * own.to(tl.float32)
-                if D % COLUMNS:  # at stride 2 columns past D have the other parity's pixels
-                    products = tl.where((column < D)[None, :], products, 0.0)
-                along += tl.sum(products, 1)
-                if chunk == chunks - 1:
-                    target = dM_parts + ((image * T + t) * blocks + d // COLUMNS) * C + row
-                    tl.store(target, along, row < C)
-                    along = tl.zeros((ROWS,), tl.float32)
-        slot = parts + tl.cast(tile * slots + tl.program_id(0) - tile * N // share, tl.int64) * (ROWS * COLUMNS)
-        tl.store(slot + (row - c)[:, None] * COLUMNS + (column - d)[None, :], sums)
+        begin = tl.maximum(first - tile * places, 0)
+        end = tl.minimum(tl.minimum(last - tile * places, places), units)
+        total = tl.zeros((ROWS, COLUMNS), tl.float32)
+        P = tl.zeros((ROWS, COLUMNS), tl.float32)
+        if NESTED:
+            for unit in range(begin, end):
+                n, before = unit // PIECES, unit % PIECES * steps
+                scale = tl.load(M + tl.cast(n, tl.int64) * T + t)
+                P = tl.zeros((ROWS, COLUMNS), tl.float32)
+                for step in range(steps):
+                    h = top + (before + step) // wide * HIGH
+                    w = left + (before + step) % wide * WIDE
+                    P = _product(P, g, a, n, h, w, dh, dw, parity_h, parity_w, c, d, D, STRIDE, PRECISION,
+                                 ROWS, COLUMNS, HIGH, WIDE)  # fmt: skip
+                total = _flush(total, P, scale, own, shares, unit, t, c, d, C, D, T, MAP, ROWS, COLUMNS)
+        else:
+            for step in range(begin * steps, end * steps):
+                unit, n, box = step // steps, step // (steps * PIECES), step % (steps * PIECES)
+                scale = tl.load(M + tl.cast(n, tl.int64) * T + t)
+                P = _product(P, g, a, n, top + box // wide * HIGH, left + box % wide * WIDE, dh, dw, parity_h, parity_w,
+                             c, d, D, STRIDE, PRECISION, ROWS, COLUMNS, HIGH, WIDE)  # fmt: skip
+                if step % steps == steps - 1:
+                    total = _flush(total, P, scale, own, shares, unit, t, c, d, C, D, T, MAP, ROWS, COLUMNS)
+                    P = tl.zeros((ROWS, COLUMNS), tl.float32)
+        slot = parts + tl.cast(tile * slots + tl.program_id(0) - tile * places // share, tl.int64) * (ROWS * COLUMNS)
+        tl.store(slot + (row - c)[:, None] * COLUMNS + (column - d)[None, :], total)
 
 
-@triton.jit(do_not_specialize=["N", "share", "slots"])
-def gather(parts, dW, N, share, slots, C: tl.constexpr, D: tl.constexpr, T: tl.constexpr,
-           ROWS: tl.constexpr, COLUMNS: tl.constexpr, HIGH: tl.constexpr):  # fmt: skip
-    """dW (C, T, D), in its own type: HIGH rows of a tile a program, over the slots that programs of `shares` wrote."""
+@triton.jit(do_not_specialize=["places", "share", "slots", "pieces"])
+def gather(parts, dW, shares, dM, places, share, slots, pieces, C: tl.constexpr, D: tl.constexpr, T: tl.constexpr,
+           ROWS: tl.constexpr, COLUMNS: tl.constexpr, HIGH: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """dW (C, T, D), in its own type, HIGH rows of a tile a program, over the slots that programs wrote in their order;
+    the programs after those: dM (N, T), over an image's pieces."""
     strips: tl.constexpr = ROWS // HIGH
-    tile, strip = tl.program_id(0) // strips, tl.program_id(0) % strips
-    row, column = strip * HIGH + tl.arange(0, HIGH), tl.arange(0, COLUMNS)
-    sums = tl.zeros((HIGH, COLUMNS), tl.float32)
-    source = parts + tile.to(tl.int64) * slots * (ROWS * COLUMNS) + row[:, None] * COLUMNS + column[None, :]
-    count = ((tile + 1) * N - 1) // share - tile * N // share + 1
-    for _ in range(count):
-        sums += tl.load(source)
-        source += ROWS * COLUMNS
-    t, c, d = _place(tile, C, D, ROWS, COLUMNS)
-    mask = (c + row < C)[:, None] & (d + column < D)[None, :]
-    tl.store(dW + (((c + row) * T + t) * D)[:, None] + (d + column)[None, :], sums.to(dW.dtype.element_ty), mask)
+    blocks: tl.constexpr = (D + COLUMNS - 1) // COLUMNS
+    tiles: tl.constexpr = T * blocks * ((C + ROWS - 1) // ROWS)
+    program = tl.program_id(0)
+    if program < tiles * strips:
+        tile = program // strips
+        row, column = program % strips * HIGH + tl.arange(0, HIGH), tl.arange(0, COLUMNS)
+        found = tl.zeros((HIGH, COLUMNS), tl.float32)
+        source = parts + tile.to(tl.int64) * slots * (ROWS * COLUMNS) + row[:, None] * COLUMNS + column[None, :]
+        count = ((tile + 1) * places - 1) // share - tile * places // share + 1
+        for _ in tl.range(0, count, loop_unroll_factor=4):
+            found += tl.load(source)
+            source += ROWS * COLUMNS
+        t, c, d = place(tile, C, D, ROWS, COLUMNS)
+        mask = (c + row < C)[:, None] & (d + column < D)[None, :]
+        tl.store(dW + (((c + row) * T + t) * D)[:, None] + (d + column)[None, :], found.to(dW.dtype.element_ty), mask)
+    else:
+        n, t = (program - tiles * strips) // T, (program - tiles * strips) % T
+        sum = tl.zeros((BLOCK,), tl.float32)
+        for piece in range(pieces):
+            run = shares + ((n * pieces + piece).to(tl.int64) * T + t) * (blocks * C)
+            for first in range(0, blocks * C, BLOCK):
+                e = first + tl.arange(0, BLOCK)
+                sum += tl.load(run + e, e < blocks * C, 0.0)
+        tl.store(dM + n.to(tl.int64) * T + t, tl.sum(sum, 0))
