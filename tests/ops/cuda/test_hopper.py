@@ -189,9 +189,8 @@ def test_every_candidate_fits_shared_memory_and_goes_through_an_image_whole(purp
 
 @pytest.mark.parametrize("units", [1, 7, 128, 256])
 @pytest.mark.parametrize(("many", "programs"), [(9, 396), (18, 264), (36, 132), (288, 132), (9, 4)])
-@pytest.mark.parametrize("apart", [False, True])
-def test_every_unit_of_a_tile_has_its_place_and_every_program_as_many_places(units, many, programs, apart):
-    each, share = tiles.places(units, many, programs, apart)
+def test_every_unit_of_a_tile_has_its_place_and_every_program_as_many_places(units, many, programs):
+    each, share = tiles.places(units, many, programs)
     assert each >= units
     assert -(-many * each // share) <= max(programs, many)
     if each > units:

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from shconv.ops.cuda.hopper.images import dot, settled, tap
-from shconv.ops.cuda.hopper.weights import place
+from shconv.ops.cuda.hopper.weights import place, turn
 
 
 @triton.jit(do_not_specialize=["N"])
@@ -28,27 +28,30 @@ def scales(M, found, N, H: tl.constexpr, W: tl.constexpr, S_H: tl.constexpr, S_W
         tl.store(found + t * (N.to(tl.int64) * (H * W)) + r, scale, n < N)
 
 
-@triton.jit(do_not_specialize=["N", "steps", "share", "slots"])
-def sums(g, a, scales, parts, N, steps, share, slots, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
+@triton.jit(do_not_specialize=["N", "places", "share", "slots"])
+def sums(g, a, scales, parts, N, places, share, slots, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
          D: tl.constexpr, S_H: tl.constexpr, S_W: tl.constexpr, PRECISION: tl.constexpr,
          ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
-    """parts (tiles, slots, ROWS, COLUMNS) of dW, which weights.gather adds: INNER pixels a step, `steps` for a tile,
-    `share` for a program. g: dY (N * H * W, C); a: x (N * H * W, D)."""
+    """parts (tiles, slots, ROWS, COLUMNS) of dW, which weights.gather adds: INNER pixels a step, which has a place in
+    each tile, `share` places a program. g: dY (N * H * W, C); a: x (N * H * W, D)."""
     T: tl.constexpr = S_H * S_W
     tiles: tl.constexpr = T * ((D + COLUMNS - 1) // COLUMNS) * ((C + ROWS - 1) // ROWS)
     pixels = N.to(tl.int64) * (H * W)
-    first = tl.program_id(0) * share
-    last = tl.minimum(first + share, tiles * steps)
-    for tile in range(first // steps, tl.cdiv(last, steps)):
+    program = turn(tiles, places, share)
+    first = program * share
+    last = tl.minimum(first + share, tiles * places)
+    for tile in range(first // places, tl.cdiv(last, places)):
         s, c, d = place(tile, C, D, ROWS, COLUMNS)
         t, dh, dw, _, _ = tap(s, False, 1, S_H, S_W, 0, 0)
         total = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for step in range(tl.maximum(first - tile * steps, 0), tl.minimum(last - tile * steps, steps)):
+        steps = tl.cdiv(N * (H * W), INNER)
+        end = tl.minimum(tl.minimum(last - tile * places, places), steps)
+        for step in range(tl.maximum(first - tile * places, 0), end):
             r = step * INNER + tl.arange(0, INNER)
             scale = tl.load(scales + t * pixels + r, r < pixels, 0.0)
             G = g.load([step * INNER, c]).T
             A = a.load([step * INNER + dh * W + dw, d])
             scaled = (G.to(tl.float32) * scale[None, :]).to(G.dtype)
             total = settled(dot(scaled, A, total, PRECISION))
-        slot = parts + tl.cast(tile * slots + tl.program_id(0) - tile * steps // share, tl.int64) * (ROWS * COLUMNS)
+        slot = parts + tl.cast(tile * slots + program - tile * places // share, tl.int64) * (ROWS * COLUMNS)
         tl.store(slot + tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :], total)

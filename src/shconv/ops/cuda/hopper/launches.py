@@ -173,7 +173,7 @@ def _shared(units: int, weight: Tensor, tile: Tile, x: Tensor, map: bool, flat: 
     (C, D), T = weight.shape[:2], weight[0, 0].numel()
     tiles = T * _blocks(C, tile.rows) * _blocks(D, tile.columns)
     most = processors(x.device) * tile.resident(x.element_size(), 1 if flat else 3 if map else 2)
-    each, share = places(units, tiles, most, flat)
+    each, share = places(units, tiles, most)
     slots = (each + share - 2) // share + 1  # the most programs that share a tile
     parts = torch.empty(tiles, slots, tile.rows, tile.columns, dtype=torch.float32, device=x.device)
     return _Shared(parts, each, share, slots, _blocks(tiles * each, share))

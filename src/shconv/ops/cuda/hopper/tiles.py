@@ -98,15 +98,17 @@ def _weight(shape: Shape) -> list[Tile]:
     """INNER is the pixels of a step."""
     C, D = shape.K, shape.COLS
     if C <= 64 and D <= 64:
-        found = [Tile(64, 64, 64, 4, 4), Tile(64, 64, 64, 4, 3), Tile(64, 64, 128, 4, 2)]
+        found = [Tile(64, 64, 64, 4, 4), Tile(64, 64, 64, 4, 3)]
     elif C <= 64:
         found = [Tile(64, 128, 32, 4, 6), Tile(64, 128, 64, 4, 4)]
     elif D <= 64:
         found = [Tile(128, 64, 32, 4, 6), Tile(128, 64, 64, 4, 4)]
     elif shape.H * shape.W >= 4 * FEW_PIXELS:
-        found = [Tile(64, 128, 32, 4, 6), Tile(128, 64, 32, 4, 6), Tile(64, 128, 64, 4, 4), Tile(128, 128, 128, 8, 3)]
+        found = [Tile(128, 128, 128, 8, 3), Tile(64, 128, 32, 4, 6), Tile(128, 64, 32, 4, 6), Tile(64, 128, 64, 4, 4)]
+    elif shape.H * shape.W >= FEW_PIXELS:
+        found = [Tile(128, 128, 128, 8, 3), Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 4, 4)]
     else:
-        found = [Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 4, 4), Tile(128, 64, 64, 4, 4)]
+        found = [Tile(128, 128, 64, 8, 4), Tile(128, 128, 64, 8, 3)]
     return [each._replace(columns=_columns(each.columns, D)) for each in found]
 
 
@@ -138,11 +140,11 @@ def pieces(boxes: int) -> int:
     return 2 if boxes % 2 == 0 and boxes >= 16 else 1
 
 
-def places(units: int, tiles: int, programs: int, apart: bool) -> tuple[int, int]:
-    """Places of a tile of dW and how many of them a program has: the programs of a tile its own, as equal as may be,
-    where that leaves few of them idle; where it does not, or apart, all have as many, of two tiles where need be."""
+def places(units: int, tiles: int, programs: int) -> tuple[int, int]:
+    """Places of a tile of dW for so many units of work, and how many of them a program has: none of two tiles where
+    that leaves few programs idle; elsewhere all have as many, of two tiles where need be."""
     each = programs // tiles
-    if each < 4 or apart:
+    if each < 4:
         return units, -(-tiles * units // min(tiles * units, programs))
     share = -(-units // each)
     return share * -(-units // share), share

@@ -24,6 +24,15 @@ def place(tile, C: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: t
 
 
 @triton.jit
+def turn(tiles: tl.constexpr, places, share):
+    """Whose turn a program is, of all that have `share` of the places of all tiles. Where none has places of two tiles,
+    neighbours have different tiles and the same places: a card fetches once what they read at a time."""
+    program = tl.program_id(0)
+    each = places // share
+    return tl.where(places % share == 0, program % tiles * each + program // tiles, program)
+
+
+@triton.jit
 def _product(P, g, a, n, h, w, dh, dw, parity_h, parity_w, c, d, D: tl.constexpr, STRIDE: tl.constexpr,
              PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
              HIGH: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
@@ -60,8 +69,7 @@ def sums(g, a, M, weight, parts, shares, units, places, share, slots,
          PIECES: tl.constexpr, NESTED: tl.constexpr):  # fmt: skip
     """parts (tiles, slots, ROWS, COLUMNS) of dW, and shares (units, T, blocks of D, C) of dM.
 
-    A tile has `places` for its `units`, images in PIECES each; a program has the next `share` places. Where they end
-    with a tile, programs of all tiles read the same images at a time, and memory is read once.
+    A tile has `places` for its `units`, images in PIECES each; a program has `share` places.
     g: dY (N, H, W, C); a: x (N, H, W, D), at stride 2 (N, H, 2, W, 2 * D). A step is a box of HIGH x WIDE pixels. Those
     that run over an image's edge are laid so that those of dY do where those of x do: zeros meet zeros, never what is
     no number. NESTED: a loop over an image's steps inside that over images, for long images; else one over both."""
@@ -70,7 +78,8 @@ def sums(g, a, M, weight, parts, shares, units, places, share, slots,
     high: tl.constexpr = (H + HIGH - 1) // HIGH
     steps: tl.constexpr = high * wide // PIECES
     tiles: tl.constexpr = T * ((D + COLUMNS - 1) // COLUMNS) * ((C + ROWS - 1) // ROWS)
-    first = tl.program_id(0) * share
+    program = turn(tiles, places, share)
+    first = program * share
     last = tl.minimum(first + share, tiles * places)
     for tile in range(first // places, tl.cdiv(last, places)):
         s, c, d = place(tile, C, D, ROWS, COLUMNS)
@@ -106,7 +115,7 @@ def sums(g, a, M, weight, parts, shares, units, places, share, slots,
                 if step % steps == steps - 1:
                     total = _flush(total, P, scale, own, shares, unit, t, c, d, C, D, T, MAP, ROWS, COLUMNS)
                     P = tl.zeros((ROWS, COLUMNS), tl.float32)
-        slot = parts + tl.cast(tile * slots + tl.program_id(0) - tile * places // share, tl.int64) * (ROWS * COLUMNS)
+        slot = parts + tl.cast(tile * slots + program - tile * places // share, tl.int64) * (ROWS * COLUMNS)
         tl.store(slot + (row - c)[:, None] * COLUMNS + (column - d)[None, :], total)
 
 
