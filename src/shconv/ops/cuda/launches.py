@@ -97,21 +97,20 @@ def joined(
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
     """Where it is the shorter way, what gives dX with the gradient through x's statistics in it, of [mu, sigma] and
     [dmu, dvariance] (N, 2, D): to be called once dM is known, and dW with it."""
-    layout, scales = memory_format(x), M.float().contiguous()
-    dY, x, weight = _aligned(_channels_last(dY.to(x.dtype))), _channels_last(x), _channels_last(weight)
-    if reasons_against(x, weight, geometry) or not hopper.joins(x, weight, geometry):
+    last = memory_format(x) == torch.channels_last  # copies of others would be made twice
+    if not last or reasons_against(x, weight, geometry) or not hopper.joins(x, weight, geometry):
         return None
+    dY, weight, scales = _aligned(_channels_last(dY.to(x.dtype))), _channels_last(weight), M.float().contiguous()
 
     def gradient(seen: Tensor, dseen: Tensor) -> Tensor:
+        from shconv.ops.cuda import statistics
+
         with torch.cuda.device_of(x):
             found = hopper.attempt(lambda: hopper.input_gradient(dY, x, weight, scales, geometry, False, (seen, dseen)))
             if found:
-                return found[0].contiguous(memory_format=layout)
-        from shconv.ops.cuda import statistics
-
-        dX, _ = _backward_input(dY, x, weight, scales, geometry, True, False)
-        dX = statistics.input_gradient(x, seen[:, 0], dseen[:, 0], dseen[:, 1], dX)
-        return dX.contiguous(memory_format=layout)
+                return found[0]
+            dX, _ = _backward_input(dY, x, weight, scales, geometry, True, False)
+        return statistics.input_gradient(x, seen[:, 0], dseen[:, 0], dseen[:, 1], dX)
 
     return gradient
 
