@@ -35,3 +35,11 @@ def test_measuring_runs_the_networks_themselves(make_study, monkeypatch):
     study = make_study()
     monkeypatch.setattr(estimate, "LONG", 0.0)
     assert {"Table 1", "Table 3"} <= set(announcements(study))
+
+
+def test_gradients_are_measured_only_where_a_table_may_take_minutes(make_study, monkeypatch):
+    monkeypatch.setattr(Probe, "gradients", lambda *_: pytest.fail("measured"))
+    assert announcements(make_study()) == {}
+    monkeypatch.setattr(estimate, "LONG", 0.0)
+    with pytest.raises(pytest.fail.Exception, match="measured"):
+        announcements(make_study())

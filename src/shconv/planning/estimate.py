@@ -2,6 +2,7 @@
 the very networks at hand, measured in a moment."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import torch
@@ -16,23 +17,33 @@ from shconv.training import RECIPES
 
 MEASURED = 2.0  # seconds of a network
 LONG = 120.0  # seconds of a table that is announced
+DEAREST = 10.0  # forward passes that a gradient takes at most
 
 
 def announcements(study: Study, others: Mapping[str, Attack] = MappingProxyType({})) -> Mapping[str, str]:
     """A sentence for each stage that takes over two minutes, by the stage's name, such as "Table 3"."""
     networks = {network.name: network for network in study.networks}
-    size, test = study.data.image_size, len(study.data.test)
+    routes = {name: (*ROUTES[each.is_shc], *(("strict",) if each.is_shc else ())) for name, each in networks.items()}
     probe = Probe(study.device, MEASURED * len(networks), len(networks))
     x, costs = torch.rand(study.batch_size, *study.data.test[0][0].shape, device=study.device), {}
     for name, network in networks.items():
-        routes = (*ROUTES[network.is_shc], *(("strict",) if network.is_shc else ()))
-        forward, gradient = probe.attacks(network.model, x, routes)
-        by_route = {route: span.usual for route, span in gradient.items()}
-        costs[name] = NetworkCost(0.0, forward.usual, by_route, 0, 0, 0)
+        forward = probe.forward(network.model, x).usual
+        costs[name] = NetworkCost(0.0, forward, dict.fromkeys(routes[name], DEAREST * forward), 0, 0, 0)
+    if not _said(study, others, costs):  # where nothing can take long the gradients need not be measured
+        return {}
+    for name, network in networks.items():
+        gradient = probe.gradients(network.model, x, routes[name])
+        costs[name] = replace(costs[name], gradient={route: span.usual for route, span in gradient.items()})
+    return _said(study, others, costs)
+
+
+def _said(study: Study, others: Mapping[str, Attack], costs: Mapping[str, NetworkCost]) -> Mapping[str, str]:
+    """The sentences, if that is what an image costs each network."""
+    size, test = study.data.image_size, len(study.data.test)
     rounds: dict[str, tuple[float, float]] = {
         attack.order: (0.0, _rows(attack, size)) for attack in searches(size, study.data.is_demo).values()
     }
-    seeds = max(1, len(study.pairs) * len(study.pairs[0].members) // len(networks))
+    seeds = max(1, len(study.pairs) * len(study.pairs[0].members) // len(costs))
     facts = Facts(0, test, len(study.data.classes), size, size, study.data.is_demo)
     recipe = next(iter(RECIPES.values()))  # of no account: nothing is trained
     shared = SharedCost(0.0, 0.0, rounds)

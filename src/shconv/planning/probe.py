@@ -141,7 +141,8 @@ class Probe:
         train_image = _kept(lambda: step(2, False)) // 2
         train = self.seconds(lambda n: step(n, True), recipe.batch_size, least=2)
         model = config.build().to(self.device).eval()  # as a stored network is loaded for the tables
-        forward, gradient = self.attacks(model, self._images(batch_size, test_size), routes)
+        images = self._images(batch_size, test_size)
+        forward, gradient = self.forward(model, images), self.gradients(model, images, routes)
         attack_image = _kept(lambda: _attacked(model, self._images(1, test_size), "both", 1))
 
         def cost(end: int) -> NetworkCost:
@@ -150,11 +151,14 @@ class Probe:
 
         return cost(0), cost(1)
 
-    def attacks(self, model: nn.Module, x: Tensor, routes: tuple[str, ...]) -> tuple[Span, dict[str, Span]]:
-        """Of an image of x (N, C, H, W): a forward pass, and FGSM through each route."""
-        with torch.no_grad():
-            forward = self.seconds(lambda n: model(x[:n]), len(x))
-        return forward, {route: self.seconds(partial(_attacked, model, x, route), len(x)) for route in routes}
+    @torch.no_grad()
+    def forward(self, model: nn.Module, x: Tensor) -> Span:
+        """A pass of an image of x (N, C, H, W)."""
+        return self.seconds(lambda n: model(x[:n]), len(x))
+
+    def gradients(self, model: nn.Module, x: Tensor, routes: Sequence[str]) -> dict[str, Span]:
+        """FGSM of an image of x (N, C, H, W) through each route."""
+        return {route: self.seconds(partial(_attacked, model, x, route), len(x)) for route in routes}
 
     def shared(
         self, recipe: Recipe, train_size: int, test_size: int, searches: dict[str, LocSearchAdv]
