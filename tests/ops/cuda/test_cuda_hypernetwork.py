@@ -1,5 +1,5 @@
 """Channel statistics and the hypernetwork on a GPU: their Triton kernels, interpreted and with a CUDA device on it too,
-against torch in float64; the op that holds them in a layer; and the kernels compiled for an sm_90 nobody has here."""
+against torch in float64; the op that holds them in a layer; and the kernels compiled for cards nobody has here."""
 
 import copy
 import importlib.util
@@ -18,7 +18,7 @@ from shconv import SHConv2d, frozen_kernels, gradient_route
 from shconv.layers import Hypernetwork
 from shconv.ops import hypernetwork
 from shconv.ops.cpu import layer as cpu_layer
-from shconv.ops.cuda import runtime
+from shconv.ops.cuda import runtime, tape
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -112,8 +112,10 @@ def by_definition(network: Hypernetwork, x: Tensor, dM: Tensor) -> tuple[Tensor,
     return (M.detach(), *torch.autograd.grad(M, (leaf, *exact.parameters()), dM.double()))
 
 
-def network_for(D: int, hidden: int, order: tuple[str, ...], dtype: torch.dtype = torch.float32) -> Hypernetwork:
-    network = Hypernetwork(D, (3, 3), hidden, 0.01, order, dtype=dtype)  # type: ignore[arg-type]
+def network_for(
+    D: int, hidden: int, order: tuple[str, ...], dtype: torch.dtype = torch.float32, taps: tuple[int, int] = (3, 3)
+) -> Hypernetwork:
+    network = Hypernetwork(D, taps, hidden, 0.01, order, dtype=dtype)  # type: ignore[arg-type]
     nn.init.normal_(network.output.weight)
     nn.init.constant_(network.hidden.bias[:1], 2)  # one neuron lives
     return network
@@ -147,6 +149,15 @@ def test_the_map_and_every_gradient_are_the_definitions(order, D, hidden, run):
 
 
 @needs_triton
+def test_taps_for_several_tiles_have_every_gradient_of_the_definition(run):
+    network, x = network_for(20, 17, ORDERS[0], taps=(5, 7)), images((3, 20, 6, 7), torch.float32, LAYOUTS[0])
+    dM = torch.randn(3, 35)
+    wanted = by_definition(network, x, dM)
+    assert_near(run(_map_and_gradients, network, x, dM), wanted)
+    assert_near(run(_map_and_gradients, network, x, dM, True), wanted[:2])
+
+
+@needs_triton
 @layouts
 def test_low_precision_is_rounded_once_where_results_are_stored(layout, run):
     network, x = network_for(10, 6, ORDERS[0], torch.bfloat16), images((17, 10, 2, 3), torch.bfloat16, layout)
@@ -159,16 +170,47 @@ def test_low_precision_is_rounded_once_where_results_are_stored(layout, run):
 
 @needs_triton
 @layouts
-def test_an_image_has_the_same_bits_alone_elsewhere_and_beside_a_broken_one(layout, run):
-    network, x, dM = network_for(10, 6, ORDERS[0]), images((3, 10, 9, 8), torch.float32, layout), torch.randn(3, 9)
-    some = x[[1, 1, 0, 2]].contiguous(memory_format=layout)
-    some[1] = float("inf")
-    whole = run(_map_and_gradients, network, x, dM, True)
+def test_an_image_has_the_same_bits_alone_and_at_any_place_of_any_batch(layout, run):
+    network, x, dM = network_for(20, 18, ORDERS[0]), images((3, 20, 1, 3), torch.float32, layout), torch.randn(3, 9)
+    which = [1, 1, 0, 2, *[1] * 12, 1, 0]  # the first image twice, in different tiles of images
+    many = x[which].contiguous(memory_format=layout)
     alone = run(_map_and_gradients, network, x[:1].contiguous(memory_format=layout), dM[:1], True)
-    moved = run(_map_and_gradients, network, some, dM[[1, 1, 0, 2]], True)
-    for one, many, other in zip(alone, whole, moved, strict=True):
-        assert torch.equal(one[0], many[0])
-        assert torch.equal(one[0], other[2])
+    few, moved = (run(_map_and_gradients, network, *given, True) for given in ((x, dM), (many, dM[which])))
+    for one, some, all_ in zip(alone, few, moved, strict=True):
+        assert torch.equal(one[0], some[0])
+        assert torch.equal(some[which], all_)
+
+
+@needs_triton
+@layouts
+def test_what_is_no_number_in_an_image_stays_in_it(layout, run):
+    network, x, dM = network_for(20, 6, ORDERS[0]), images((18, 20, 1, 3), torch.float32, layout), torch.ones(18, 9)
+    wanted = run(_map_and_gradients, network, x, dM, True)
+    x[3, 4, 0, 1], x[16, 19], dM[7, 8] = float("nan"), float("inf"), float("nan")
+    M, dX = run(_map_and_gradients, network, x, dM, True)
+    others = [n for n in range(18) if n not in (3, 7, 16)]
+    assert torch.equal(M[[*others, 7]], wanted[0][[*others, 7]])
+    assert torch.equal(dX[others], wanted[1][others])
+    assert M[[3, 16]].isnan().all()
+    assert all(dX[n].isnan().any() for n in (3, 7, 16))
+
+
+@needs_triton
+@pytest.mark.parametrize("D", [1, 64, 512])
+def test_no_tile_depends_on_the_number_of_images(D):
+    from shconv.ops.cuda import hypernetwork as kernels
+    from shconv.ops.cuda import statistics
+
+    def launches(N: int) -> list[Any]:
+        x, theta = torch.zeros(N, D, 2, 2), tuple(network_for(D, max(1, D // 2), ORDERS[0]).parameters())
+        with tape.collecting() as found:
+            M, seen, hidden = kernels.forward(x, *theta, (0, 1), 1e-5)
+            kernels.backward(M, M, seen, hidden, theta, (0, 1), True, True)
+        return [(each, {name: n for name, n in given.items() if not isinstance(n, Tensor)}) for each, given in found]
+
+    one, many = launches(1), launches(300)
+    assert [each for each, _ in one] == [statistics.moments, kernels._forward, kernels._backward, kernels._theta]
+    assert [(each, given | {"N": 300} if "N" in given else given) for each, given in one] == many
 
 
 @needs_triton
@@ -288,7 +330,7 @@ def test_a_device_triton_cannot_use_is_tried_once_and_says_why(caplog, monkeypat
     runtime.reason_against.cache_clear()
 
 
-# compiled for sm_90
+# compiled for sm_90 and sm_80
 
 
 @pytest.fixture(scope="module")
@@ -305,14 +347,14 @@ FEW = 32  # bytes: a few registers more or less are the compiler's, and differ b
 TYPES = (
     dict.fromkeys(("partials", "mean", "variance", "dmean", "dvariance", "seen", "hidden", "s", "M", "dM"), "*fp32")
     | dict.fromkeys(("dlogits", "dz", "dseen", "W1", "b1", "W2", "b2", "dW1", "db1", "dW2", "db2"), "*fp32")
-    | dict.fromkeys(("D", "K", "P", "share"), "i32/16")
+    | dict.fromkeys(("D", "K", "S", "P", "share"), "i32/16")
     | {"x": "*bf16", "dX": "*bf16", "eps": "fp32"}
 )
 
 
 @needs_triton
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
-class TestCompiledForHopper:
+class TestCompiled:
     @pytest.fixture(autouse=True)
     def own_cache(self, tmp_path, monkeypatch):
         monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
@@ -327,18 +369,39 @@ class TestCompiledForHopper:
         assert (registers <= 128, stack) == (True, 0)  # two blocks on a multiprocessor
         assert "ld.global.v4.b32" in made.asm["ptx"]
 
-    @pytest.mark.parametrize("name", ["_forward", "_backward"])
     @pytest.mark.parametrize("D", [1, 64, 512])
-    def test_the_hypernetwork_spills_next_to_nothing(self, name, D, kernels, tmp_path):
+    def test_the_hypernetwork_spills_next_to_nothing(self, D, kernels, tmp_path):
         K = max(1, D // 2)
         tile = kernels[1]._tile(D, K, 9)
-        known = {"F": 2, "MEAN_AT": 0, "STD_AT": 1, "NEEDS_X": True, "SHARES": 16, **tile}
+        known = {"F": 2, "MEAN_AT": 0, "STD_AT": 1, "SHARES": 16, **tile}
         if D == 1:  # Triton takes a size of one for a constant
             known |= dict.fromkeys(("D", "K", "P", "share", "shares"), 1)
-        _, stack, made = compiled_for(90, getattr(kernels[1], name), TYPES, known, tile["num_warps"], 3, tmp_path)
+        _, stack, made = compiled_for(90, kernels[1]._forward, TYPES, known, tile["num_warps"], 3, tmp_path)
         assert stack <= FEW
         assert made.metadata.shared <= 48 * 1024
 
-    def test_the_gradients_of_theta_spill_no_register(self, kernels, tmp_path):
-        _, stack, _ = compiled_for(90, kernels[1]._theta, TYPES, kernels[1]._OUTER, 4, 3, tmp_path)
+    @pytest.mark.parametrize("capability", [90, 80])
+    @pytest.mark.parametrize(
+        ("D", "taps", "weights"), [(1, 9, "fp32"), (100, 9, "fp32"), (512, 9, "bf16"), (512, 49, "fp32")]
+    )
+    def test_the_way_back_to_the_statistics_spills_no_register(self, D, taps, weights, capability, kernels, tmp_path):
+        K = max(1, D // 2)
+        tile = kernels[1]._backward_tile(D, K, taps)
+        known = {"F": 2, "STD_AT": 1, "NEEDS_X": True, **tile}
+        types = TYPES | {"W1": f"*{weights}", "W2": f"*{weights}"}
+        if D == 1:
+            known |= {"D": 1, "K": 1}
+        elif D % 16:
+            types |= {"D": "i32", "K": "i32"}
+        options = tile["num_warps"], tile["num_stages"]
+        _, stack, made = compiled_for(capability, kernels[1]._backward, types, known, *options, tmp_path)
+        assert stack == 0
+        assert made.metadata.shared <= 48 * 1024
+
+    @pytest.mark.parametrize("capability", [90, 80])
+    @pytest.mark.parametrize("K", [32, 256])
+    def test_the_gradients_of_theta_spill_no_register(self, K, capability, kernels, tmp_path):
+        tile = kernels[1]._theta_tile(K)
+        options = tile["num_warps"], tile["num_stages"]
+        _, stack, _ = compiled_for(capability, kernels[1]._theta, TYPES, tile, *options, tmp_path)
         assert stack == 0
