@@ -8,7 +8,7 @@ import math
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
@@ -114,15 +114,21 @@ class _Help(argparse.HelpFormatter):
 def docs(kind: type[Any]) -> Iterator[tuple[str, str]]:
     """(field, the docstring below it) of a dataclass and those it inherits from; nothing where there is no source."""
     for each in reversed(kind.__mro__):
-        if not is_dataclass(each):
-            continue
-        try:
-            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
-        except OSError:
-            continue
-        for above, below in pairwise(tree.body if isinstance(tree, ast.ClassDef) else ()):
-            if isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name) and isinstance(below, ast.Expr):
-                yield above.target.id, " ".join(str(ast.literal_eval(below.value)).split())
+        if is_dataclass(each):
+            yield from _own_docs(each)
+
+
+@cache
+def _own_docs(kind: type[Any]) -> tuple[tuple[str, str], ...]:
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    except OSError:
+        return ()
+    return tuple(
+        (above.target.id, " ".join(str(ast.literal_eval(below.value)).split()))
+        for above, below in pairwise(tree.body if isinstance(tree, ast.ClassDef) else ())
+        if isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name) and isinstance(below, ast.Expr)
+    )
 
 
 def _spelt(arguments: Sequence[str], parser: argparse.ArgumentParser, command: str) -> list[str]:
