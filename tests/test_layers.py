@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layer_toys import images, make
 from shconv import SHConv2d
 from shconv.errors import InputError
 from shconv.layers import channel_statistics
@@ -52,17 +53,6 @@ ACTIVATIONS: dict[Any, Any] = {
     "identity+1": lambda z: 1 + z,
     torch.tanh: np.tanh,
 }
-
-
-def make(dtype: torch.dtype = torch.float64, **arguments: Any) -> SHConv2d:
-    return SHConv2d(**{"in_channels": 4, "out_channels": 8, "kernel_size": 3, "dtype": dtype, **arguments})
-
-
-def images(N: int = 3, D: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Every channel with a mean and a deviation of its own."""
-    return torch.randn(N, D, 7, 6, dtype=dtype) * torch.rand(N, D, 1, 1, dtype=dtype) + torch.randn(N, D, 1, 1).to(
-        dtype
-    )
 
 
 def filter_map_by_hand(layer: SHConv2d, X: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -323,64 +313,6 @@ def test_arguments_it_cannot_use_are_named(arguments: dict[str, Any], said: str)
 def test_an_input_of_another_shape_is_refused_with_both_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"\(N, 4, H, W\).*" + ", ".join(map(str, shape[-3:]))):
         make()(torch.zeros(shape, dtype=torch.float64))
-
-
-# for studies
-
-
-def test_a_statistic_may_be_any_function_of_the_input() -> None:
-    def energy(x: Tensor) -> Tensor:
-        return x.square().mean((2, 3))
-
-    layer, x = make(statistics=("mean", energy), padding=1), images()
-    s = torch.cat([x.mean((2, 3)), energy(x)], 1)
-    torch.testing.assert_close(layer.filter_map(x), layer.hyper.maps(s))
-    assert channel_statistics(x.bfloat16(), (energy,)).dtype == torch.float32
-
-
-@pytest.mark.parametrize("wrong", [lambda x: x.mean((1, 2, 3)), lambda x: x.flatten(2)])
-def test_a_statistic_of_another_shape_is_refused(wrong: Any) -> None:
-    with pytest.raises(InputError, match=r"to \(N, D\) = \(3, 4\), got"):
-        make(statistics=(wrong,))(images())
-
-
-def test_an_activation_may_look_at_a_whole_map_but_keeps_its_shape() -> None:
-    layer = make(activation=lambda z: z.flatten(-2).softmax(-1).view_as(z))
-    torch.testing.assert_close(layer.filter_map(images()).sum((1, 2)), torch.ones(3, dtype=torch.float64))
-    with pytest.raises(InputError, match=r"keeps the shape \(3, 3, 3\).*got \(3, 3\)"):
-        make(activation=lambda z: z.sum(-1))(images())
-
-
-def test_any_module_can_take_the_hypernetworks_place() -> None:
-    class Constant(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.new_full((len(x), 3, 3), 0.25)
-
-    layer, x = make(padding=1), images()
-    layer.hyper = Constant()
-    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight / 4, layer.bias, padding=1))
-
-
-def test_as_many_map_groups_with_one_map_compute_what_one_map_computes() -> None:
-    one, four = make(padding=1), make(padding=1, map_groups=4)
-    state = one.state_dict()
-    for key in ("hyper.output.weight", "hyper.output.bias"):
-        state[key] = torch.cat([state[key]] * 4)
-    four.load_state_dict(state)
-    x = images()
-    assert four.filter_map(x).shape == (3, 4, 3, 3)
-    torch.testing.assert_close(four(x), one(x), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "arguments", [{"map_groups": 2}, {"statistics": ("max",)}, {"activation": "softplus"}], ids=words
-)
-def test_the_variants_compile_to_one_graph_and_serve_low_precision(arguments: dict[str, Any]) -> None:
-    layer, x = make(padding=1, **arguments), images()
-    torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), layer(x))
-    low, x = make(torch.bfloat16, padding=1, **arguments), images(dtype=torch.bfloat16)
-    assert low.filter_map(x).dtype == torch.float32
-    assert low(x).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("multiplier", [1, 2])

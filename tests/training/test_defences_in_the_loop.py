@@ -1,4 +1,4 @@
-"""Training with a defence: what it teaches, what it leaves on disk, and that an interruption changes nothing."""
+"""Training with a defence: what it leaves on disk, and that an interruption changes nothing."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -6,13 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from shconv.data import Batch, ImageData
-from shconv.data.splits import MemorySplit
 from shconv.errors import InputError
 from shconv.training import Defence, ModelConfig, Recipe, holds_another, job, load_checkpoint, train
 from shconv.training.defences import (
@@ -28,7 +26,6 @@ from shconv.training.defences import (
     Source,
     Stability,
 )
-from shconv.training.defences.watch import collapse, pgd_accuracy
 
 pytestmark = pytest.mark.usefixtures("toy_network")
 
@@ -91,7 +88,7 @@ def test_interrupted_anywhere_and_continued_nothing_is_different(
         train(config, data, recipe, tmp_path / folder, defence=toy_defence(name), progress=False)
 
     trained("whole")
-    for at in (2, 6, 11):
+    for at in (2, 11):
         with pytest.MonkeyPatch.context() as patch:
             stop_before_batch(patch, at)
             with pytest.raises(KeyboardInterrupt):
@@ -243,134 +240,3 @@ def test_in_bfloat16_too_the_loss_is_finite_and_falls(
     defence = replace(toy_defence(name), **changes)  # type: ignore[type-var]
     losses = [row["loss"] for row in train(config, data, recipe, tmp_path, defence=defence, progress=False).history]
     assert losses[-1] < (1 if name in LEARNING else 0.9) * losses[0]  # the two have little left to learn in six epochs
-
-
-# ---- robust and brittle features
-
-ROBUST, BRITTLE = 12, 5  # levels of 255: more and less than eps 8/255
-
-
-def two_features(n: int, seed: int) -> MemorySplit:
-    """Red tells nine in ten images by more levels than the budget can undo; green all of them, by fewer."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(n) % 2
-    side = 2 * labels - 1
-    pixels = np.full((n, 3, 8, 8), 128) + rng.integers(-2, 3, (n, 3, 8, 8))
-    pixels[:, 0] += (ROBUST * side * np.where(rng.random(n) < 0.9, 1, -1))[:, None, None]
-    pixels[:, 1] += (BRITTLE * side)[:, None, None]
-    return MemorySplit(torch.tensor(pixels, dtype=torch.uint8), torch.tensor(labels), [str(i) for i in range(n)])
-
-
-@pytest.fixture
-def brittle(toy_network: Callable[..., None]) -> ImageData:
-    """The network is linear, on pixels about zero: its accuracy under attack is known in closed form."""
-
-    class Centred(nn.Linear):
-        def __init__(self, classes: int) -> None:
-            super().__init__(192, classes)
-            nn.init.zeros_(self.weight)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(10 * (x - 0.5).flatten(1))
-
-    toy_network(lambda classes, width: Centred(classes))
-    return ImageData("two features", ("dark", "light"), two_features(200, 0), two_features(200, 1), 8, "", 0)
-
-
-def robust_accuracy(model: nn.Module, split: MemorySplit, eps: float) -> float:
-    """Of a linear network with two classes, exactly: the margin must exceed eps times the L1 norm of its gradient."""
-    x = (split.images.float() / 255).requires_grad_()
-    logits = model(x)
-    margin = logits.gather(1, split.labels[:, None])[:, 0] - logits.gather(1, 1 - split.labels[:, None])[:, 0]
-    (gradient,) = torch.autograd.grad(margin.sum(), x)
-    return (margin > eps * gradient.flatten(1).abs().sum(1)).float().mean().item()
-
-
-@pytest.mark.parametrize("defence", [FGSMRS(), PGD()], ids=lambda defence: defence.name)
-def test_adversarial_training_gives_up_the_feature_that_the_budget_can_undo(
-    tmp_path: Path, brittle: ImageData, config: ModelConfig, defence: Defence
-) -> None:
-    recipe = Recipe(12, 20, 0.1, weight_decay=0.0, schedule="cosine", augmentation="none")
-    config = replace(config, num_classes=2)
-    plain = train(config, brittle, recipe, tmp_path / "plain", progress=False)
-    defended = train(config, brittle, recipe, tmp_path / "defended", defence=defence, progress=False)
-    plainly, robustly = (robust_accuracy(each.model, brittle.test, 8 / 255) for each in (plain, defended))
-    assert plain.test_accuracy == 1
-    assert plainly < 0.2
-    assert 0.85 < robustly <= defended.test_accuracy < 1
-    assert defended.history[-1]["pgd_accuracy"] == robust_accuracy_watched(defended.model, brittle)
-    assert 0.8 < defended.history[-1]["adversarial_accuracy"] < 1
-
-
-def robust_accuracy_watched(model: nn.Module, data: ImageData) -> float:
-    """The closed form on the images that are watched, found by what the watch asks the network."""
-    assert isinstance(data.train, MemorySplit)
-    seen: list[Tensor] = []
-    hook = model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
-    pgd_accuracy(model, data.train, 1e-9, 0, "cpu")
-    hook.remove()
-    pixels = (seen[0] * 255).round().to(torch.uint8)
-    at = [int((data.train.images == each).flatten(1).all(1).nonzero()[0]) for each in pixels]
-    assert len(set(at)) == len(at) == 128
-    return robust_accuracy(model, MemorySplit(data.train.images[at], data.train.labels[at], []), 8 / 255)
-
-
-# ---- the watch
-
-
-def test_the_watch_leaves_the_network_as_it_is_and_sees_the_same_each_time(
-    data: ImageData, config: ModelConfig
-) -> None:
-    model = config.build()
-    model(torch.rand(8, 3, 8, 8))
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert data.train is not None
-    state = torch.get_rng_state()
-    first, again = (pgd_accuracy(model, data.train, 0.02, 3, "cpu") for _ in range(2))
-    assert first == again
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert not model.training
-    assert all(p.requires_grad and p.grad is None for p in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "warned"),
-    [
-        ([0.0], False),
-        ([0.1, 0.3, 0.4], False),
-        ([0.4, 0.3, 0.21], False),
-        ([0.1, 0.4, 0.35, 0.19], True),
-        ([0.4, 0.0], True),
-        ([0.4, 0.0, 0.3], False),
-    ],
-)
-def test_a_fall_of_more_than_a_fifth_below_the_best_is_called_catastrophic(
-    accuracies: list[float], warned: bool
-) -> None:
-    said = collapse([{"pgd_accuracy": each} for each in accuracies])
-    assert (said is not None) == warned
-    if said is not None:
-        assert f"fell from {max(accuracies):.1%} to {accuracies[-1]:.1%}" in said
-
-
-def test_the_lines_of_an_epoch_show_the_attacked_accuracies_and_the_warning(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    falling = iter([0.5, 0.4, 0.1])
-    monkeypatch.setattr(job, "pgd_accuracy", lambda *_: next(falling))
-    result = train(config, data, recipe, tmp_path, defence=FGSMRS(0.1))
-    title, _, few, *lines = capsys.readouterr().err.splitlines()
-    assert "may be too few to learn" in few
-    assert title.startswith("toy, seed 0, defence fgsm-rs, on toy: ")
-    assert [line.split()[0] for line in lines] == ["epoch", "epoch", "epoch", "warning:"]
-    assert "PGD 50.00%" in lines[0]
-    assert f"adversarial {result.history[0]['adversarial_accuracy']:6.2%}" in lines[0]
-    assert "catastrophic overfitting" in lines[3]
-    assert [row["warning"] is None for row in result.history] == [True, True, False]
-    assert result.history[2]["warning"] in lines[3]

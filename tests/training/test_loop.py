@@ -1,58 +1,23 @@
-import errno
+"""The loop: it learns, what it leaves and logs, and that a pair sees the same."""
+
 import json
-import math
-import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from loop_toys import Build, batches_of, outcome
 from torch import Tensor, nn
 
-from shconv.data import Batch, ImageData
+from shconv.data import ImageData
 from shconv.data.splits import MemorySplit
-from shconv.errors import InputError
-from shconv.training import Engine, ModelConfig, Recipe, TrainingDiverged, correct_in, job, load_checkpoint, loop, train
-from shconv.training.defences import Step
-from shconv.training.loop import TrainingResult
+from shconv.training import ModelConfig, Recipe, correct_in, load_checkpoint, loop, train
 from shconv.training.schedule import learning_rate
 from shconv.training.state import load_state
 
-Build = Callable[..., nn.Module]
-TIMES = {"seconds": 0, "images_per_second": 0}
-
 pytestmark = pytest.mark.usefixtures("toy_network")
-
-
-def outcome(result: TrainingResult) -> tuple[bytes, list[dict[str, Any]]]:
-    """All that two equal trainings agree in: the weights' file and the log without its times."""
-    rows = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
-    return (result.folder / "model.safetensors").read_bytes(), [row | TIMES for row in rows]
-
-
-def batches_of(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[Batch]:
-    """The batches that the loop gets from now on; KeyboardInterrupt instead of number `stop_at`."""
-    seen: list[Batch] = []
-    original = job.training_batches
-
-    class Recorded:
-        def __init__(self, *args: Any, **settings: Any) -> None:
-            self.batches = original(*args, **settings)
-
-        def __len__(self) -> int:
-            return len(self.batches)
-
-        def __iter__(self) -> Generator[Batch]:
-            for batch in self.batches:
-                if len(seen) == stop_at:
-                    raise KeyboardInterrupt
-                seen.append(batch)
-                yield batch
-
-    monkeypatch.setattr(job, "training_batches", Recorded)
-    return seen
 
 
 def test_a_separable_problem_is_learnt(tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe) -> None:
@@ -140,66 +105,6 @@ def test_every_step_takes_the_rate_of_its_middle(
     assert [row["learning_rate"] for row in result.history] == taken[steps - 1 :: steps]
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
-@pytest.mark.parametrize("epoch", [1, 2, 3])
-def test_stopped_between_epochs_and_continued_nothing_is_different(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, schedule: Any, epoch: int
-) -> None:
-    recipe = replace(recipe, schedule=schedule, patience=1, learning_rate=0.5)
-
-    def stop(row: dict[str, Any]) -> None:
-        if row["epoch"] == epoch:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(config, data, recipe, tmp_path / "stopped", progress=False, on_epoch=stop)
-    assert (tmp_path / "stopped" / "state.pt").exists()
-    torch.rand(epoch)  # another process has another random state
-    continued = train(config, data, recipe, tmp_path / "stopped", progress=False)
-    assert outcome(continued) == outcome(train(config, data, recipe, tmp_path / "whole", progress=False))
-
-
-@pytest.mark.parametrize("at", [0, 2, 5, 11])
-def test_interrupted_anywhere_and_continued_nothing_is_different(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
-    with monkeypatch.context() as patch:
-        batches_of(patch, stop_at=at)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, data, recipe, tmp_path / "stopped", progress=False)
-    continued = train(config, data, recipe, tmp_path / "stopped", progress=False)
-    assert outcome(continued) == outcome(train(config, data, recipe, tmp_path / "whole", progress=False))
-
-
-def test_a_full_disk_at_any_write_leaves_a_training_that_can_be_continued(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = replace(recipe, epochs=2)
-    original = os.replace
-    written: list[str] = []
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", lambda old, new: [written.append(Path(new).name), original(old, new)])
-        whole = train(config, data, recipe, tmp_path / "whole", progress=False)
-    first = ["model.safetensors", "config.json", "state.pt", "log.jsonl"]  # the best checkpoint's two files first
-    assert written == [*first, "state.previous.pt", "state.pt", "log.jsonl", "log.jsonl", *first[:2]]
-    for write in range(len(written)):
-        count = iter(range(100))
-
-        def fail(old: Path, new: Path, count: Iterator[int] = count, write: int = write) -> None:
-            if next(count) == write:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            original(old, new)
-
-        folder = tmp_path / str(write)
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", fail)
-            with pytest.raises(OSError, match="No space left") as full:
-                train(config, data, recipe, folder, progress=False)
-        assert full.value.filename is not None
-        assert not list(folder.glob("*.tmp"))
-        assert outcome(train(config, data, recipe, folder, progress=False)) == outcome(whole)
-
-
 def test_the_outcome_depends_on_the_seed_and_not_on_torchs_random_state(
     tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
 ) -> None:
@@ -210,140 +115,6 @@ def test_the_outcome_depends_on_the_seed_and_not_on_torchs_random_state(
     torch.manual_seed(2)
     assert outcome(train(config, data, recipe, tmp_path / "2", seed=5, progress=False)) == outcome(first)
     assert outcome(train(config, data, recipe, tmp_path / "3", seed=6, progress=False))[0] != outcome(first)[0]
-
-
-def test_a_finished_training_comes_back_without_training(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = train(config, data, recipe, tmp_path, progress=False)
-    written = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    seen = batches_of(monkeypatch)
-    again = train(config, data, recipe, tmp_path, progress=False)
-    assert seen == []
-    assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == written
-    assert (again.history, again.test_accuracy, again.config) == (first.history, first.test_accuracy, config)
-    for name, tensor in first.model.state_dict().items():
-        assert torch.equal(again.model.state_dict()[name], tensor)
-    assert not again.model.training
-    assert not first.model.training
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_another_trainings_folder_is_refused(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, finished: bool
-) -> None:
-    def stop(row: dict[str, Any]) -> None:
-        if not finished:
-            raise KeyboardInterrupt
-
-    if finished:
-        train(config, data, recipe, tmp_path, progress=False)
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            train(config, data, recipe, tmp_path, progress=False, on_epoch=stop)
-    held = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
-    with pytest.raises(InputError, match=r"recipe\.momentum = 0\.9, asked for is 0\.8"):
-        train(config, data, replace(recipe, momentum=0.8), tmp_path)
-    with pytest.raises(InputError, match="seed = 0, asked for is 1"):
-        train(config, data, recipe, tmp_path, seed=1)
-    with pytest.raises(InputError, match=r"model\.width = 6, asked for is 7"):
-        train(replace(config, width=7), data, recipe, tmp_path)
-    with pytest.raises(InputError, match=r'data\.name = "toy", asked for is "other"'):
-        train(config, replace(data, name="other"), recipe, tmp_path)
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == held
-
-
-def test_a_finished_training_without_its_log_is_an_error(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
-) -> None:
-    train(config, data, recipe, tmp_path, progress=False)
-    (tmp_path / "log.jsonl").unlink()
-    with pytest.raises(InputError, match="its log or result is damaged"):
-        train(config, data, recipe, tmp_path, progress=False)
-
-
-def test_divergence_stops_the_training_and_names_the_batch(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    monkeypatch: pytest.MonkeyPatch,
-    toy_network: Callable[[Build], None],
-) -> None:
-    class Exploding(nn.Linear):
-        calls = 0
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.calls += self.training
-            y = super().forward(x.mean((2, 3)))
-            return y * math.inf if self.calls == 7 else y
-
-    toy_network(lambda classes, width: Exploding(3, classes))
-    seen = batches_of(monkeypatch)
-    with pytest.raises(TrainingDiverged, match=r"the loss is nan at epoch 2, step 2, training images \d+") as stopped:
-        train(config, data, recipe, tmp_path, progress=False)
-    assert (stopped.value.epoch, stopped.value.step) == (2, 2)  # of four steps an epoch, the seventh
-    assert stopped.value.index == seen[6].index.tolist()
-    assert len(seen) == 7
-    about = json.loads((tmp_path / "diverged.json").read_text())
-    assert about == {"epoch": 2, "step": 2, "loss": "nan", "processes": [0], "index": seen[6].index.tolist()}
-    assert not (tmp_path / "config.json").exists()
-
-
-def test_where_losses_are_read_late_the_first_bad_one_is_named(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = batches_of(monkeypatch)
-    monkeypatch.setattr(job.Job, "_is_look", lambda self, steps, last: steps == last)
-    losses = iter([1.0, math.inf, math.nan, 1.0])
-    original = Step.cross_entropy
-    monkeypatch.setattr(Step, "cross_entropy", lambda *args: original(*args) * 0 + next(losses))
-    with pytest.raises(TrainingDiverged, match="the loss is inf at epoch 1, step 1, training images") as stopped:
-        train(config, data, recipe, tmp_path, progress=False)
-    assert len(seen) == 4
-    assert stopped.value.index == seen[1].index.tolist()
-
-
-def test_a_loss_beyond_a_thousand_times_that_of_guessing_has_exploded(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    losses = iter([1000 * math.log(3) * share for share in (0.99, 1.01)])
-    original = Step.cross_entropy
-    monkeypatch.setattr(Step, "cross_entropy", lambda *args: original(*args) * 0 + next(losses))
-    with pytest.raises(TrainingDiverged, match=r"the loss is 1109.\d+ at epoch 1, step 1"):
-        train(config, data, recipe, tmp_path, progress=False)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"train": None}, "toy has no training images"),
-        ({"train": MemorySplit(torch.empty(0, 3, 8, 8), torch.empty(0), [])}, "toy has no training images"),
-        ({"test": MemorySplit(torch.empty(0, 3, 8, 8), torch.empty(0), [])}, "toy has no test images"),
-        ({"classes": ("a", "b")}, "the network has 3 classes, toy has 2"),
-    ],
-)
-def test_data_that_do_not_fit_are_refused_before_anything_is_written(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        train(config, replace(data, **changes), recipe, tmp_path / "folder")
-    assert not (tmp_path / "folder").exists()
-
-
-def test_other_bad_input_is_refused(tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file is a file; a folder is wanted"):
-        train(config, data, recipe, tmp_path / "file")
-    with pytest.raises(InputError, match="seed is -1"):
-        train(config, data, recipe, tmp_path, seed=-1)
-    with pytest.raises(InputError, match="fp16 needs a CUDA device"):
-        train(config, data, replace(recipe, precision="fp16"), tmp_path)
-    with pytest.raises(InputError, match="a batch of 16 images cannot be divided among 1 processes with 17 micro-"):
-        train(config, data, recipe, tmp_path, engine=Engine(accumulation=17))
-    for name, value in (("accumulation", 0), ("save_steps", 0), ("keep_every", 0), ("save_minutes", -1.0)):
-        with pytest.raises(InputError, match=f"{name} is {value}"):
-            Engine(**{name: value})  # type: ignore[arg-type]
 
 
 def test_a_pair_sees_the_same_batches(

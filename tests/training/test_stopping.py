@@ -1,16 +1,16 @@
 """Stopped in the middle of an epoch, by a signal or by what is broken: stored, said, and gone on from there."""
 
-import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from loop_toys import outcome
 from stops import STEPS, before_step
 from torch import Tensor
 
@@ -18,18 +18,11 @@ from shconv.data import Batch, ImageData, loading
 from shconv.data.batches import Batches
 from shconv.errors import InputError
 from shconv.files import locked
-from shconv.training import Engine, ModelConfig, Preempted, Recipe, TrainingResult, job, load_checkpoint, train
+from shconv.training import Engine, ModelConfig, Preempted, Recipe, TrainingResult, job, train
 from shconv.training.signals import stop_requests
 from shconv.training.state import load_state
 
 pytestmark = pytest.mark.usefixtures("toy_network")
-
-TIMES = {"seconds": 0, "images_per_second": 0}
-
-
-def outcome(result: TrainingResult) -> tuple[bytes, list[dict[str, Any]]]:
-    rows = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
-    return (result.folder / "model.safetensors").read_bytes(), [row | TIMES for row in rows]
 
 
 def position(folder: Path) -> tuple[int, int]:
@@ -259,69 +252,6 @@ def test_a_folder_in_use_is_refused(tmp_path: Path, data: ImageData, config: Mod
     train(config, data, recipe, tmp_path, progress=False)
     with locked(tmp_path):  # a finished one is only read
         assert train(config, data, recipe, tmp_path, progress=False).history
-
-
-def test_the_best_checkpoint_and_every_nth_are_kept_and_load(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, whole: TrainingResult
-) -> None:
-    settings = {"engine": Engine(keep_every=2), "progress": False}
-    result = train(config, data, replace(recipe, epochs=5), tmp_path / "kept", **settings)  # type: ignore[arg-type]
-    accuracies = [row["test_accuracy"] for row in result.history]
-    _, _, best = load_checkpoint(result.folder / "best")
-    assert best["epochs_done"] == 1 + accuracies.index(max(accuracies))
-    assert best["test_accuracy"] == max(accuracies)
-    assert sorted(path.name for path in result.folder.glob("epoch*")) == ["epoch2", "epoch4"]
-    for epoch in (2, 4):
-        _, loaded, info = load_checkpoint(result.folder / f"epoch{epoch}")
-        assert loaded == config
-        assert (info["finished"], info["epochs_done"], info["test_accuracy"]) == (False, epoch, accuracies[epoch - 1])
-
-
-def test_micro_batches_change_only_the_rounding(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, toy_network: Callable[..., None]
-) -> None:
-    toy_network(lambda classes, width: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, classes)))
-    recipe = replace(recipe, batch_size=13, precision="float32")
-    rows = [
-        train(config, data, recipe, tmp_path / str(n), engine=Engine(accumulation=n), progress=False).history
-        for n in (1, 4)
-    ]
-    for one, four in zip(*rows, strict=True):
-        assert one["loss"] == pytest.approx(four["loss"], rel=1e-5)
-        assert one["train_accuracy"] == four["train_accuracy"]
-
-
-def test_going_on_in_another_way_is_said(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with monkeypatch.context() as patch:
-        before_step(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Preempted):
-            train(config, data, recipe, tmp_path)
-    assert "the state is stored: the same command continues" in capsys.readouterr().err
-    train(config, data, recipe, tmp_path, engine=Engine(accumulation=2))
-    said = "continued with other settings than before: processes 1 -> 1, accumulation 1 -> 2, batch_norm_images 16 -> 8"
-    assert said in capsys.readouterr().err
-
-
-def test_compiled_it_learns_the_same(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiled: list[object] = []
-    original: Callable[..., Tensor] = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda m: [compiled.append(m), original(m, backend="eager")][1])
-    results = [train(config, data, recipe, tmp_path / "plain", progress=False)]
-    results += [train(config, data, recipe, tmp_path / "compiled", engine=Engine(compile=True), progress=False)]
-    assert len(compiled) == 1
-    names = [result.model.state_dict().keys() for result in results]
-    assert names[0] == names[1]
-    for a, b in zip(results[0].history, results[1].history, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 
 
 def test_a_test_image_that_cannot_be_read_loses_no_step(

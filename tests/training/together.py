@@ -171,6 +171,6 @@ def in_processes(count: int, out: Path, work: Callable[[Path], dict[str, Any]]) 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes()
-    multiprocessing.start_processes(_start, (count, port, out, work), count, start_method="forkserver")  # type: ignore[no-untyped-call]
+    method = processes().get_start_method()
+    multiprocessing.start_processes(_start, (count, port, out, work), count, start_method=method)  # type: ignore[no-untyped-call]
     return [torch.load(out / f"told{rank}.pt", weights_only=True) for rank in range(count)]

@@ -1,0 +1,44 @@
+"""What the tests of the loop share: what two equal trainings agree in, and the batches that the loop gets."""
+
+import json
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+from torch import nn
+
+from shconv.data import Batch
+from shconv.training import job
+from shconv.training.loop import TrainingResult
+
+Build = Callable[..., nn.Module]
+TIMES = {"seconds": 0, "images_per_second": 0}
+
+
+def outcome(result: TrainingResult) -> tuple[bytes, list[dict[str, Any]]]:
+    """All that two equal trainings agree in: the weights' file and the log without its times."""
+    rows = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
+    return (result.folder / "model.safetensors").read_bytes(), [row | TIMES for row in rows]
+
+
+def batches_of(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[Batch]:
+    """The batches that the loop gets from now on; KeyboardInterrupt instead of number `stop_at`."""
+    seen: list[Batch] = []
+    original = job.training_batches
+
+    class Recorded:
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            self.batches = original(*args, **settings)
+
+        def __len__(self) -> int:
+            return len(self.batches)
+
+        def __iter__(self) -> Generator[Batch]:
+            for batch in self.batches:
+                if len(seen) == stop_at:
+                    raise KeyboardInterrupt
+                seen.append(batch)
+                yield batch
+
+    monkeypatch.setattr(job, "training_batches", Recorded)
+    return seen

@@ -1,0 +1,105 @@
+"""What the loop refuses before it writes, and losses that end a training."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loop_toys import Build, batches_of
+from torch import Tensor, nn
+
+from shconv.data import ImageData
+from shconv.data.splits import MemorySplit
+from shconv.errors import InputError
+from shconv.training import Engine, ModelConfig, Recipe, TrainingDiverged, job, train
+from shconv.training.defences import Step
+
+pytestmark = pytest.mark.usefixtures("toy_network")
+
+
+def test_divergence_stops_the_training_and_names_the_batch(
+    tmp_path: Path,
+    data: ImageData,
+    config: ModelConfig,
+    recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    toy_network: Callable[[Build], None],
+) -> None:
+    class Exploding(nn.Linear):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += self.training
+            y = super().forward(x.mean((2, 3)))
+            return y * math.inf if self.calls == 7 else y
+
+    toy_network(lambda classes, width: Exploding(3, classes))
+    seen = batches_of(monkeypatch)
+    with pytest.raises(TrainingDiverged, match=r"the loss is nan at epoch 2, step 2, training images \d+") as stopped:
+        train(config, data, recipe, tmp_path, progress=False)
+    assert (stopped.value.epoch, stopped.value.step) == (2, 2)  # of four steps an epoch, the seventh
+    assert stopped.value.index == seen[6].index.tolist()
+    assert len(seen) == 7
+    about = json.loads((tmp_path / "diverged.json").read_text())
+    assert about == {"epoch": 2, "step": 2, "loss": "nan", "processes": [0], "index": seen[6].index.tolist()}
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_where_losses_are_read_late_the_first_bad_one_is_named(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = batches_of(monkeypatch)
+    monkeypatch.setattr(job.Job, "_is_look", lambda self, steps, last: steps == last)
+    losses = iter([1.0, math.inf, math.nan, 1.0])
+    original = Step.cross_entropy
+    monkeypatch.setattr(Step, "cross_entropy", lambda *args: original(*args) * 0 + next(losses))
+    with pytest.raises(TrainingDiverged, match="the loss is inf at epoch 1, step 1, training images") as stopped:
+        train(config, data, recipe, tmp_path, progress=False)
+    assert len(seen) == 4
+    assert stopped.value.index == seen[1].index.tolist()
+
+
+def test_a_loss_beyond_a_thousand_times_that_of_guessing_has_exploded(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([1000 * math.log(3) * share for share in (0.99, 1.01)])
+    original = Step.cross_entropy
+    monkeypatch.setattr(Step, "cross_entropy", lambda *args: original(*args) * 0 + next(losses))
+    with pytest.raises(TrainingDiverged, match=r"the loss is 1109.\d+ at epoch 1, step 1"):
+        train(config, data, recipe, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": None}, "toy has no training images"),
+        ({"train": MemorySplit(torch.empty(0, 3, 8, 8), torch.empty(0), [])}, "toy has no training images"),
+        ({"test": MemorySplit(torch.empty(0, 3, 8, 8), torch.empty(0), [])}, "toy has no test images"),
+        ({"classes": ("a", "b")}, "the network has 3 classes, toy has 2"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_before_anything_is_written(
+    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train(config, replace(data, **changes), recipe, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_other_bad_input_is_refused(tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is a file; a folder is wanted"):
+        train(config, data, recipe, tmp_path / "file")
+    with pytest.raises(InputError, match="seed is -1"):
+        train(config, data, recipe, tmp_path, seed=-1)
+    with pytest.raises(InputError, match="fp16 needs a CUDA device"):
+        train(config, data, replace(recipe, precision="fp16"), tmp_path)
+    with pytest.raises(InputError, match="a batch of 16 images cannot be divided among 1 processes with 17 micro-"):
+        train(config, data, recipe, tmp_path, engine=Engine(accumulation=17))
+    for name, value in (("accumulation", 0), ("save_steps", 0), ("keep_every", 0), ("save_minutes", -1.0)):
+        with pytest.raises(InputError, match=f"{name} is {value}"):
+            Engine(**{name: value})  # type: ignore[arg-type]
