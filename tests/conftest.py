@@ -1,14 +1,25 @@
-"""What every test shares: one torch thread, seeded random numbers, the same hypothesis examples in every run."""
+"""What every test shares: one torch thread, seeded random numbers, the same hypothesis examples in every run; and one
+finished miniature run that many tests look at."""
 
+import contextlib
 import gc
 import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
+gc.disable()  # until the tests are collected: what is imported and collected stays
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS has no other way to give the same bits each time
 torch.set_num_threads(1)
+for kind in (torch.cuda, torch.xpu, torch.mtia):
+    if not kind.is_available():  # torch keeps a seed for it, with the stack of the call: milliseconds a seed
+        kind.manual_seed_all = lambda seed: None
+os.fsync = lambda file: None  # no test outlives a power failure, and a disk may take longer than a test
 settings.register_profile("deterministic", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("deterministic")
 
@@ -17,6 +28,7 @@ def pytest_collection_finish() -> None:
     """What is loaded by now stays: the garbage collector need not go through it, a quarter of a second, each time."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +40,59 @@ def seeded() -> None:
 def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn and their files named, but hold nothing: painting takes nearly all the time of a page."""
     monkeypatch.setattr("shconv.report.output.canvas.Drawn.saved", lambda figure, kind: b"")
+
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """made_once("data", make): the folder that make(folder) has filled for the first test of any worker that asks for
+    that name. It is not to be written to."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # the workers' own folders lie in it
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, whole = root / name, root / f"{name}.whole"
+        with FileLock(root / f"{name}.lock"):
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def pictures(made_once: MadeOnce) -> Path:
+    """Three classes, 12 training and 6 test images of 8 x 8 each."""
+    from toys import colour_folder
+
+    return made_once("pictures", lambda folder: colour_folder(folder / "colours")) / "colours"
+
+
+@pytest.fixture(scope="session")
+def finished(made_once: MadeOnce, pictures: Path) -> Path:
+    """The folder of a whole `shconv reproduce` on `folder:colours`, its figures not painted; what it said lies beside
+    it, in out and err."""
+    from shconv.cli import run
+    from toys import MINIATURE
+
+    def reproduce(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ACCELERATE_USE_CPU", "1")
+            patch.setattr("shconv.report.output.canvas.Drawn.saved", lambda figure, kind: b"")
+            patch.chdir(pictures.parent)
+            with (
+                (folder / "out").open("w") as out,
+                (folder / "err").open("w") as err,
+                contextlib.redirect_stdout(out),
+                contextlib.redirect_stderr(err),
+            ):
+                asked = ["reproduce", "--data", "folder:colours", *MINIATURE, "--out", os.path.relpath(folder / "run")]
+                assert run(asked) == 0
+
+    return made_once("finished", reproduce) / "run"

@@ -21,10 +21,8 @@ from shconv.attacks.locsearch.search import Search
 from shconv.cli import main, run
 from shconv.experiments.run_folder import RunFolder
 from shconv.training.progress import TrainingProgress
-from toys import colour_folder, processes
+from toys import MINIATURE, processes
 
-OPTIONS = ["--models", "plain10", "--width", "4", "--epochs", "40", "--batch-size", "8"]
-OPTIONS += ["--table2-images", "8", "--table3-images", "2"]
 SECONDS = {"seconds", "images_per_second"}
 
 
@@ -42,24 +40,24 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shconv.commands.reproduce.conclude", lambda folder, progress: None)
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return colour_folder(tmp_path_factory.mktemp("data") / "colours")
-
-
-def reproduce(pictures: Path, out: Path, *more: str) -> int:
-    return run(["reproduce", "--data", f"folder:{pictures}", *OPTIONS, "--out", str(out), *more])
+@pytest.fixture(autouse=True)
+def beside_the_pictures(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pictures.parent)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
-    """An uninterrupted run."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "1")
-        patch.setattr("shconv.commands.reproduce.conclude", lambda folder, progress: None)
-        assert reproduce(pictures, folder) == 0
-    return folder
+def whole(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run, without its report."""
+    report = shutil.ignore_patterns("report.html", "tables", "figures")
+    return Path(shutil.copytree(finished, tmp_path_factory.mktemp("whole") / "run", ignore=report))
+
+
+def command(out: Path, *more: str) -> list[str]:
+    return ["reproduce", "--data", "folder:colours", *MINIATURE, "--out", str(out), *more]
+
+
+def reproduce(out: Path, *more: str) -> int:
+    return run(command(out, *more))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -147,20 +145,20 @@ SLOW = ("in the first epochs", "before a figure")
     [pytest.param(*stop, id=words, marks=[pytest.mark.slow] if words in SLOW else []) for words, stop in STOPS.items()],
 )
 def test_stopped_and_given_again_it_equals_an_uninterrupted_run(
-    pictures, whole, tmp_path, monkeypatch, capsys, owner, name, count, before
+    whole, tmp_path, monkeypatch, capsys, owner, name, count, before
 ):
     if owner is not TrainingProgress:
         trained(whole, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, stop_at(count, getattr(owner, name), before))
-        assert reproduce(pictures, tmp_path / "run") == 130
+        assert reproduce(tmp_path / "run") == 130
     assert capsys.readouterr().err.splitlines()[-1] == "shconv: stopped; the same command continues from here"
-    assert reproduce(pictures, tmp_path / "run") == 0
+    assert reproduce(tmp_path / "run") == 0
     assert_same_run(tmp_path / "run", whole)
 
 
-def test_a_disk_that_fills_up_is_named_and_nothing_written_is_lost(pictures, whole, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "run"
+def test_a_disk_that_fills_up_is_named_and_nothing_written_is_lost(whole, tmp_path, monkeypatch, capsys):
+    out = trained(whole, tmp_path)
 
     def full() -> OSError:
         return OSError(errno.ENOSPC, "No space left on device")
@@ -168,7 +166,7 @@ def test_a_disk_that_fills_up_is_named_and_nothing_written_is_lost(pictures, who
     for owner, name, count in ((os, "fsync", 5), (os, "fsync", 40), (RunFolder, "add", 30)):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, stop_at(count, getattr(owner, name), error=full, ever_after=True))
-            assert reproduce(pictures, out) == 1
+            assert reproduce(out) == 1
         said = capsys.readouterr().err.splitlines()[-1]
         assert re.fullmatch(
             r"shconv: the disk is full(: .*)?; what was written is intact, and the same command continues", said
@@ -176,13 +174,14 @@ def test_a_disk_that_fills_up_is_named_and_nothing_written_is_lost(pictures, who
     kept = (out / "rows.jsonl").read_text()
     with (out / "rows.jsonl").open("a") as file:
         file.write('{"id": "table2/plain10/seed0/fg')  # as much of a row as there was room for
-    assert reproduce(pictures, out) == 0
+    assert reproduce(out) == 0
     assert (out / "rows.jsonl").read_text().startswith(kept)
     assert_same_run(out, whole)
 
 
-def hearing(arguments: list[str], errors: Path) -> None:
+def hearing(arguments: list[str], place: Path, errors: Path) -> None:
     """`shconv` in a process of its own that hears Ctrl-C, as a background job does not."""
+    os.chdir(place)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
     os.environ["ACCELERATE_USE_CPU"] = "1"
@@ -191,10 +190,9 @@ def hearing(arguments: list[str], errors: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
-def test_control_c_ends_a_process_in_one_line_and_the_same_command_goes_on(pictures, whole, tmp_path, capsys):
+def test_control_c_ends_a_process_in_one_line_and_the_same_command_goes_on(whole, tmp_path, capsys):
     out, errors = trained(whole, tmp_path), tmp_path / "errors"
-    command = ["reproduce", "--data", f"folder:{pictures}", *OPTIONS, "--out", str(out)]
-    process = processes().Process(target=hearing, args=(command, errors))
+    process = processes().Process(target=hearing, args=(command(out), Path.cwd(), errors))
     process.start()
     until = time.monotonic() + 100
     while not (out / "rows.jsonl").exists() or (out / "rows.jsonl").read_bytes().count(b"\n") < 5:
@@ -210,7 +208,7 @@ def test_control_c_ends_a_process_in_one_line_and_the_same_command_goes_on(pictu
     assert said.splitlines()[-1] == "shconv: stopped; the same command continues from here"
     kept = (out / "rows.jsonl").read_text()
     assert 5 <= len(kept.splitlines()) < len(lines(whole / "rows.jsonl"))
-    assert reproduce(pictures, out) == 0
+    assert reproduce(out) == 0
     assert (out / "rows.jsonl").read_text().startswith(kept)
     assert_same_run(out, whole)
 
@@ -218,19 +216,19 @@ def test_control_c_ends_a_process_in_one_line_and_the_same_command_goes_on(pictu
 # ---- the same command with more to do
 
 
-def test_a_finished_run_has_nothing_left_to_do(pictures, whole, tmp_path, monkeypatch):
+def test_a_finished_run_has_nothing_left_to_do(whole, tmp_path, monkeypatch):
     out = Path(shutil.copytree(whole, tmp_path / "run"))
     rows = (out / "rows.jsonl").read_bytes()
     monkeypatch.setattr("shconv.experiments.study.Study.measure", None)
     monkeypatch.setattr("shconv.training.job.Job.run", None)
-    assert reproduce(pictures, out, "--workers", "1") == 0
+    assert reproduce(out, "--workers", "1") == 0
     assert (out / "rows.jsonl").read_bytes() == rows
 
 
-def test_another_seed_joins_the_rows_that_are_there(pictures, whole, tmp_path):
+def test_another_seed_joins_the_rows_that_are_there(whole, tmp_path):
     out = Path(shutil.copytree(whole, tmp_path / "run"))
     first = (out / "rows.jsonl").read_text()
-    assert reproduce(pictures, out, "--seeds", "0", "1") == 0
+    assert reproduce(out, "--seeds", "0", "1") == 0
     assert (out / "rows.jsonl").read_text().startswith(first)
     rows = lines(out / "rows.jsonl")
     zero, one = ([row["id"].replace(f"seed{seed}", "") for row in rows if row["seed"] == seed] for seed in (0, 1))
@@ -242,17 +240,8 @@ def test_another_seed_joins_the_rows_that_are_there(pictures, whole, tmp_path):
     }
 
 
-def test_a_loss_that_is_not_finite_ends_in_one_line(pictures, tmp_path, capsys):
-    options = [
-        "--data",
-        f"folder:{pictures}",
-        "--width",
-        "2",
-        "--learning-rate",
-        "1e30",
-        "--out",
-        str(tmp_path / "run"),
-    ]
+def test_a_loss_that_is_not_finite_ends_in_one_line(tmp_path, capsys):
+    options = ["--data", "folder:colours", "--width", "2", "--learning-rate", "1e30", "--out", str(tmp_path / "run")]
     assert run(["train", *options]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("shconv: the loss is ")

@@ -4,7 +4,7 @@ memory, and hand-made networks that see it: a vanilla one and its SHC twin with 
 import multiprocessing
 import re
 from collections.abc import Sequence
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,16 @@ from shconv.routes import shc_layers
 
 CLASSES = ("blue", "green", "red")
 CHANNEL = {"red": 0, "green": 1, "blue": 2}
+# Networks of four channels that know their three classes after a second of training.
+MINIATURE = ["--models", "plain10", "--width", "4", "--epochs", "40", "--batch-size", "8"]
+MINIATURE += ["--table2-images", "8", "--table3-images", "2"]
 
 
-def processes() -> ForkServerContext:
-    """Starts processes that have torch and shconv loaded, which takes each seconds where it starts from nothing."""
+def processes() -> BaseContext:
+    """Starts processes that have torch and shconv loaded, which takes each seconds where it starts from nothing: copies
+    of this one, or, where there may be a GPU, which works in no copy, of one that has only loaded them."""
+    if not torch.cuda.is_available():
+        return multiprocessing.get_context("fork")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch._dynamo", "shconv.experiments.study", "shconv.training"])
     return context

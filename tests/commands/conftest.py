@@ -1,7 +1,5 @@
-"""The command line in this process, and one finished miniature run that many tests look at."""
+"""The command line in this process."""
 
-import contextlib
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,11 +9,6 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from shconv.cli import run
-from toys import colour_folder
-
-# Networks of four channels that know their three classes after a second of training.
-MINIATURE = ["--models", "plain10", "--width", "4", "--epochs", "40", "--batch-size", "8"]
-MINIATURE += ["--table2-images", "8", "--table3-images", "2"]
 
 
 @dataclass(frozen=True)
@@ -61,29 +54,6 @@ def shconv(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytes
         return Ended(code, out, err)
 
     return call
-
-
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes, 12 training and 6 test images of 8 x 8 each."""
-    return colour_folder(tmp_path_factory.mktemp("data") / "colours")
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
-    """The folder of a whole `shconv reproduce`, not to be written to; what it said lies beside it, in out and err."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "1")
-        patch.chdir(pictures.parent)
-        with (
-            (folder.parent / "out").open("w") as out,
-            (folder.parent / "err").open("w") as err,
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            assert run(["reproduce", "--data", "folder:colours", *MINIATURE, "--out", os.path.relpath(folder)]) == 0
-    return folder
 
 
 @pytest.fixture

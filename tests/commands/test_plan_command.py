@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.conftest import MINIATURE
 from shconv.report.folder.rows import read_rows
+from toys import MINIATURE
 
 QUICK = ["--probe-seconds", "0.01"]
 LENGTHS = {"s": 1, "min": 60, "h": 3_600, "days": 86_400}
