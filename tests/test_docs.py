@@ -31,7 +31,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     given = names()
     for place, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)):
-        short = code.replace('budget="5m"', 'budget="4s"')
+        short = code.replace('budget="5m"', 'budget="2s"')
         exec(compile(short, f"{page.name}, block {place}", "exec"), given)
 
 

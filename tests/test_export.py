@@ -28,20 +28,25 @@ def network(name: str) -> nn.Module:
 
 
 class Layers(nn.Module):
-    """What SHC layers can be, side by side."""
+    """What SHC layers can be, side by side; a second an export each."""
 
-    def __init__(self) -> None:
+    def __init__(self, one_by_one: bool) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            [
-                shconv.SHConv2d(4, 6, 3, stride=2, padding=1, bias=False),
-                shconv.SHConv2d(4, 8, (2, 4), padding="same", groups=4),
-                shconv.SHConv2d(4, 6, (1, 2), stride=(1, 3), padding_mode="reflect", padding=1, map_groups=2),
-                shconv.SHConv2d(
-                    4, 6, 3, padding=(0, 2), dilation=2, groups=2, statistics=("std", "max"), activation="softplus"
-                ),
-            ]
-        )
+        at_a_time = [
+            shconv.SHConv2d(
+                4, 6, (1, 2), stride=(1, 3), padding_mode="reflect", padding=1, map_groups=2, dilation=2, bias=False
+            ),
+            shconv.SHConv2d(4, 8, (2, 4), padding="same", groups=4, statistics=("std", "max"), activation="softplus"),
+        ]
+        apart = [
+            shconv.SHConv2d(4, 6, 3, stride=2, padding=1, bias=False),
+            shconv.SHConv2d(4, 8, (2, 4), padding="same", groups=4),
+            shconv.SHConv2d(4, 6, (1, 2), stride=(1, 3), padding_mode="reflect", padding=1, map_groups=2),
+            shconv.SHConv2d(
+                4, 6, 3, padding=(0, 2), dilation=2, groups=2, statistics=("std", "max"), activation="softplus"
+            ),
+        ]
+        self.layers = nn.ModuleList(apart if one_by_one else at_a_time)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([layer(x).flatten(1) for layer in self.layers], 1)
@@ -71,7 +76,8 @@ def test_an_exported_network_takes_any_number_of_images(name: str) -> None:
     check(program.module(), model, (3, 8, 8), (1, 2, 5))
 
 
-@pytest.mark.parametrize("name", DEPTHS)
+@pytest.mark.slow  # what is ours in it is tests/test_layers.py's: a layer is one compiled graph
+@pytest.mark.parametrize("name", ["plain10_shc", "resnet18_shc"])
 def test_a_network_compiles_without_graph_breaks(name: str) -> None:
     torch._dynamo.reset()
     model = network(name)
@@ -86,9 +92,10 @@ def test_a_plain_program_holds_no_op_of_ours() -> None:
     check(program.module(), model, (4, 9, 10), (1, 3))
 
 
-def test_an_onnx_file_of_every_kind_of_layer_gives_their_outputs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("one_by_one", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_an_onnx_file_of_every_kind_of_layer_gives_their_outputs(tmp_path: Path, one_by_one: bool) -> None:
     pytest.importorskip("onnxscript")
-    model = Layers()
+    model = Layers(one_by_one)
     to_onnx(model, tmp_path / "layers.onnx", torch.rand(1, 4, 9, 10))
     check(onnx_runtime(tmp_path / "layers.onnx"), model, (4, 9, 10), (1, 3, 8))
 
@@ -105,7 +112,7 @@ def test_an_onnx_file_of_a_network_gives_its_logits(name: str, tmp_path: Path) -
 
 def test_an_example_that_is_no_batch_of_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(shconv.InputError, match=r"images \(N, D, H, W\)"):
-        to_onnx(Layers(), tmp_path / "layers.onnx", torch.rand(4, 9, 10))
+        to_onnx(nn.Flatten(), tmp_path / "layers.onnx", torch.rand(4, 9, 10))
 
 
 class Wrapper(nn.Module):
@@ -137,7 +144,13 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=list(WRAPPERS))
+QUICK = ("a forward of its own", "several", "inside")  # the others are in "several" and "inside"
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [pytest.param(wrap, id=name, marks=[] if name in QUICK else [pytest.mark.slow]) for name, wrap in WRAPPERS.items()],
+)
 def test_a_wrapped_network_is_exported(wrap: Callable[[nn.Module], nn.Module]) -> None:
     model = shconv.SHConv2d(4, 6, 3)
     program = plain_program(wrap(model), torch.rand(1, 4, 6, 5))

@@ -1,4 +1,5 @@
-"""What importing parts of the package brings along, each looked at in a fork of one process that has only torch."""
+"""What importing parts of the package brings along, each looked at in a fork of one process that has only torch, or of
+its fork that has shconv too."""
 
 import json
 import subprocess
@@ -30,29 +31,34 @@ CASES: dict[str, tuple[str, set[str]]] = {
 }
 FORKS = """
 import json, os, sys, torch
-before, told = set(sys.modules), {}
-for name, code in json.loads(sys.argv[1]).items():
+before = set(sys.modules)
+def look(name, code, then=()):
     end, other = os.pipe()
     if os.fork() == 0:
         try:
             exec(code)
-            said = sorted(set(sys.modules) - before)
+            said = {name: sorted(set(sys.modules) - before)}
         except BaseException as error:
-            said = repr(error)
+            said = {name: repr(error)}
+        for each in then:
+            said |= look(*each)
         os.write(other, json.dumps(said).encode())
         os._exit(0)
     os.close(other)
     with open(end) as file:
-        told[name] = json.load(file)
-print(json.dumps(told))
+        return json.load(file)
+print(json.dumps(look(*json.loads(sys.argv[1]))))
 """
 
 
 @pytest.fixture(scope="module")
 def imported() -> dict[str, list[str]]:
     """By case, the modules that torch alone did not import; or the error."""
-    codes = json.dumps({name: code for name, (code, _) in CASES.items()})
-    done = subprocess.run([sys.executable, "-c", FORKS, codes], capture_output=True, text=True, check=True)
+    codes = {name: code for name, (code, _) in CASES.items()}
+    without = [(name, codes.pop(name)) for name in ("the counter of operations, before",)]
+    tree = ("torch", "", [*without, ("shconv", codes.pop("shconv"), list(codes.items()))])
+    command = [sys.executable, "-c", FORKS, json.dumps(tree)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     told: dict[str, list[str]] = json.loads(done.stdout)
     return told
 

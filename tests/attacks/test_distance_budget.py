@@ -12,7 +12,7 @@ MINIMAL = {name: attack for name, attack in RIVALS.items() if isinstance(attack,
 
 @pytest.mark.parametrize("name", MINIMAL)
 def test_of_what_it_finds_without_a_budget_it_keeps_what_lies_within_one(name: str) -> None:
-    model, x = Linear(4), inner_images(4)
+    model, x = Linear(4), inner_images(3)
     y = model(x).argmax(1)
     free = create_attack(name).run(model, x, y)
     norm = getattr(MINIMAL[name], "norm", "l2")

@@ -11,7 +11,11 @@ from shconv.attacks.base import generators
 from shconv.attacks.budget import Norm
 from shconv.attacks.pgd import STREAM
 
-SETTINGS = pytest.mark.parametrize(("norm", "epsilon"), [("linf", EPSILON), ("linf", 0.04), ("l2", 0.5), ("l2", 0.35)])
+SETTINGS = pytest.mark.parametrize(
+    ("norm", "epsilon"),
+    [("linf", EPSILON), ("l2", 0.5)]
+    + [pytest.param(*each, marks=pytest.mark.slow) for each in (("linf", 0.04), ("l2", 0.35))],
+)
 RELATIVE = 0.1  # foolbox's step size as a share of epsilon
 NETWORKS = pytest.mark.parametrize("network", ["robust_toy", "plain_toy"])
 

@@ -183,8 +183,8 @@ def test_memory_that_cannot_be_known_has_a_reason() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measured on Linux only")
 def test_peak_memory_is_what_the_activations_take() -> None:
-    bytes_of_a_stage = 256 * 8 * 32 * 32 * 4  # of one of its activations
-    peak = memory.peak_memory(Setting("plain10", 256, 32, 8))
+    bytes_of_a_stage = 128 * 8 * 32 * 32 * 4  # of one of its activations
+    peak = memory.peak_memory(Setting("plain10", 128, 32, 8))
     assert isinstance(peak, int)
     assert 4 * bytes_of_a_stage < peak < 20 * bytes_of_a_stage
 

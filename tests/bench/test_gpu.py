@@ -59,12 +59,22 @@ def test_the_table_ends_with_what_the_rule_takes_and_the_fastest_of_all() -> Non
     assert last == {"layer": "a", "pass": "dX", "cudnn_us": 10.0, "rule": 1.2, "best": 1.1, "tile": "quick"}
 
 
-def test_a_command_is_run_with_empty_caches_and_its_failure_is_a_row() -> None:
-    (row,) = gpu.from_nothing(["--version"], lambda: 60.0)
+def test_a_command_is_run_with_empty_caches_and_its_failure_is_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in for Python, which says how it was started: the command itself takes seconds."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nls -A "${SHCONV_CACHE%/*}"; echo "$@ in $PYTHONPATH$TRITON_INTERPRET"; exit ${#4}\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    (row,) = gpu.from_nothing(["info"], lambda: 60.0)
     assert row["seconds"] > 0
     assert "error" not in row
-    (row,) = gpu.from_nothing(["no-such-command"], lambda: 60.0)
-    assert "exit code" in row["error"]
+    (row,) = gpu.from_nothing(["info", "1234567"], lambda: 60.0)
+    source = Path(gpu.__file__).parents[2]
+    assert row["error"] == f"exit code 7: -m shconv info 1234567 in {source}:elsewhere"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")

@@ -12,7 +12,7 @@ import pytest
 from shconv.experiments.run_folder import RunFolder
 from shconv.rivals import plan, prices, wanted
 
-FEW = ["--width", 2, "--images", 12, "--budget", "20s", "--out", "table"]
+FEW = ["--width", 2, "--images", 12, "--budget", "4s", "--out", "table"]
 
 
 @pytest.fixture(autouse=True)

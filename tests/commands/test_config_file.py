@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shconv.commands.audit import AuditCommand
@@ -37,6 +37,7 @@ def test_options_come_back_as_they_were_stored(tmp_path, command, options):
     assert from_toml(type(options), command, path, base) == options
 
 
+@settings(max_examples=30)
 @given(
     width=st.integers(1, 512),
     seeds=st.lists(st.integers(0, 2**31), unique=True, min_size=1, max_size=4),

@@ -14,7 +14,7 @@ from shconv.errors import InputError
 from shconv.pretrained import save_pretrained
 from toys import colour_folder
 
-WAY = ["--width", 4, "--epochs", 20, "--batch-size", 8]
+WAY = ["--width", 4, "--epochs", 12, "--batch-size", 8]
 SOME = ["--table1-images", 12, "--table2-images", 4, "--table3-images", 1, "--batch-size", 8]
 
 
@@ -45,7 +45,8 @@ def test_from_training_to_the_report_and_the_audit(shconv, digits):
     assert {"figure2", "figure3_plain10-seed0", "figure4_plain10_shc-seed0"} <= drawn
     with np.load("run/arrays/figure4_plain10_shc-seed0.npz") as arrays:
         assert str(arrays["channel"]) == "grey image"
-    ended = shconv("audit", "plain10_shc", *data, "--eps", "8/255", "--images", 12, "--budget", "1s", "--out", "audit")
+    little = ("--eps", "8/255", "--images", 12, "--budget", "0.3s")
+    ended = shconv("audit", "plain10_shc", *data, *little, "--out", "audit")
     assert ended.code == 0, ended.err
     assert shconv("finetune", "--from", "plain10", *data, "--epochs", 1, "--batch-size", 8, "--out", "tuned").code == 0
     assert json.loads(Path("tuned/config.json").read_text())["data"]["channels"] == 1

@@ -73,7 +73,7 @@ def test_a_training_and_its_audit_end_well(shconv, odd):
     assert shconv("train", "--data", odd, *trained).code == 0
     again = shconv("train", "--data", odd, *trained)
     assert (again.code, again.err) == (0, "")  # finished: what is stored is what is asked for
-    audited = ("--sources", out, "--images", 12, "--budget", "1s", "--out", f"audit-{BYTES}")
+    audited = ("--sources", out, "--images", 12, "--budget", "0.3s", "--out", f"audit-{BYTES}")
     ended = shconv("audit", out, "--data", odd, *audited)
     assert ended.code == 0, ended.err
     assert Path(f"audit-{BYTES}", "report.html").read_text(encoding="utf-8")

@@ -95,7 +95,7 @@ def test_a_twin_of_another_size_is_said_and_sees_what_the_first_does(shconv, pho
 def test_an_audit_does_so_for_twin_and_sources(shconv, photographs, checkpoint):
     twin, source = checkpoint("plain10_shc", 16), checkpoint("plain10", SIDE, "paper")
     ended = shconv("audit", checkpoint(), "--twin", twin, "--sources", source, "--data", f"folder:{photographs}",
-                   "--images", 12, "--budget", "1s", "--out", "run")  # fmt: skip
+                   "--images", 12, "--budget", "0.3s", "--out", "run")  # fmt: skip
     assert ended.code == 0, ended.err
     assert seen("run") == Preparation(SIDE, SIDE, "imagenet")
     assert [str(path) in line for path, line in zip((twin, source), warnings(ended.err), strict=True)] == [True, True]

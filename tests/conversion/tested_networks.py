@@ -3,7 +3,7 @@ Run as a script it prints the table of docs/conversion.md."""
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -90,7 +90,14 @@ def _of(
     return Case(f"{library} {name}", make(name), kernels, slow=slow)
 
 
-CASES = [*_torchvision(), *_timm()]
+# Small enough, but others that are tested each time hold the same kinds of layers.
+ALIKE = {
+    "torchvision WideResNet-14-2", "torchvision mnasnet0_5", "torchvision resnet18", "torchvision googlenet",
+    "timm resnet10t", "timm mobilenetv2_050", "timm mobilenetv3_small_050", "timm mobilenetv4_conv_small_050",
+    "timm regnety_002", "timm semnasnet_075", "timm tinynet_e", "timm fbnetc_100", "timm rexnet_100",
+    "timm seresnet18", "timm convnext_atto", "timm convnextv2_atto", "timm efficientnet_lite0",
+}  # fmt: skip
+CASES = [replace(case, slow=case.slow or case.name in ALIKE) for case in (*_torchvision(), *_timm())]
 
 
 def photographs(side: int) -> Tensor:

@@ -235,8 +235,11 @@ def test_arguments_out_of_range_are_refused(argument: dict[str, Any]) -> None:
 # a twin of equal size
 
 
-@pytest.mark.parametrize("name", ["plain10", "resnet18", "resnet50"])
-@pytest.mark.parametrize("width", [16, 64])
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("plain10", 16), ("resnet18", 64), ("resnet50", 16)]
+    + [pytest.param(*each, marks=pytest.mark.slow) for each in (("plain10", 64), ("resnet18", 16), ("resnet50", 64))],
+)
 def test_matched_width_gives_the_vanilla_network_nearest_in_size_to_the_shc_one(name: str, width: int) -> None:
     def size(model: str, at: int) -> int:
         with torch.device("meta"):

@@ -11,14 +11,21 @@ from shconv.pretrained.folder import config_of
 from shconv.relatives import RELATIVES, Relative
 from shconv.training.checkpoint import ModelConfig, load_checkpoint, save_checkpoint
 
+# Of the networks and widths whose sizes are held together.
+MORE = [("plain10", 16), ("resnet18", 4), ("resnet18", 64), ("resnet50", 4), ("resnet50", 16)]
+
 
 def size(name: str, width: int = 16) -> int:
     with shapes_only():
         return sum(p.numel() for p in create_model(name, 10, stem="small", width=width).parameters())
 
 
-@pytest.mark.parametrize("suffix", RELATIVES)
-@pytest.mark.parametrize("vanilla", ["plain10", "resnet18"])
+@pytest.mark.parametrize(
+    ("vanilla", "suffix"),
+    [("plain10", suffix) for suffix in RELATIVES]
+    + [("resnet18", "condconv")]
+    + [pytest.param("resnet18", suffix, marks=pytest.mark.slow) for suffix in RELATIVES if suffix != "condconv"],
+)
 def test_every_3x3_but_the_stem_is_the_relative_and_a_checkpoint_loads_again(vanilla, suffix, tmp_path):
     config = ModelConfig(f"{vanilla}_{suffix}", 3, stem="small", width=2)
     model = config.build().eval()
@@ -40,8 +47,11 @@ def test_all_models_holds_the_papers_and_every_relative_of_each():
         create_model("plain10_condcon")
 
 
-@pytest.mark.parametrize("vanilla", ["plain10", "resnet18", "resnet50"])
-@pytest.mark.parametrize("width", [4, 16, 64])
+@pytest.mark.parametrize(
+    ("vanilla", "width"),
+    [("plain10", 4), ("plain10", 64), ("resnet18", 16), ("resnet50", 64)]
+    + [pytest.param(*each, marks=pytest.mark.slow) for each in MORE],
+)
 def test_the_matched_network_has_the_shc_networks_parameters_within_a_percent(vanilla, width):
     near = 0.01 if width >= 16 else 0.03  # few channels are coarse steps
     assert abs(size(f"{vanilla}_matched", width) / size(f"{vanilla}_shc", width) - 1) < near

@@ -59,8 +59,8 @@ def test_without_any_time_left_no_alarm_is_raised(check: Check, network: type[nn
 
 @pytest.mark.parametrize("name", ["plain10", "plain10_shc"])
 def test_every_check_runs_on_a_network_of_the_paper(name: str, tmp_path: Path) -> None:
-    network, twin = (create_model(each, 10, stem="small", width=4).eval() for each in (name, "plain10"))
-    x, _ = toy_images(12)
+    network, twin = (create_model(each, 10, stem="small", width=2).eval() for each in (name, "plain10"))
+    x, _ = toy_images(8)
     few = replace(SMALL, steps=(2, 4, 8), curve_points=4, square_queries=50, sign_draws=50)
     audit = make_audit(tmp_path, network, twin, data=(x, network(x).argmax(1)), effort=few, eps=0.03)
     for check in CHECKS:

@@ -22,7 +22,7 @@ def full_run(tmp_path_factory, run_folder_class):
     folder = run_folder_class(tmp_path_factory.mktemp("page") / "run").everything(n=40)
     add_audit(folder)
     add_audit(folder, "a network of mine, adversarially trained", masked=False)
-    return write(folder.save())
+    return write(folder.save(), figures=("svg",))
 
 
 def test_the_page_is_well_formed_and_self_contained(full_run):
