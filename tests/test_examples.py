@@ -78,7 +78,7 @@ def part_of_the_demo(patch: pytest.MonkeyPatch, train: int | None, test: int) ->
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Of two examples the network is the same: trained by the first, loaded by the second."""
     with pytest.MonkeyPatch.context() as patch:
-        part_of_the_demo(patch, 1400, 140)
+        part_of_the_demo(patch, 700, 140)
         yield tmp_path_factory.mktemp("runs")
 
 

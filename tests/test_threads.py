@@ -46,10 +46,15 @@ def test_a_program_that_imports_the_library_keeps_its_environment(read: Path, ar
     assert said(read, *arguments) == "None"
 
 
-def test_torchs_threads_know_also_where_torchrun_starts_the_command() -> None:
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "shconv", "--version"]
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "1"]
+
+
+@pytest.mark.parametrize("by", [["-u"], pytest.param(TORCHRUN, marks=pytest.mark.slow)], ids=["python", "torchrun"])
+def test_torchs_threads_know_also_where_torchrun_starts_the_command(by: list[str]) -> None:
+    """It starts a second Python, with -u: that alone is the quick test."""
+    command = [sys.executable, *by, "-m", "shconv", "--version"]
     env = {**LIBRARY, "OMP_DISPLAY_ENV": "verbose"}
-    ended = subprocess.run([sys.executable, *torchrun], env=env, capture_output=True, text=True, check=True)
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert re.fullmatch(r"shconv \d+\.\d+\.\d+", ended.stdout.strip())
     # What GNU's OpenMP, which came with torch, read when it was loaded; other libraries print the policy itself.
     assert re.search(r"GOMP_SPINCOUNT = '0'|OMP_WAIT_POLICY\s*=\s*'?passive", ended.stderr, re.IGNORECASE)

@@ -38,9 +38,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def measured(page, folder, widths):
+def measured(page, folder, widths, picture):
     """(client width, scroll width, body's scroll width, boxes that scroll, whether all images are there) of a page, at
-    each of the widths.
+    each of the widths; and a screenshot of all of them, 1280 x 1600 pixels, in the file `picture`.
 
     Measured in frames of those widths: a headless window may refuse to be as narrow as a telephone.
     """
@@ -59,8 +59,9 @@ def measured(page, folder, widths):
         encoding="utf-8",
     )
     profile = f"--user-data-dir={folder / 'profile'}"
+    seen = f"--screenshot={picture}", "--window-size=1280,1600"
     dumped = subprocess.run(
-        [CHROMIUM, *FLAGS, profile, "--virtual-time-budget=5000", "--dump-dom", harness.as_uri()],
+        [CHROMIUM, *FLAGS, profile, "--virtual-time-budget=5000", "--dump-dom", *seen, harness.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,

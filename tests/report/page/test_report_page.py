@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from html_page import CHROMIUM, FLAGS, Page, measured
+from html_page import CHROMIUM, Page, measured
 from made_audit import add_audit
 
 import shconv.report
@@ -120,10 +120,20 @@ report.print_tables({folder!r}, Console(file=io.StringIO()))
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
-def test_the_page_renders_without_sideways_scrolling(full_run, tmp_path):
-    widths = (390, 1280)  # a telephone's, a screen's
-    for width, (client, scroll, body, wide, images) in zip(widths, measured(full_run, tmp_path, widths), strict=True):
+WIDTHS = (390, 1280)  # a telephone's, a screen's
+
+
+@pytest.fixture(scope="module")
+def shown(full_run, tmp_path_factory):
+    """Its measures at either width, and a picture of both: a browser takes seconds to start."""
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on the PATH")
+    folder = tmp_path_factory.mktemp("shown")
+    return measured(full_run, folder, WIDTHS, folder / "page.png"), folder / "page.png"
+
+
+def test_the_page_renders_without_sideways_scrolling(shown):
+    for width, (client, scroll, body, wide, images) in zip(WIDTHS, shown[0], strict=True):
         assert client in range(width - 20, width + 1)  # less the scroll bar
         assert scroll == client
         assert body == client
@@ -131,14 +141,9 @@ def test_the_page_renders_without_sideways_scrolling(full_run, tmp_path):
         assert wide > 0 or width > 390  # on a telephone tables scroll inside their own box
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
-def test_a_screenshot_is_not_blank(full_run, tmp_path):
+def test_a_screenshot_is_not_blank(shown):
     import matplotlib.image
 
-    picture = tmp_path / "page.png"
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    arguments = [f"--screenshot={picture}", "--window-size=1280,1600", full_run.as_uri()]
-    subprocess.run([CHROMIUM, *FLAGS, profile, *arguments], capture_output=True, timeout=120, check=True)
-    image = matplotlib.image.imread(picture)
+    image = matplotlib.image.imread(shown[1])
     assert image.shape[:2] == (1600, 1280)
     assert image[..., :3].std() > 0.05
