@@ -1,5 +1,6 @@
 """`shconv reproduce` in miniature: stopped anywhere and given again, it ends where an uninterrupted run does."""
 
+import contextlib
 import errno
 import itertools
 import json
@@ -183,10 +184,10 @@ def hearing(arguments: list[str], place: Path, errors: Path) -> None:
     """`shconv` in a process of its own that hears Ctrl-C, as a background job does not."""
     os.chdir(place)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
     os.environ["ACCELERATE_USE_CPU"] = "1"
     torch.set_num_threads(1)  # as here: sums round differently over two
-    main(arguments)
+    with errors.open("w") as said, contextlib.redirect_stderr(said):
+        main(arguments)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")

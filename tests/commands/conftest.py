@@ -57,6 +57,13 @@ def shconv(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables and page are the report's own matter, and take seconds."""
+    for command in ("running", "evaluate", "reproduce"):
+        monkeypatch.setattr(f"shconv.commands.{command}.conclude", lambda folder, progress: None)
+
+
+@pytest.fixture
 def copied(finished: Path, tmp_path: Path) -> Path:
     """A copy of it."""
     return Path(shutil.copytree(finished, tmp_path / "copied"))

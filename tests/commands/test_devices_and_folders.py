@@ -12,6 +12,8 @@ from shconv.errors import InputError
 from shconv.processes import Processes
 from toys import colour_folder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 COMPUTING = {
     "train": ["train"],
     "reproduce": ["reproduce"],

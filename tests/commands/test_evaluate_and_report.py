@@ -39,13 +39,6 @@ def checkpoint(run: Path, name: str) -> Path:
     return run / "models" / f"{name}-seed0"
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables and page are the report's own matter, and take seconds."""
-    monkeypatch.setattr("shconv.commands.running.conclude", lambda folder, progress: None)
-    monkeypatch.setattr("shconv.commands.evaluate.conclude", lambda folder, progress: None)
-
-
 # ---- evaluate
 
 

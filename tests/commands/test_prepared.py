@@ -15,6 +15,8 @@ from shconv.pretrained import from_pretrained, save_pretrained
 from shconv.training import ModelConfig, Recipe, train
 from toys import CLASSES
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 RECIPE = Recipe(1, 6, 0.01, schedule="cosine", augmentation="none", precision="float32")
 LITTLE = ("--tables", 1, "--table1-images", 6)
 SIDE = 12
