@@ -99,6 +99,7 @@ def line(row: Row) -> str:
                      f"{name} {value}" for name, value in row.items())  # fmt: skip
 
 
+_KERNELS = ("kernels on random data", "kernels beside cuDNN")
 _PLAIN = ("layer", "pass", "tile", "dtype", "network", "work", "mode")
 
 
@@ -119,8 +120,8 @@ def kernel_parts(rehearse: bool) -> list[Part]:
         table = kernels.jobs(kernels.LAYERS, torch.bfloat16, tiles=9)
         compiler = kernels.Compiler(odd + table)
     return [
-        Part("kernels on random data", 70, lambda left: until(left, kernels.check(odd, device, compiler, left))),
-        Part("kernels beside cuDNN", 155, lambda left: chosen(kernels.table(table, device, compiler, left))),
+        Part(_KERNELS[0], 70, lambda left: until(left, kernels.check(odd, device, compiler, left))),
+        Part(_KERNELS[1], 155, lambda left: chosen(kernels.table(table, device, compiler, left))),
     ]
 
 
@@ -251,7 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["TRITON_INTERPRET"] = "1"
     elif not torch.cuda.is_available():  # asks the driver only how many there are
         parser.error("torch finds no GPU here; --rehearse tries the command without one")
-    begun = kernel_parts(told.rehearse)
+    begun = kernel_parts(told.rehearse) if any(told.only in name for name in _KERNELS) else []
     about = machine(torch.device("cpu" if told.rehearse else "cuda")) | {
         "triton": _triton(),
         "date": time.strftime("%F"),

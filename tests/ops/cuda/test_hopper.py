@@ -298,7 +298,7 @@ def test_both_passes_go_to_these_kernels_where_they_serve_and_to_the_others_once
     assert ask(True, False, True) == ["dX, dM True"]
     assert ask(True, False, False) == ["dX, dM False"]
     monkeypatch.setattr(passes, "FEW_PIXELS", 16)
-    monkeypatch.setattr(passes, "_MANY_PIXELS", 16)
+    monkeypatch.setattr(passes, "MANY_PIXELS", 16)
     assert ask(True, True, True) == ["dW, dM True", "dX, dM False"]
 
     def broken(*arguments: Any) -> Tensor:

@@ -69,7 +69,7 @@ def _as_on_a_card(hopper: bool, joined: bool = False) -> None:
     passes.serves = lambda *_: hopper
     passes.rule = lambda shape: Tile(16, 16, 16, 1, 1)
     if joined:
-        passes.FEW_PIXELS = passes._MANY_PIXELS = 16
+        passes.FEW_PIXELS = passes.MANY_PIXELS = 16
     passes._precision = lambda x: "ieee"
     os.environ["SHCONV_TUNE"] = "0"
 

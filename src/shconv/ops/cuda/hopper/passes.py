@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from shconv.ops.cuda import runtime, tuning
-from shconv.ops.cuda.hopper.tiles import FEW_PIXELS, Shape, Tile, candidates, rule
+from shconv.ops.cuda.hopper.tiles import FEW_PIXELS, MANY_PIXELS, Shape, Tile, candidates, rule
 from shconv.ops.geometry import Geometry
 
 if TYPE_CHECKING:
     from shconv.ops.cuda.hopper.launches import Launch
 
 _LEAST = 32  # channels: what fewer of them would leave of a tile is no gain
-_MANY_PIXELS = 4 * FEW_PIXELS  # from there an image fills tiles and steps of its own
 _MOST_STEPS = 2**31
 Result = TypeVar("Result")
 _failed: list[Exception] = []
@@ -125,12 +124,12 @@ def joins(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
     """Whether dX is best had last, with the gradient through the statistics in it: where images are so large that it
     costs a visit of memory on its own, and dM comes beside dW. All of it is a matter of one image's size."""
     pixels = x.shape[2] * x.shape[3] // geometry.stride[0] ** 2
-    return pixels >= _MANY_PIXELS and weight_serves(x, weight, geometry) and map_by_weight(x, geometry, True)
+    return pixels >= MANY_PIXELS and weight_serves(x, weight, geometry) and map_by_weight(x, geometry, True)
 
 
 def flat(x: Tensor, geometry: Geometry) -> bool:
     """Whether dW is had by flat.sums: bfloat16 has the range to hold dY scaled."""
-    return x.dtype == torch.bfloat16 and geometry.stride == (1, 1) and x.shape[2] * x.shape[3] < _MANY_PIXELS
+    return x.dtype == torch.bfloat16 and geometry.stride == (1, 1) and x.shape[2] * x.shape[3] < MANY_PIXELS
 
 
 def tile_of(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 _REGISTERS = 65536  # of a multiprocessor
 SHARED_BYTES = 227 * 1024  # of a block, the most a multiprocessor has room for
 FEW_PIXELS = 100  # below that tiles of 128 x 128 are too few to fill a card, and an image's product too small
+MANY_PIXELS = 4 * FEW_PIXELS  # from there an image fills tiles and steps of its own
 
 
 class Tile(NamedTuple):
@@ -103,8 +104,8 @@ def _weight(shape: Shape) -> list[Tile]:
         found = [Tile(64, 128, 32, 4, 6), Tile(64, 128, 64, 4, 4)]
     elif D <= 64:
         found = [Tile(128, 64, 32, 4, 6), Tile(128, 64, 64, 4, 4)]
-    elif shape.H * shape.W >= 4 * FEW_PIXELS:
-        found = [Tile(128, 128, 128, 8, 3), Tile(64, 128, 32, 4, 6), Tile(128, 64, 32, 4, 6), Tile(64, 128, 64, 4, 4)]
+    elif shape.H * shape.W >= MANY_PIXELS:
+        found = [Tile(64, 128, 64, 4, 4), Tile(128, 128, 128, 8, 3), Tile(64, 128, 32, 4, 6)]
     elif shape.H * shape.W >= FEW_PIXELS:
         found = [Tile(128, 128, 128, 8, 3), Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 4, 4)]
     else:
