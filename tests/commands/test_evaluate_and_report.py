@@ -291,7 +291,7 @@ def test_a_folder_without_rows_has_no_report(shconv, tmp_path):
 @pytest.mark.parametrize(("right", "warned"), [(18, False), (17, True)])
 def test_an_shc_network_more_than_three_points_behind_its_twin_is_warned_of(copied, monkeypatch, capsys, right, warned):
     """Of 18 clean images the twin knows all."""
-    monkeypatch.setattr(report, "write", lambda folder: Path("page"))
+    monkeypatch.setattr(report, "write", lambda run, console: Path("page"))
     with RunFolder.opened(copied) as folder:
         for name, correct in (("plain10", 18), ("plain10_shc", right)):
             row = folder.rows[f"table1/{name}/seed0/clean"]

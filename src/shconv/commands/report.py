@@ -21,6 +21,5 @@ class Report:
     """File types of each table; tex needs LaTeX with booktabs."""
 
     def run(self) -> None:
-        page = report.write(self.run_folder, self.figures, self.tables)
-        report.print_tables(self.run_folder, console())
+        page = report.write(self.run_folder, self.figures, self.tables, console())
         print(f"The report: {page}")

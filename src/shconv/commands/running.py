@@ -151,10 +151,10 @@ def conclude(folder: RunFolder, progress: ExperimentProgress) -> None:
     """Print the tables and write them, the figures and the page; then warn of networks behind their twins."""
     if not folder.writes:
         return
-    page = report.write(folder.path)
-    report.print_tables(folder.path, console())
-    for said in report.read(report.load_run(folder.path)):
-        if said.topic == "Training" and said.alarm:
+    run = report.load_run(folder.path)
+    page = report.write(run, console=console())
+    for said in report.read(run, "Training"):
+        if said.alarm:
             progress.say(f"warning: {said.text}")
     progress.say(f"The report: {page}")
 

@@ -31,11 +31,15 @@ TABLE_FORMATS: dict[str, Callable[[Table | Grid, Run], str]] = {
 
 
 def write(
-    run_folder: Path | str, figures: Sequence[str] = ("svg", "png"), tables: Sequence[str] = ("md", "csv")
+    run_folder: Run | Path | str,
+    figures: Sequence[str] = ("svg", "png"),
+    tables: Sequence[str] = ("md", "csv"),
+    console: Console | None = None,
 ) -> Path:
     """Write ``tables/``, ``figures/`` and ``report.html`` into a run folder.
 
     figures: the formats of the figures' files, of pdf, svg and png. tables: of the tables' files, of md, csv and tex.
+    console: where ``print_tables`` shall print meanwhile.
 
     Returns
     -------
@@ -49,19 +53,23 @@ def write(
         message names it.
     """
     from shconv.report.audit.figures import draw_audit, draw_comparison
-    from shconv.report.output.canvas import FORMATS  # matplotlib takes a second to import
+    from shconv.report.output.canvas import FORMATS, painting  # matplotlib takes a second to import
     from shconv.report.page.page import render
     from shconv.report.paper.figures import draw
 
     _check("figures", figures, FORMATS)
     _check("tables", tables, TABLE_FORMATS)
-    run = load_run(run_folder)
+    run = run_folder if isinstance(run_folder, Run) else load_run(run_folder)
     drawn = draw(run) if run.rows else ()
     of_audits = [draw_audit(run, audit) for audit in run.audits]
     compared = draw_comparison(run.audits)
-    made = _tables(run)
+    painted = painting([*drawn, compared, *chain(*of_audits)], tuple(dict.fromkeys(("svg", *figures))))
+    made, said = _tables(run), read(run)
+    if console is not None:
+        _print(run, made, said, console)
+    painted()
     kinds = {"figures": tuple(figures), "tables": tuple(tables)}
-    page = render(run, made, read(run), drawn, of_audits, compared, kinds)
+    page = render(run, made, said, drawn, of_audits, compared, kinds)
     content: dict[str, bytes | str] = {}
     for kind in tables:
         for table in (*made, *audit_tables(run.audits)):
@@ -85,13 +93,17 @@ def _check(name: str, given: Sequence[str], known: Iterable[str]) -> None:
 def print_tables(run_folder: Path | str, console: Console) -> None:
     """Print the tables, then what they show, on a terminal. Raises InputError as ``write`` does."""
     run = load_run(run_folder)
+    _print(run, _tables(run), read(run), console)
+
+
+def _print(run: Run, tables: Iterable[Table | Grid], statements: Iterable[Statement], console: Console) -> None:
     for note in run.notes:
         console.print(Text(note, style="yellow"))
-    for table in _tables(run):
+    for table in tables:
         print_table(table, console)
     _print_audits(run, console)
     topic = ""
-    for said in read(run):
+    for said in statements:
         if said.topic != topic:
             console.print(Text(f"\n{said.topic}", style="bold"))
             topic = said.topic

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from shconv.errors import InputError
 from shconv.report import load_run, print_tables, write
+from shconv.report.output import canvas
 from shconv.report.output.render import to_csv, to_markdown
 from shconv.report.output.tex import to_tex
 from shconv.report.paper.charts import draw_routes
@@ -118,6 +120,27 @@ def test_a_figures_letters_are_in_its_file_and_the_same_rows_give_the_same_bytes
     assert draw_routes(run).saved("svg") == routes.saved("svg")
     once, again = (figure2(run.folder / "arrays" / "figure2.npz").saved("svg") for _ in range(2))
     assert once == again
+
+
+def test_a_report_is_the_same_where_its_figures_are_painted_side_by_side(run_folder, monkeypatch):
+    folder, written, printed = run_folder.everything(n=10).save(), [], []
+    for count in (1, 3):
+        monkeypatch.setattr(canvas, "processors", lambda count=count: count)
+        printed.append(io.StringIO())
+        write(folder, console=Console(file=printed[-1], width=100))
+        written.append({path.name: path.read_bytes() for path in (*folder.glob("figures/*"), folder / "report.html")})
+        assert len(written[-1]) == 11
+    assert written[0] == written[1]
+    print_tables(folder, Console(file=(alone := io.StringIO()), width=100))
+    assert [each.getvalue() for each in printed] == [alone.getvalue()] * 2
+
+
+def test_figures_that_no_other_process_could_paint_are_painted_here(run_folder, monkeypatch):
+    folder, here = run_folder.everything(n=10).save(), os.getpid()
+    monkeypatch.setattr(canvas, "processors", lambda: 2)
+    monkeypatch.setattr(canvas.Drawn, "saved", lambda *_: b"painted" if os.getpid() == here else os._exit(1))
+    write(folder)
+    assert {path.read_bytes() for path in folder.glob("figures/*")} == {b"painted"}
 
 
 def test_markdown_escapes_what_came_from_files(run_folder):

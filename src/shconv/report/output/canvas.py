@@ -3,7 +3,7 @@ Colours stay apart for colour-blind readers; line styles and words repeat what a
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from shconv.forked import Forked, processors
 from shconv.report.published import NETWORKS, is_shc, twin
 
 BROWN, BLUE = "#8c510a", "#1f6fb4"  # confidence and RCD, as in the paper's Figure 3
@@ -57,6 +58,7 @@ _STYLE: Any = {
 WHISKERS: Any = {"fmt": "none", "ecolor": "#222222", "elinewidth": 0.8, "capsize": 2}
 _NO_DATE: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 FORMATS = ("pdf", "svg", "png")
+_SECONDS = 60.0  # that other processes have to paint; then this one does
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,21 @@ class Drawn:
                 self.figure.savefig(buffer, format=kind, metadata=_NO_DATE.get(kind))
             self._files[kind] = _numbered(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
         return self._files[kind]
+
+
+def painting(figures: Sequence[Drawn], kinds: Sequence[str]) -> Callable[[], None]:
+    """Begin to paint figures, side by side where there are processors for it. What is returned waits for them."""
+    drawn = [each for each in figures if each.figure is not None]
+    count = processors()
+    if count < 2 or len(drawn) < 2:
+        return lambda: None  # each is painted where it is wanted
+    forked = Forked(lambda place: {kind: drawn[place].saved(kind) for kind in kinds}, len(drawn), count)
+
+    def finish() -> None:
+        for place, files in forked.results(range(len(drawn)), _SECONDS).items():
+            drawn[place]._files.update(files)
+
+    return finish
 
 
 def _numbered(svg: bytes) -> bytes:

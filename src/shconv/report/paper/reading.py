@@ -22,8 +22,11 @@ from shconv.report.published import NETWORKS, is_shc, network_name
 AGREES = 0.95  # share of images above which the quasi decision boundary is said to stand for the true one
 
 
-def read(run: Run) -> tuple[Statement, ...]:
-    """All that the rows support, the most important first; an experiment that was not run has no sentence."""
+def read(run: Run, about: str | None = None) -> tuple[Statement, ...]:
+    """All that the rows support, the most important first; an experiment that was not run has no sentence.
+
+    about: the one topic to read.
+    """
     topics = {
         "Gradient routes (Table 4)": read_routes,
         "Worst case per image": read_worst_cases,
@@ -38,7 +41,12 @@ def read(run: Run) -> tuple[Statement, ...]:
         "How sure these numbers are": _images,
         "Training": _training,
     }
-    return tuple(said._replace(topic=topic) for topic, sentences in topics.items() for said in sentences(run))
+    return tuple(
+        said._replace(topic=topic)
+        for topic, sentences in topics.items()
+        if about in (None, topic)
+        for said in sentences(run)
+    )
 
 
 def _gradient(run: Run) -> Iterator[Statement]:

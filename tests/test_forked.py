@@ -1,0 +1,48 @@
+"""Jobs in forked processes: what they give comes back under their numbers, and one that fails harms no other."""
+
+import os
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from shconv import forked
+from shconv.forked import Forked, processors
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+
+
+def test_every_job_is_done_once_with_what_this_process_has() -> None:
+    words = ["a", "b" * 200_000, "c"]  # the second is more than a pipe holds
+    assert Forked(lambda k: (words[k], os.getpid()), 3, 2).results(range(3), 60.0).keys() == {0, 1, 2}
+    given = Forked(lambda k: words[k], 3, 2).results(range(3), 60.0)
+    assert [given[k] for k in range(3)] == words
+    assert Forked(lambda k: k, 0, 2).results((), 60.0) == {}
+
+
+def test_a_free_process_takes_the_next_job() -> None:
+    def work(place: int) -> int:
+        if place == 0:
+            time.sleep(60.0)
+        return os.getpid()
+
+    started = Forked(work, 5, 2)
+    given = started.results(range(1, 5), 30.0)
+    assert given.keys() == {1, 2, 3, 4}
+    assert len(set(given.values())) == 1
+    assert started.results(range(5), 0.0) == given  # what takes too long is ended
+
+
+@pytest.mark.parametrize("end", [lambda: os._exit(1), lambda: 1 / 0])
+def test_a_job_that_fails_is_missing_and_the_others_are_there(end: Any) -> None:
+    given = Forked(lambda k: end() if k == 1 else k, 4, 2).results(range(4), 30.0)
+    assert given == {0: 0, 2: 2, 3: 3}
+
+
+def test_a_daemon_and_another_system_fork_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processors() == len(os.sched_getaffinity(0))
+    monkeypatch.setattr(forked.sys, "platform", "darwin")
+    assert processors() == 0
+    monkeypatch.undo()
+    assert Forked(lambda k: processors(), 1, 1).results([0], 30.0) == {0: 0}
