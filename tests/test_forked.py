@@ -34,6 +34,19 @@ def test_a_free_process_takes_the_next_job() -> None:
     assert started.results(range(5), 0.0) == given  # what takes too long is ended
 
 
+def test_a_job_that_failed_is_not_waited_for() -> None:
+    def work(place: int) -> None:
+        if place == 1:
+            time.sleep(60.0)
+        raise ValueError
+
+    started = time.monotonic()
+    pending = Forked(work, 2, 2)
+    assert pending.results([0], 50.0) == {}
+    assert time.monotonic() - started < 40.0
+    pending.results([1], 0.0)
+
+
 @pytest.mark.parametrize("end", [lambda: os._exit(1), lambda: 1 / 0])
 def test_a_job_that_fails_is_missing_and_the_others_are_there(end: Any) -> None:
     given = Forked(lambda k: end() if k == 1 else k, 4, 2).results(range(4), 30.0)

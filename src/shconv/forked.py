@@ -26,7 +26,7 @@ class Forked:
     """work(0), work(1) ... work(jobs - 1), begun in this order in so many processes."""
 
     def __init__(self, work: Callable[[int], Any], jobs: int, processes: int) -> None:
-        self._given: dict[int, Any] = {}
+        self._given: dict[int, tuple[Any, ...]] = {}  # (result,), or () where the job failed
         self._pipes: dict[Connection, Any] = {}
         context = multiprocessing.get_context("fork")
         numbers, end = os.pipe()
@@ -53,13 +53,13 @@ class Forked:
             ready = wait(list(self._pipes), max(0.0, deadline - time.monotonic()))
             for pipe in ready or list(self._pipes):
                 self._hear(pipe, ended=not ready)
-        return {number: self._given[number] for number in wanted if number in self._given}
+        return {number: self._given[number][0] for number in wanted if self._given.get(number)}
 
     def _hear(self, pipe: Any, ended: bool) -> None:
         if not ended:
             try:
-                number, result = pipe.recv()
-                self._given[number] = result
+                number, given = pipe.recv()
+                self._given[number] = given
                 return
             except (EOFError, OSError):
                 pass
@@ -75,6 +75,8 @@ def _work(work: Callable[[int], Any], numbers: int, pipe: Any, others: Sequence[
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     while number := os.read(numbers, _BYTES):
+        given: tuple[Any, ...] = ()
+        place = int.from_bytes(number, "little")
         with suppress(Exception):
-            place = int.from_bytes(number, "little")
-            pipe.send((place, work(place)))
+            given = (work(place),)
+        pipe.send((place, given))

@@ -14,7 +14,8 @@ from shconv.experiments.run_folder import RunFolder
 from shconv.models import list_models, vanilla_of
 from shconv.processes import Processes
 from shconv.training import RECIPES, ModelConfig, Recipe, train, with_epochs
-from shconv.training.side_by_side import can_be_side_by_side, train_side_by_side
+from shconv.training.ahead import begin_compiling
+from shconv.training.side_by_side import can_be_side_by_side, is_finished, train_side_by_side
 
 VANILLA = tuple(name for name in list_models() if not name.endswith("_shc"))
 
@@ -75,7 +76,8 @@ class Reproduce(PaperOptions, EngineOptions):
     def _trained_pairs(
         self, folder: RunFolder, data: ImageData, processes: Processes, workers: int, progress: ExperimentProgress
     ) -> list[Pair]:
-        how = {"data": data, "recipe": recipe_for(self.recipe, self.epochs), "workers": workers}
+        recipe = recipe_for(self.recipe, self.epochs)
+        how = {"data": data, "recipe": recipe, "workers": workers}
         how |= {"engine": self.engine(), "device": self.device}
 
         def task(name: str, seed: int) -> dict[str, Any]:
@@ -86,11 +88,14 @@ class Reproduce(PaperOptions, EngineOptions):
             return Network(name, seed, train(**task(name, seed)).model.to(processes.device))
 
         names = [(vanilla, f"{vanilla}_shc") for vanilla in self.models]
+        tasks = [task(name, seed) for seed in self.seeds for pair in names for name in pair]
         if can_be_side_by_side(data, processes):
-            tasks = [task(name, seed) for seed in self.seeds for pair in names for name in pair]
             dearest_first = sorted(tasks, key=lambda each: _cost(each["config"]), reverse=True)
             for place in sorted(train_side_by_side(dearest_first, progress)):
                 progress.say(f"{place.name}: another process trained it")
+        elif data.train is not None:
+            configs = {each["config"]: None for each in tasks if not is_finished(each["folder"])}
+            begin_compiling(configs, recipe, data.train[0][0].shape, processes.device)
         return [Pair(tuple(trained(name, seed) for name in pair)) for seed in self.seeds for pair in names]
 
 

@@ -1,37 +1,72 @@
 """Before a network's first step on a GPU: the kernels of its filtered convolutions compile side by side."""
 
 import copy
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shconv.layers import SHConv2d
-from shconv.ops.cuda.ahead import compile_ahead
+from shconv.ops.cuda.ahead import begin, compile_ahead
 from shconv.routes import ROUTES, gradient_route
-from shconv.training.learner import Learner
+from shconv.training.checkpoint import ModelConfig
+from shconv.training.learner import Learner, autocast_dtype, layout_of
+from shconv.training.recipe import Recipe
 
 _IMAGES = 8  # kernels are the same for any number
+
+
+def begin_compiling(configs: Iterable[ModelConfig], recipe: Recipe, shape: Sequence[int], device: torch.device) -> None:
+    """Begins to compile what `compiled_ahead` will wait for, for networks that are trained later, one after the other,
+    on images of such a shape (C, H, W). No random state changes."""
+    if device.type != "cuda":
+        return
+    layout = layout_of(recipe)
+    with torch.random.fork_rng(devices=[device]):
+        networks = [config.build().to(device).to(memory_format=layout) for config in configs]
+        begin(
+            [
+                _passes(each, autocast_dtype(recipe, device, each), layout, shape, device)
+                for each in _with_maps(networks)
+            ],
+            device,
+        )
 
 
 def compiled_ahead(learner: Learner, image: Tensor) -> int:
     """Compiles what training on such images (C, H, W) launches, and what attacks on the trained network do in float32;
     how many kernels that is. Neither the network nor a random state changes."""
-    network, device, dtype = learner.network, learner.device, learner.dtype
-    if device.type != "cuda" or not any(isinstance(each, SHConv2d) for each in network.modules()):
+    device = learner.device
+    if device.type != "cuda" or not _with_maps([learner.network]):
         return 0
-    own = copy.deepcopy(network)
-    images = torch.zeros(_IMAGES, *image.shape, device=device).contiguous(memory_format=learner.layout)
-
-    def passes() -> None:
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            loss = own.train()(images).sum()
-        loss.backward()
-        own.eval().requires_grad_(False)
-        for route in ROUTES:
-            with gradient_route(own, route):
-                own(images.clone().requires_grad_()).sum().backward()
-        with torch.no_grad():
-            own(images)
-
+    own = copy.deepcopy(learner.network)
     with torch.random.fork_rng(devices=[device]):
-        return compile_ahead(passes, device)
+        return compile_ahead(_passes(own, learner.dtype, learner.layout, image.shape, device), device)
+
+
+def _with_maps(networks: Iterable[nn.Module]) -> list[nn.Module]:
+    return [each for each in networks if any(isinstance(module, SHConv2d) for module in each.modules())]
+
+
+def _passes(
+    network: nn.Module,
+    dtype: torch.dtype | None,
+    layout: torch.memory_format,
+    shape: Sequence[int],
+    device: torch.device,
+) -> Callable[[], None]:
+    """A training step, attacks and an evaluation; the network is not the same afterwards."""
+
+    def run() -> None:
+        images = torch.zeros(_IMAGES, *shape, device=device).contiguous(memory_format=layout)
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            loss = network.train()(images).sum()
+        loss.backward()
+        network.eval().requires_grad_(False)
+        for route in ROUTES:
+            with gradient_route(network, route):
+                network(images.clone().requires_grad_()).sum().backward()
+        with torch.no_grad():
+            network(images)
+
+    return run

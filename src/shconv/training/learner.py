@@ -47,7 +47,7 @@ class Learner:
         begin: changes the network before anything is made of its parameters.
         """
         device = processes.device
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        layout = layout_of(recipe)
         network = config.build()
         begin(network)
         network = network.to(device).to(memory_format=layout)
@@ -114,6 +114,10 @@ def _shared(model: nn.Module, device: torch.device) -> nn.Module:
     wrapping = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     accelerator = Accelerator(mixed_precision="no", cpu=device.type == "cpu", kwargs_handlers=[wrapping])
     return accelerator.prepare(model)  # type: ignore[no-any-return]
+
+
+def layout_of(recipe: Recipe) -> torch.memory_format:
+    return torch.channels_last if recipe.channels_last else torch.contiguous_format
 
 
 def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

@@ -78,5 +78,41 @@ def test_kernels_are_in_tritons_cache_afterwards_and_one_that_does_not_compile_h
             plans.run(fold, (1,), {**tensors, **numbers, "BLOCK": block})
         raise RuntimeError("a pass may break off")
 
+    monkeypatch.setattr(ahead, "_begun", {})
     assert ahead.compile_ahead(run, torch.device("cuda", 0), processes=2) == 2
     assert len(list(tmp_path.glob("*/fold.cubin"))) == 1
+    monkeypatch.setattr(ahead, "Forked", lambda *_: pytest.fail("compiled again"))
+    assert ahead.compile_ahead(run, torch.device("cuda", 0), processes=2) == 2
+
+
+def test_what_was_begun_for_several_networks_each_of_them_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    waited: list[list[int]] = []
+
+    class Pending:
+        def __init__(self, work: object, jobs: int, processes: int) -> None:
+            begun.append(jobs)
+
+        def results(self, wanted: list[int], seconds: float) -> dict[int, Any]:
+            waited.append(wanted)
+            return {}
+
+    def launching(*kernels: Any) -> Any:
+        def run() -> None:
+            collected = tape.collected()
+            assert collected is not None
+            collected.extend((each, {"x": torch.zeros(4)}) for each in kernels)
+
+        return run
+
+    monkeypatch.setattr(ahead.runtime, "reason_against", lambda index: "")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(ahead, "Forked", Pending)
+    monkeypatch.setattr(ahead, "_begun", {})
+    one, both, other, card = kernel(), kernel(), kernel(), torch.device("cuda", 0)
+    assert len(ahead.begin([launching(one, both), launching(both, other)], card, processes=2)) == 3
+    assert (begun, waited) == ([3], [])
+    assert ahead.compile_ahead(launching(both, other), card, processes=2) == 2
+    assert (begun, waited) == ([3], [[1, 2]])
+    assert ahead.compile_ahead(launching(one, kernel()), card, processes=2) == 2
+    assert (begun, waited) == ([3, 1], [[1, 2], [0], [0]])

@@ -2,64 +2,66 @@
 other. What a pass launches is collected, and nothing launched; forked processes, which never touch the card, compile it
 into Triton's cache on disk. Importing this imports no triton."""
 
-import multiprocessing
 import os
-import time
-import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from contextlib import suppress
 from typing import Any
 
 import torch
 
+from shconv.forked import Forked, processors
 from shconv.ops.cuda import runtime, tape
 
 _SECONDS = 120.0  # after that the kernels that are still wanted compile when they are launched
+_begun: dict[Hashable, tuple[Forked, int]] = {}  # by kind of kernel: who compiles it, as which job
+
+
+def begin(
+    runs: Iterable[Callable[[], object]], device: torch.device, processes: int | None = None
+) -> Collection[Hashable]:
+    """Begins to compile what each run() launches on a CUDA device, the first one's kernels first; their kinds. In run,
+    results of the kernels are not computed, nor may anything change by it."""
+    count = processors() if processes is None else processes
+    if device.type != "cuda" or count < 2 or runtime.reason_against(device.index or 0):
+        return ()
+    major, minor = torch.cuda.get_device_capability(device)
+    capability = 10 * major + minor
+    jobs: dict[Hashable, Job] = {}
+    for run in runs:
+        with tape.collecting() as launches, suppress(Exception):
+            run()
+        for kernel, arguments in launches:
+            jobs.setdefault((capability, _kind(kernel, arguments)), (kernel, arguments))
+    new = [kind for kind in jobs if kind not in _begun]
+    if new:
+        forked = Forked(lambda place: _compile(jobs[new[place]], capability), len(new), count)
+        _begun.update({kind: (forked, place) for place, kind in enumerate(new)})
+    return jobs.keys()
 
 
 def compile_ahead(run: Callable[[], object], device: torch.device, processes: int | None = None) -> int:
-    """Compiles what run() launches on a CUDA device; how many kernels that is. In run, results of the kernels are not
-    computed, nor may anything change by it. Where it fails, kernels compile at their first launch, as they would."""
-    count = len(os.sched_getaffinity(0)) if processes is None else processes
-    if device.type != "cuda" or count < 2 or runtime.reason_against(device.index or 0):
-        return 0
-    with tape.collecting() as launches, suppress(Exception):
-        run()
-    jobs = list({_kind(kernel, arguments): (kernel, arguments) for kernel, arguments in launches}.values())
-    if jobs:
-        capability = torch.cuda.get_device_capability(device)
-        _side_by_side(jobs, 10 * capability[0] + capability[1], min(count, len(jobs)))
-    return len(jobs)
+    """`begin`, and wait until all is compiled; how many kernels that is. Where it fails, kernels compile at their first
+    launch, as they would."""
+    kinds = begin([run], device, processes)
+    wanted: dict[Forked, list[int]] = {}
+    for forked, place in map(_begun.__getitem__, kinds):
+        wanted.setdefault(forked, []).append(place)
+    for forked, places in wanted.items():
+        forked.results(places, _SECONDS)
+    return len(kinds)
 
 
 Job = tuple[Any, dict[str, Any]]  # a kernel, its arguments and Triton's options by name
 
 
-def _side_by_side(jobs: list[Job], capability: int, count: int) -> None:
-    context = multiprocessing.get_context("fork")
-    parts = [jobs[k::count] for k in range(count)]
-    working = [context.Process(target=_compile, args=(part, capability), daemon=True) for part in parts]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: nothing here waits for theirs
-        for each in working:
-            each.start()
-    end = time.monotonic() + _SECONDS
-    for each in working:
-        each.join(max(0.0, end - time.monotonic()))
-        if each.is_alive():
-            each.kill()
-
-
-def _compile(jobs: list[Job], capability: int) -> None:
+def _compile(job: Job, capability: int) -> None:
     from triton.runtime import driver
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what does not compile says so when it is launched
     torch.set_num_threads(1)
     driver.set_active(StandIn(capability))
-    for kernel, arguments in jobs:
-        with suppress(Exception):
-            compiled = kernel.warmup(grid=(1,), **arguments)
-            _launcher(compiled)
+    kernel, arguments = job
+    _launcher(kernel.warmup(grid=(1,), **arguments))
 
 
 def _launcher(compiled: Any) -> None:
