@@ -1,6 +1,5 @@
 """What is run to collect a network's kernels before its training, where no kernel is launched."""
 
-import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,7 +19,10 @@ def test_the_passes_are_a_step_and_attacks_through_every_route(monkeypatch) -> N
     real = ahead.gradient_route
     monkeypatch.setattr(ahead, "gradient_route", lambda model, route: routes.append(route) or real(model, route))
     network, layout = SMALL.build(), torch.channels_last
-    ahead._passes(copy.deepcopy(network), torch.bfloat16, layout, (3, 8, 8), torch.device("cpu"))()
+    trained, attacked = ahead._passes(network, torch.bfloat16, layout, (3, 8, 8), torch.device("cpu"))
+    trained()
+    assert all(each.grad is not None for each in network.parameters())
+    attacked()
     assert routes == list(ahead.ROUTES)
 
 

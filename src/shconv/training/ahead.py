@@ -23,14 +23,10 @@ def begin_compiling(configs: Iterable[ModelConfig], recipe: Recipe, shape: Seque
         return
     layout = layout_of(recipe)
     with torch.random.fork_rng(devices=[device]):
-        networks = [config.build().to(device).to(memory_format=layout) for config in configs]
-        begin(
-            [
-                _passes(each, autocast_dtype(recipe, device, each), layout, shape, device)
-                for each in _with_maps(networks)
-            ],
-            device,
-        )
+        networks = _with_maps(config.build().to(device).to(memory_format=layout) for config in configs)
+        passes = [_passes(each, autocast_dtype(recipe, device, each), layout, shape, device) for each in networks]
+        for runs in zip(*passes, strict=True):  # what is trained with first: it compiles while the rest is collected
+            begin(runs, device)
 
 
 def compiled_ahead(learner: Learner, image: Tensor) -> int:
@@ -54,19 +50,21 @@ def _passes(
     layout: torch.memory_format,
     shape: Sequence[int],
     device: torch.device,
-) -> Callable[[], None]:
-    """A training step, attacks and an evaluation; the network is not the same afterwards."""
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """A training step and an evaluation; attacks through every route. The network is not the same afterwards."""
+    images = torch.zeros(_IMAGES, *shape, device=device).contiguous(memory_format=layout)
 
-    def run() -> None:
-        images = torch.zeros(_IMAGES, *shape, device=device).contiguous(memory_format=layout)
+    def trained() -> None:
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             loss = network.train()(images).sum()
         loss.backward()
+        with torch.no_grad():
+            network.eval()(images)
+
+    def attacked() -> None:
         network.eval().requires_grad_(False)
         for route in ROUTES:
             with gradient_route(network, route):
                 network(images.clone().requires_grad_()).sum().backward()
-        with torch.no_grad():
-            network(images)
 
-    return run
+    return trained, attacked

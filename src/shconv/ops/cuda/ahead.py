@@ -39,10 +39,10 @@ def begin(
     return jobs.keys()
 
 
-def compile_ahead(run: Callable[[], object], device: torch.device, processes: int | None = None) -> int:
+def compile_ahead(runs: Iterable[Callable[[], object]], device: torch.device, processes: int | None = None) -> int:
     """`begin`, and wait until all is compiled; how many kernels that is. Where it fails, kernels compile at their first
     launch, as they would."""
-    kinds = begin([run], device, processes)
+    kinds = begin(runs, device, processes)
     wanted: dict[Forked, list[int]] = {}
     for forked, place in map(_begun.__getitem__, kinds):
         wanted.setdefault(forked, []).append(place)
