@@ -1,5 +1,6 @@
 """What is run to collect a network's kernels before its training, where no kernel is launched."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -31,6 +32,19 @@ def test_nothing_is_begun_on_a_cpu_and_only_networks_with_filter_maps_count(monk
     ahead.begin_compiling([SMALL], RECIPES["short"], (3, 8, 8), torch.device("cpu"))
     vanilla, shc = replace(SMALL, name="plain10").build(), SMALL.build()
     assert ahead._with_maps([vanilla, shc]) == [shc]
+
+
+def test_a_training_waits_for_its_own_kernels_and_only_at_its_end_for_those_of_attacks(monkeypatch) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
+    monkeypatch.setattr(ahead, "_passes", lambda *_: ("trained", "attacked"))
+    monkeypatch.setattr(ahead, "begin", lambda runs, device: runs)
+    monkeypatch.setattr(ahead, "wait", waited.extend)
+    learner = SimpleNamespace(network=SMALL.build(), device=torch.device("cuda"), dtype=None, layout=None)
+    rest = ahead.compiled_ahead(learner, torch.zeros(3, 8, 8))
+    assert waited == ["trained"]
+    rest()
+    assert waited == ["trained", "attacked"]
 
 
 def test_a_reproduction_begins_with_the_kernels_of_the_networks_that_are_not_trained_yet(monkeypatch, tmp_path) -> None:

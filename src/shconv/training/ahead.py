@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from shconv.layers import SHConv2d
-from shconv.ops.cuda.ahead import begin, compile_ahead
+from shconv.ops.cuda.ahead import begin, wait
 from shconv.routes import ROUTES, gradient_route
 from shconv.training.checkpoint import ModelConfig
 from shconv.training.learner import Learner, autocast_dtype, layout_of
@@ -29,15 +29,18 @@ def begin_compiling(configs: Iterable[ModelConfig], recipe: Recipe, shape: Seque
             begin(runs, device)
 
 
-def compiled_ahead(learner: Learner, image: Tensor) -> int:
-    """Compiles what training on such images (C, H, W) launches, and what attacks on the trained network do in float32;
-    how many kernels that is. Neither the network nor a random state changes."""
+def compiled_ahead(learner: Learner, image: Tensor) -> Callable[[], None]:
+    """Compiles what training on such images (C, H, W) launches, and begins with what attacks on the trained network do
+    in float32; what is returned waits for that. Neither the network nor a random state changes."""
     device = learner.device
     if device.type != "cuda" or not _with_maps([learner.network]):
-        return 0
+        return lambda: None
     own = copy.deepcopy(learner.network)
     with torch.random.fork_rng(devices=[device]):
-        return compile_ahead(_passes(own, learner.dtype, learner.layout, image.shape, device), device)
+        trained, attacked = _passes(own, learner.dtype, learner.layout, image.shape, device)
+        wait(begin([trained], device))
+        rest = begin([attacked], device)
+    return lambda: wait(rest)
 
 
 def _with_maps(networks: Iterable[nn.Module]) -> list[nn.Module]:

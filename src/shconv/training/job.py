@@ -71,7 +71,7 @@ class Job:
 
     def run(self, sums: Sums) -> None:
         """From the position in the epoch under way to the end of the last one."""
-        compiled_ahead(self.learner, self.split[0][0])
+        compiled = compiled_ahead(self.learner, self.split[0][0])
         for number in range(len(self.history), self.recipe.epochs):
             started = time.perf_counter() - sums.elapsed
             self._train(number, sums)
@@ -92,6 +92,7 @@ class Job:
             self.shown.epoch(row)
             if self.on_epoch is not None:
                 self.on_epoch(row)
+        compiled()
 
     def _train(self, number: int, sums: Sums) -> None:
         """The epoch's batches from where the sums are; raises what asked to stop, the state stored."""

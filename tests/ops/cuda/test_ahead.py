@@ -10,6 +10,12 @@ import torch
 
 from shconv.ops.cuda import ahead, tape
 
+
+def compiled(run: Any, device: torch.device, processes: int | None = None) -> int:
+    ahead.wait(kinds := ahead.begin([run], device, processes))
+    return len(kinds)
+
+
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
 
@@ -52,8 +58,8 @@ def test_launches_count_as_one_where_triton_compiles_them_as_one() -> None:
 def test_nothing_is_done_on_other_devices_and_with_one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead.runtime, "reason_against", lambda index: "")
     refuse = lambda: pytest.fail("run")  # noqa: E731
-    assert ahead.compile_ahead([refuse], torch.device("cpu")) == 0
-    assert ahead.compile_ahead([refuse], torch.device("cuda", 0), processes=1) == 0
+    assert compiled(refuse, torch.device("cpu")) == 0
+    assert compiled(refuse, torch.device("cuda", 0), processes=1) == 0
 
 
 @needs_triton
@@ -79,10 +85,10 @@ def test_kernels_are_in_tritons_cache_afterwards_and_one_that_does_not_compile_h
         raise RuntimeError("a pass may break off")
 
     monkeypatch.setattr(ahead, "_begun", {})
-    assert ahead.compile_ahead([run], torch.device("cuda", 0), processes=2) == 2
+    assert compiled(run, torch.device("cuda", 0), processes=2) == 2
     assert len(list(tmp_path.glob("*/fold.cubin"))) == 1
     monkeypatch.setattr(ahead, "Forked", lambda *_: pytest.fail("compiled again"))
-    assert ahead.compile_ahead([run], torch.device("cuda", 0), processes=2) == 2
+    assert compiled(run, torch.device("cuda", 0), processes=2) == 2
 
 
 def test_what_was_begun_for_several_networks_each_of_them_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +118,7 @@ def test_what_was_begun_for_several_networks_each_of_them_waits_for(monkeypatch:
     one, both, other, card = kernel(), kernel(), kernel(), torch.device("cuda", 0)
     assert len(ahead.begin([launching(one, both), launching(both, other)], card, processes=2)) == 3
     assert (begun, waited) == ([3], [])
-    assert ahead.compile_ahead([launching(both, other)], card, processes=2) == 2
+    assert compiled(launching(both, other), card, processes=2) == 2
     assert (begun, waited) == ([3], [[1, 2]])
-    assert ahead.compile_ahead([launching(one, kernel())], card, processes=2) == 2
+    assert compiled(launching(one, kernel()), card, processes=2) == 2
     assert (begun, waited) == ([3, 1], [[1, 2], [0], [0]])

@@ -39,16 +39,14 @@ def begin(
     return jobs.keys()
 
 
-def compile_ahead(runs: Iterable[Callable[[], object]], device: torch.device, processes: int | None = None) -> int:
-    """`begin`, and wait until all is compiled; how many kernels that is. Where it fails, kernels compile at their first
-    launch, as they would."""
-    kinds = begin(runs, device, processes)
+def wait(kinds: Iterable[Hashable]) -> None:
+    """Until kernels that `begin` named are compiled. Where that fails they compile at their first launch, as they would
+    have."""
     wanted: dict[Forked, list[int]] = {}
     for forked, place in map(_begun.__getitem__, kinds):
         wanted.setdefault(forked, []).append(place)
     for forked, places in wanted.items():
         forked.results(places, _SECONDS)
-    return len(kinds)
 
 
 Job = tuple[Any, dict[str, Any]]  # a kernel, its arguments and Triton's options by name
