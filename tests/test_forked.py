@@ -1,5 +1,6 @@
 """Jobs in forked processes: what they give comes back under their numbers, and one that fails harms no other."""
 
+import gc
 import os
 import sys
 import time
@@ -32,6 +33,28 @@ def test_a_free_process_takes_the_next_job() -> None:
     assert given.keys() == {1, 2, 3, 4}
     assert len(set(given.values())) == 1
     assert started.results(range(5), 0.0) == given  # what takes too long is ended
+
+
+def test_garbage_of_this_process_is_not_freed_in_another() -> None:
+    freed: list[str] = []
+
+    class Held:
+        def __init__(self) -> None:
+            self.own = self
+
+        def __del__(self) -> None:
+            freed.append("freed")
+
+    gc.collect()
+    gc.disable()
+    try:
+        Held()
+        given = Forked(lambda _: (gc.collect(), list(freed)), 1, 1).results([0], 30.0)
+    finally:
+        gc.enable()
+    assert given[0][1] == []
+    gc.collect()
+    assert freed == ["freed"]
 
 
 def test_a_job_that_failed_is_not_waited_for() -> None:

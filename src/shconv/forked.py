@@ -1,6 +1,7 @@
 """Jobs that forked processes do side by side while this one goes on; whoever is free takes the next. They have what
 this process has, so nothing is sent to them; they must not touch a GPU, nor count on its threads."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -72,6 +73,7 @@ class Forked:
 def _work(work: Callable[[int], Any], numbers: int, pipe: Any, others: Sequence[Connection]) -> None:
     for each in others:  # so that there is nobody left to send to where the first process is killed
         each.close()
+    gc.freeze()  # what is garbage already may be on a GPU, and is the first process's to free
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     while number := os.read(numbers, _BYTES):
