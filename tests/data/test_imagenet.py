@@ -4,9 +4,11 @@ import pickle
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -33,11 +35,27 @@ TRAIN, VAL = samples("train"), samples("val")
 WRITERS: dict[str, Callable[..., None]] = {"folders": write_folders, "tars": write_tars, "parquet": write_parquet}
 
 
-def write(form: str, root: Path, **options: object) -> Path:
+@cache
+def shards(form: str, part: str) -> dict[Path, bytes]:
+    """The files of a part: what most tests start from is made once."""
     if form == "parquet":
         pytest.importorskip("pyarrow")
-    for part, images in (("train", TRAIN), ("validation" if form != "folders" else "val", VAL)):
-        WRITERS[form](root, part, images, **options)
+    with TemporaryDirectory() as folder:
+        WRITERS[form](Path(folder), part, TRAIN if part == "train" else VAL)
+        made = (path for path in Path(folder).rglob("*") if path.is_file())
+        return {path.relative_to(folder): path.read_bytes() for path in made}
+
+
+def write(form: str, root: Path, parts: Sequence[str] = ("train", "validation")) -> Path:
+    """An ImageNet, or some parts of it."""
+    if form == "folders":
+        for part in parts:
+            write_folders(root, part.removesuffix("idation"), TRAIN if part == "train" else VAL)
+        return root
+    for part in parts:
+        for name, data in shards(form, part).items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(data)
     return root
 
 
@@ -65,7 +83,7 @@ def test_every_form_gives_the_standard_labels_and_says_what_was_checked(root: Pa
 
 def test_splits_can_be_sent_to_other_processes_and_read_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MEMORY_LIMIT", 0)
-    roots = [write(form, tmp_path / form) for form in WRITERS]
+    roots = [write(form, tmp_path / form, ["validation"]) for form in WRITERS]
     splits = [load_data(f"imagenet:{root}", image_size=9, want_train=False).test for root in roots]
     assert all(isinstance(split, FileSplit) and len(pickle.dumps(split)) < 200_000 for split in splits)
     jobs = [(split, i) for split in splits for i in (0, 500, 999)]
@@ -133,7 +151,7 @@ def test_a_shard_that_vanishes_later_is_named_by_the_image_that_wants_it(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "MEMORY_LIMIT", 0)
-    split = load_data(f"imagenet:{write(form, tmp_path)}", want_train=False).test
+    split = load_data(f"imagenet:{write(form, tmp_path, ['validation'])}", want_train=False).test
     shard = max(tmp_path.rglob("*validation*"))
     shard.unlink()
     split[0]
@@ -156,17 +174,17 @@ def test_a_shard_that_vanishes_later_is_named_by_the_image_that_wants_it(
 def test_labels_that_are_not_imagenets_are_an_error(
     form: str, change: Callable[[Sample], Sample], message: str, tmp_path: Path
 ) -> None:
-    if form == "parquet":
-        pytest.importorskip("pyarrow")
-    WRITERS[form](tmp_path, "train", TRAIN)
+    write(form, tmp_path, ["train"])
     WRITERS[form](tmp_path, "val", [change(sample) for sample in VAL])
     with pytest.raises(InputError, match=message):
         load_data(f"imagenet:{tmp_path}")
 
 
 def test_labels_in_json_and_places_of_wordnet_ids_are_the_same(tmp_path: Path) -> None:
-    by_json = load_data(f"imagenet:{write('tars', tmp_path / 'json', how='json')}")
-    by_ids = load_data(f"imagenet:{write('tars', tmp_path / 'ids', how='')}")
+    for how in ("json", ""):
+        for part, images in (("train", TRAIN), ("validation", VAL)):
+            write_tars(tmp_path / f"by {how}", part, images, how)
+    by_json, by_ids = (load_data(f"imagenet:{tmp_path / f'by {how}'}") for how in ("json", ""))
     assert torch.equal(by_json.train.labels, by_ids.train.labels)
     assert torch.equal(by_json.train.labels, torch.tensor([s.label for k in range(3) for s in TRAIN[k::3]]))
 
