@@ -59,10 +59,23 @@ def write(form: str, root: Path, parts: Sequence[str] = ("train", "validation"))
     return root
 
 
-@pytest.fixture(scope="module", params=list(WRITERS))
-def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ImageNet in each of the forms, which no test changes."""
-    return write(request.param, tmp_path_factory.mktemp(request.param))
+@pytest.fixture(scope="module")
+def root_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """An ImageNet in that form, which no test changes: thousands of files take long to make and to remove."""
+    return cache(lambda form: write(form, tmp_path_factory.mktemp(form)))
+
+
+@pytest.fixture(params=list(WRITERS))
+def root(request: pytest.FixtureRequest, root_of: Callable[[str], Path]) -> Path:
+    return root_of(request.param)
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """val/ as image-net.org gives it, which no test changes, and the WordNet id of each image."""
+    folder = tmp_path_factory.mktemp("flat")
+    ids = write_flat_val(folder)
+    return folder / "val", ids
 
 
 def by_label(data: ImageData, part: str) -> torch.Tensor:
@@ -81,10 +94,11 @@ def test_every_form_gives_the_standard_labels_and_says_what_was_checked(root: Pa
     assert "1,000 validation and 1,000 training images, where ILSVRC2012 has 50,000 and 1,281,167." in data.note
 
 
-def test_splits_can_be_sent_to_other_processes_and_read_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_can_be_sent_to_other_processes_and_read_there(
+    root_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "MEMORY_LIMIT", 0)
-    roots = [write(form, tmp_path / form, ["validation"]) for form in WRITERS]
-    splits = [load_data(f"imagenet:{root}", image_size=9, want_train=False).test for root in roots]
+    splits = [load_data(f"imagenet:{root_of(form)}", image_size=9, want_train=False).test for form in WRITERS]
     assert all(isinstance(split, FileSplit) and len(pickle.dumps(split)) < 200_000 for split in splits)
     jobs = [(split, i) for split in splits for i in (0, 500, 999)]
     with processes().Pool(1) as pool:
@@ -95,11 +109,11 @@ def test_splits_can_be_sent_to_other_processes_and_read_there(tmp_path: Path, mo
 
 
 def test_only_validation_will_do_without_training(root: Path, tmp_path: Path) -> None:
-    for path in root.rglob("*"):
-        if path.is_file() and "train" not in str(path.relative_to(root)):
-            copy = tmp_path / path.relative_to(root)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(path.read_bytes())
+    for path in (*root.iterdir(), *root.glob("data/*")):
+        if "train" not in path.name and path.name != "data":
+            link = tmp_path / path.relative_to(root)
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(path)
     assert len(load_data(f"imagenet:{tmp_path}", want_train=False).test) == 1000
     with pytest.raises(InputError, match=r"wanted (train/|some, as for)"):
         load_data(f"imagenet:{tmp_path}")
@@ -256,10 +270,13 @@ def test_broken_and_empty_images_in_shards_are_named_or_skipped(form: str, tmp_p
 
 
 @pytest.mark.parametrize("who", list(TRUTHS))
-def test_a_flat_val_gets_its_labels_from_the_ground_truth(who: str, tmp_path: Path) -> None:
+def test_a_flat_val_gets_its_labels_from_the_ground_truth(
+    who: str, tmp_path: Path, flat: tuple[Path, list[str]]
+) -> None:
     if who == "devkit":
         pytest.importorskip("scipy")
-    ids = write_flat_val(tmp_path)
+    val, ids = flat
+    (tmp_path / "val").symlink_to(val)
     TRUTHS[who](tmp_path, ids)
     data = load_data(f"imagenet:{tmp_path}", want_train=False)
     assert data.classes == tuple(IDS)
@@ -267,9 +284,11 @@ def test_a_flat_val_gets_its_labels_from_the_ground_truth(who: str, tmp_path: Pa
     assert by_label(data, "test")[:, 1, 0, 0].tolist() == [label % 256 for label in range(1000)]
 
 
-def test_kaggles_whole_tree_is_understood(tmp_path: Path) -> None:
+def test_kaggles_whole_tree_is_understood(tmp_path: Path, flat: tuple[Path, list[str]]) -> None:
     inner = tmp_path / "ILSVRC/Data/CLS-LOC"
-    TRUTHS["kaggle"](tmp_path, write_flat_val(inner))
+    inner.mkdir(parents=True)
+    (inner / "val").symlink_to(flat[0])
+    TRUTHS["kaggle"](tmp_path, flat[1])
     assert by_label(load_data(f"imagenet:{tmp_path}", want_train=False), "test")[7, 1, 0, 0] == 7
     assert by_label(load_data(f"imagenet:{inner}", want_train=False), "test")[7, 1, 0, 0] == 7
 
@@ -287,15 +306,19 @@ def test_a_flat_val_without_ground_truth_says_what_would_do(tmp_path: Path) -> N
         load_data(f"imagenet:{tmp_path}", want_train=False)
 
 
-def test_folders_of_other_wordnet_ids_or_other_classes_are_an_error(tmp_path: Path) -> None:
-    write_folders(tmp_path, "val", VAL)
+def test_folders_of_other_wordnet_ids_or_other_classes_are_an_error(
+    tmp_path: Path, root_of: Callable[[str], Path]
+) -> None:
+    (tmp_path / "val").mkdir()
+    for label in IDS:
+        (tmp_path / "val" / label).symlink_to(root_of("folders") / "val" / label)
     (tmp_path / "val" / IDS[5]).rename(tmp_path / "val" / "n99999999")
     with pytest.raises(InputError, match=r"are not those of ILSVRC2012"):
         load_data(f"imagenet:{tmp_path}", want_train=False)
     (tmp_path / "val" / "n99999999").rename(tmp_path / "val" / "other")
     with pytest.raises(InputError, match=r"999 of them named as n01440764.*folder:PATH"):
         load_data(f"imagenet:{tmp_path}", want_train=False)
-    write_folders(tmp_path, "train", TRAIN)
+    (tmp_path / "train").symlink_to(root_of("folders") / "train")
     with pytest.raises(InputError, match=rf"differ; only in train/: {IDS[5]}; only in val/: other"):
         load_data(f"imagenet:{tmp_path}")
 
