@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor, multiprocessing, nn
 
 import shconv
@@ -163,6 +164,7 @@ def _start(rank: int, count: int, port: int, out: Path, work: Callable[[Path], d
     os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR="127.0.0.1")
     os.environ.update(ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1")
     torch.set_num_threads(1)
+    AcceleratorState._reset_state(reset_partial_state=True)  # a copy of a process that trained knows itself alone
     torch.save(work(out), out / f"told{rank}.pt")
 
 
