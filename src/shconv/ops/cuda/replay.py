@@ -37,17 +37,16 @@ def call(function: Callable[..., Results], inputs: Sequence[Tensor | None], *num
     if torch._C._cuda_getDevice() != device:
         with torch.cuda.device(device):
             return call(function, inputs, *numbers)
+    key = (
+        function, numbers, tuning.state(), first.dtype == torch.float32 and runtime.tf32(),
+        *[None if each is None else (each.shape, each.stride(), each.dtype, each.get_device()) for each in inputs],
+    )  # fmt: skip
     together = 0
-    kinds: list[Hashable] = [function, numbers, tuning.state(), first.dtype == torch.float32 and runtime.tf32()]
     for each in inputs:
-        if each is None:
-            kinds.append(None)
-        else:
-            kinds += each.shape, each.stride(), each.dtype, each.get_device()
+        if each is not None:
             together |= each.data_ptr()
     if together % 16:  # kernels are compiled for other addresses
         return function(*inputs, *numbers)
-    key = tuple(kinds)
     known = _known.get(key, 0)
     if isinstance(known, Player):
         return known.play(inputs)
