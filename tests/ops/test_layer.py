@@ -115,7 +115,7 @@ def test_an_image_has_the_same_bits_alone_and_in_any_batch_beside_a_broken_one(r
         assert many[3].isnan().all()
 
 
-@pytest.mark.parametrize("case", CASES[:2], ids=str)
+@pytest.mark.parametrize(("route", "case"), [("compiled", CASES[0]), ("torch", CASES[1])], indirect=["route"], ids=str)
 def test_opcheck_passes_in_both_directions(case):
     layer, x = build(case)
     theta = [parameter.detach() for parameter in layer.hyper.parameters()]

@@ -1,26 +1,19 @@
-"""The compiled formulation: both of its routes against the reference in float64, independence of the batch, memory it
-must not read or leave unwritten, and the ways in which a machine cannot build it."""
+"""The compiled formulation: both of its routes against the reference in float64, independence of the batch, memory that
+it must not read or leave unwritten."""
 
 import ctypes
 import itertools
-import logging
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
+from cpu_toys import case, needs_kernels
 from torch import Tensor
 
 from shconv.ops import reference
 from shconv.ops.cpu import compiled, library
-from shconv.ops.geometry import Geometry
 
-KERNELS = library.kernels()
-needs_kernels = pytest.mark.skipif(isinstance(KERNELS, str), reason=str(KERNELS))
 MASKS = [mask for mask in itertools.product((False, True), repeat=3) if any(mask)]
 ALL = (True, True, True)
 
@@ -50,21 +43,6 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "last": torch.channels_last}
 in_both_layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
 
-def case(N, D, C, size, kernel, stride, padding, dilation, layout=torch.contiguous_format):
-    """x, weight, M, dY and the geometry of a shape."""
-    generator = torch.Generator().manual_seed(N + 7 * D + 31 * C)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    x, weight = normal(N, D, *size), normal(C, D, *kernel)
-    M = torch.rand(N, *kernel, generator=generator)
-    pairs = ((a, a) if isinstance(a, int) else a for a in (stride, padding, dilation))
-    geometry = Geometry(*pairs, groups=1)
-    dY = normal(N, C, *geometry.output_size(x, weight))
-    return x.to(memory_format=layout), weight, M, dY.to(memory_format=layout), geometry
-
-
 def truth(x, weight, M, dY, geometry):
     """Y and the gradients of x, weight and M by the reference, in float64."""
     inputs = [t.double().requires_grad_() for t in (x, weight, M)]
@@ -82,13 +60,6 @@ def assert_rounding(got: Tensor, wanted: Tensor, terms: int) -> None:
 def by_taps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     monkeypatch.setattr(compiled, "_routes", lambda *_: (request.param, request.param))
     return request.param
-
-
-@pytest.fixture
-def fresh_kernels() -> Iterator[None]:
-    library.kernels.cache_clear()
-    yield
-    library.kernels.cache_clear()
 
 
 @pytest.fixture
@@ -231,68 +202,6 @@ def test_what_it_cannot_serve_has_its_reason():
     assert "groups" in compiled.reasons_against(x, weight[:, :2], geometry._replace(groups=2))[0]
     assert "float32" in compiled.reasons_against(x.double(), weight.double(), geometry)[0]
     assert "CPU" in compiled.reasons_against(x.to("meta"), weight.to("meta"), geometry)[0]
-
-
-@needs_kernels
-def test_a_library_is_compiled_once_and_then_taken_from_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("SHCONV_CACHE", str(tmp_path / "cache"))
-    source = tmp_path / "source" / "small.cpp"  # our kernels take the compiler half a minute
-    source.parent.mkdir()
-    source.write_text('extern "C" int three() { return 3; }')
-    built = library.build(source)
-    assert list((tmp_path / "cache").glob("*.so")) == [built]
-    assert ctypes.CDLL(str(built)).three() == 3
-    before = built.stat().st_mtime_ns
-    assert library.build(source) == built
-    assert built.stat().st_mtime_ns == before
-    source.write_text('extern "C" int three() { return 4; }')
-    assert library.build(source) != built
-
-
-@needs_kernels
-def test_processes_that_start_together_compile_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("SHCONV_CACHE", str(tmp_path))
-    compilers, original = [], subprocess.run
-
-    def counted(command, **options):
-        compilers.append("--version" not in command)
-        return original(command, **options)
-
-    monkeypatch.setattr(subprocess, "run", counted)
-    source = tmp_path / "source" / "small.cpp"
-    source.parent.mkdir()
-    source.write_text('extern "C" int three() { return 3; }')
-    with ThreadPoolExecutor(4) as threads:  # each with a lock of its own, as processes have
-        assert len(set(threads.map(library.build, [source] * 4))) == 1
-    assert sum(compilers) == 1
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "said"),
-    [
-        ("SHCONV_COMPILED", "0", "turns the compiled kernels off"),
-        ("SHCONV_CXX", "/nowhere/g++", "could not be built"),
-        ("SHCONV_CXX", "false", "could not be built"),
-        ("SHCONV_CXX", f"{sys.executable} -c 'import sys; sys.exit(len(sys.argv) > 2)'", "could not be built"),
-    ],
-)
-@pytest.mark.usefixtures("fresh_kernels")
-def test_without_a_working_compiler_there_is_one_reason_and_one_warning(
-    variable: str,
-    value: str,
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setenv("SHCONV_CACHE", str(tmp_path))
-    monkeypatch.setenv(variable, value)
-    x, weight, _, _, geometry = case(2, 4, 4, (5, 5), (3, 3), 1, 1, 1)
-    with caplog.at_level(logging.WARNING, logger="shconv"):
-        reasons = [compiled.reasons_against(x, weight, geometry) for _ in range(3)]
-    assert all(len(reason) == 1 and said in reason[0] for reason in reasons)
-    assert len(caplog.records) == (variable != "SHCONV_COMPILED")
-    assert not list(tmp_path.glob("*.so"))
 
 
 @needs_kernels
