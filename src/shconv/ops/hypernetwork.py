@@ -85,9 +85,9 @@ def gradients(
     from shconv.ops.cuda import statistics as cuda
 
     dseen, *dtheta = kernels.backward(dM, M, seen, hidden, theta, order, needs_x, needs_theta)
-    if not needs_x or join is not None:
-        return None if join is None else join(seen, dseen), *dtheta
-    return cuda.input_gradient(x, seen[:, 0], dseen[:, 0], dseen[:, 1], beside), *dtheta
+    if join is not None:
+        return join(seen, dseen), *dtheta
+    return cuda.input_gradient(x, seen[:, 0], dseen[:, 0], dseen[:, 1], beside) if needs_x else None, *dtheta
 
 
 def states(x: Tensor, W1: Tensor, W2: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,8 @@ On Hopper the kernels of hopper/ serve where TMA can describe the tensors; what 
 Images are worked on channels last (others are copied) and come out in x's layout. float32 is multiplied as
 torch.backends.cudnn.conv allows, accumulated always in float32; no result depends on the order in which blocks run.
 Memory beside the results: the weight where it is not channels last; partial sums of dM, T floats for every 64 pixels
-and 64 channels of x; of dW, 33 MB, or one weight in float32 if that is larger. No image's kernel exists.
+and 64 channels of x; of dW, 33 MB, or one weight in float32 if that is larger, and T floats a pixel of
+small images. No image's kernel exists.
 
 Where tuning.measures allows it the first call for a geometry tries a few tilings, and Triton keeps the fastest in its
 cache on disk; elsewhere one fixed tiling serves.

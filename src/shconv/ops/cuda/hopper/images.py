@@ -176,16 +176,22 @@ def products(a, b, out, M, x, shares, seen, dseen, N,
     tl.store(out + at, sums.to(out.dtype.element_ty), mask)
 
 
-@triton.jit(do_not_specialize=["image", "place", "further"])
-def fold(parts, sums, LENGTH, REPEATS, image, place, further, T: tl.constexpr, BLOCK: tl.constexpr):
-    """sums (N, T) of REPEATS runs of LENGTH numbers each, which begin at parts + n * image + t * place and lie
-    `further` apart: always in this order, whatever N is."""
-    n, t = (tl.program_id(0) // T).to(tl.int64), tl.program_id(0) % T
+@triton.jit
+def summed(run, LENGTH, REPEATS, further, BLOCK: tl.constexpr):
+    """The sum of REPEATS runs of LENGTH numbers each, `further` apart: always in this order."""
     found = tl.zeros((BLOCK,), tl.float32)
-    run = parts + n * image + t.to(tl.int64) * place
     for _ in range(REPEATS):
         for first in range(0, LENGTH, BLOCK):
             e = first + tl.arange(0, BLOCK)
             found += tl.load(run + e, e < LENGTH, 0.0)
         run += further
-    tl.store(sums + n * T + t, tl.sum(found, 0))
+    return tl.sum(found, 0)
+
+
+@triton.jit(do_not_specialize=["image", "place", "further"])
+def fold(parts, sums, LENGTH, REPEATS, image, place, further, T: tl.constexpr, BLOCK: tl.constexpr):
+    """sums (N, T) of REPEATS runs of LENGTH numbers each, which begin at parts + n * image + t * place and lie
+    `further` apart, whatever N is."""
+    n, t = (tl.program_id(0) // T).to(tl.int64), tl.program_id(0) % T
+    run = parts + n * image + t.to(tl.int64) * place
+    tl.store(sums + n * T + t, summed(run, LENGTH, REPEATS, further, BLOCK))

@@ -122,7 +122,7 @@ def weight_gradient(
         a = TensorDescriptor(x, [N, H, W, D], [H * W * D, W * D, D, 1], [1, high, wide, tile.columns])
     boxes = _blocks(H, high) * _blocks(W, wide)
     parted = pieces(boxes)
-    shared = _shared(N * parted, weight, tile, x, map)
+    shared = _shared(N * parted, weight, tile, x, kept=3 if map else 2)
     dM_parts = M.new_empty(N * parted, T, blocks * C) if map else M
     dW, dM = torch.empty_like(weight), M.new_empty(N, T) if map else M
     constants = {
@@ -130,7 +130,7 @@ def weight_gradient(
         "ROWS": tile.rows, "COLUMNS": tile.columns, "HIGH": high, "WIDE": wide, "PIECES": parted,
         "NESTED": boxes // parted > _LONG,
     }  # fmt: skip
-    arguments = (g, a, M, weight, shared.parts, dM_parts, N * parted, shared.places, shared.share, shared.slots)
+    arguments = (g, a, M, weight, shared.parts, dM_parts, N * parted, *shared.numbers)
     launches = [
         Launch(weights.sums, shared.programs, arguments, constants, tile.warps, tile.stages),
         _gather(shared, dW, dM_parts, dM, parted, tile, map),
@@ -148,9 +148,9 @@ def flat_weight_gradient(
         for of, channels, side in ((dY, C, tile.rows), (x, D, tile.columns))
     )
     found, dW = M.new_empty(S_h * S_w, N * H * W), torch.empty_like(weight)
-    shared = _shared(_blocks(N * H * W, tile.inner), weight, tile, x, False, flat=True)
+    shared = _shared(_blocks(N * H * W, tile.inner), weight, tile, x, kept=1)
     sides = {"H": H, "W": W, "S_H": S_h, "S_W": S_w}
-    arguments = (g, a, found, shared.parts, N, shared.places, shared.share, shared.slots)
+    arguments = (g, a, found, shared.parts, N, *shared.numbers)
     constants = {**sides, "C": C, "D": D, **_sides(tile, precision)}
     return dW, [
         Launch(flat.scales, _blocks(N * H * W, _SCALED), (M, found, N), {**sides, "BLOCK": _SCALED}, 4, 1),
@@ -162,28 +162,33 @@ def flat_weight_gradient(
 class _Shared(NamedTuple):
     """How the sums of dW are shared out to programs."""
 
-    parts: Tensor
+    parts: Tensor  # (tiles, slots, rows, columns)
     places: int
     share: int
-    slots: int
     programs: int
 
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """Arguments of the kernels: places, share, slots."""
+        return self.places, self.share, self.parts.shape[1]
 
-def _shared(units: int, weight: Tensor, tile: Tile, x: Tensor, map: bool, flat: bool = False) -> _Shared:
+
+def _shared(units: int, weight: Tensor, tile: Tile, x: Tensor, kept: int) -> _Shared:
+    """kept: tiles of numbers that a program has in registers."""
     (C, D), T = weight.shape[:2], weight[0, 0].numel()
     tiles = T * _blocks(C, tile.rows) * _blocks(D, tile.columns)
-    most = processors(x.device) * tile.resident(x.element_size(), 1 if flat else 3 if map else 2)
+    most = processors(x.device) * tile.resident(x.element_size(), kept)
     each, share = places(units, tiles, most)
     slots = (each + share - 2) // share + 1  # the most programs that share a tile
     parts = torch.empty(tiles, slots, tile.rows, tile.columns, dtype=torch.float32, device=x.device)
-    return _Shared(parts, each, share, slots, _blocks(tiles * each, share))
+    return _Shared(parts, each, share, _blocks(tiles * each, share))
 
 
 def _gather(shared: _Shared, dW: Tensor, dM_parts: Tensor, dM: Tensor, parted: int, tile: Tile, map: bool) -> Launch:
     (C, D), T = dW.shape[:2], dW[0, 0].numel()
     high = max(1, min(tile.rows, _GATHERED // tile.columns))
     programs = len(shared.parts) * (tile.rows // high) + (dM.numel() if map else 0)
-    arguments = (shared.parts, dW, dM_parts, dM, shared.places, shared.share, shared.slots, parted)
+    arguments = (shared.parts, dW, dM_parts, dM, *shared.numbers, parted)
     sides = {"ROWS": tile.rows, "COLUMNS": tile.columns, "HIGH": high, "BLOCK": 128}
     return Launch(weights.gather, programs, arguments, {"C": C, "D": D, "T": T, **sides}, 4, 1)
 

@@ -12,7 +12,7 @@ of a tile goes to a slot of its own, and `gather` adds the slots in their order.
 import triton
 import triton.language as tl
 
-from shconv.ops.cuda.hopper.images import dot, settled, tap
+from shconv.ops.cuda.hopper.images import dot, settled, summed, tap
 
 
 @triton.jit
@@ -142,10 +142,5 @@ def gather(parts, dW, shares, dM, places, share, slots, pieces, C: tl.constexpr,
         tl.store(dW + (((c + row) * T + t) * D)[:, None] + (d + column)[None, :], found.to(dW.dtype.element_ty), mask)
     else:
         n, t = (program - tiles * strips) // T, (program - tiles * strips) % T
-        sum = tl.zeros((BLOCK,), tl.float32)
-        for piece in range(pieces):
-            run = shares + ((n * pieces + piece).to(tl.int64) * T + t) * (blocks * C)
-            for first in range(0, blocks * C, BLOCK):
-                e = first + tl.arange(0, BLOCK)
-                sum += tl.load(run + e, e < blocks * C, 0.0)
-        tl.store(dM + n.to(tl.int64) * T + t, tl.sum(sum, 0))
+        run = shares + ((n * pieces).to(tl.int64) * T + t) * (blocks * C)
+        tl.store(dM + n.to(tl.int64) * T + t, summed(run, blocks * C, pieces, T * blocks * C, BLOCK))
