@@ -16,11 +16,16 @@ from typing import Any
 _BYTES = 4  # of a job's number; what a pipe holds is far more than there are jobs
 
 
+def usable_cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def processors() -> int:
     """How many processes can be forked that each have a core of their own; 0 where none can be forked."""
     if sys.platform != "linux" or multiprocessing.current_process().daemon:
         return 0
-    return len(os.sched_getaffinity(0))
+    return usable_cores()
 
 
 class Forked:
@@ -34,9 +39,7 @@ class Forked:
         os.write(end, b"".join(number.to_bytes(_BYTES, "little") for number in range(jobs)))
         os.close(end)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # of forks beside threads: nothing here waits for theirs
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: none here waits for theirs
             for _ in range(min(processes, jobs)):
                 here, there = context.Pipe(duplex=False)
                 arguments = (work, numbers, there, [here, *self._pipes])

@@ -3,6 +3,8 @@ with this process has room for; none where they cannot help."""
 
 import os
 
+from shconv.forked import usable_cores
+
 MOST = 8  # some 4,000 ImageNet images a second
 FEW = 2000  # images that one process reads in a second or two, which starting others would take too
 AHEAD = 2  # batches that a worker prepares before they are asked for
@@ -28,11 +30,6 @@ def automatic_workers(images: int, processes: int | None = None, batch_bytes: in
 def in_flight(workers: int) -> int:
     """Batches that lie in shared memory at once: those prepared, the one that is taken over and the one in use."""
     return AHEAD * workers + 2
-
-
-def usable_cores() -> int:
-    """Those that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shared_memory() -> tuple[int, int] | None:
