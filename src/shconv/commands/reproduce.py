@@ -94,7 +94,7 @@ class Reproduce(PaperOptions, EngineOptions):
             for place in sorted(train_side_by_side(dearest_first, progress)):
                 progress.say(f"{place.name}: another process trained it")
         elif data.train is not None:
-            configs = {each["config"]: None for each in tasks if not is_finished(each["folder"])}
+            configs = dict.fromkeys(each["config"] for each in tasks if not is_finished(each["folder"]))
             begin_compiling(configs, recipe, data.train[0][0].shape, processes.device)
         return [Pair(tuple(trained(name, seed) for name in pair)) for seed in self.seeds for pair in names]
 
