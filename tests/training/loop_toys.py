@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +16,11 @@ Build = Callable[..., nn.Module]
 TIMES = {"seconds": 0, "images_per_second": 0}
 
 
-def outcome(result: TrainingResult) -> tuple[bytes, list[dict[str, Any]]]:
-    """All that two equal trainings agree in: the weights' file and the log without its times."""
-    rows = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
-    return (result.folder / "model.safetensors").read_bytes(), [row | TIMES for row in rows]
+def outcome(of: TrainingResult | Path) -> tuple[bytes, list[dict[str, Any]]]:
+    """All that two equal trainings, or their folders, agree in: the weights' file and the log without its times."""
+    folder = of if isinstance(of, Path) else of.folder
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return (folder / "model.safetensors").read_bytes(), [row | TIMES for row in rows]
 
 
 def batches_of(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[Batch]:

@@ -1,18 +1,18 @@
 """Training with a defence: what it leaves on disk, and that an interruption changes nothing."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from loop_toys import batches_of, outcome
 from torch import nn
 
-from shconv.data import Batch, ImageData
+from shconv.data import ImageData
 from shconv.errors import InputError
-from shconv.training import Defence, ModelConfig, Recipe, holds_another, job, load_checkpoint, train
+from shconv.training import Defence, ModelConfig, Recipe, holds_another, load_checkpoint, train
 from shconv.training.defences import (
     FGSMRS,
     PGD,
@@ -41,7 +41,6 @@ DEFENCES = [
     "noise-model",
 ]
 LEARNING = ["distillation", "detector"]  # from networks that are trained first
-TIMES = {"seconds": 0, "images_per_second": 0}
 
 
 def toy_defence(name: str) -> Defence:
@@ -54,32 +53,6 @@ def toy_defence(name: str) -> Defence:
     return next(each for each in toys if each.name == name)
 
 
-def outcome(folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
-    """All that two equal trainings agree in: the weights' file and the log without its times."""
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return (folder / "model.safetensors").read_bytes(), [row | TIMES for row in rows]
-
-
-def stop_before_batch(patch: pytest.MonkeyPatch, number: int) -> None:
-    """KeyboardInterrupt in the place of that batch, counted over all epochs."""
-    original, count = job.training_batches, iter(range(1000))
-
-    class Stopping:
-        def __init__(self, *args: Any, **settings: Any) -> None:
-            self.batches = original(*args, **settings)
-
-        def __len__(self) -> int:
-            return len(self.batches)
-
-        def __iter__(self) -> Iterator[Batch]:
-            for batch in self.batches:
-                if next(count) == number:
-                    raise KeyboardInterrupt
-                yield batch
-
-    patch.setattr(job, "training_batches", Stopping)
-
-
 @pytest.mark.parametrize("name", DEFENCES)
 def test_interrupted_anywhere_and_continued_nothing_is_different(
     tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
@@ -90,7 +63,7 @@ def test_interrupted_anywhere_and_continued_nothing_is_different(
     trained("whole")
     for at in (2, 11):
         with pytest.MonkeyPatch.context() as patch:
-            stop_before_batch(patch, at)
+            batches_of(patch, at)
             with pytest.raises(KeyboardInterrupt):
                 trained(f"stopped{at}")
         torch.rand(at)  # another process has another random state
@@ -111,7 +84,7 @@ def test_what_a_defence_learns_from_is_trained_once_and_a_stop_after_it_changes_
     for at in (12, 19):  # of 12 batches for either network
         stopped = tmp_path / f"stopped{at}"
         with pytest.MonkeyPatch.context() as patch:
-            stop_before_batch(patch, at)
+            batches_of(patch, at)
             with pytest.raises(KeyboardInterrupt):
                 trained(stopped)
         before = (stopped / first / "model.safetensors").stat().st_mtime_ns
@@ -127,7 +100,7 @@ def test_a_folder_of_another_training_is_refused_before_anything_is_trained(
 ) -> None:
     for folder, defence in (("plain", Plain()), ("first", toy_defence(name))):
         with pytest.MonkeyPatch.context() as patch:
-            stop_before_batch(patch, 6)
+            batches_of(patch, 6)
             with pytest.raises(KeyboardInterrupt):
                 train(config, data, recipe, tmp_path / folder, defence=defence, progress=False)
     with pytest.raises(InputError, match=r"plain holds a training with (defence|model.wrapper) = null"):
@@ -210,7 +183,7 @@ def test_another_defences_folder_is_refused(
     tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        stop_before_batch(patch, 6)
+        batches_of(patch, 6)
         with pytest.raises(KeyboardInterrupt):
             train(config, data, recipe, tmp_path, defence=FGSMRS(0.1), progress=False)
     with pytest.raises(InputError, match=r"defence.eps = 0.1, asked for is 0.2"):
