@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from shconv import SHConv2d
+from shconv.errors import InputError
+from shconv.ops import hypernetwork
 from shconv.ops import layer as op
 from shconv.ops.cpu import library
 
@@ -207,3 +209,49 @@ def test_a_changed_number_of_threads_and_of_features_makes_a_plan_of_its_own():
         torch.set_num_threads(threads)
     layer.hyper.hidden, layer.hyper.output = nn.Linear(8, 7), nn.Linear(7, 9)
     torch.testing.assert_close(layer(x), by_definition(layer, x))
+
+
+def _change(layer: SHConv2d, what: str) -> None:
+    """As an own module, or a tool that prunes, leaves a layer whose parts do not fit."""
+    hyper, zeros = layer.hyper, lambda size: nn.Parameter(torch.zeros(size))
+    changes: dict[str, Any] = {
+        "fewer statistics": lambda: setattr(hyper, "hidden", nn.Linear(6, 2)),
+        "more statistics": lambda: setattr(hyper, "hidden", nn.Linear(64, 2)),
+        "more neurons": lambda: setattr(hyper, "output", nn.Linear(30, 9)),
+        "more taps": lambda: setattr(hyper, "output", nn.Linear(2, 18)),
+        "a short bias of the hidden layer": lambda: setattr(hyper.hidden, "bias", zeros(1)),
+        "a short bias of the output layer": lambda: setattr(hyper.output, "bias", zeros(3)),
+        "a short bias": lambda: setattr(layer, "bias", zeros(3)),
+        "other channels": lambda: setattr(layer, "weight", zeros((6, 40, 3, 3))),
+    }
+    changes[what]()
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("fewer statistics", r"\(2, 8\).*4, 7, 6.*9 taps.*\(2, 6\)"),
+        ("more statistics", r"\(2, 64\)"),
+        ("more neurons", r"\(9, 2\).*\(9, 30\)"),
+        ("more taps", r"\(18, 2\)"),
+        ("a short bias of the hidden layer", r"\(1,\)"),
+        ("a short bias of the output layer", r"\(3,\)"),
+        ("a short bias", r"bias must be .*\(6,\).*\(3,\)"),
+        ("other channels", "4 channels, the weight wants 40"),
+    ],
+)
+@pytest.mark.parametrize("called", [False, True], ids=["at once", "after a call that fits"])
+def test_a_layer_whose_parts_do_not_fit_is_refused_and_no_memory_beside_them_read(what, said, called):
+    layer, x = build(CASES[0])
+    if called:
+        layer(x)
+    _change(layer, what)
+    with pytest.raises(InputError, match=said):
+        layer(x)
+
+
+def test_a_map_of_a_hypernetwork_that_does_not_fit_is_refused_too():
+    layer, x = build(CASES[0])
+    _change(layer, "more statistics")
+    with pytest.raises(InputError, match=r"\(2, 8\).*\(2, 64\)"):
+        hypernetwork.filter_map(x, layer.hyper.theta(), (0, 1), 1e-5)  # type: ignore[arg-type]

@@ -102,6 +102,22 @@ def check(x: Tensor, weight: Tensor, filter_map: Tensor, bias: Tensor | None, ge
         )
 
 
+def check_hypernetwork(x: Tensor, theta: Sequence[Tensor], order: Sequence[int], taps: int) -> None:
+    """Raise InputError unless theta = (W1, b1, W2, b2) makes maps of so many taps from len(order) statistics of each of
+    x's channels, on x's device. Kernels read theta by these sizes, whatever memory it has."""
+    given = [tuple(each.shape) for each in theta]
+    K = given[1][0] if given[1] else 0
+    wanted = [(K, len(order) * x.shape[1]), (K,), (taps, K), (taps,)]
+    if given != wanted:
+        raise InputError(
+            f"the hypernetwork's weights and biases must be {wanted} for x {tuple(x.shape)}, {len(order)} statistics "
+            f"of each channel and {taps} taps, got {given}"
+        )
+    if any(each.device != x.device for each in theta):
+        devices = ", ".join(str(each.device) for each in theta)
+        raise InputError(f"x and the hypernetwork must be on one device, got {x.device} and {devices}")
+
+
 def memory_format(x: Tensor) -> torch.memory_format:
     """The layout the output takes: channels_last where x is, contiguous otherwise."""
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from shconv.ops import statistics
 from shconv.ops.cuda import runtime
-from shconv.ops.geometry import memory_format
+from shconv.ops.geometry import check_hypernetwork, memory_format
 from shconv.ops.modes import autocast_off, transforming
 
 Theta = tuple[Tensor, Tensor, Tensor, Tensor]  # W1 (K, F), b1 (K,), W2 (T, K), b2 (T,)
@@ -102,6 +102,7 @@ def states(x: Tensor, W1: Tensor, W2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _forward(
     x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, order: Sequence[int], eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_hypernetwork(x, (W1, b1, W2, b2), order, len(W2))
     return compute(x, (W1, b1, W2, b2), order, eps)
 
 

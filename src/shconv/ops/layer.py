@@ -15,7 +15,7 @@ from shconv.ops import hypernetwork, registration
 from shconv.ops.cpu import layer as cpu
 from shconv.ops.cuda import launches, replay
 from shconv.ops.derivatives import convolve
-from shconv.ops.geometry import Geometry, check
+from shconv.ops.geometry import Geometry, check, check_hypernetwork
 from shconv.ops.modes import autocast_off, autocasting, cast, direct, refuse_tangents, transforming
 
 Theta = tuple[Tensor, Tensor, Tensor, Tensor]  # W1 (K, F), b1 (K,), W2 (T, K), b2 (T,)
@@ -77,6 +77,7 @@ def _forward(
     geometry: Geometry, order: Order, eps: float, keep: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Part by part."""
+    check_hypernetwork(x, (W1, b1, W2, b2), order, weight[:1, :1].numel())
     M, seen, hidden = hypernetwork.compute(x, (W1, b1, W2, b2), order, eps)
     maps = M.view(-1, *weight.shape[2:])
     check(x, weight, maps, bias, geometry)

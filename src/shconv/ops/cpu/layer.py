@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shconv.ops.cpu import compiled, library
-from shconv.ops.geometry import Geometry
+from shconv.ops.geometry import Geometry, check, check_hypernetwork
 
 Theta = tuple[Tensor, Tensor, Tensor, Tensor]  # W1 (K, F), b1 (K,), W2 (T, K), b2 (T,)
 Mask = tuple[bool, bool, bool, bool]  # gradients of x, the weight, the bias, theta
@@ -98,24 +98,30 @@ def plan(
     """What serves such calls; None where something else has to. Builds the kernels for the first it can serve."""
     W1, b1, W2, b2 = theta
     key = (
-        x.shape, x.stride(), x.dtype, weight.shape, weight.stride(), weight.dtype, W1.shape, W1.dtype, geometry, order,
-        eps, torch.get_num_threads(),
+        x.shape, x.stride(), x.dtype, weight.shape, weight.stride(), weight.dtype, geometry, order, eps,
+        W1.shape, W1.dtype, b1.numel(), b1.dtype, W2.shape, W2.dtype, b2.numel(), b2.dtype,
+        None if bias is None else bias.numel(), torch.get_num_threads(),
     )  # fmt: skip
     try:
         found = _plans[key]
     except KeyError:
         if len(_plans) >= _MOST:
             _plans.clear()
-        found = _plans[key] = _made(x, weight, theta, geometry, order, eps)
-    if found is None or not (x.is_cpu and weight.is_cpu and W1.is_cpu and not isinstance(library.kernels(), str)):
+        found = _plans[key] = _made(x, weight, bias, theta, geometry, order, eps)
+    if found is None or not (x.is_cpu and weight.is_cpu and not isinstance(library.kernels(), str)):
         return None
+    here = W1.is_cpu and b1.is_cpu and W2.is_cpu and b2.is_cpu and (bias is None or bias.is_cpu)
     linear = W1.is_contiguous() and b1.is_contiguous() and W2.is_contiguous() and b2.is_contiguous()
-    return found if linear and (bias is None or bias.is_contiguous()) else None
+    return found if here and linear and (bias is None or bias.is_contiguous()) else None
 
 
 def _made(
-    x: Tensor, weight: Tensor, theta: Theta, geometry: Geometry, order: tuple[int, ...], eps: float
+    x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, geometry: Geometry, order: tuple[int, ...], eps: float
 ) -> Plan | None:
+    """Raises InputError where shapes, dtypes or devices do not fit: the kernels do not look what memory there is."""
+    taps = weight.shape[2:]
+    check_hypernetwork(x, theta, order, taps.numel())
+    check(x, weight, x.new_empty(x.shape[0], *taps), bias, geometry)
     dense = all(each.is_contiguous() or each.is_contiguous(memory_format=torch.channels_last) for each in (x, weight))
     if not dense or x.dtype != torch.float32 or any(each.dtype != x.dtype for each in theta) or x.numel() == 0:
         return None
