@@ -13,6 +13,7 @@ from shconv.errors import InputError
 from shconv.ops import hypernetwork
 from shconv.ops import layer as op
 from shconv.ops.cpu import library
+from shconv.ops.geometry import Geometry
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 # D, C, (H, W), and the layer's options: every way of the compiled kernels, and what they leave to others
@@ -126,9 +127,12 @@ def test_opcheck_passes_in_both_directions(case):
     leaves = [None if each is None else each.detach().requires_grad_() for each in inputs]
     torch.library.opcheck(torch.ops.shconv.layer.default, (*leaves, *numbers))
     tensors = [None if each is None else each.detach() for each in inputs]
-    Y, *kept = torch.ops.shconv.layer.default(*tensors, *numbers)
+    told = op._told(Geometry(*numbers[:4]), numbers[4]), numbers[5]
+    for keep in (False, True):
+        torch.library.opcheck(torch.ops.shconv.layer_forward.default, (*tensors, *told, keep))
+    Y, *kept = torch.ops.shconv.layer_forward.default(*tensors, *told, True)
     for mask in ([True] * 4, [True, False, False, False], [False, True, False, True]):
-        arguments = (torch.randn_like(Y), *tensors, *kept, *numbers, mask)
+        arguments = (torch.randn_like(Y), *tensors, *kept, *told, mask)
         torch.library.opcheck(torch.ops.shconv.layer_backward.default, arguments)
 
 

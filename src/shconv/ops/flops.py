@@ -62,7 +62,11 @@ def _filter_map_backward(dM: Shape, *others: Any, **_: Any) -> int:
 def _layer(
     x: Shape, weight: Shape, bias: Any, W1: Shape, b1: Shape, W2: Shape, *_: Any, out_shape: Any, **__: Any
 ) -> int:
-    return convolution(x, weight, out_shape[0]) + hypernetwork(x[0], W1, W2)
+    return convolution(x, weight, out_shape) + hypernetwork(x[0], W1, W2)
+
+
+def _layer_forward(*inputs: Any, out_shape: Any, **_: Any) -> int:
+    return _layer(*inputs, out_shape=out_shape[0])
 
 
 def _layer_backward(
@@ -81,6 +85,7 @@ def _register(counter: ModuleType) -> None:
         ops.filter_map: _filter_map,
         ops.filter_map_backward: _filter_map_backward,
         ops.layer: _layer,
+        ops.layer_forward: _layer_forward,
         ops.layer_backward: _layer_backward,
     }
     for op, formula in formulas.items():

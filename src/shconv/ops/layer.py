@@ -2,9 +2,10 @@
 shconv.layers is its definition. Here is how it is called, registered in torch.library, and differentiated.
 
 In plain eager mode the kernels are called with nothing between; what has to see an op (a dispatch mode, torch.compile,
-a profiler) sees shconv::layer and shconv::layer_backward.
+a profiler) sees shconv::layer, and below autograd shconv::layer_forward and shconv::layer_backward.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,12 +49,13 @@ def shc_conv2d(
     """
     if weight.dtype != x.dtype and autocasting(x):
         weight, bias = cast(weight, x.dtype), None if bias is None else cast(bias, x.dtype)
+    Y: Tensor
     if direct() and type(weight) in _TENSORS:
         if torch.is_grad_enabled():
-            Y: Tensor = _Direct.apply(x, weight, bias, *theta, geometry, order, eps)
+            Y = _Direct.apply(x, weight, bias, *theta, geometry, order, eps)
             return Y
         return _compute(x, weight, bias, theta, geometry, order, eps, False)[0]
-    Y, _, _, _ = torch.ops.shconv.layer.default(x, weight, bias, *theta, *geometry, order, eps)
+    Y = torch.ops.shconv.layer.default(x, weight, bias, *theta, *geometry, order, eps)
     return Y
 
 
@@ -159,8 +161,10 @@ def _derivative(ctx: Any, dY: Tensor) -> Sequence[Tensor | None]:
     if direct():
         x, weight, bias, *theta = saved[:7]
         return _gradients(dY, x, weight, bias, tuple(theta), saved[7:], ctx.geometry, ctx.order, ctx.eps, mask)
-    found = torch.ops.shconv.layer_backward.default(dY, *saved, *ctx.geometry, ctx.order, ctx.eps, mask)
-    return [each if needed else None for each, needed in zip(found, needs, strict=True)]
+    found = torch.ops.shconv.layer_backward.default(dY, *saved, _told(ctx.geometry, ctx.order), ctx.eps, mask)
+    given = iter(found)
+    every = [next(given) if wanted else None for wanted in (*mask[:3], *[mask[3]] * 4)]
+    return [each if needed else None for each, needed in zip(every, needs, strict=True)]
 
 
 # in torch.library
@@ -168,60 +172,88 @@ def _derivative(ctx: Any, dY: Tensor) -> Sequence[Tensor | None]:
 
 _library = torch.library.Library("shconv", "FRAGMENT")
 _INPUTS = "Tensor x, Tensor weight, Tensor? bias, Tensor W1, Tensor b1, Tensor W2, Tensor b2"
-_NUMBERS = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, int[] order, float eps"
-_library.define(f"layer({_INPUTS}, {_NUMBERS}) -> (Tensor, Tensor, Tensor, Tensor)")
 _library.define(
-    f"layer_backward(Tensor dY, {_INPUTS}, Tensor M, Tensor seen, Tensor hidden, {_NUMBERS}, bool[] mask) "
-    f"-> ({', '.join(['Tensor'] * 7)})"
+    f"layer({_INPUTS}, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, int[] order, float eps) "
+    "-> Tensor"
+)
+# What runs in a compiled graph. It costs what the dispatcher makes of its arguments: half a microsecond each list, and
+# eight where a gradient is registered in Python. So the numbers are one string, and `layer` has the gradient.
+_EXACT = (torch.Tag.needs_exact_strides,)  # Inductor gives its inputs as they were traced, so in no other layout
+_library.define(f"layer_forward({_INPUTS}, str numbers, float eps, bool keep) -> Tensor[]", tags=_EXACT)
+_library.define(
+    f"layer_backward(Tensor dY, {_INPUTS}, Tensor M, Tensor seen, Tensor hidden, str numbers, float eps, bool[] mask) "
+    "-> Tensor[]",
+    tags=_EXACT,
 )
 
 
-def _kernel(*inputs: Any) -> tuple[Tensor, ...]:
+def _layer(*inputs: Any) -> Tensor:
+    *tensors, stride, padding, dilation, groups, order, eps = inputs
+    geometry = registration.geometry(stride, padding, dilation, groups)
+    if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors):
+        Y: Tensor = _Dispatched.apply(*tensors, geometry, tuple(order), eps)
+    else:
+        (Y,) = torch.ops.shconv.layer_forward.default(*tensors, _told(geometry, order), eps, False)
+    return Y
+
+
+class _Dispatched(_Direct):
+    """The op where somebody looks."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        *tensors, ctx.geometry, ctx.order, ctx.eps = inputs
+        numbers = _told(ctx.geometry, ctx.order)
+        Y: Tensor
+        Y, *kept = torch.ops.shconv.layer_forward.default(*tensors, numbers, ctx.eps, True)
+        ctx.save_for_backward(*tensors, *kept)
+        return Y
+
+
+def _told(geometry: Geometry, order: Sequence[int]) -> str:
+    stride, padding, dilation, groups = geometry
+    return " ".join(str(int(each)) for each in (*stride, *padding, *dilation, groups, *order))
+
+
+@functools.cache
+def _numbers(told: str) -> tuple[Geometry, Order]:
+    a, b, c, d, e, f, groups, *order = map(int, told.split())
+    return Geometry((a, b), (c, d), (e, f), groups), tuple(order)
+
+
+def _kernel(
+    x: Tensor, weight: Tensor, bias: Tensor | None, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor,
+    numbers: str, eps: float, keep: bool,
+) -> list[Tensor]:  # fmt: skip
+    """[Y], or [Y, M, seen, hidden]."""
     refuse_tangents()
-    x, weight, bias, W1, b1, W2, b2, *geometry, order, eps = inputs
-    at = registration.geometry(*geometry)
-    Y, kept = _compute(x, weight, bias, (W1, b1, W2, b2), at, tuple(order), eps, True)
-    return Y, *kept
+    Y, kept = _compute(x, weight, bias, (W1, b1, W2, b2), *_numbers(numbers), eps, keep)
+    return [Y, *kept]
 
 
-def _fake(*inputs: Any) -> tuple[Tensor, ...]:
-    x, weight, _, W1, _, W2, _, *geometry, _, _ = inputs
-    return registration.output(x, weight, registration.geometry(*geometry)), *hypernetwork.states(x, W1, W2)
+def _fake(x: Tensor, weight: Tensor, bias: Any, W1: Tensor, b1: Any, W2: Tensor, *others: Any) -> list[Tensor]:
+    *_, numbers, _, keep = others
+    Y = registration.output(x, weight, _numbers(numbers)[0])
+    return [Y, *hypernetwork.states(x, W1, W2)] if keep else [Y]
 
 
-def _backward_kernel(*inputs: Any) -> tuple[Tensor, ...]:
+def _backward_kernel(*inputs: Any) -> list[Tensor]:
+    """The gradients that mask asks for, no others."""
     refuse_tangents()
-    dY, x, weight, bias, W1, b1, W2, b2, M, seen, hidden, *geometry, order, eps, mask = inputs
-    theta, kept, at = (W1, b1, W2, b2), (M, seen, hidden), registration.geometry(*geometry)
-    found = _gradients(dY, x, weight, bias, theta, kept, at, tuple(order), eps, tuple(mask))
-    return tuple(x.new_empty(0) if each is None else each for each in found)
+    dY, x, weight, bias, W1, b1, W2, b2, M, seen, hidden, numbers, eps, mask = inputs
+    theta, kept = (W1, b1, W2, b2), (M, seen, hidden)
+    found = _gradients(dY, x, weight, bias, theta, kept, *_numbers(numbers), eps, tuple(mask))
+    return [each for each in found if each is not None]
 
 
-def _backward_fake(*inputs: Any) -> tuple[Tensor, ...]:
-    x, mask = inputs[1], inputs[-1]
+def _backward_fake(*inputs: Any) -> list[Tensor]:
+    mask = inputs[-1]
     wanted = zip(inputs[1:8], (*mask[:3], *[mask[3]] * 4), strict=True)
-    return tuple(
-        registration.like(torch.empty_like(of), of) if needed and of is not None else x.new_empty(0)
-        for of, needed in wanted
-    )
+    return [registration.like(torch.empty_like(of), of) for of, needed in wanted if needed and of is not None]
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, stride, padding, dilation, groups, order, ctx.eps = inputs
-    ctx.order = tuple(order)
-    ctx.geometry = registration.geometry(stride, padding, dilation, groups)
-    ctx.save_for_backward(*tensors, *output[1:])
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.set_materialize_grads(False)
-
-
-def _autograd(ctx: Any, dY: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    found = (None,) * 7 if dY is None else _derivative(ctx, dY)
-    return *found, *[None] * 6
-
-
-_library.impl("layer", _kernel, "CompositeExplicitAutograd")
+_library.impl("layer", _layer, "CompositeImplicitAutograd")
+_library.impl("layer_forward", _kernel, "CompositeExplicitAutograd")
 _library.impl("layer_backward", _backward_kernel, "CompositeExplicitAutograd")
-torch.library.register_fake("shconv::layer", _fake, lib=_library)
+torch.library.register_fake("shconv::layer_forward", _fake, lib=_library)
 torch.library.register_fake("shconv::layer_backward", _backward_fake, lib=_library)
-torch.library.register_autograd("shconv::layer", _autograd, setup_context=_setup_context, lib=_library)
