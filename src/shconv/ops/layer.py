@@ -17,7 +17,7 @@ from shconv.ops.cpu import layer as cpu
 from shconv.ops.cuda import launches, replay
 from shconv.ops.derivatives import convolve
 from shconv.ops.geometry import Geometry, check, check_hypernetwork
-from shconv.ops.modes import autocast_off, autocasting, cast, direct, refuse_tangents, transforming
+from shconv.ops.modes import autocast_off, autocasting, cast, direct, exporting, refuse_tangents, transforming
 
 Theta = tuple[Tensor, Tensor, Tensor, Tensor]  # W1 (K, F), b1 (K,), W2 (T, K), b2 (T,)
 Order = tuple[int, ...]  # what W1 (K, len(order) * D) looks at, in its order: 0 the means, 1 the deviations
@@ -30,7 +30,7 @@ def serves(x: Tensor) -> bool:
     """Whether the op computes what its definition does here. It does not in transforms, for tensors that are more than
     tensors, on other devices, and where autocast rounds for the convolution what the statistics see as it is. An
     exported program is made of the definition, for others to read."""
-    if type(x) not in _TENSORS or not (x.is_cpu or x.is_cuda) or transforming() or torch.compiler.is_exporting():
+    if type(x) not in _TENSORS or not (x.is_cpu or x.is_cuda) or transforming() or exporting():
         return False
     kind = "cpu" if x.is_cpu else "cuda"
     return not torch.is_autocast_enabled(kind) or x.dtype == torch.get_autocast_dtype(kind)

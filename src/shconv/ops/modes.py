@@ -29,6 +29,11 @@ def transforming() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def exporting() -> bool:
+    """torch.compiler.is_exporting(), which is True in all that torch 2.11 compiles."""
+    return bool(torch.compiler._is_exporting_flag)
+
+
 def direct() -> bool:
     """Whether nothing is at work that has to see an op pass torch's dispatcher, so that its kernel may be called: no
     compiler, no dispatch mode, no transform, no tracer, no profiler."""
