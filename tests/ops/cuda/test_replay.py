@@ -3,8 +3,8 @@ the same kind and other numbers; and what can't be recorded."""
 
 import importlib.util
 import itertools
-import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -61,17 +61,22 @@ def _interpreted(launches: Sequence[tape.Launched], device: int) -> Any:
     return run
 
 
-def _as_on_a_card(hopper: bool, joined: bool = False) -> None:
-    """In a process of its own: the layer goes the way of CUDA tensors, with tiles that fit small images. joined: as
-    that of large ones."""
-    hypernetwork._FUSED_ON = ("cuda", "cpu")
-    choice.choose = lambda *_: "triton"  # type: ignore[assignment]
-    passes.serves = lambda *_: hopper
-    passes.rule = lambda shape: Tile(16, 16, 16, 1, 1)
-    if joined:
-        passes.FEW_PIXELS = passes.MANY_PIXELS = 16
-    passes._precision = lambda x: "ieee"
-    os.environ["SHCONV_TUNE"] = "0"
+@contextmanager
+def _as_on_a_card(hopper: bool, joined: bool = False) -> Iterator[None]:
+    """The layer goes the way of CUDA tensors, with tiles that fit small images. joined: as that of large ones."""
+    changed = [
+        (hypernetwork, "_FUSED_ON", ("cuda", "cpu")),
+        (choice, "choose", lambda *_: "triton"),
+        (passes, "serves", lambda *_: hopper),
+        (passes, "rule", lambda shape: Tile(16, 16, 16, 1, 1)),
+        (passes, "_precision", lambda x: "ieee"),
+        *((passes, name, 16) for name in ("FEW_PIXELS", "MANY_PIXELS") if joined),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name, value in changed:
+            patch.setattr(place, name, value)
+        patch.setenv("SHCONV_TUNE", "0")
+        yield
 
 
 Both = list[tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]]
@@ -82,7 +87,6 @@ def _both_ways(
 ) -> tuple[Both, list[int], list[int]]:
     """Of Y and of the gradients, for the second tensors: what the layer gives, and what the record of the first gives.
     Then how many operations of torch's were in each record, and how large the scratch was."""
-    _as_on_a_card(hopper)
     numbers = Geometry((stride, stride), (1, 1), (1, 1), 1), BOTH
     found, operations, scratch = [], [], []
 
@@ -96,11 +100,12 @@ def _both_ways(
         scratch.append(player.bytes)
         return direct
 
-    again(layer._forward, first, second, *numbers, 1e-5, False)
-    kept = layer._forward(*first, *numbers, 1e-5, True)  # type: ignore[arg-type]
-    Y, *others = again(layer._forward, first, second, *numbers, 1e-5, True)
-    dY = torch.randn_like(Y)
-    again(layer._backward, [dY * 2, *first, *kept[1:]], [dY, *second, *others], *numbers, mask)
+    with _as_on_a_card(hopper):
+        again(layer._forward, first, second, *numbers, 1e-5, False)
+        kept = layer._forward(*first, *numbers, 1e-5, True)  # type: ignore[arg-type]
+        Y, *others = again(layer._forward, first, second, *numbers, 1e-5, True)
+        dY = torch.randn_like(Y)
+        again(layer._backward, [dY * 2, *first, *kept[1:]], [dY, *second, *others], *numbers, mask)
     return found, operations, scratch
 
 
@@ -133,17 +138,17 @@ def test_what_is_done_again_gives_the_layers_own_bits_in_its_layouts(dtype, layo
 
 def _gradients(given: list[Tensor | None], joined: bool) -> tuple[tuple[Tensor | None, ...], list[str]]:
     """Of a layer's tensors, and which kernels gave them."""
-    _as_on_a_card(True, joined)
     numbers = Geometry((1, 1), (1, 1), (1, 1), 1), BOTH
-    Y, *kept = layer._forward(*given, *numbers, 1e-5, True)  # type: ignore[arg-type]
-    torch.manual_seed(3)
-    dY, found = torch.randn_like(Y), []
+    found: list[Tensor | None] = []
 
     def gradients(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         found.extend(layer._backward(*tensors, *numbers, (True,) * 4))  # type: ignore[arg-type]
         return tuple(found)
 
-    _, record = tape.record(gradients, [dY, *given, *kept])
+    with _as_on_a_card(True, joined):
+        Y, *kept = layer._forward(*given, *numbers, 1e-5, True)  # type: ignore[arg-type]
+        torch.manual_seed(3)
+        _, record = tape.record(gradients, [torch.randn_like(Y), *given, *kept])
     assert isinstance(record, tape.Tape), record
     names = [each.kernel.__name__ for each in record.steps if isinstance(each, tape.Launched)]
     return tuple(found), names

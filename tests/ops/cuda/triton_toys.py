@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,16 @@ def _quicken() -> None:
     interpreter.interpreter_builder.options = replace(interpreter.interpreter_builder.options, sanitize_overflow=False)
 
 
+@cache
+def _interpreter() -> ProcessPoolExecutor:
+    """Triton decides when it is imported whether a process interprets; all files share this one, which takes seconds to
+    start. So what they change in it they change back."""
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_interpret)
+
+
 @contextmanager
 def _interpreting() -> Iterator[Run]:
-    """In a process of its own: Triton decides when it is imported whether a process interprets."""
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_interpret) as process:
-        yield Run(lambda function, *arguments: process.submit(function, *arguments).result())
+    yield Run(lambda function, *arguments: _interpreter().submit(function, *arguments).result())
 
 
 def _moved(value: Any, device: str) -> Any:
