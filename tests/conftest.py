@@ -42,6 +42,14 @@ def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shconv.report.output.canvas.Drawn.saved", lambda figure, kind: b"")
 
 
+@pytest.fixture
+def blank(unpainted: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor are they drawn: what is read for them is, and that is all."""
+    from blank import Blank
+
+    monkeypatch.setattr("shconv.report.output.canvas.Figure", Blank)
+
+
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 

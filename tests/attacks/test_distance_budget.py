@@ -7,6 +7,7 @@ from attack_toys import Linear, inner_images
 from shconv.attacks import ANY_CHANGE, RIVALS, Budget, DeepFool, MinimalAttack, create_attack
 from shconv.errors import InputError
 
+LESS = {"lbfgs": {"searches": 3}, "lbfgs_likeliest": {"searches": 3}}  # seconds otherwise
 MINIMAL = {name: attack for name, attack in RIVALS.items() if isinstance(attack, MinimalAttack)}
 
 
@@ -14,12 +15,13 @@ MINIMAL = {name: attack for name, attack in RIVALS.items() if isinstance(attack,
 def test_of_what_it_finds_without_a_budget_it_keeps_what_lies_within_one(name: str) -> None:
     model, x = Linear(4), inner_images(3)
     y = model(x).argmax(1)
-    free = create_attack(name).run(model, x, y)
+    less = LESS.get(name, {})
+    free = create_attack(name, **less).run(model, x, y)
     norm = getattr(MINIMAL[name], "norm", "l2")
     reached = free.distances[norm]
     found = reached[reached > 0]
     epsilon = float(found.median()) if len(found) else 0.1
-    held = create_attack(name, eps=epsilon).run(model, x, y)
+    held = create_attack(name, eps=epsilon, **less).run(model, x, y)
     near = reached <= epsilon * (1 + 1e-6)
     assert torch.equal(held.images, torch.where(near[:, None, None, None], free.images, x))
     for key, distance in held.distances.items():

@@ -9,9 +9,9 @@ from shconv.attacks import LBFGS, DeepFool
 
 @pytest.mark.parametrize("c", [1.0, 1e-4, 1e4])
 def test_between_two_classes_of_a_linear_model_it_finds_the_boundary(c: float) -> None:
-    model, x = Linear(2), inner_images(3)
+    model, x = Linear(2), inner_images(2)
     y = model(x).argmax(1)
-    result = LBFGS(c=c, searches=16).run(model, x, y)
+    result = LBFGS(c=c, searches=14).run(model, x, y)
     gap = model(x).diff(dim=1)[:, 0].abs()
     wanted = gap / (model.weight[1] - model.weight[0]).norm()
     assert float(wanted.max()) < 0.3 * 32**0.5
@@ -45,7 +45,7 @@ def test_the_image_is_classified_as_its_target() -> None:
 
 
 def test_all_targets_untargeted_come_as_near_as_deepfool_on_a_linear_model() -> None:
-    model, x = Linear(3), inner_images(3)
+    model, x = Linear(3), inner_images(2)
     y = model(x).argmax(1)
     ours = LBFGS("untargeted", "likeliest", targets=2).run(model, x, y).distances["l2"]
     torch.testing.assert_close(ours, DeepFool().run(model, x, y).distances["l2"] / 1.02, rtol=0.05, atol=0)

@@ -52,8 +52,8 @@ MINIMAL: list[MinimalAttack] = [
     SaltAndPepper(levels=7),
     GaussianBlur(levels=7),
     SemiRandom(share=0.3, steps=9),
-    LBFGS(searches=2, iterations=8),
-    LBFGS("untargeted", "likeliest", targets=2, searches=2, iterations=8),
+    LBFGS(searches=2, iterations=4),
+    LBFGS("untargeted", "likeliest", targets=2, searches=2, iterations=4),
 ]
 DRAWING: list[Attack] = [a for a in [*OWN, *OTHERS] if "random_start=False" not in repr(a)]
 DRAWING += [

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +23,7 @@ from shconv.audit.setting import FULL
 from shconv.data.splits import ImageData, MemorySplit
 from shconv.errors import InputError
 from shconv.experiments.run_folder import RunFolder
-from toys import CLASSES, colour_data, colours
+from toys import CLASSES, colour_data, colours, processes
 
 Rows = list[dict[str, Any]]
 
@@ -159,25 +157,21 @@ def test_a_stopped_audit_goes_on_and_ends_as_if_never_stopped(tmp_path: Path, st
     assert list((tmp_path / "stopped" / "partial").iterdir()) == []
 
 
-KILLED = """
-import os, signal, sys
-sys.path[:0] = sys.argv[1:3]
-from core_toys import *
-from shconv import audit
-def die(index):
-    if index[0] == 10:
-        os.kill(os.getpid(), signal.SIGKILL)
-check = ToyCheck(2, "step", lambda a: a.attack("shift", Shift(EPS, die)))
-audit.run(Brightest(), colour_images(), EPS, checks=[check], budget="full", progress=False, batch_size=5,
-          folder=sys.argv[3])
-"""
+def killed(folder: Path) -> None:
+    """An audit whose process is gone when the attack is at the eleventh image."""
+
+    def die(index: list[int]) -> None:
+        if index[0] == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run(folder, [ToyCheck(2, "step", lambda audit: audit.attack("shift", Shift(EPS, die)))])
 
 
 def test_a_killed_audit_goes_on(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    arguments = [sys.executable, "-c", KILLED, str(here), str(here.parent), str(tmp_path / "killed")]
-    ended = subprocess.run(arguments, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    process = processes().Process(target=killed, args=(tmp_path / "killed",))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     seen: list[int] = []
     check = ToyCheck(2, "step", lambda audit: audit.attack("shift", Shift(EPS, seen.extend)))
     run(tmp_path / "killed", [check])

@@ -4,7 +4,6 @@ are made of works in Triton's interpreter (the whole of it: `python -m shconv.be
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from shconv.bench import gpu
 from shconv.bench.gpu import Part, Report
+from toys import processes
 
 
 def _rows(left: Callable[[], float]) -> Iterator[dict[str, Any]]:
@@ -77,6 +77,13 @@ def test_a_command_is_run_with_empty_caches_and_its_failure_is_a_row(
     assert row["error"] == f"exit code 7: -m shconv info 1234567 in {source}:elsewhere"
 
 
+def compiled_into(cache: Path, job: Any) -> str:
+    from shconv.bench import gpu_kernels
+
+    os.environ["TRITON_CACHE_DIR"] = str(cache)
+    return gpu_kernels.compile_job(job)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 class TestKernels:
     @pytest.fixture(autouse=True)
@@ -114,12 +121,7 @@ class TestKernels:
             small = (layer.H // layer.stride) ** 2 < 100  # of no tile's size
             wanted = set(self.kernels.PASSES) - ({"dX + statistics"} if small else set())
             assert {name for of, _, name, _ in jobs if of == layer} == wanted
-        code = (
-            "import torch\nfrom shconv.bench import gpu_kernels as k\n"
-            "job = k.jobs(k.ODD[:1], torch.bfloat16, 1)[0]\n"
-            "assert k.compile_job(job) == '', k.compile_job(job)\n"
-        )
-        environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
-        environment.pop("TRITON_INTERPRET", None)
-        subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
+        job = self.kernels.jobs(self.kernels.ODD[:1], torch.bfloat16, 1)[0]
+        with processes().Pool(1) as pool:
+            assert pool.apply(compiled_into, (tmp_path, job)) == ""
         assert list(tmp_path.glob("*/products.cubin"))

@@ -12,13 +12,13 @@ import pytest
 from shconv.experiments.run_folder import RunFolder
 from shconv.rivals import plan, prices, wanted
 
-FEW = ["--width", 2, "--images", 12, "--budget", "4s", "--out", "table"]
+FEW = ["--width", 2, "--images", 12, "--budget", "1s", "--out", "table"]
 
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short audits, two images for LocSearchAdv however slow the machine is, and no process for a step's memory."""
-    monkeypatch.setattr(plan, "SHORTEST_AUDIT", 1.0)
+    monkeypatch.setattr(plan, "SHORTEST_AUDIT", 0.3)
     monkeypatch.setattr(plan.Plan, "with_searches", lambda self, *of: replace(self, searched=2))
     monkeypatch.setattr(prices, "peaks", lambda trials: {name: 1000 * (1 + len(name)) for name in trials})
 

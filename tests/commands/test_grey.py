@@ -19,6 +19,11 @@ SOME = ["--table1-images", 12, "--table2-images", 4, "--table3-images", 1, "--ba
 
 
 @pytest.fixture
+def blank(unpainted):
+    """Figures of grey images are drawn here."""
+
+
+@pytest.fixture
 def digits(tmp_path):
     """Grey files of three classes: darker and lighter ones."""
     rng = np.random.default_rng(0)

@@ -18,6 +18,7 @@ from shconv.rivals.wanted import PRICES, Wanted, place_of
 from shconv.rivals.which import Rival, rivals
 from shconv.training import ModelConfig, Recipe
 from shconv.training.checkpoint import load_info
+from toys import processes
 
 
 def split(n: int) -> MemorySplit:
@@ -57,6 +58,8 @@ def test_side_by_side_gives_the_bits_of_one_by_one_and_says_a_thing_once(
     said = capsys.readouterr().err
     assert said.count("6 of 6 networks are trained") == said.count(DATA.note) == 1
     monkeypatch.undo()
+    context = processes()  # a helper that starts from nothing, as usual, takes seconds
+    monkeypatch.setattr("multiprocessing.get_context", lambda method: context)
     torch.set_num_threads(2)
     try:
         together = trained(tmp_path / "together", asked("ensemble"))

@@ -1,6 +1,8 @@
 """Training in several processes: the same batches, the same curve, one writer; and they stop and fail together."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,15 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("together")
+def folder(made_once: Callable[..., Path]) -> Path:
+    """What two processes left, and what each told."""
+    return made_once("together", lambda folder: together.in_processes(2, folder, together.both))
 
 
 @pytest.fixture(scope="module")
 def two(folder: Path) -> Told:
     """What the main one of two processes saw; the other saw the same."""
-    first, second = together.in_processes(2, folder, together.both)
+    first, second = together.told(2, folder)
     for name in ("synchronised", "apart", "odd"):
         assert first[name]["rows"] == second[name]["rows"]
     assert (first["full disk"], first["count"]) == (second["full disk"], second["count"])
@@ -99,9 +102,10 @@ def test_a_signal_to_one_stops_all_at_the_same_step_and_nothing_is_different_aft
 
 def test_what_two_began_one_can_end_as_if_alone_from_the_start(two: Told, folder: Path, tmp_path: Path) -> None:
     assert two["fewer"] == {"code": 75, "steps": 6}
+    fewer = Path(shutil.copytree(folder / "fewer", tmp_path / "fewer"))
     check_same(
-        together.curve(folder / "fewer", together.SHC, together.RECIPE),
-        together.curve(tmp_path, together.SHC, together.RECIPE),
+        together.curve(fewer, together.SHC, together.RECIPE),
+        together.curve(tmp_path / "alone", together.SHC, together.RECIPE),
     )
 
 

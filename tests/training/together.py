@@ -175,4 +175,8 @@ def in_processes(count: int, out: Path, work: Callable[[Path], dict[str, Any]]) 
         port = free.getsockname()[1]
     method = processes().get_start_method()
     multiprocessing.start_processes(_start, (count, port, out, work), count, start_method=method)  # type: ignore[no-untyped-call]
+    return told(count, out)
+
+
+def told(count: int, out: Path) -> list[dict[str, Any]]:
     return [torch.load(out / f"told{rank}.pt", weights_only=True) for rank in range(count)]

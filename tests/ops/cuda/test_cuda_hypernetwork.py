@@ -380,11 +380,15 @@ class TestCompiled:
         assert stack <= FEW
         assert made.metadata.shared <= 48 * 1024
 
-    @pytest.mark.parametrize("capability", [90, 80])
     @pytest.mark.parametrize(
-        ("D", "taps", "weights"), [(1, 9, "fp32"), (100, 9, "fp32"), (512, 9, "bf16"), (512, 49, "fp32")]
+        ("capability", "D", "taps", "weights"),
+        [(90, 1, 9, "fp32"), (90, 100, 9, "fp32"), (90, 512, 9, "bf16"), (90, 512, 49, "fp32"), (80, 512, 49, "fp32")]
+        + [
+            pytest.param(80, *each, marks=pytest.mark.slow)
+            for each in ((1, 9, "fp32"), (100, 9, "fp32"), (512, 9, "bf16"))
+        ],
     )
-    def test_the_way_back_to_the_statistics_spills_no_register(self, D, taps, weights, capability, kernels, tmp_path):
+    def test_the_way_back_to_the_statistics_spills_no_register(self, capability, D, taps, weights, kernels, tmp_path):
         K = max(1, D // 2)
         tile = kernels[1]._backward_tile(D, K, taps)
         known = {"F": 2, "STD_AT": 1, "NEEDS_X": True, **tile}
@@ -398,9 +402,10 @@ class TestCompiled:
         assert stack == 0
         assert made.metadata.shared <= 48 * 1024
 
-    @pytest.mark.parametrize("capability", [90, 80])
-    @pytest.mark.parametrize("K", [32, 256])
-    def test_the_gradients_of_theta_spill_no_register(self, K, capability, kernels, tmp_path):
+    @pytest.mark.parametrize(
+        ("capability", "K"), [(90, 32), (90, 256), (80, 256), pytest.param(80, 32, marks=pytest.mark.slow)]
+    )
+    def test_the_gradients_of_theta_spill_no_register(self, capability, K, kernels, tmp_path):
         tile = kernels[1]._theta_tile(K)
         options = tile["num_warps"], tile["num_stages"]
         _, stack, _ = compiled_for(capability, kernels[1]._theta, TYPES, tile, *options, tmp_path)

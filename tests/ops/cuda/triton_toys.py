@@ -2,6 +2,7 @@
 uninitialised tensors are NaN in either), and the compiler for an sm_90 or sm_80 that nobody has here."""
 
 import copy
+import math
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import get_context
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +48,10 @@ def _interpret() -> None:
 
 def _quicken() -> None:
     """Triton's interpreter at a third of its time: it replaces the language's functions at every call of a function,
-    where once a module is enough in a process that does nothing else, and works out every sum of integers twice, to
-    find those that overflow, which indices into small tensors don't."""
+    where once a module is enough in a process that does nothing else, works out every sum of integers twice, to find
+    those that overflow, which indices into small tensors don't, and makes anew for every value what its type and shape
+    say already."""
+    from triton.language import core
     from triton.runtime import interpreter
 
     patch, patched = interpreter._patch_lang, set()
@@ -60,6 +64,33 @@ def _quicken() -> None:
 
     interpreter._patch_lang = once
     interpreter.interpreter_builder.options = replace(interpreter.interpreter_builder.options, sanitize_overflow=False)
+
+    dtype_of, known = interpreter._get_np_dtype, dict[str, Any]()
+
+    def dtype(type_: Any) -> Any:
+        name = type_.scalar.name
+        if name not in known:
+            known[name] = dtype_of(type_.scalar)
+        return known[name]
+
+    @cache
+    def sizes(shape: tuple[int, ...]) -> tuple[Any, Any]:
+        return core.tuple([core.constexpr(size) for size in shape]), core.constexpr(math.prod(shape))
+
+    def tensor(self: Any, handle: Any, type_: Any) -> None:
+        self.handle, self.type, self.dtype = handle, type_, type_.scalar
+        self.shape, self.numel = sizes(type_.shape if type_.is_block() else ())
+
+    block_of, blocks = core.block_type.__init__, dict[Any, dict[str, Any]]()
+
+    def block(self: Any, element_ty: Any, shape: Any) -> None:
+        kind = element_ty.name, tuple(map(index, shape))
+        if kind not in blocks:
+            block_of(self, element_ty, shape)
+            blocks[kind] = vars(self)
+        self.__dict__.update(blocks[kind], element_ty=element_ty)
+
+    interpreter._get_np_dtype, core.tensor.__init__, core.block_type.__init__ = dtype, tensor, block
 
 
 @cache

@@ -185,7 +185,7 @@ def test_routes_have_names(run_folder):
     assert route_words("<other>") == "<other>"
 
 
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("blank")
 def test_markdown_escapes_what_came_from_files_and_warns_of_no_paper(run_folder):
     add_audit(run_folder, "<b>|*evil*`")
     text = "".join(to_markdown(grid) for grid in audit_tables(audits(run_folder)))

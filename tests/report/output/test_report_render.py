@@ -105,7 +105,7 @@ def test_every_table_is_a_rectangle_of_latex_with_booktabs_and_nothing_raw(run_f
     assert r"a\_b \& 100\% \textbackslash{}" in to_tex(paper_tables(run)[0])
 
 
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("blank")
 def test_figures_and_tables_come_in_the_formats_asked_for(run_folder):
     folder = run_folder.everything(n=10).save()
     write(folder, figures=("pdf", "svg"), tables=("tex",))

@@ -11,7 +11,7 @@ def text_of(path):
     return path.read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("blank")
 def test_an_audit_alone_makes_a_page_without_the_papers_tables(run_folder):
     add_audit(run_folder)
     folder = run_folder.save()
@@ -28,7 +28,7 @@ def test_an_audit_alone_makes_a_page_without_the_papers_tables(run_folder):
     assert sorted(file.suffix for file in (folder / "figures").iterdir()) == [".png"] * 4 + [".svg"] * 4
 
 
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("blank")
 def test_the_verdict_stands_before_the_checks_the_attacks_and_the_figures(run_folder):
     add_audit(run_folder)
     text = text_of(write(run_folder.save()))
@@ -40,7 +40,7 @@ def test_the_verdict_stands_before_the_checks_the_attacks_and_the_figures(run_fo
     assert text.count("<details open>") == 2
 
 
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("blank")
 def test_the_paper_and_an_audit_share_a_page(run_folder):
     run_folder.everything(n=10)
     before = Page(text_of(write(run_folder.save()))).ids
@@ -51,7 +51,7 @@ def test_the_paper_and_an_audit_share_a_page(run_folder):
     assert both.index("audit") < both.index("reading") < both.index("table1")
 
 
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("blank")
 def test_several_networks_are_compared_on_top_and_their_attacks_are_folded(run_folder):
     add_audit(run_folder)
     add_audit(run_folder, seed=1)
@@ -71,7 +71,7 @@ def test_several_networks_are_compared_on_top_and_their_attacks_are_folded(run_f
     assert "over 2 training seeds" in text
 
 
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("blank")
 def test_the_same_rows_give_the_same_page(run_folder):
     add_audit(run_folder)
     add_audit(run_folder, "a network of mine, adversarially trained", masked=False)
@@ -79,7 +79,7 @@ def test_the_same_rows_give_the_same_page(run_folder):
     assert write(run_folder.folder).read_bytes() == first
 
 
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("blank")
 def test_everything_from_an_audit_is_escaped(run_folder):
     evil = "<script>alert(1)</script>"
     for model in (evil, "resnet18_shc"):
@@ -100,7 +100,7 @@ def test_everything_from_an_audit_is_escaped(run_folder):
     Page(text)
 
 
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("blank")
 def test_the_tables_of_an_audit_are_linked_and_there_also_where_the_folder_was_moved(run_folder, tmp_path):
     add_audit(run_folder)
     add_audit(run_folder, "resnet18", masked=False)
@@ -111,7 +111,7 @@ def test_the_tables_of_an_audit_are_linked_and_there_also_where_the_folder_was_m
     assert [link for link in links if not (moved / link).is_file()] == []
 
 
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("blank")
 def test_the_list_of_what_was_tried_is_folded_and_the_verdict_is_not(run_folder):
     add_audit(run_folder)
     text = ["Worst case: 3 of 20.", "Tried: FGSM.", "Not tried: Square.", "Alarm, check 1."]

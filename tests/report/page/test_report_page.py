@@ -60,7 +60,7 @@ def test_a_demo_is_named_a_demo_and_what_was_run_is_said(full_run):
         assert word in text
 
 
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("blank")
 def test_everything_from_files_is_escaped(run_folder):
     evil = "<script>alert(1)</script>"
     run_folder.everything(n=10)
@@ -79,7 +79,7 @@ def test_everything_from_files_is_escaped(run_folder):
     Page(text)
 
 
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("blank")
 def test_a_figure_whose_name_is_no_text_is_linked_by_its_bytes(run_folder):
     run_folder.everything(n=10)
     arrays = run_folder.folder / "arrays"
