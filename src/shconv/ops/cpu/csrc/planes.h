@@ -6,9 +6,6 @@
 #include <vector>
 
 #include "vector.h"
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
 
 // A stack of images with dense pixels: element (n, c, pixel) at n * image + c * channel + pixel * point.
 // phases_h * phases_w interleaved sub-images: pixel (h, w) of phase (i, j) is (h * phases_h + i, w * phases_w + j).

@@ -2,6 +2,11 @@
 // A tile is RB rows of NV vectors; both products keep it in registers over their whole reduction.
 #pragma once
 #include <cstdint>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #if defined(__AVX512F__)
 constexpr int VL = 16, RB = 8;
@@ -22,6 +27,22 @@ typedef int32_t UnalignedMask __attribute__((vector_size(VL * 4), aligned(4), ma
 static inline V load(const float* p) { return *(const Unaligned*)p; }
 static inline Mask load(const int32_t* p) { return *(const UnalignedMask*)p; }
 static inline void store(float* p, V v) { *(Unaligned*)p = v; }
+
+static inline V all(float value) { return value - V{}; }  // + would be an instruction: -0 + 0 is not -0
+
+// a * b + c, rounded once where the processor can. GCC makes one instruction of a product and a sum in some loops and not
+// in others ("avoid FMA chains"); a pixel's bits must not depend on the height of its tile.
+static inline V fma(V a, V b, V c) {
+#if defined(__AVX512F__)
+    return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+    return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+    return vfmaq_f32(c, a, b);
+#else
+    return a * b + c;
+#endif
+}
 
 // A vector that stays in its register. Without this GCC loads it anew in every product, and on AVX2 loads set the pace.
 static inline __attribute__((always_inline)) V held(V v) {
@@ -54,7 +75,7 @@ struct Tile {
 #pragma GCC unroll 8
             for (int r = 0; r < RB; r++)
 #pragma GCC unroll 3
-                for (int v = 0; v < nv; v++) at[r][v] += A[k * RB + r] * b[v];
+                for (int v = 0; v < nv; v++) at[r][v] = fma(all(A[k * RB + r]), b[v], at[r][v]);
         }
     }
 
@@ -74,7 +95,7 @@ struct Tile {
 #pragma GCC unroll 8
             for (int r = 0; r < RB; r++)
 #pragma GCC unroll 3
-                for (int v = 0; v < nv; v++) at[r][v] += rows[r][i] * x[v];
+                for (int v = 0; v < nv; v++) at[r][v] = fma(all(rows[r][i]), x[v], at[r][v]);
         }
     }
 };
