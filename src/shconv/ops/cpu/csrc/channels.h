@@ -91,8 +91,8 @@ struct Work {
     const Images* X;
     int first, last;       // its rows in every phase
     int64_t n0, images;    // its images
-    const float* source;   // of the first of them, from pixel `begin` on; `image` floats to the next
-    int64_t begin, image;
+    const float* source;   // the first pixel of the first of them, `image` floats before that of the next
+    int64_t image;
     const float *M, *weight;
     V* products;
     int T, channel, lanes;  // the panel's first channel, and how many each of its vectors has
@@ -108,20 +108,30 @@ struct Work {
         const bool partly = lanes < VL;
         float *Y[ROWS<nv>], of_Y[ROWS<nv> * VL], of_X[ROWS<nv> * VL] = {};  // where vectors are not full
         Factors f{weight, &part.steps, X != nullptr, alone};
-        int64_t n = 0;
+        const int64_t right = S.phases_w * S.channels, below = (int64_t)S.phases_h * S.width * S.channels;
+        const int64_t home_right = D.phases_w * D.point, home_below = (int64_t)D.phases_h * D.width * D.point;
+        const int64_t home = D.row(n0, part.phase, 0) + channel - D.data;
+        int64_t n = 0, from, to;  // places of the pixel (h, w) of image n
         int h = top, w = part.left;
+        const auto begin_row = [&] {
+            w = part.left;
+            from = n * image + h * below + w * right, to = n * D.image + home + h * home_below + w * home_right;
+        };
+        begin_row();
         for (int64_t k = 0; k < count; k++) {
             const int rows = pixels * (k + 1) / count - pixels * k / count;
             for (int r = 0; r < rows; r++) {
-                const int64_t pixel = (int64_t)h * S.phases_h * S.width + w * S.phases_w - begin;
-                const int64_t home = D.row(n0 + n, part.phase, h) + w * D.phases_w * D.point + channel - D.data;
-                Y[r] = D.data + home;
-                f.pixels[r] = {source + n * image + pixel * S.channels, M + n * T, partly ? of_Y + r * VL : Y[r],
-                               !X ? nullptr : partly ? of_X + r * VL : X->data + home, products + n * T};
-                if (partly && X) std::memcpy(of_X + r * VL, X->data + home, lanes * sizeof(float));
+                Pixel& pixel = f.pixels[r];
+                pixel.source = source + from;
+                pixel.Y = Y[r] = D.data + to;
+                if (by_taps) pixel.M = M + n * T, pixel.products = products + n * T;
+                if (X) pixel.X = X->data + to;
+                if (partly && X) pixel.X = (float*)std::memcpy(of_X + r * VL, pixel.X, lanes * sizeof(float));
+                if (partly) pixel.Y = of_Y + r * VL;
+                from += right, to += home_right;
                 if (++w < part.right) continue;
-                w = part.left;
                 if (++h == bottom) h = top, n++;
+                begin_row();
             }
             of_height[rows - 1](f);
             for (int r = 0; partly && r < rows; r++) std::memcpy(Y[r], of_Y + r * VL, lanes * sizeof(float));
@@ -176,15 +186,16 @@ static inline void run(const Pass& p, bool by_taps, const Images* X, float* dM) 
         const int64_t n0 = group * p.images / plan.groups, images = (group + 1) * p.images / plan.groups - n0;
         const int panel0 = piece * panels / plan.pieces, panel1 = (piece + 1) * panels / plan.pieces;
         const int first = slab * plan.rows, last = first + plan.rows;
-        Work work{S, D, X, first, last, n0, images, S.row(n0, 0, 0), 0, S.image, p.M + n0 * p.T};
+        Work work{S, D, X, first, last, n0, images, S.row(n0, 0, 0), S.image, p.M + n0 * p.T};
         if (S.channel > 1) {  // channels of a pixel together
             const int from = std::min(S.height, std::max(0, (first - up) * S.phases_h));
             const int to = std::max(from, std::min(S.height, (last + down) * S.phases_h));
             const int pixels = (to - from) * S.width, C = S.channels;
             float* const packed = scratch(0, images * pixels * C);
-            work.source = packed, work.begin = (int64_t)from * S.width, work.image = (int64_t)pixels * C;
+            const int64_t begin = (int64_t)from * S.width;
+            work.source = packed - begin * C, work.image = (int64_t)pixels * C;
             for (int64_t i = 0; i < images; i++)
-                copy(packed + i * work.image, C, 1, S.row(n0 + i, 0, 0) + work.begin, 1, S.channel, pixels, C);
+                copy(packed + i * work.image, C, 1, S.row(n0 + i, 0, 0) + begin, 1, S.channel, pixels, C);
         }
         work.products = (V*)scratch(2, images * p.T * VL), work.T = p.T, work.alone = plan.alone;
         for (int panel = panel0; panel < panel1; panel++) {
