@@ -1,6 +1,7 @@
 """Kernels that a pass would launch are collected and compiled side by side, and nothing is launched."""
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +42,20 @@ def test_what_is_launched_while_launches_are_collected_is_written_down_and_not_r
         plans.run(own, (1,), {"x": x, "N": 3})
     assert [(each, list(arguments.items())) for each, arguments in found] == [(own, [("x", x), ("N", 3)])]
     assert tape.collected() is None
+
+
+@needs_triton
+def test_other_threads_compute_while_one_collects_and_backward_passes_stay_in_it() -> None:
+    from shconv.ops.cuda import plans
+
+    launched: list[object] = []
+    own = {(1,): lambda **arguments: launched.append(arguments)}
+    with tape.collecting() as found, ThreadPoolExecutor(1) as others, pytest.MonkeyPatch.context() as patch:
+        assert not torch.autograd.is_multithreading_enabled()
+        patch.setattr(plans.triton.knobs.runtime, "interpret", True)
+        others.submit(plans.run, own, (1,), {"N": 3}).result()
+    assert (found, launched) == ([], [{"N": 3}])
+    assert torch.autograd.is_multithreading_enabled()
 
 
 def test_launches_count_as_one_where_triton_compiles_them_as_one() -> None:

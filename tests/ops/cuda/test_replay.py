@@ -206,6 +206,20 @@ def test_what_would_not_be_right_for_other_tensors_is_refused_and_computed_all_t
     assert tape.recorder() is None
 
 
+def test_a_call_for_which_memory_is_short_while_it_is_recorded_is_made_without(calls):
+    def function(x: Tensor) -> tuple[Tensor]:
+        calls.append("itself")
+        if tape.recorder() and len(calls) < 4:
+            raise torch.OutOfMemoryError("what a recorder keeps is too much")
+        return (x + 1,)
+
+    x = torch.ones(4)
+    for _ in range(5):
+        (got,) = replay.call(function, [x])
+        assert torch.equal(got, x + 1)
+    assert len(calls) == 4, "itself, in vain and itself, recorded; then only replayed"
+
+
 def test_buffers_share_the_scratch_when_they_are_not_used_at_the_same_time():
     ref = [tape.Ref(root, 0, torch.float32, (64,), (1,)) for root in range(5)]
     roots = tuple(tape.Root(torch.float32, (64,), (1,), 256, False) for _ in range(4))

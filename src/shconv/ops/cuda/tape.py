@@ -181,24 +181,24 @@ def recorder() -> Recorder | None:
 
 
 Launches = list[tuple[Any, dict[str, Any]]]  # kernels, and their arguments and Triton's options by name
-_collected: Launches | None = None
+_collected: dict[int, Launches] = {}  # by thread
 
 
 def collected() -> Launches | None:
-    """Where launches are written down instead of made, by every thread: autograd has its own."""
-    return _collected
+    """Where this thread writes launches down instead of making them."""
+    return _collected.get(threading.get_ident()) if _collected else None
 
 
 @contextmanager
 def collecting() -> Iterator[Launches]:
-    """Inside, plans.run makes no launch, and what it is asked for comes into the list."""
-    global _collected
-    found: Launches = []
-    _collected = found
+    """Inside, plans.run makes no launch in this thread, and what it is asked for comes into the list. Backward passes
+    do not leave the thread for autograd's own; what others compute at the time is computed."""
+    found = _collected[threading.get_ident()] = []
     try:
-        yield found
+        with torch.autograd.set_multithreading_enabled(False):
+            yield found
     finally:
-        _collected = None
+        del _collected[threading.get_ident()]
 
 
 def refuse_for_now(reason: str) -> None:
@@ -225,8 +225,15 @@ def record(
         now = Recorder(inputs)
     except UnrecordableError as refusal:
         return function(*inputs), refusal
-    with _recording(now):
-        results = function(*inputs)
+    results: tuple[Tensor | None, ...] | None
+    try:
+        with _recording(now):
+            results = function(*inputs)
+    except torch.OutOfMemoryError:
+        del now  # it keeps what the function alone would have freed
+        results = None
+    if results is None:
+        return function(*inputs), UnrecordableError("memory is short", later=True)
     try:
         return results, now.tape(results)
     except UnrecordableError as refusal:
