@@ -309,6 +309,17 @@ def test_arguments_it_cannot_use_are_named(arguments: dict[str, Any], said: str)
         make(**arguments)
 
 
+@pytest.mark.parametrize("change", [{"stride": 1}, {"stride": [1, 2]}, {"padding": 1, "dilation": [2, 1]}], ids=str)
+def test_numbers_set_later_may_be_of_any_kind_that_torchs_own_layer_takes(change: dict[str, Any]) -> None:
+    layer, x = make(stride=2, padding=1), images()
+    pairs = make(stride=2, padding=1)
+    pairs.load_state_dict(layer.state_dict())
+    for name, value in change.items():
+        setattr(layer, name, value)
+        setattr(pairs, name, (value, value) if isinstance(value, int) else tuple(value))
+    torch.testing.assert_close(layer(x), pairs(x))
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 5, 5), (4, 5), (3, 5, 5), (1, 2, 4, 5, 5)])
 def test_an_input_of_another_shape_is_refused_with_both_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"\(N, 4, H, W\).*" + ", ".join(map(str, shape[-3:]))):
