@@ -2,8 +2,10 @@
 may do another thing at each call is called."""
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -97,6 +99,37 @@ def test_several_gradients_of_one_pass_are_each_right() -> None:
         found = torch.autograd.grad(logits[:, k].sum(), x, retain_graph=True)[0]
         assert torch.equal(found, torch.autograd.grad(wanted[:, k].sum(), y, retain_graph=True)[0])
     assert tape.replayed == before + 5
+
+
+def test_a_second_backward_pass_is_refused_where_the_first_did_not_keep_the_graph() -> None:
+    """As by torch: what the pass had computed may be another's by then."""
+    model, tape = small(), Tape()
+    replays(model, tape, lambda seen: slope(seen, images(0)))
+    x = images(1).requires_grad_()
+    logits = replaying.replaying(model, tape)(x)
+    logits.sum().backward()
+    slope(replaying.replaying(model, tape), images(2))
+    with pytest.raises(RuntimeError, match="retain_graph=True"):
+        logits.sum().backward()
+
+
+def test_threads_that_ask_one_network_get_their_own_images_results() -> None:
+    model, tape = small(), Tape()
+    before = sys.getswitchinterval()
+
+    def right(seed: int) -> bool:
+        x, seen = images(seed), replaying.replaying(model, tape)
+        with torch.no_grad():
+            logits = seen(x)
+        return torch.equal(logits, model(x)) and all(map(torch.equal, slope(seen, x), slope(model, x)))
+
+    replays(model, tape, lambda seen: slope(seen, images(0)), lambda seen: seen(images(0)))
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert all(threads.map(right, range(100)))
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_each_route_is_recorded_for_itself() -> None:
@@ -205,6 +238,18 @@ def test_a_failure_is_said_once_and_everything_goes_on(caplog: pytest.LogCapture
         found, wanted = slope(replaying.replaying(model, tape), images(seed)), slope(model, images(seed))
         assert all(map(torch.equal, found, wanted))
     assert [record.message for record in caplog.records] == ["no CUDA graph: Sequential: out of memory"]
+
+
+def test_where_memory_is_short_while_passes_are_recorded_they_run_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    class Short(Tape):
+        def checked(self, run: Callable[[], capturing.Results]) -> tuple[capturing.Results, str]:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nIt tells more.")
+
+    model, tape = small(), Short()
+    for seed in range(5):
+        found, wanted = slope(replaying.replaying(model, tape), images(seed)), slope(model, images(seed))
+        assert all(map(torch.equal, found, wanted))
+    assert [record.message for record in caplog.records] == ["no CUDA graph: Sequential: CUDA out of memory."]
 
 
 def test_parameters_that_want_gradients_get_them() -> None:

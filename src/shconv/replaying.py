@@ -3,6 +3,7 @@ attacks and evaluations. Forward pass, and backward pass down to the images, are
 
 import functools
 import logging
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sized
@@ -156,6 +157,7 @@ class _Pair:
     def __init__(self, held: Results, forward: Recording, above: Results, backward: Recording | None) -> None:
         self.held, self.forward, self.above, self.backward = held, forward, above, backward
         self.lent: weakref.ref[Any] = weakref.ref(_Token())  # of nothing that is alive
+        self.lock = threading.Lock()  # of its tensors, until a call's results are out of them or it is lent
 
     @property
     def size(self) -> int:
@@ -191,19 +193,21 @@ class _Replaying:
         wanted = torch.is_grad_enabled() and (x.requires_grad or not self.frozen)
         if self.network.reason or self.recorder.reason(x.device) or (wanted and not self.frozen):
             return self._plain(x)
-        key = (self.state, wanted, kind_of((x,)))
+        stream = torch._C._cuda_getCurrentRawStream(x.get_device()) if x.is_cuda else 0  # two may run side by side
+        key = (self.state, wanted, kind_of((x,)), stream)
         pair = self.network.pairs.get(key)
         if pair is None:
             calls = self.network.calls[key] = self.network.calls.get(key, 0) + 1
             if calls <= SEEN or (pair := self._recorded(x, wanted, key)) is None:
                 return self._plain(x)
         _USED.move_to_end((id(self.network), key))
-        if not wanted:
-            return replayed(pair.held, pair.forward, (x,))[0].clone()
-        if pair.lent() is not None:
-            return self._plain(x)
-        logits: Tensor = _Replay.apply(x, pair)
-        return logits
+        with pair.lock:
+            if not wanted:
+                return replayed(pair.held, pair.forward, (x,))[0].clone()
+            if pair.lent() is None:
+                logits: Tensor = _Replay.apply(x, pair)
+                return logits
+        return self._plain(x)
 
     def _plain(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x)
@@ -215,10 +219,10 @@ class _Replaying:
             with torch.random.fork_rng([x.device] if x.is_cuda else []):
                 pair = self._proved(x, wanted)
             _keep(self.network, key, pair, x.device)
-        except Uncapturable as error:
-            self.network.reason = str(error)
+        except (Uncapturable, torch.OutOfMemoryError) as error:
+            self.network.reason = str(error).partition("\n")[0]
             self.network.pairs.clear()
-            log_once(f"{type(self.model).__name__}: {error}")
+            log_once(f"{type(self.model).__name__}: {self.network.reason}")
             return None
         return pair
 
@@ -309,6 +313,8 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        if ctx.token is None:  # another pass may be in the graph's tensors by now
+            raise RuntimeError("a second backward pass through a network's graph needs retain_graph=True in the first")
         found = replayed(ctx.pair.above, ctx.pair.backward, gradients)[0].clone()
         if not torch._C._autograd._get_current_graph_task_keep_graph():
             ctx.token = None
