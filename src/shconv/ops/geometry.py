@@ -68,8 +68,11 @@ def check_dimensions(x: Tensor, weight: Tensor) -> None:
         )
 
 
-def check(x: Tensor, weight: Tensor, filter_map: Tensor, bias: Tensor | None, geometry: Geometry) -> None:
-    """Raise InputError unless the shapes, dtypes and devices of a filtered convolution fit together."""
+def check(
+    x: Tensor, weight: Tensor, filter_map: Tensor, bias: Tensor | None, geometry: Geometry, rounds: bool = False
+) -> None:
+    """Raise InputError unless the shapes, dtypes and devices of a filtered convolution fit together. rounds: the weight
+    may be of another dtype than x."""
     if geometry.groups < 1 or x.shape[1] != weight.shape[1] * geometry.groups or weight.shape[0] % geometry.groups:
         raise InputError(
             f"x {tuple(x.shape)} and weight {tuple(weight.shape)} do not fit with groups={geometry.groups}: "
@@ -86,7 +89,7 @@ def check(x: Tensor, weight: Tensor, filter_map: Tensor, bias: Tensor | None, ge
         raise InputError(
             f"bias must be (C,) = {(weight.shape[0],)} in {weight.dtype}, got {tuple(bias.shape)} in {bias.dtype}"
         )
-    if not (x.is_floating_point() and filter_map.is_floating_point() and x.dtype == weight.dtype):
+    if not (x.is_floating_point() and filter_map.is_floating_point() and (rounds or x.dtype == weight.dtype)):
         raise InputError(
             f"a filtered convolution takes a floating-point map, x and weight, the last two of one dtype; "
             f"got {filter_map.dtype}, {x.dtype} and {weight.dtype}"

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shconv.errors import InputError
 from shconv.ops import hypernetwork, registration
 from shconv.ops.cpu import layer as cpu
 from shconv.ops.cuda import launches, replay
@@ -47,16 +48,26 @@ def shc_conv2d(
     Raises:
         InputError: shapes, dtypes or devices do not fit.
     """
-    if weight.dtype != x.dtype and autocasting(x):
-        weight, bias = cast(weight, x.dtype), None if bias is None else cast(bias, x.dtype)
+    at_once = direct() and type(weight) in _TENSORS
+    if weight.dtype != x.dtype:
+        if not autocasting(x):
+            raise InputError(f"a layer's input and weight must be of one dtype, got {x.dtype} and {weight.dtype}")
+        if not (at_once and _rounds(x, weight)):
+            weight, bias = cast(weight, x.dtype), None if bias is None else cast(bias, x.dtype)
     Y: Tensor
-    if direct() and type(weight) in _TENSORS:
+    if at_once:
         if torch.is_grad_enabled():
-            Y = _Direct.apply(x, weight, bias, *theta, geometry, order, eps)
+            Y = _apply(x, weight, bias, *theta, geometry, order, eps)
             return Y
         return _compute(x, weight, bias, theta, geometry, order, eps, False)[0]
     Y = torch.ops.shconv.layer.default(x, weight, bias, *theta, *geometry, order, eps)
     return Y
+
+
+def _rounds(x: Tensor, weight: Tensor) -> bool:
+    """Whether the kernels take a weight that autocast would round for them: a launch of theirs takes less than an
+    operation of torch's, and no gradient has to be rounded and widened again."""
+    return x.is_cuda and x.element_size() == 2 and weight.dtype == torch.float32
 
 
 def _compute(
@@ -82,9 +93,9 @@ def _forward(
     check_hypernetwork(x, (W1, b1, W2, b2), order, weight[:1, :1].numel())
     M, seen, hidden = hypernetwork.compute(x, (W1, b1, W2, b2), order, eps)
     maps = M.view(-1, *weight.shape[2:])
-    check(x, weight, maps, bias, geometry)
+    check(x, weight, maps, bias, geometry, rounds=_rounds(x, weight))
     Y = registration.compute(x, weight, maps, geometry, "auto")
-    Y = Y if bias is None else Y.add_(bias[:, None, None])
+    Y = Y if bias is None else Y.add_(bias.to(Y.dtype)[:, None, None])
     return (Y, M, seen, hidden) if keep else (Y,)
 
 
@@ -130,8 +141,8 @@ def _again(
     assert weight is not None
     with autocast_off(x):
         M, _, _ = hypernetwork.plain(x, tuple(theta), order, eps)  # type: ignore[arg-type]
-        Y = convolve(x, weight, M.view(-1, *weight.shape[2:]), *geometry, "auto")
-        Y = Y if bias is None else Y + bias[:, None, None]
+        Y = convolve(x, weight.to(x.dtype), M.view(-1, *weight.shape[2:]), *geometry, "auto")
+        Y = Y if bias is None else Y + bias.to(x.dtype)[:, None, None]
     wanted = [each for each, needed in zip(inputs, needs, strict=True) if needed]
     found = iter(torch.autograd.grad(Y, wanted, dY, create_graph=True))  # type: ignore[arg-type]
     return [next(found) if needed else None for needed in needs]
@@ -150,6 +161,10 @@ class _Direct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         return *_derivative(ctx, gradients[0]), None, None, None
+
+
+# torch's own, which transforms do not ask for: the Python around it unwraps their tensors
+_apply = super(torch.autograd.Function, _Direct).apply
 
 
 def _derivative(ctx: Any, dY: Tensor) -> Sequence[Tensor | None]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from shconv.ops.choice import find
+from shconv.ops import cuda
+from shconv.ops.choice import Formulation, find
 from shconv.ops.geometry import Geometry, memory_format
 from shconv.ops.modes import autocast_off, refuse_tangents
 
@@ -16,7 +17,8 @@ def compute(x: Tensor, weight: Tensor, filter_map: Tensor, geometry: Geometry, f
     if x.numel() == 0:
         return x.new_empty(len(x), len(weight), *geometry.output_size(x, weight))
     with autocast_off(x):
-        Y = find(formulation, x, weight, geometry).forward(x, weight, filter_map, geometry)
+        found = find(formulation, x, weight, geometry)
+        Y = found.forward(x, _fitting(weight, x, found), filter_map, geometry)
     return Y.contiguous(memory_format=memory_format(x))
 
 
@@ -29,8 +31,14 @@ def gradients(
     if x.numel() == 0:
         return tuple(torch.zeros_like(of) if needed else None for of, needed in zip(inputs, mask, strict=True))
     with autocast_off(x):
-        found = find(formulation, x, weight, geometry).backward(dY, x, weight, filter_map, geometry, mask)
+        by = find(formulation, x, weight, geometry)
+        found = by.backward(dY, x, _fitting(weight, x, by), filter_map, geometry, mask)
     return tuple(None if each is None else like(each, of) for each, of in zip(found, inputs, strict=True))
+
+
+def _fitting(weight: Tensor, x: Tensor, formulation: Formulation) -> Tensor:
+    """The weight as the formulation takes it: in x's dtype, unless it rounds by itself."""
+    return weight if formulation in cuda.FORMULATIONS.values() else weight.to(x.dtype)
 
 
 @torch.library.custom_op("shconv::filtered_conv2d", mutates_args=())

@@ -21,6 +21,7 @@ from shconv.ops.geometry import Geometry
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 BOTH = (0, 1)
 LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
+MASK = (True, True, False, True)  # all gradients of a layer without a bias
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,48 @@ def test_what_is_done_again_gives_the_layers_own_bits_in_its_layouts(dtype, layo
     assert scratch[0] > scratch[1] > 0  # maps are returned in the second
     if dtype == torch.bfloat16 and layout == LAST:
         assert operations[:2] == [0, 0]
+
+
+def _of_a_wide_weight(
+    given: list[Tensor | None], hopper: bool
+) -> list[tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...], list[str]]]:
+    """Y, and the gradients, of a float32 weight and of the same weight rounded before; and the operations of torch's
+    that the first took."""
+    _as_on_a_card(hopper)
+    layer._rounds = lambda x, weight: weight.dtype != x.dtype
+    numbers = Geometry((1, 1), (1, 1), (1, 1), 1), BOTH
+    rounded = [given[0], given[1].half(), *given[2:]]  # type: ignore[union-attr]
+
+    def recorded(function: Any, given: Sequence[Tensor | None], *rest: Any) -> tuple[tuple[Tensor | None, ...], list[str]]:
+        results, record = tape.record(lambda *tensors: function(*tensors, *rest), given)
+        assert isinstance(record, tape.Tape), record
+        return results, [str(each.operation) for each in record.steps if isinstance(each, tape.Computed)]
+
+    (Y, *kept), first = recorded(layer._forward, given, *numbers, 1e-5, True)
+    before = layer._forward(*rounded, *numbers, 1e-5, True)  # type: ignore[arg-type]
+    torch.manual_seed(3)
+    dY = torch.randn_like(Y)  # type: ignore[arg-type]
+    found, second = recorded(layer._backward, [dY, *given, *kept], *numbers, MASK)
+    wanted = layer._backward(dY, *rounded, *before[1:], *numbers, MASK)  # type: ignore[arg-type]
+    return [((Y, *kept), before, first), (found, wanted, second)]
+
+
+@needs_triton
+@pytest.mark.parametrize(("hopper", "layout"), [(True, LAST), (False, CONTIGUOUS)], ids=str)
+def test_a_float32_weight_is_rounded_as_autocast_does_and_its_gradient_is_not(hopper, layout, run):
+    given = inputs(1, torch.float16, layout, False)  # the interpreter cuts bfloat16 off
+    given[1] = inputs(1, torch.float32, layout, False)[1]
+    for own, wanted, operations in run(_of_a_wide_weight, given, hopper):
+        for each, other in zip(own, wanted, strict=True):
+            assert (each is None) == (other is None)
+            if each is not None:
+                wide = each.dtype != other.dtype
+                assert torch.equal(each.to(other.dtype), other)
+                assert each.stride() == other.stride()
+                assert not wide or (each.dtype == torch.float32 and not torch.equal(each, other.float()))
+        if layout == LAST:
+            assert operations == [], "launches alone, which are replayed by one call"
+    assert own[1].dtype == torch.float32
 
 
 def _gradients(given: list[Tensor | None], joined: bool) -> tuple[tuple[Tensor | None, ...], list[str]]:

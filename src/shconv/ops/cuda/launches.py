@@ -1,7 +1,8 @@
 """Formulation "triton": implicit matrix products on the GPU, scaled for each image and tap where they are accumulated.
 On Hopper the kernels of hopper/ serve where TMA can describe the tensors; what stands here serves everywhere else.
 
-Images are worked on channels last (others are copied) and come out in x's layout. float32 is multiplied as
+Images are worked on channels last (others are copied) and come out in x's layout. A weight in float32 is rounded to
+x's dtype first, and its gradient is float32 as it was summed. float32 is multiplied as
 torch.backends.cudnn.conv allows, accumulated always in float32; no result depends on the order in which blocks run.
 Memory beside the results: the weight where it is not channels last; partial sums of dM, T floats for every 64 pixels
 and 64 channels of x; of dW, 33 MB, or one weight in float32 if that is larger, and T floats a pixel of
@@ -38,7 +39,7 @@ def reasons_against(x: Tensor, weight: Tensor, geometry: Geometry) -> list[str]:
         reasons.append(reason)
     if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         reasons.append(f"x must be on a CUDA device, got {x.device}")
-    if x.dtype not in DTYPES or weight.dtype != x.dtype:
+    if x.dtype not in DTYPES or weight.dtype not in (x.dtype, torch.float32):
         reasons.append(f"x and weight must be bfloat16, float16 or float32, got {x.dtype} and {weight.dtype}")
     if geometry.groups != 1:
         reasons.append(f"groups must be 1, got {geometry.groups}")
@@ -50,9 +51,10 @@ def reasons_against(x: Tensor, weight: Tensor, geometry: Geometry) -> list[str]:
 
 def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
     layout, scales = memory_format(x), M.float().contiguous()
-    x, weight = _channels_last(x), _channels_last(weight)
+    x = _channels_last(x)
     Y = None
     with torch.cuda.device_of(x):
+        weight = _taken(weight, x)
         if hopper.serves(x, weight, geometry):
             Y = hopper.attempt(lambda: hopper.forward(x, weight, scales, geometry))
         if Y is None:
@@ -66,14 +68,17 @@ def backward(
     """Gradients of x, weight and M, each only where mask asks for it."""
     needs_x, needs_weight, needs_map = mask
     layout, scales = memory_format(x), M.float().contiguous()
-    dY, x, weight = _channels_last(dY.to(x.dtype)), _channels_last(x), _channels_last(weight)
+    dY, x, dtype = _channels_last(dY.to(x.dtype)), _channels_last(x), weight.dtype
     dX: Tensor | None = None
     dW: Tensor | None = None
     dM: Tensor | None = None
     with torch.cuda.device_of(x):
+        weight = _taken(weight, x)
         if needs_weight and hopper.weight_serves(x, weight, geometry):
             beside = needs_map and hopper.map_by_weight(x, geometry, needs_x)
-            sums = hopper.attempt(lambda: hopper.weight_gradient(_aligned(dY), x, weight, scales, geometry, beside))
+            sums = hopper.attempt(
+                lambda: hopper.weight_gradient(_aligned(dY), x, weight, scales, geometry, beside, dtype)
+            )
             dW, dM = sums or (None, None)
         if needs_weight and dW is None:
             dW = _backward_weight(dY, x, weight, scales, geometry)
@@ -88,7 +93,7 @@ def backward(
             dM = found if needs_map else dM
     return (
         dX.contiguous(memory_format=layout) if needs_x and dX is not None else None,
-        None if dW is None else dW.to(weight.dtype),
+        None if dW is None else dW.to(dtype),
         None if dM is None else dM.view(M.shape).to(M.dtype),
     )
 
@@ -101,16 +106,17 @@ def joined(
     last = memory_format(x) == torch.channels_last  # copies of others would be made twice
     if not last or reasons_against(x, weight, geometry) or not hopper.joins(x, weight, geometry):
         return None
-    dY, weight, scales = _aligned(_channels_last(dY.to(x.dtype))), _channels_last(weight), M.float().contiguous()
+    dY, scales = _aligned(_channels_last(dY.to(x.dtype))), M.float().contiguous()
 
     def gradient(seen: Tensor, dseen: Tensor) -> Tensor:
         from shconv.ops.cuda import statistics
 
         with torch.cuda.device_of(x):
-            found = hopper.attempt(lambda: hopper.input_gradient(dY, x, weight, scales, geometry, False, (seen, dseen)))
+            taken = _taken(weight, x)
+            found = hopper.attempt(lambda: hopper.input_gradient(dY, x, taken, scales, geometry, False, (seen, dseen)))
             if found:
                 return found[0]
-            dX, _ = _backward_input(dY, x, weight, scales, geometry, True, False)
+            dX, _ = _backward_input(dY, x, taken, scales, geometry, True, False)
         return statistics.input_gradient(x, seen[:, 0], dseen[:, 0], dseen[:, 1], dX)
 
     return gradient
@@ -238,6 +244,15 @@ def _constants(x: Tensor, weight: Tensor, geometry: Geometry) -> dict[str, Any]:
 def _aligned(dY: Tensor) -> Tensor:
     """As TMA wants a tensor to begin."""
     return dY.clone(memory_format=torch.preserve_format) if dY.data_ptr() % 16 else dY
+
+
+def _taken(weight: Tensor, x: Tensor) -> Tensor:
+    """Channels last and in x's dtype."""
+    if weight.dtype == x.dtype:
+        return _channels_last(weight)
+    from shconv.ops.cuda import rounding
+
+    return rounding.rounded(weight if weight.is_contiguous() else _channels_last(weight), x.dtype)
 
 
 def _channels_last(images: Tensor) -> Tensor:

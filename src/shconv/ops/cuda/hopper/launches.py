@@ -109,9 +109,10 @@ def input_gradient(
 
 
 def weight_gradient(
-    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, stride: int, tile: Tile, precision: str, map: bool = False
-) -> tuple[Tensor, Tensor | None, list[Launch]]:
-    """dW in weight's dtype and layout, with map dM (N, T) float32 too, and what computes them."""
+    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, stride: int, tile: Tile, precision: str, map: bool = False,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor | None, list[Launch]]:  # fmt: skip
+    """dW in that dtype (None: weight's) and weight's layout, with map dM (N, T) float32 too, and what computes them."""
     (N, C, H, W), D, (S_h, S_w) = dY.shape, x.shape[1], weight.shape[2:]
     T, blocks, (high, wide) = S_h * S_w, _blocks(D, tile.columns), box(H, W, tile.inner)
     g = TensorDescriptor(dY, [N, H, W, C], [H * W * C, W * C, C, 1], [1, high, wide, tile.rows])
@@ -124,7 +125,7 @@ def weight_gradient(
     parted = pieces(boxes)
     shared = _shared(N * parted, weight, tile, x, kept=3 if map else 2)
     dM_parts = M.new_empty(N * parted, T, blocks * C) if map else M
-    dW, dM = torch.empty_like(weight), M.new_empty(N, T) if map else M
+    dW, dM = torch.empty_like(weight, dtype=dtype), M.new_empty(N, T) if map else M
     constants = {
         "H": H, "W": W, "C": C, "D": D, "S_H": S_h, "S_W": S_w, "STRIDE": stride, "MAP": map, "PRECISION": precision,
         "ROWS": tile.rows, "COLUMNS": tile.columns, "HIGH": high, "WIDE": wide, "PIECES": parted,
@@ -139,15 +140,15 @@ def weight_gradient(
 
 
 def flat_weight_gradient(
-    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, tile: Tile, precision: str
+    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, tile: Tile, precision: str, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, list[Launch]]:
-    """dW in weight's dtype and layout at stride 1, and what computes it."""
+    """dW in that dtype (None: weight's) and weight's layout at stride 1, and what computes it."""
     (N, C, H, W), D, (S_h, S_w) = dY.shape, x.shape[1], weight.shape[2:]
     g, a = (
         TensorDescriptor(of, [N * H * W, channels], [channels, 1], [tile.inner, side])
         for of, channels, side in ((dY, C, tile.rows), (x, D, tile.columns))
     )
-    found, dW = M.new_empty(S_h * S_w, N * H * W), torch.empty_like(weight)
+    found, dW = M.new_empty(S_h * S_w, N * H * W), torch.empty_like(weight, dtype=dtype)
     shared = _shared(_blocks(N * H * W, tile.inner), weight, tile, x, kept=1)
     sides = {"H": H, "W": W, "S_H": S_h, "S_W": S_w}
     arguments = (g, a, found, shared.parts, N, *shared.numbers)

@@ -95,18 +95,18 @@ def input_gradient(
 
 
 def weight_gradient(
-    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, map: bool
+    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, map: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor | None]:
-    """dW in weight's dtype and, with map, dM (N, T)."""
+    """dW in that dtype and, with map, dM (N, T)."""
     from shconv.ops.cuda.hopper import launches
 
     stride, flatly = geometry.stride[0], not map and flat(x, geometry)
 
     def plan(tile: Tile) -> "tuple[Sequence[Tensor | None], list[Launch]]":
         if flatly:
-            dW, launched = launches.flat_weight_gradient(dY, x, weight, M, tile, _precision(x))
+            dW, launched = launches.flat_weight_gradient(dY, x, weight, M, tile, _precision(x), dtype)
             return [dW, None], launched
-        dW, dM, launched = launches.weight_gradient(dY, x, weight, M, stride, tile, _precision(x), map)
+        dW, dM, launched = launches.weight_gradient(dY, x, weight, M, stride, tile, _precision(x), map, dtype)
         return [dW, dM], launched
 
     dW, dM = _run(launches.weight_shape(x, weight, stride, map, flatly), plan, x.device)

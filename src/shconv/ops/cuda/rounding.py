@@ -1,0 +1,32 @@
+"""The weight as the kernels take it: channels last, in the images' dtype. Importing this module imports triton."""
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+# (Triton compiles these bodies: their arguments have no Python types.)
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from shconv.ops.cuda import plans
+
+_BLOCK = 1024
+
+
+@triton.jit
+def _round(weight, found, count, D, T, step_c, step_d, step_t, BLOCK: tl.constexpr):
+    """found (C, T, D), in its own type."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    c, t, d = at // (T * D), at // D % T, at % D
+    W = tl.load(weight + c * step_c + t * step_t + d * step_d, at < count, 0.0)
+    tl.store(found + at, W.to(found.dtype.element_ty), at < count)
+
+
+def rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """weight (C, D, S_h, S_w), contiguous or channels last, in another dtype and channels last."""
+    found = torch.empty(weight.shape, dtype=dtype, device=weight.device, memory_format=torch.channels_last)
+    step_c, step_d, _, step_t = weight.stride()
+    count, taps = weight.numel(), weight[0, 0].numel()
+    numbers = {"count": count, "D": weight.shape[1], "T": taps, "step_c": step_c, "step_d": step_d, "step_t": step_t}
+    tensors = {"weight": weight, "found": found}
+    plans.run(_round, (triton.cdiv(count, _BLOCK),), {**tensors, **numbers, "BLOCK": _BLOCK, "num_warps": 4})
+    return found
