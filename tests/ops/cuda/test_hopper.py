@@ -276,7 +276,9 @@ def test_both_passes_go_to_these_kernels_where_they_serve_and_to_the_others_once
         asked.append(f"dX, dM {map}")
         return x, M.flatten(1) if map else None
 
-    def weight_gradient(dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, map: bool) -> Any:
+    def weight_gradient(
+        dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, map: bool, dtype: torch.dtype
+    ) -> Any:
         asked.append(f"dW, dM {map}")
         return weight, M.flatten(1) if map else None
 
