@@ -201,7 +201,9 @@ class SHConv2d(nn.Conv2d):
     def _filtered(self, x: Tensor) -> Tensor:
         routes = in_force(self, x)
         if (theta := self._theta(x, routes)) is not None:  # what stands below, in one op
-            return self._whole(x, theta)
+            geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
+            hyper: Hypernetwork = self._modules["hyper"]  # type: ignore[assignment]
+            return layer.shc_conv2d(x, self.kernel(), self.bias, theta, geometry, hyper.order or (), hyper.eps)
         M = self.filter_map(scale_gradient(x, routes.hypernetwork)) if routes.frozen is None else routes.frozen(x)
         if routes.recorder is not None:
             routes.recorder(M.detach())
@@ -230,11 +232,6 @@ class SHConv2d(nn.Conv2d):
         ):
             return None
         return hyper.theta()
-
-    def _whole(self, x: Tensor, theta: Theta) -> Tensor:
-        geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
-        hyper = self.hyper
-        return layer.shc_conv2d(x, self.kernel(), self.bias, theta, geometry, hyper.order or (), hyper.eps)
 
     def kernel(self) -> Tensor:
         """What the map filters (C, D / groups, S_h, S_w): the weight, or in sub-classes what they make of it."""

@@ -165,6 +165,21 @@ def test_under_autocast_it_is_the_definition(given):
         torch.testing.assert_close(gradient, of, rtol=0.05, atol=0.02 * float(of.abs().max()))
 
 
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_tensor_kept_after_its_transform_has_ended_is_computed_as_any_other(grad):
+    layer, x = build(CASES[0])
+    kept: list[Tensor] = []
+
+    def loss(x: Tensor) -> Tensor:
+        kept.append(x)
+        Y: Tensor = layer(x)
+        return Y.square().sum()
+
+    torch.func.grad(loss)(x)
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(layer(kept[0]), layer(x))
+
+
 def test_it_is_one_node_of_a_compiled_graph_in_each_direction():
     layer, x = build(CASES[0])
     graphs: list[str] = []

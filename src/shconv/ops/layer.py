@@ -31,10 +31,15 @@ def serves(x: Tensor) -> bool:
     """Whether the op computes what its definition does here. It does not in transforms, for tensors that are more than
     tensors, on other devices, and where autocast rounds for the convolution what the statistics see as it is. An
     exported program is made of the definition, for others to read."""
-    if type(x) not in _TENSORS or not (x.is_cpu or x.is_cuda) or transforming() or exporting():
+    if type(x) not in _TENSORS or not (x.is_cpu or x.is_cuda) or transforming() or exporting() or _left_over(x):
         return False
     kind = "cpu" if x.is_cpu else "cuda"
     return not torch.is_autocast_enabled(kind) or x.dtype == torch.get_autocast_dtype(kind)
+
+
+def _left_over(x: Tensor) -> bool:
+    """Whether x is a transform's, kept after its end: it has no memory of its own."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 def shc_conv2d(
