@@ -31,7 +31,7 @@ def serves(x: Tensor) -> bool:
     """Whether the op computes what its definition does here. It does not in transforms, for tensors that are more than
     tensors, on other devices, and where autocast rounds for the convolution what the statistics see as it is. An
     exported program is made of the definition, for others to read."""
-    if type(x) not in _TENSORS or not (x.is_cpu or x.is_cuda) or transforming() or exporting() or _left_over(x):
+    if type(x) not in _TENSORS or not (x.is_cpu or x.is_cuda) or transforming() or exporting():
         return False
     kind = "cpu" if x.is_cpu else "cuda"
     return not torch.is_autocast_enabled(kind) or x.dtype == torch.get_autocast_dtype(kind)
@@ -53,7 +53,7 @@ def shc_conv2d(
     Raises:
         InputError: shapes, dtypes or devices do not fit.
     """
-    at_once = direct() and type(weight) in _TENSORS
+    at_once = direct() and type(weight) in _TENSORS and not _left_over(x)
     if weight.dtype != x.dtype:
         if not autocasting(x):
             raise InputError(f"a layer's input and weight must be of one dtype, got {x.dtype} and {weight.dtype}")

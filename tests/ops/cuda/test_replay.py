@@ -71,6 +71,7 @@ def _as_on_a_card(hopper: bool, joined: bool = False) -> Iterator[None]:
         (passes, "serves", lambda *_: hopper),
         (passes, "rule", lambda shape: Tile(16, 16, 16, 1, 1)),
         (passes, "_precision", lambda x: "ieee"),
+        (layer, "_rounds", lambda x, weight: weight.dtype != x.dtype),
         *((passes, name, 16) for name in ("FEW_PIXELS", "MANY_PIXELS") if joined),
     ]
     with pytest.MonkeyPatch.context() as patch:
@@ -142,22 +143,23 @@ def _of_a_wide_weight(
 ) -> list[tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...], list[str]]]:
     """Y, and the gradients, of a float32 weight and of the same weight rounded before; and the operations of torch's
     that the first took."""
-    _as_on_a_card(hopper)
-    layer._rounds = lambda x, weight: weight.dtype != x.dtype
     numbers = Geometry((1, 1), (1, 1), (1, 1), 1), BOTH
     rounded = [given[0], given[1].half(), *given[2:]]  # type: ignore[union-attr]
 
-    def recorded(function: Any, given: Sequence[Tensor | None], *rest: Any) -> tuple[tuple[Tensor | None, ...], list[str]]:
+    def recorded(
+        function: Any, given: Sequence[Tensor | None], *rest: Any
+    ) -> tuple[tuple[Tensor | None, ...], list[str]]:
         results, record = tape.record(lambda *tensors: function(*tensors, *rest), given)
         assert isinstance(record, tape.Tape), record
         return results, [str(each.operation) for each in record.steps if isinstance(each, tape.Computed)]
 
-    (Y, *kept), first = recorded(layer._forward, given, *numbers, 1e-5, True)
-    before = layer._forward(*rounded, *numbers, 1e-5, True)  # type: ignore[arg-type]
-    torch.manual_seed(3)
-    dY = torch.randn_like(Y)  # type: ignore[arg-type]
-    found, second = recorded(layer._backward, [dY, *given, *kept], *numbers, MASK)
-    wanted = layer._backward(dY, *rounded, *before[1:], *numbers, MASK)  # type: ignore[arg-type]
+    with _as_on_a_card(hopper):
+        (Y, *kept), first = recorded(layer._forward, given, *numbers, 1e-5, True)
+        before = layer._forward(*rounded, *numbers, 1e-5, True)  # type: ignore[arg-type]
+        torch.manual_seed(3)
+        dY = torch.randn_like(Y)  # type: ignore[arg-type]
+        found, second = recorded(layer._backward, [dY, *given, *kept], *numbers, MASK)
+        wanted = layer._backward(dY, *rounded, *before[1:], *numbers, MASK)  # type: ignore[arg-type]
     return [((Y, *kept), before, first), (found, wanted, second)]
 
 

@@ -100,7 +100,8 @@ class Player:
             return value._replace(base=placed(value.base)) if hasattr(value, "base") else value
 
         used = {ref.root for ref in _refs((tape.steps, tape.results))} - offsets.keys()
-        made = {place: root for place, root in enumerate(tape.roots, tape.inputs) if place in used and not root.computed}
+        numbered = enumerate(tape.roots, tape.inputs)
+        made = {place: root for place, root in numbered if place in used and not root.computed}
         self.empty = _empty(device)
         self.made = [(place, (root.size, root.stride, root.dtype)) for place, root in made.items()]
         if self.bytes:
