@@ -1,6 +1,7 @@
 """Recording what a layer does on a GPU and doing it again: interpreted, against the layer's own way, with tensors of
 the same kind and other numbers; and what can't be recorded."""
 
+import copy
 import importlib.util
 import itertools
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from triton_toys import PLACES, Run
+from triton_toys import NO_DEVICE, PLACES, Run
 
+from shconv import SHConv2d
 from shconv.ops import choice, hypernetwork, layer
 from shconv.ops.cuda import replay, tape
 from shconv.ops.cuda.hopper import passes
@@ -179,6 +181,27 @@ def test_a_float32_weight_is_rounded_as_autocast_does_and_its_gradient_is_not(ho
         if layout == LAST:
             assert operations == [], "launches alone, which are replayed by one call"
     assert own[1].dtype == torch.float32
+
+
+@pytest.mark.gpu
+@NO_DEVICE
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_on_a_card_a_layer_has_the_same_bits_at_every_call_and_with_a_weight_that_was_rounded_before(dtype):
+    wide = SHConv2d(64, 64, 3, padding=1, bias=False).cuda().to(memory_format=LAST)
+    narrow = copy.deepcopy(wide)
+    narrow.weight = torch.nn.Parameter(wide.weight.detach().to(dtype))
+    x = torch.randn(4, 64, 20, 20, device="cuda").to(dtype).contiguous(memory_format=LAST).requires_grad_()
+
+    def called(layer: SHConv2d) -> list[Tensor]:
+        with torch.autocast("cuda", dtype):
+            Y = layer(x)
+        return [Y, *torch.autograd.grad(Y.float().square().sum(), [x, *layer.parameters()])]
+
+    first, *others = (called(wide) for _ in range(4))  # as it is, recorded, replayed twice
+    assert first[2].dtype == torch.float32
+    for again in (*others, called(narrow)):
+        for wanted, found in zip(first, again, strict=True):
+            assert torch.equal(wanted.to(found.dtype), found)
 
 
 def _gradients(given: list[Tensor | None], joined: bool) -> tuple[tuple[Tensor | None, ...], list[str]]:

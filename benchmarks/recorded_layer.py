@@ -1,0 +1,116 @@
+"""What an SHC layer's call on a GPU costs the host, on a machine without one: the way of CUDA tensors is taken with
+tensors of the CPU, its launches are recorded and never made. So memory, bookkeeping and autograd are what is timed, not
+the driver, and not what the card computes:
+
+    python benchmarks/recorded_layer.py [--rounds 200]
+
+Microseconds a call, the best of the rounds: bfloat16 mixed precision, channels_last, one thread.
+"""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor
+
+from shconv import SHConv2d
+from shconv.ops import choice, hypernetwork, layer
+from shconv.ops.cuda import plans, replay
+from shconv.ops.cuda.hopper import passes
+
+_CALLS = 10  # a round
+
+
+@dataclass
+class Options:
+    channels: int = 64
+    size: int = 8
+    batch: int = 2
+    rounds: int = 200
+
+
+class Recorded:
+    """Takes the place of the compiled library's plan for a whole layer."""
+
+    def __init__(self, *numbers: Any) -> None:
+        self.numbers = numbers
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, theta: Any, keep: bool) -> Any:
+        Y, *kept = replay.call(layer._forward, (x, weight, bias, *theta), *self.numbers, keep)
+        return Y, kept
+
+    def backward(self, dY: Tensor, x: Tensor, weight: Tensor, bias: Any, theta: Any, kept: Any, mask: Any) -> Any:
+        return replay.call(layer._backward, (dY, x, weight, bias, *theta, *kept), *self.numbers[:2], mask)
+
+
+def without_a_card() -> None:
+    """CPU tensors go where CUDA tensors go from now on, to a launcher that looks addresses up and launches nothing."""
+
+    def launcher(launches: Sequence[Any], device: int) -> Callable[[Sequence[Tensor | None]], None]:
+        return lambda roots: [0 if each is None else each.data_ptr() for each in roots] and None
+
+    recorded = functools.cache(Recorded)
+    changed: list[tuple[Any, str, Any]] = [
+        (hypernetwork, "_FUSED_ON", ("cuda", "cpu")),
+        (choice, "choose", lambda *_: "triton"),
+        (passes, "serves", lambda *_: True),
+        (plans, "_launch", lambda *_: None),
+        (replay, "_launcher", launcher),
+        (torch._C, "_cuda_getDevice", lambda: -1),
+        (torch.cuda, "is_current_stream_capturing", lambda: False),
+        (layer, "_rounds", lambda x, weight: x.dtype != weight.dtype),
+        (layer.cpu, "plan", lambda x, weight, bias, theta, *numbers: recorded(*numbers)),
+    ]
+    for place, name, value in changed:
+        setattr(place, name, value)
+
+
+def best(call: Callable[[], object], rounds: int) -> float:
+    """Microseconds."""
+    found = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        for _ in range(_CALLS):
+            call()
+        found.append((time.perf_counter() - begun) / _CALLS * 1e6)
+    return min(found)
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(1)
+    without_a_card()
+    module = SHConv2d(options.channels, options.channels, 3, padding=1, bias=False).to(
+        memory_format=torch.channels_last
+    )
+    sides = options.batch, options.channels, options.size, options.size
+    x, dY = (torch.randn(sides).bfloat16().contiguous(memory_format=torch.channels_last) for _ in range(2))
+    x.requires_grad_()
+
+    def both() -> None:
+        module.zero_grad()
+        x.grad = None
+        torch.autograd.backward(module(x), dY)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in range(4):  # as it is, recorded, played
+            both()
+        forward, step = best(lambda: module(x), options.rounds), best(both, options.rounds)
+        with torch.no_grad():
+            for _ in range(4):
+                module(x)
+            alone = best(lambda: module(x), options.rounds)
+    versions = f"torch {torch.__version__}, triton {importlib.metadata.version('triton')}"
+    print(f"{platform.processor() or platform.machine()}, {versions}: microseconds a call of {module}")
+    print(f"forward without gradients {alone:.0f}, forward {forward:.0f}, forward and backward {step:.0f}")
+
+
+if __name__ == "__main__":
+    os.environ |= {"TRITON_INTERPRET": "1", "SHCONV_TUNE": "0"}
+    main(tyro.cli(Options))
