@@ -183,6 +183,24 @@ def test_a_float32_weight_is_rounded_as_autocast_does_and_its_gradient_is_not(ho
     assert own[1].dtype == torch.float32
 
 
+def _rounded(weights: list[Tensor]) -> list[Tensor]:
+    from shconv.ops.cuda import launches
+
+    return [launches._taken(each, torch.empty(0, dtype=torch.float16)) for each in weights]
+
+
+@needs_triton
+def test_a_weight_of_any_layout_is_rounded_to_channels_last(run):
+    sizes = (5, 3, 3, 3), (4, 6, 3, 1), (4, 1, 3, 3), (1, 7, 1, 1), (40, 20, 5, 5)
+    dense = [torch.randn(size).contiguous(memory_format=layout) for size in sizes for layout in (LAST, CONTIGUOUS)]
+    odd = torch.randn(4, 6, 3, 5)[..., ::5], torch.randn(8, 6, 3, 3)[::2], torch.randn(3, 3, 6, 4).permute(3, 2, 0, 1)
+    weights = [*dense, *odd]
+    for weight, found in zip(weights, run(_rounded, weights), strict=True):
+        wanted = weight.half().contiguous(memory_format=LAST)
+        assert torch.equal(found, wanted)
+        assert found.is_contiguous(memory_format=LAST)
+
+
 @pytest.mark.gpu
 @NO_DEVICE
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

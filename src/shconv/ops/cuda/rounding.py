@@ -13,20 +13,19 @@ _BLOCK = 1024
 
 
 @triton.jit
-def _round(weight, found, count, D, T, step_c, step_d, step_t, BLOCK: tl.constexpr):
+def _round(weight, found, count, D, T, step_d, step_t, BLOCK: tl.constexpr):
     """found (C, T, D), in its own type."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     c, t, d = at // (T * D), at // D % T, at % D
-    W = tl.load(weight + c * step_c + t * step_t + d * step_d, at < count, 0.0)
+    W = tl.load(weight + c * (T * D) + t * step_t + d * step_d, at < count, 0.0)
     tl.store(found + at, W.to(found.dtype.element_ty), at < count)
 
 
 def rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """weight (C, D, S_h, S_w), contiguous or channels last, in another dtype and channels last."""
     found = torch.empty(weight.shape, dtype=dtype, device=weight.device, memory_format=torch.channels_last)
-    step_c, step_d, _, step_t = weight.stride()
-    count, taps = weight.numel(), weight[0, 0].numel()
-    numbers = {"count": count, "D": weight.shape[1], "T": taps, "step_c": step_c, "step_d": step_d, "step_t": step_t}
-    tensors = {"weight": weight, "found": found}
-    plans.run(_round, (triton.cdiv(count, _BLOCK),), {**tensors, **numbers, "BLOCK": _BLOCK, "num_warps": 4})
+    count, D, T = weight.numel(), weight.shape[1], weight[0, 0].numel()
+    step_d, step_t = (T, 1) if weight.is_contiguous() else (1, D)  # strides of sides of 1 may be anything
+    numbers = {"count": count, "D": D, "T": T, "step_d": step_d, "step_t": step_t, "BLOCK": _BLOCK, "num_warps": 4}
+    plans.run(_round, (triton.cdiv(count, _BLOCK),), {"weight": weight, "found": found, **numbers})
     return found
