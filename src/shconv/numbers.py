@@ -1,5 +1,5 @@
-"""Numbers as people give and read them, 0.03 or "8/255", and the one rule for how far a pixel may be moved: images lie
-in [0, 1], so that a budget or a step above 1 was meant in grey levels."""
+"""Numbers as people give and read them, 0.03 or "8/255" or "3 images", and the one rule for how far a pixel may be
+moved: images lie in [0, 1], so that a budget or a step above 1 was meant in grey levels."""
 
 import math
 from numbers import Real
@@ -62,3 +62,8 @@ def _from_text(text: str) -> float:
         return float(top) / float(bottom if slash else 1)
     except (ValueError, ZeroDivisionError):
         return math.nan
+
+
+def counted(n: int, thing: str) -> str:
+    """1 image, 1,000 images"""
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"

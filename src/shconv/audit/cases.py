@@ -11,8 +11,8 @@ import numpy as np
 from shconv.audit.audit import Audit
 from shconv.audit.findings import Flags, any_of
 from shconv.audit.ledger import THREATS
-from shconv.audit.words import count
 from shconv.intervals import wilson
+from shconv.numbers import counted
 from shconv.paired import Paired
 
 Case = dict[str, Any]
@@ -58,7 +58,7 @@ def _over(sound: Flags, standing: Flags, met: Flags, images: Flags, about: Case)
     attacked, left = int((can & met).sum()), int((standing & met & images).sum())
     untried = int((can & ~met).sum())
     held = {"clean": int(can.sum()), "untried": untried, "attacked": attacked, "left": left, **about}
-    never = f"{count(untried, 'image')} {'was' if untried == 1 else 'were'} not attacked" if untried else ""
+    never = f"{counted(untried, 'image')} {'was' if untried == 1 else 'were'} not attacked" if untried else ""
     why = never if about["attacks"] else NO_ATTACK
     if why:
         return {"correct": None, "n": int(images.sum()), "accuracy": None, "interval": None, "reason": why, **held}
@@ -80,7 +80,7 @@ def against_twin(audit: Audit, twin: Audit) -> Case:
         return pair[place].correct & ~any_of([met[place][name].success for name in names], n)
 
     untried = [
-        f"{count(int(never.sum()), 'image')} of {each.subject.name}"
+        f"{counted(int(never.sum()), 'image')} of {each.subject.name}"
         for each, held in zip(pair, met, strict=True)
         if (never := each.correct & ~any_of([held[name].attempted for name in names], n)).any()
     ]

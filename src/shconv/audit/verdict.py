@@ -8,9 +8,9 @@ from shconv.audit.audit import Audit
 from shconv.audit.cases import NO_ATTACK, Case, against_twin, share, spread, worst_cases
 from shconv.audit.ledger import THREATS
 from shconv.audit.setting import Setting
-from shconv.audit.words import count, percent
+from shconv.audit.words import percent
 from shconv.experiments.run_folder import Row
-from shconv.numbers import radius_text
+from shconv.numbers import counted, radius_text
 
 SIGNIFICANT = 0.05
 WORST_CASE = 12  # the check that raises no alarm
@@ -51,12 +51,12 @@ def worst_case_sentence(where: str, case: Case) -> str:
             f"{case['left']} of them are still correct. The other {case['untried']} were not attacked."
         )
     shared, confident = case["shared"], case["confident"]
-    said = [f"Worst case {where} over {count(case['attacks'], 'attack')}: {_words(case)}."]
+    said = [f"Worst case {where} over {counted(case['attacks'], 'attack')}: {_words(case)}."]
     if case["correct"] == 0:
         said.append("No image survived.")
     if not shared["reason"] and shared["attacks"] < case["attacks"]:
         said.append(
-            f"{count(shared['attacks'], 'attack')} of these can be run on any network, and attacked every image that "
+            f"{counted(shared['attacks'], 'attack')} of these can be run on any network, and attacked every image that "
             f"had survived; under these the accuracy is {percent(shared['accuracy'])}. The others are the network's "
             "own gradient routes, attacks made on other networks, and searches on a part of the images."
         )
@@ -70,7 +70,7 @@ def worst_case_sentence(where: str, case: Case) -> str:
             said.append("Most of them are of one class, so this number says nothing about the other classes.")
         if confident["n"] < FEW:
             said.append(
-                f"{count(confident['n'], 'image')} {'is' if confident['n'] == 1 else 'are'} too few to say much."
+                f"{counted(confident['n'], 'image')} {'is' if confident['n'] == 1 else 'are'} too few to say much."
             )
     most = ", ".join(f"{label} {broken}" for label, broken in list(case["broken_by"].items())[:3])
     if most:
@@ -87,11 +87,11 @@ def check_sentences(findings: Sequence[Row]) -> Iterator[str]:
         yield "No check gave an answer: this audit says nothing about masked gradients."
     elif not raised:
         yield (
-            f"None of the {count(told, 'check')} with an answer raised an alarm. This is no evidence of robustness. It "
-            "only means that these checks did not show the accuracies above to be too high."
+            f"None of the {counted(told, 'check')} with an answer raised an alarm. This is no evidence of robustness. "
+            "It only means that these checks did not show the accuracies above to be too high."
         )
     else:
-        yield f"{len(raised)} of the {count(told, 'check')} with an answer raised an alarm."
+        yield f"{len(raised)} of the {counted(told, 'check')} with an answer raised an alarm."
         yield from (f"Alarm, {_check_name(row)}: {row['text']}" for row in raised)
         yield (
             "With an alarm, this network's accuracy under attack, including the worst case, cannot be taken as "
@@ -126,15 +126,15 @@ def twin_sentence(name: str, twin: str, against: Case) -> str:
     if against["p"] < SIGNIFICANT:
         words = f"{name} is {'above' if against['difference'] > 0 else 'below'} its twin under these attacks"
     others = [
-        f"{whose} {percent(case['accuracy'])} over {count(case['attacks'], 'attack')}"
+        f"{whose} {percent(case['accuracy'])} over {counted(case['attacks'], 'attack')}"
         for whose, case in ((name, against["all"]["network"]), (f"the {twin}", against["all"]["twin"]))
         if case["accuracy"] is not None and case["attacks"] != against["attacks"]
     ]
     more = f" Over all attacks on each of them, which are not the same: {', '.join(others)}." if others else ""
     left = f" Left out, because only one of them was attacked in full: {', '.join(against['left_out'])}."
     return (
-        f"Comparison with its {twin}, on the same {count(against['n'], 'image')} and over the same "
-        f"{count(against['attacks'], 'attack')}, worst case within L-infinity: {name} "
+        f"Comparison with its {twin}, on the same {counted(against['n'], 'image')} and over the same "
+        f"{counted(against['attacks'], 'attack')}, worst case within L-infinity: {name} "
         f"{percent(against['accuracy'])}, its twin {percent(against['twin_accuracy'])}, difference "
         f"{100 * against['difference']:+.1f} points (95 % interval {low} to {high}; McNemar's exact {p}). "
         f"{words}.{left if against['left_out'] else ''}{more}"
@@ -177,10 +177,10 @@ def _tried(audit: Audit, findings: Sequence[Row]) -> Iterator[str]:
         yield f"Not tried: {'; '.join(absent)}."
     outside = sum(row["outside"] for row in rows)
     if outside:
-        yield f"{count(outside, 'misclassified example')} lay outside the ball or [0, 1] and did not count."
+        yield f"{counted(outside, 'misclassified example')} lay outside the ball or [0, 1] and did not count."
     nan = sum(row["nan"] for row in rows)
     if nan:
-        yield f"The network returned NaN on {count(nan, 'attacked image')}, which counts as misclassified."
+        yield f"The network returned NaN on {counted(nan, 'attacked image')}, which counts as misclassified."
 
 
 def _label(row: Row) -> str:

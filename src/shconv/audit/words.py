@@ -1,8 +1,4 @@
-"""Counts, shares and differences in words."""
-
-
-def count(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"
+"""Shares and differences in words."""
 
 
 def of(k: int, n: int) -> str:

@@ -15,6 +15,7 @@ from shconv.audit.clock import minutes
 from shconv.audit.setting import budget_seconds
 from shconv.errors import InputError
 from shconv.files import replace_json
+from shconv.numbers import counted
 from shconv.training import Recipe
 
 PRICING = 0.05  # of the budget, about
@@ -82,7 +83,7 @@ class Plan:
 
     def said(self, budget: str, rows: int, recipe: Recipe, train_images: int) -> str:
         few = f", of the recipe's {recipe.epochs}" if self.epochs < recipe.epochs else ""
-        each = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        each = counted(self.epochs, "epoch")
         on = "" if self.train_images >= train_images else f", on {self.train_images} of {train_images} images"
         said = f"{rows} trainings within {budget}: {each} each{few}{on}, about {minutes(self.training_seconds)} in all"
         if self.training_seconds > TRAINING * budget_seconds(budget) * 1.01:

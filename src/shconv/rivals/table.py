@@ -18,6 +18,7 @@ from shconv.attacks.budget import Budget
 from shconv.errors import InputError
 from shconv.experiments.run_folder import RunFolder
 from shconv.intervals import wilson
+from shconv.numbers import counted
 from shconv.results import Results
 from shconv.rivals import run, wanted
 from shconv.rivals.which import Rival
@@ -199,7 +200,7 @@ def _line(
 def _notes(folder: Path, lines: Sequence[Line], images: Mapping[str, int]) -> list[str]:
     plan, facts = _json(folder, wanted.PLAN), _json(folder, "environment.json")
     setting = next((_json(place, "audit.json") for place in sorted((folder / "audits").glob("*"))), None)
-    epochs = "1 epoch" if plan["epochs"] == 1 else f"{plan['epochs']} epochs"
+    epochs = counted(plan["epochs"], "epoch")
     notes = [
         f"Every network was trained for {epochs} of {plan['train_images']} images, and judged on the same "
         f"{images.get('clean', 0)} images, by LocSearchAdv on {images.get('locsearch') or 'none'} of them."

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from shconv.data.order import share_of
 from shconv.errors import InputError
+from shconv.numbers import counted
 from shconv.processes import Processes
 from shconv.training.engine import Engine
 from shconv.training.recipe import Recipe
@@ -24,9 +25,9 @@ def warning_of_few_steps(images: int, batch_size: int, epochs: int) -> str | Non
     smaller = max(2, min(batch // 2, images // 8))
     more = f", more epochs (--epochs {-(-FEW // steps)})" if steps * epochs < FEW else ""
     return (
-        f"warning: {images} images in batches of {batch} are {_count(steps, 'step')} an epoch{left_out}; "
-        f"{_count(steps * epochs, 'step')} in all may be too few to learn. Use a smaller batch "
-        f"(--batch-size {smaller} of train or finetune: {_count(images // smaller, 'step')} an epoch){more}"
+        f"warning: {images} images in batches of {batch} are {counted(steps, 'step')} an epoch{left_out}; "
+        f"{counted(steps * epochs, 'step')} in all may be too few to learn. Use a smaller batch "
+        f"(--batch-size {smaller} of train or finetune: {counted(images // smaller, 'step')} an epoch){more}"
     )
 
 
@@ -84,7 +85,3 @@ def _divided(engine: Engine, processes: Processes) -> str:
     parts = [f"{processes.count} processes"] if processes.count > 1 else []
     parts += [f"{engine.accumulation} micro-batches"] if engine.accumulation > 1 else []
     return f" images divided among {' and '.join(parts)}" if parts else " image"
-
-
-def _count(n: int, word: str) -> str:
-    return f"{n:,} {word}{'' if n == 1 else 's'}"

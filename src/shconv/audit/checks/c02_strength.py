@@ -25,7 +25,8 @@ from shconv.audit.checks import headline
 from shconv.audit.checks.comparison import counts, left, one_step, pgd, run_one_step, run_pgd
 from shconv.audit.checks.side import Batch, batches, cost_of, gradient, loss_at, made_by, size
 from shconv.audit.findings import Finding, Outcome
-from shconv.audit.words import count, of, points
+from shconv.audit.words import of, points
+from shconv.numbers import counted
 from shconv.paired import Paired
 
 NUMBER = 2
@@ -84,8 +85,8 @@ class Strength:
             yield f"No image was attacked by both one step and {longest}."
         if n and self.told:
             yield (
-                f"{count(self.told, 'image')} survived one step or {usual} and had a loss that is not linear along the "
-                f"step. On {self.as_strong} of these, one step or noise raises the margin as high as {usual}."
+                f"{counted(self.told, 'image')} survived one step or {usual} and had a loss that is not linear along "
+                f"the step. On {self.as_strong} of these, one step or noise raises the margin as high as {usual}."
             )
         if n and self.weak:
             yield "So one step, or noise, is as strong as many steps: gradients away from the clean image are useless."

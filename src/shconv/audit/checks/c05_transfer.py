@@ -16,7 +16,8 @@ from shconv.audit.checks.comparison import compared, counts, left, pgd, run_pgd
 from shconv.audit.checks.side import cost_of, size
 from shconv.audit.findings import Finding
 from shconv.audit.subject import Subject
-from shconv.audit.words import count, of, points
+from shconv.audit.words import of, points
+from shconv.numbers import counted
 from shconv.paired import Paired
 
 NUMBER = 5
@@ -88,7 +89,7 @@ def text(steps: int, whole: tuple[int, int], pairs: Mapping[str, tuple[Paired, P
         verdict.append("No transferred examples break significantly more than the white-box attack")
     said = [
         f"{name}: accuracy {of(left(direct)[1], direct.n)} where the white-box attack gives {left(direct)[0]}, "
-        f"{count(direct.only_first, 'image')} broken by the transfer alone, accuracy {of(left(added)[1], added.n)} "
+        f"{counted(direct.only_first, 'image')} broken by the transfer alone, accuracy {of(left(added)[1], added.n)} "
         f"under both together and {of(left(added)[0], added.n)} under two white-box runs "
         f"({points((-added.interval[1], -added.interval[0]))})"
         if name in met

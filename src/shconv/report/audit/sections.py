@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean, stdev
 
+from shconv.numbers import counted
 from shconv.report.audit.tables import ROUTES, attacks, budget_words, checks, results, threat_of
 from shconv.report.folder.audits import ALARM, SHARED, Accuracy, Audit, Twin, Verdict
 from shconv.report.output.cells import Grid, GridColumn
@@ -76,7 +77,7 @@ def _all_shared(verdict: Verdict, key: str, worst: Accuracy) -> bool:
 def _twin_note(twin: Twin) -> str:
     if twin.difference is None:
         return f"Against its {twin.words}: {twin.text}."
-    over = f" and over the same {twin.attacks} attack{'' if twin.attacks == 1 else 's'}" if twin.attacks else ""
+    over = f" and over the same {counted(twin.attacks, 'attack')}" if twin.attacks else ""
     difference, bracket, interval = twin.text.partition(" (")
     theirs = said(twin.twin_accuracy, lambda share: f"; the twin's worst case is {pct(share)}")
     p = said(twin.p, lambda p: f", {p_text(p)}")

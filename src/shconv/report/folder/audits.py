@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from shconv.numbers import counted
 from shconv.report.folder.fields import Ends, Options, Share, Texts, optional, read, typed, whole
 from shconv.report.folder.rows import AUDIT, parsed, read_json_lines
 from shconv.report.output.numbers import DASH, NOT_RUN, percent, points, points_span, said, span
@@ -118,7 +119,7 @@ class Accuracy:
         elif not why and known.n == 0:
             why = "no image"
         elif not why and untried:
-            why = f"{untried:,} image{' was' if untried == 1 else 's were'} not attacked"
+            why = f"{counted(untried, 'image')} {'was' if untried == 1 else 'were'} not attacked"
         if not why:
             return replace(read(cls, record), untried=None)
         if untried and known.attacked and known.left is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Iterator
 
+from shconv.numbers import counted
 from shconv.report.folder.run import Run, Selection
 from shconv.report.output.numbers import count, pct
 from shconv.report.paper.statement import Statement
@@ -34,7 +35,7 @@ def selection_sentence(each: Selection, classes: int) -> Statement:
             "--min-confidence lowers the limit.",
             True,
         )
-    images = f"{count(each.found)} image{'' if each.found == 1 else 's'}"
+    images = counted(each.found, "image")
     said = [f"{names}: {images} classified correctly with {limit}"]
     warn = each.found < FEW
     if each.classes and classes:
