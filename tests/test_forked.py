@@ -29,6 +29,7 @@ def test_a_free_process_takes_the_next_job() -> None:
         return os.getpid()
 
     started = Forked(work, 5, 2)
+    assert started.results([0], 0.1, end=False) == {}  # who waits no longer need not end the others
     given = started.results(range(1, 5), 30.0)
     assert given.keys() == {1, 2, 3, 4}
     assert len(set(given.values())) == 1

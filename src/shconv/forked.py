@@ -49,12 +49,14 @@ class Forked:
                 self._pipes[here] = process
         os.close(numbers)
 
-    def results(self, wanted: Collection[int], seconds: float) -> dict[int, Any]:
+    def results(self, wanted: Collection[int], seconds: float, end: bool = True) -> dict[int, Any]:
         """What the wanted jobs gave, by number. Those that failed, or take longer than so many seconds from now, are
-        missing; in the latter case all processes are ended."""
+        missing; in the latter case all processes are ended, unless `end` is False."""
         deadline = time.monotonic() + seconds
         while self._pipes and not self._given.keys() >= set(wanted):
             ready = wait(list(self._pipes), max(0.0, deadline - time.monotonic()))
+            if not (ready or end):
+                break
             for pipe in ready or list(self._pipes):
                 self._hear(pipe, ended=not ready)
         return {number: self._given[number][0] for number in wanted if self._given.get(number)}

@@ -3,7 +3,6 @@ are made of works in Triton's interpreter (the whole of it: `python -m shconv.be
 
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch
 
 from shconv.bench import gpu
 from shconv.bench.gpu import Part, Report
-from toys import processes
 
 
 def _rows(left: Callable[[], float]) -> Iterator[dict[str, Any]]:
@@ -77,13 +75,6 @@ def test_a_command_is_run_with_empty_caches_and_its_failure_is_a_row(
     assert row["error"] == f"exit code 7: -m shconv info 1234567 in {source}:elsewhere"
 
 
-def compiled_into(cache: Path, job: Any) -> str:
-    from shconv.bench import gpu_kernels
-
-    os.environ["TRITON_CACHE_DIR"] = str(cache)
-    return gpu_kernels.compile_job(job)
-
-
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 class TestKernels:
     @pytest.fixture(autouse=True)
@@ -115,13 +106,18 @@ class TestKernels:
         with self.kernels.poisoned():
             assert torch.empty(3).isnan().all()
 
-    def test_every_pass_of_the_table_is_a_job_and_jobs_compile_in_a_process_that_sees_no_card(self, tmp_path) -> None:
+    def test_every_pass_of_the_table_is_a_job_and_other_processes_compile_them_or_say_why_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         jobs = self.kernels.jobs(self.kernels.LAYERS, torch.bfloat16, tiles=1)
         for layer in self.kernels.LAYERS:
             small = (layer.H // layer.stride) ** 2 < 100  # of no tile's size
             wanted = set(self.kernels.PASSES) - ({"dX + statistics"} if small else set())
             assert {name for of, _, name, _ in jobs if of == layer} == wanted
-        job = self.kernels.jobs(self.kernels.ODD[:1], torch.bfloat16, 1)[0]
-        with processes().Pool(1) as pool:
-            assert pool.apply(compiled_into, (tmp_path, job)) == ""
+        job, other = self.kernels.jobs(self.kernels.ODD[:1], torch.bfloat16, 1)[:2]
+        broken = (*job[:2], "no pass", job[3])
+        monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+        compiler = self.kernels.Compiler([job, broken])
+        assert "StopIteration" in compiler.reason(broken, 100.0)
+        assert [compiler.reason(each, 100.0) for each in (job, other)] == ["", ""]
         assert list(tmp_path.glob("*/products.cubin"))

@@ -2,8 +2,6 @@
 not a number before, and timed beside cuDNN's pass, with every tile it may have."""
 
 import itertools
-import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shconv.bench.device import replayed
+from shconv.forked import Forked, processors
 from shconv.ops import FORMULATIONS
-from shconv.ops.cuda.ahead import StandIn
+from shconv.ops.cuda import ahead
 from shconv.ops.cuda.hopper import launches, passes
 from shconv.ops.cuda.hopper.tiles import Shape, Tile, candidates
 from shconv.ops.geometry import Geometry
@@ -110,14 +109,9 @@ class Variant(NamedTuple):
             each.run()
         return results
 
-    def compile(self) -> str:
-        """Why it does not compile, or ""."""
-        try:
-            for each in self.plan()[1]:
-                each.compile()
-        except Exception as error:
-            return _said(error)
-        return ""
+    def compile(self) -> None:
+        for each in self.plan()[1]:
+            each.compile()
 
 
 def variants(of: Problem) -> Iterator[Variant]:
@@ -184,33 +178,34 @@ def jobs(layers: tuple[Layer, ...], dtype: torch.dtype, tiles: int) -> list[Job]
 
 
 class Compiler:
-    """Compiles jobs ahead, in processes that see no card, into Triton's cache on disk. To be made before this process
-    sees the card; where it is not used everything compiles when it is first run."""
+    """Compiles jobs ahead, in processes that never touch the card, into Triton's cache on disk; others compile when
+    they are first run."""
 
     def __init__(self, of: list[Job]) -> None:
-        context = multiprocessing.get_context("fork")
-        self._pool = context.Pool(max(1, min(_PROCESSES, (os.cpu_count() or 2) - 1)))
-        self._told = {job: self._pool.apply_async(compile_job, (job,)) for job in of}
+        jobs = list(dict.fromkeys(of))
+        self._places = {job: place for place, job in enumerate(jobs)}
+        count = max(1, min(_PROCESSES, processors() - 1))
+        self._forked = Forked(lambda place: compile_job(jobs[place]), len(jobs), count)
 
     def reason(self, job: Job, seconds: float) -> str:
         """Why the job does not compile, "" where it does or was not heard of in so many seconds."""
-        try:
-            return self._told[job].get(timeout=max(0.0, seconds)) if job in self._told else ""
-        except multiprocessing.TimeoutError:
-            return ""
+        wanted = [self._places[job]] if job in self._places else []
+        return "".join(self._forked.results(wanted, seconds, end=False).values())
 
     def close(self) -> None:
-        self._pool.terminate()
+        """What is not compiled by now compiles when it is first run."""
+        self._forked.results(self._places.values(), 0.0)
 
 
 def compile_job(job: Job) -> str:
     """Why it does not compile for sm_90, or "". In a process of its own."""
-    from triton.runtime import driver
-
-    torch.set_num_threads(1)
-    driver.set_active(StandIn())
     layer, dtype, name, tile = job
-    return _variant(_blank(layer._replace(N=2), dtype), name, tile).compile()
+    try:
+        ahead.stand_in(90)
+        _variant(_blank(layer._replace(N=2), dtype), name, tile).compile()
+    except Exception as error:
+        return _said(error)
+    return ""
 
 
 def _blank(layer: Layer, dtype: torch.dtype) -> Problem:
@@ -237,14 +232,14 @@ def deviation(got: dict[str, Tensor], wanted: dict[str, Tensor], rounding: float
     return max(off(name, value) for name, value in got.items())
 
 
-def check(of: list[Job], device: torch.device, compiler: Compiler | None, left: Callable[[], float]) -> Iterator[Row]:
+def check(of: list[Job], device: torch.device, compiler: Compiler, left: Callable[[], float]) -> Iterator[Row]:
     """Every job on random data, a row each, and the kernels for every card on the first layer in every dtype."""
     seen = set()
     for (layer, dtype), group in itertools.groupby(of, key=lambda job: job[:2]):
         own = problem(layer, dtype, device)
         wanted, rounding = truth(own), max(torch.finfo(dtype).eps, 2.0**-10)
         for job in group:
-            reason = compiler.reason(job, left()) if compiler else ""
+            reason = compiler.reason(job, left())
             row = {"layer": str(layer), "dtype": str(dtype), "pass": job[2], "tile": str(job[3])}
             yield row | _checked(reason, _variant(own, *job[2:]).run, wanted, rounding)
         if layer == of[0][0] and dtype not in seen:
@@ -296,7 +291,7 @@ class poisoned:  # noqa: N801 (used like a function)
         torch.use_deterministic_algorithms(self.before)
 
 
-def table(of: list[Job], device: torch.device, compiler: Compiler | None, left: Callable[[], float]) -> Iterator[Row]:
+def table(of: list[Job], device: torch.device, compiler: Compiler, left: Callable[[], float]) -> Iterator[Row]:
     """Microseconds of every job and its ratio to cuDNN's pass, a row each; none is timed that is wrong, and none once
     no time is left."""
     for (layer, dtype), group in itertools.groupby(of, key=lambda job: job[:2]):
@@ -310,7 +305,7 @@ def table(of: list[Job], device: torch.device, compiler: Compiler | None, left: 
                 yield row | {"error": "not timed: no time left"}
                 continue
             run = _variant(own, *job[2:]).run
-            found = _checked(compiler.reason(job, left()) if compiler else "", run, wanted, 2.0**-7)
+            found = _checked(compiler.reason(job, left()), run, wanted, 2.0**-7)
             if "error" not in found:
                 try:
                     seconds = replayed(run, device)

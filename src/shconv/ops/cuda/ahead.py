@@ -53,13 +53,18 @@ Job = tuple[Any, dict[str, Any]]  # a kernel, its arguments and Triton's options
 
 
 def _compile(job: Job, capability: int) -> None:
-    from triton.runtime import driver
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what does not compile says so when it is launched
-    torch.set_num_threads(1)
-    driver.set_active(StandIn(capability))
+    stand_in(capability)
     kernel, arguments = job
     _launcher(kernel.warmup(grid=(1,), **arguments))
+
+
+def stand_in(capability: int) -> None:
+    """Makes this process one that compiles for a capability and launches nothing."""
+    from triton.runtime import driver
+
+    torch.set_num_threads(1)
+    driver.set_active(StandIn(capability))
 
 
 def _launcher(compiled: Any) -> None:
