@@ -1,5 +1,5 @@
-"""A whole layer on a CUDA device, called as often as a training calls it: by its Python, recorded, replayed, compiled and
-captured, every time against its definition in float64."""
+"""A whole layer on a CUDA device, called as often as a training calls it: by its Python, recorded, replayed, compiled
+and captured, every time against its definition in float64."""
 
 import copy
 import importlib.util
