@@ -53,7 +53,7 @@ def channel_mean_variance_backward(x: Tensor, mean: Tensor, dmean: Tensor, dvari
     if runtime.statistics_serve(x):
         from shconv.ops.cuda import statistics as cuda
 
-        return cuda.input_gradient(x, mean, dmean.contiguous(), dvariance.contiguous())
+        return cuda.input_gradient(x, mean, dmean, dvariance)
     dtype, x = x.dtype, _readable(x)
     if cpu.serves(x):
         return cpu.input_gradient(x, mean, dmean, dvariance).to(dtype)

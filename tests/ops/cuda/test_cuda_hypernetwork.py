@@ -157,6 +157,20 @@ def test_taps_for_several_tiles_have_every_gradient_of_the_definition(run):
     assert_near(run(_map_and_gradients, network, x, dM, True), wanted[:2])
 
 
+def _by_torch(network: Hypernetwork, x: Tensor, dM: Tensor) -> tuple[Tensor, ...]:
+    """As where the hypernetwork is too large for its kernels, and the statistics have theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hypernetwork, "_HIDDEN", 1)
+        patch.setattr(runtime, "statistics_serve", lambda x: True)
+        return _map_and_gradients(network, x, dM)
+
+
+@needs_triton
+def test_a_hypernetwork_too_large_for_its_kernels_has_the_gradients_of_the_definition_for_every_image(run):
+    network, x, dM = network_for(5, 7, ORDERS[0]), images((3, 5, 6, 7), torch.float32, LAYOUTS[0]), torch.randn(3, 9)
+    assert_near(run(_by_torch, network, x, dM), by_definition(network, x, dM))
+
+
 @needs_triton
 @layouts
 def test_low_precision_is_rounded_once_where_results_are_stored(layout, run):

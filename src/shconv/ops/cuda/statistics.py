@@ -143,11 +143,13 @@ def mean_variance(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def input_gradient(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor, beside: Tensor | None = None) -> Tensor:
-    """dX, in x's layout; the others are (N, D) with neighbouring channels and one distance between images.
+    """dX, in x's layout; the others are (N, D).
 
     beside: another gradient of x in its layout and dtype, which then becomes the sum and is what is returned."""
     tile, (D, P), dX = _tile(x, _GRADIENT_TILE), (x.shape[1], x.shape[2] * x.shape[3]), beside
     dX = torch.empty_like(x) if dX is None else dX
+    if not mean.stride() == dmean.stride() == dvariance.stride() == (mean.stride(0), 1):  # the kernel has one for all
+        mean, dmean, dvariance = mean.contiguous(), dmean.contiguous(), dvariance.contiguous()
     grid = (len(x) * _blocks(D, tile["CHANNELS"]) * _blocks(P, tile["PIXELS"]),)
     with torch.cuda.device_of(x):
         tensors = {"x": x, "mean": mean, "dmean": dmean, "dvariance": dvariance, "dX": dX}
