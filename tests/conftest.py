@@ -9,19 +9,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from filelock import FileLock
 from hypothesis import settings
 
 gc.disable()  # until the tests are collected: what is imported and collected stays
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS has no other way to give the same bits each time
-torch.set_num_threads(1)
-for kind in (torch.cuda, torch.xpu, torch.mtia):
-    if not kind.is_available():  # torch keeps a seed for it, with the stack of the call: milliseconds a seed
-        kind.manual_seed_all = lambda seed: None
 os.fsync = lambda file: None  # no test outlives a power failure, and a disk may take longer than a test
 settings.register_profile("deterministic", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("deterministic")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
+        return  # runs no test: workers start while this process would load torch
+    import torch
+
+    torch.set_num_threads(1)
+    for kind in (torch.cuda, torch.xpu, torch.mtia):
+        if not kind.is_available():  # torch keeps a seed for it, with the stack of the call: milliseconds a seed
+            kind.manual_seed_all = lambda seed: None
 
 
 def pytest_collection_finish() -> None:
@@ -33,6 +39,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 

@@ -24,11 +24,10 @@ MINIATURE = ["--models", "plain10", "--width", "4", "--epochs", "40", "--batch-s
 MINIATURE += ["--table2-images", "8", "--table3-images", "2"]
 
 
-def processes(copies: bool = True) -> BaseContext:
+def processes() -> BaseContext:
     """Starts processes that have torch and shconv loaded, which takes each seconds where it starts from nothing: copies
-    of this one, or, where there may be a GPU, which works in no copy, or they have to be no copies, of one that has
-    only loaded them."""
-    if copies and not torch.cuda.is_available():
+    of this one, or, where there may be a GPU, which works in no copy, of one that has only loaded them."""
+    if not torch.cuda.is_available():
         return multiprocessing.get_context("fork")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch._dynamo", "shconv.experiments.study", "shconv.training"])

@@ -61,7 +61,7 @@ def test_without_any_time_left_no_alarm_is_raised(check: Check, network: type[nn
 def test_every_check_runs_on_a_network_of_the_paper(name: str, tmp_path: Path) -> None:
     network, twin = (create_model(each, 10, stem="small", width=2).eval() for each in (name, "plain10"))
     x, _ = toy_images(8)
-    few = replace(SMALL, steps=(2, 4, 8), curve_points=4, square_queries=50, sign_draws=50)
+    few = replace(SMALL, steps=(2, 4), curve_points=3, square_queries=20, sign_draws=20)
     audit = make_audit(tmp_path, network, twin, data=(x, network(x).argmax(1)), effort=few, eps=0.03)
     for check in CHECKS:
         if not (why := why_not(check, audit)):

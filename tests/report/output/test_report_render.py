@@ -131,12 +131,13 @@ def _shades(png: bytes) -> NDArray[np.int64]:
 
 def test_a_report_is_the_same_where_its_figures_are_painted_side_by_side(run_folder, monkeypatch):
     folder, written, printed = run_folder.everything(n=10).save(), [], []
+    (folder / "arrays" / "figure3_resnet18-seed0.npz").unlink()  # its twenty axes take as long as all others
     for count in (1, 3):
         monkeypatch.setattr(canvas, "processors", lambda count=count: count)
         printed.append(io.StringIO())
         write(folder, console=Console(file=printed[-1], width=100))
         written.append({path.name: path.read_bytes() for path in (*folder.glob("figures/*"), folder / "report.html")})
-        assert len(written[-1]) == 11
+        assert len(written[-1]) == 9
     pixels = [{name: files.pop(name) for name in sorted(files) if name.endswith(".png")} for files in written]
     assert written[0] == written[1]
     for alone, beside in zip(*(map(_shades, each.values()) for each in pixels), strict=True):
