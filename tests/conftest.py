@@ -58,6 +58,12 @@ def blank(unpainted: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shconv.report.output.canvas.Figure", Blank)
 
 
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What will take long is said after a glance at the machine: a run's own measurements take seconds."""
+    monkeypatch.setattr("shconv.planning.estimate.MEASURED", 0.01)
+
+
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 

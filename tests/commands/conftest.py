@@ -31,7 +31,7 @@ Shconv = Callable[..., Ended]
 
 
 @pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch: pytest.MonkeyPatch, blank: None) -> Iterator[None]:
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch, blank: None, hurried: None) -> Iterator[None]:
     monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
