@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from shconv.ops.cpu import library
+from shconv.ops.cuda import runtime
 from shconv.ops.statistics import channel_mean_variance
 
 # N, D, H, W
@@ -155,3 +156,11 @@ def test_the_input_is_left_alone_and_a_slice_counts_only_its_own_pixels(layout):
     part = whole[:, 1:4, 2:7, ::2]  # dense in neither layout
     torch.testing.assert_close(channel_mean_variance(part), channel_mean_variance(part.contiguous()))
     assert torch.equal(whole, kept)
+
+
+@layouts
+def test_no_images_are_given_to_kernels_in_no_direction(layout, monkeypatch):
+    monkeypatch.setattr(runtime, "statistics_serve", lambda x: x[0].is_cuda)
+    x = images((0, 4, 5, 5), torch.float32, layout).requires_grad_()
+    (dX,) = torch.autograd.grad(channel_mean_variance(x), x, [torch.ones(0, 4)] * 2)
+    assert dX.shape == x.shape

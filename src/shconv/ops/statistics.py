@@ -50,6 +50,8 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("shconv::channel_mean_variance_backward", mutates_args=())
 def channel_mean_variance_backward(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) -> Tensor:
+    if x.numel() == 0:
+        return torch.empty_like(x)
     if runtime.statistics_serve(x):
         from shconv.ops.cuda import statistics as cuda
 

@@ -39,7 +39,7 @@ def reason_against(index: int) -> str:
 def statistics_serve(x: Tensor) -> bool:
     """Whether the kernels of channel statistics can have x (N, D, H, W)."""
     dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
-    kind = x.is_cuda and x.dtype in DTYPES and x[0].numel() < COUNTED
+    kind = x.is_cuda and x.dtype in DTYPES and x[:1].numel() < COUNTED
     return kind and dense and not reason_against(x.device.index)
 
 
