@@ -16,8 +16,6 @@ from torch import Tensor
 from shconv.ops.cpu import library
 from shconv.ops.geometry import Geometry
 
-_THIN = 16  # output channels too few for dM to come cheaply with a contiguous dX
-
 
 def reasons_against(x: Tensor, weight: Tensor, geometry: Geometry) -> list[str]:
     """Why this formulation cannot serve the call; empty where it can. Builds the kernels for the first it can serve."""
@@ -79,8 +77,7 @@ def backward_routes(
     needs_x, needs_weight, needs_map = mask
     by_taps, weight_by_taps = _routes(x, weight, geometry)
     weight_by_taps = weight_by_taps and (needs_x or not needs_map)
-    dear = len(weight) <= _THIN and x.is_contiguous()
-    beside_weight = not weight_by_taps and (needs_weight or not needs_x or dear)
+    beside_weight = not weight_by_taps and (needs_weight or not needs_x)
     return by_taps or (needs_map and not beside_weight), weight_by_taps, beside_weight
 
 
@@ -89,5 +86,5 @@ def _routes(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[bool, bool]:
     weights, False where one image has pixels enough to be worth a kernel of its own. The limits are measured."""
     height, width = geometry.output_size(x, weight)
     pixels, size = height * width, weight.numel()
-    large = size > 2**16 and not x.is_contiguous()  # a kernel beside which scaling the sums of channels_last is cheap
+    large = size > 2**16  # a kernel beside which scaling the sums is cheap
     return large or pixels < 4 * min(weight.shape[:2]), pixels < (64 if size <= 2**18 else 256)

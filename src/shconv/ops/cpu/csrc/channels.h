@@ -85,14 +85,18 @@ constexpr std::array<Tile, sizeof...(r)> tiles(std::index_sequence<r...>) {
     return {tile<by_taps, nv, r + 1>...};
 }
 
+// Images as a task sees them: pixel (0, 0) of its first image, and from one image, and one pixel, to the next.
+struct View {
+    float* data;
+    int64_t image, point;
+};
+
 // The work of a task, and what it is on at the moment.
 struct Work {
     const Images &S, &D;
-    const Images* X;
+    int64_t images;        // its images
     int first, last;       // its rows in every phase
-    int64_t n0, images;    // its images
-    const float* source;   // the first pixel of the first of them, `image` floats before that of the next
-    int64_t image;
+    View source, Y, X;     // X without data where there is none
     const float *M, *weight;
     V* products;
     int T, channel, lanes;  // the panel's first channel, and how many each of its vectors has
@@ -106,27 +110,28 @@ struct Work {
         const int64_t pixels = images * std::max(0, bottom - top) * (part.right - part.left);
         const int64_t count = (pixels + ROWS<nv> - 1) / ROWS<nv>;
         const bool partly = lanes < VL;
-        float *Y[ROWS<nv>], of_Y[ROWS<nv> * VL], of_X[ROWS<nv> * VL] = {};  // where vectors are not full
-        Factors f{weight, &part.steps, X != nullptr, alone};
-        const int64_t right = S.phases_w * S.channels, below = (int64_t)S.phases_h * S.width * S.channels;
-        const int64_t home_right = D.phases_w * D.point, home_below = (int64_t)D.phases_h * D.width * D.point;
-        const int64_t home = D.row(n0, part.phase, 0) + channel - D.data;
+        float *homes[ROWS<nv>], of_Y[ROWS<nv> * VL], of_X[ROWS<nv> * VL] = {};  // where vectors are not full
+        Factors f{weight, &part.steps, X.data != nullptr, alone};
+        const int64_t right = S.phases_w * source.point, below = S.phases_h * S.width * source.point;
+        const int64_t home_right = D.phases_w * Y.point, home_below = D.phases_h * D.width * Y.point;
+        const int64_t home = (part.phase / D.phases_w * D.width + part.phase % D.phases_w) * Y.point + channel;
         int64_t n = 0, from, to;  // places of the pixel (h, w) of image n
         int h = top, w = part.left;
         const auto begin_row = [&] {
             w = part.left;
-            from = n * image + h * below + w * right, to = n * D.image + home + h * home_below + w * home_right;
+            from = n * source.image + h * below + w * right;
+            to = n * Y.image + home + h * home_below + w * home_right;
         };
         begin_row();
         for (int64_t k = 0; k < count; k++) {
             const int rows = pixels * (k + 1) / count - pixels * k / count;
             for (int r = 0; r < rows; r++) {
                 Pixel& pixel = f.pixels[r];
-                pixel.source = source + from;
-                pixel.Y = Y[r] = D.data + to;
+                pixel.source = source.data + from;
+                pixel.Y = homes[r] = Y.data + to;
                 if (by_taps) pixel.M = M + n * T, pixel.products = products + n * T;
-                if (X) pixel.X = X->data + to;
-                if (partly && X) pixel.X = (float*)std::memcpy(of_X + r * VL, pixel.X, lanes * sizeof(float));
+                if (f.dM) pixel.X = X.data + to;
+                if (partly && f.dM) pixel.X = (float*)std::memcpy(of_X + r * VL, pixel.X, lanes * sizeof(float));
                 if (partly) pixel.Y = of_Y + r * VL;
                 from += right, to += home_right;
                 if (++w < part.right) continue;
@@ -134,7 +139,7 @@ struct Work {
                 begin_row();
             }
             of_height[rows - 1](f);
-            for (int r = 0; partly && r < rows; r++) std::memcpy(Y[r], of_Y + r * VL, lanes * sizeof(float));
+            for (int r = 0; partly && r < rows; r++) std::memcpy(homes[r], of_Y + r * VL, lanes * sizeof(float));
         }
     }
     template <bool by_taps>
@@ -186,18 +191,25 @@ static inline void run(const Pass& p, bool by_taps, const Images* X, float* dM) 
         const int64_t n0 = group * p.images / plan.groups, images = (group + 1) * p.images / plan.groups - n0;
         const int panel0 = piece * panels / plan.pieces, panel1 = (piece + 1) * panels / plan.pieces;
         const int first = slab * plan.rows, last = first + plan.rows;
-        Work work{S, D, X, first, last, n0, images, S.row(n0, 0, 0), S.image, p.M + n0 * p.T};
-        if (S.channel > 1) {  // channels of a pixel together
-            const int from = std::min(S.height, std::max(0, (first - up) * S.phases_h));
-            const int to = std::max(from, std::min(S.height, (last + down) * S.phases_h));
-            const int pixels = (to - from) * S.width, C = S.channels;
-            float* const packed = scratch(0, images * pixels * C);
-            const int64_t begin = (int64_t)from * S.width;
-            work.source = packed - begin * C, work.image = (int64_t)pixels * C;
-            for (int64_t i = 0; i < images; i++)
-                copy(packed + i * work.image, C, 1, S.row(n0 + i, 0, 0) + begin, 1, S.channel, pixels, C);
-        }
-        work.products = (V*)scratch(2, images * p.T * VL), work.T = p.T, work.alone = plan.alone;
+        // Channels [c0, c1) of the rows [from, to) of the task's images: in place, or with the channels of a pixel together.
+        const auto view = [&](const Images& all, int which, int from, int to, int c0, int c1, bool read) {
+            const int pixels = (to - from) * all.width, C = c1 - c0;
+            if (all.channel == 1) return View{all.row(n0, 0, 0), all.image, all.point};
+            float* const packed = scratch(which, images * pixels * C);
+            const int64_t begin = (int64_t)from * all.width, size = (int64_t)pixels * C;
+            for (int64_t i = 0; read && i < images; i++)
+                copy(packed + i * size, C, all.row(n0 + i, 0, 0) + c0 * all.channel + begin, 1, all.channel, pixels, C);
+            return View{packed - begin * C - c0, size, C};
+        };
+        const int top = std::min(S.height, std::max(0, (first - up) * S.phases_h));
+        const int bottom = std::max(top, std::min(S.height, (last + down) * S.phases_h));
+        const int y0 = first * D.phases_h, y1 = std::min(D.height, last * D.phases_h);
+        const int c0 = weight.first(panel0) * VL, c1 = panel1 < panels ? weight.first(panel1) * VL : D.channels;
+        Work work{S, D, images, first, last, view(S, 0, top, bottom, 0, S.channels, true)};
+        work.Y = view(D, 3, y0, y1, c0, c1, false);
+        if (X) work.X = view(*X, 4, y0, y1, c0, c1, true);
+        work.M = p.M + n0 * p.T, work.T = p.T, work.alone = plan.alone;
+        work.products = (V*)scratch(2, images * p.T * VL);
         for (int panel = panel0; panel < panel1; panel++) {
             const int nv = weight.wide(panel);
             work.channel = weight.first(panel) * VL, work.lanes = std::min(VL, D.channels - work.channel);
@@ -211,6 +223,10 @@ static inline void run(const Pass& p, bool by_taps, const Images* X, float* dM) 
                 for (int lane = 0; lane < work.lanes; lane++) *ours += work.products[i][lane];
             }
         }
+        for (int64_t i = 0; D.channel > 1 && i < images; i++)
+            copy(D.row(n0 + i, 0, 0) + c0 * D.channel + (int64_t)y0 * D.width, D.channel,
+                 work.Y.data + i * work.Y.image + (int64_t)y0 * D.width * work.Y.point + c0, 1, work.Y.point, c1 - c0,
+                 (y1 - y0) * D.width);
     });
     const int64_t parts_of_dM = plan.slabs * panels;
     for (int64_t i = 0; dM && i < p.images * p.T; i++) {

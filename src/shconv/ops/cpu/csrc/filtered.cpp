@@ -3,9 +3,7 @@
 #include "amx.h"
 #include "arguments.h"
 #include "channels.h"
-#include "gather.h"
 #include "layer.h"
-#include "scatter.h"
 #include "statistics.h"
 #include "weight.h"
 
@@ -29,12 +27,6 @@ int64_t next_channel(const Arguments& a) { return a.weight_last ? 1 : a.Sh * a.S
 
 int64_t next_tap(const Arguments& a) { return a.weight_last ? a.D : 1; }
 
-void run(const Pass& pass, int route, const Images* X, float* dM) {
-    if (pass.destination.point > 1) channels::run(pass, route == TAPS, X, dM);
-    else if (route == TAPS) scatter::run(pass, X, dM);
-    else gather::run(pass);
-}
-
 }  // namespace
 
 extern "C" int shconv_forward(const Arguments* a, GompParallel gomp, int route, const float* x, const float* weight,
@@ -43,7 +35,7 @@ extern "C" int shconv_forward(const Arguments* a, GompParallel gomp, int route, 
     const Threads threads{gomp, (int)a->threads};
     const Pass pass{images_x(*a, x), images_Y(*a, Y), a->taps(), weight, a->D * T, next_channel(*a), next_tap(*a),
                     M, a->N, T, threads};
-    run(pass, route, nullptr, nullptr);
+    channels::run(pass, route == TAPS, nullptr, nullptr);
     return 0;
 } catch (...) {
     return 1;
@@ -57,7 +49,7 @@ extern "C" int shconv_backward_input(const Arguments* a, GompParallel gomp, int 
     const Threads threads{gomp, (int)a->threads};
     const Pass pass{images_Y(*a, dY), images_x(*a, dX), a->adjoint_taps(), weight, next_channel(*a), a->D * T,
                     next_tap(*a), M, a->N, T, threads};
-    run(pass, route, dM ? &X : nullptr, dM);
+    channels::run(pass, route == TAPS, dM ? &X : nullptr, dM);
     return 0;
 } catch (...) {
     return 1;

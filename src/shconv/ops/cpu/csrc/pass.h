@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "parallel.h"
-#include "planes.h"
+#include "images.h"
 
 struct Tap {
     int t, from, to, dh, dw;
@@ -22,6 +22,3 @@ struct Pass {
 };
 
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
-// A row length in floats that spreads successive rows over all cache sets.
-static inline int64_t odd_lines(int64_t n) { return (round_up(n, 16) / 16 | 1) * 16; }

@@ -51,7 +51,7 @@ static inline Weight pack(const Pass& p) {
                     transpose(to + (weight.row(t) + d) * width, (weight.row(1) - weight.row(0)) * width,
                               from + d * p.weight_from + t, p.weight_to, std::min(16, T - t), lanes);
             for (int t = 0; t < T && !taps_together; t++)
-                copy(to + weight.row(t) * width, width, 1, from + t * p.weight_tap, p.weight_from, p.weight_to, D,
+                copy(to + weight.row(t) * width, width, from + t * p.weight_tap, p.weight_from, p.weight_to, D,
                      lanes);
         }
     });

@@ -22,10 +22,8 @@ constexpr int NV = 3;
 typedef float V __attribute__((vector_size(VL * 4)));
 typedef int32_t Mask __attribute__((vector_size(VL * 4)));
 typedef float Unaligned __attribute__((vector_size(VL * 4), aligned(4), may_alias));
-typedef int32_t UnalignedMask __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 
 static inline V load(const float* p) { return *(const Unaligned*)p; }
-static inline Mask load(const int32_t* p) { return *(const UnalignedMask*)p; }
 static inline void store(float* p, V v) { *(Unaligned*)p = v; }
 
 static inline V all(float value) { return value - V{}; }  // + would be an instruction: -0 + 0 is not -0
@@ -52,8 +50,6 @@ static inline __attribute__((always_inline)) V held(V v) {
     return v;
 }
 
-static inline V keep(V v, Mask mask) { return (V)((Mask)v & mask); }  // not a product: 0 * inf would leak
-
 template <int nv>
 struct Tile {
     V at[RB][nv];
@@ -65,13 +61,12 @@ struct Tile {
             for (int v = 0; v < nv; v++) at[r][v] = V{};
     }
 
-    // at[r][v] += sum over k of A[k][r] * B[offset[k] + v]: weights A packed RB wide, B rows of pixels.
-    inline __attribute__((always_inline)) void pixels(const float* A, const float* B, const int32_t* offset, int K) {
-        for (int k = 0; k < K; k++) {
-            const float* row = B + offset[k];
+    // at[r][v] += sum over k of A[k][r] * B[k][v]: A packed RB wide, B nv vectors.
+    inline __attribute__((always_inline)) void pixels(const float* A, const float* B, int K) {
+        for (int k = 0; k < K; k++, B += nv * VL) {
             V b[nv];
 #pragma GCC unroll 3
-            for (int v = 0; v < nv; v++) b[v] = load(row + v * VL);
+            for (int v = 0; v < nv; v++) b[v] = load(B + v * VL);
 #pragma GCC unroll 8
             for (int r = 0; r < RB; r++)
 #pragma GCC unroll 3
@@ -99,6 +94,3 @@ struct Tile {
         }
     }
 };
-
-// The number of vectors of the next tile when `left` are left: never 1 after a 3, whose loads would not be hidden.
-static inline int next_vectors(int left) { return left == 4 || left == 2 ? 2 : left >= 3 ? 3 : 1; }

@@ -69,7 +69,7 @@ static inline void pack_blocks(const Images& dY, int64_t n, float* to) {
         float* block = to + (int64_t)c * area;
         const int rows = std::min(RB, dY.channels - c);
         if (rows < RB) std::memset(block, 0, RB * area * sizeof(float));
-        copy(block, RB, 1, dY.row(n, 0, 0) + c * dY.channel, dY.point, dY.channel, area, rows);
+        copy(block, RB, dY.row(n, 0, 0) + c * dY.channel, dY.point, dY.channel, area, rows);
     }
 }
 
@@ -153,8 +153,6 @@ static inline void taps(const Problem& p) {
     const int64_t rows_each = blocks * RB * area;  // of dY as (C / RB, pixel, RB)
     const int64_t chunk = std::max<int64_t>(1, std::min(p.images, CHUNK / (points.image + rows_each)));
     float* const sums = scratch(7, blocks * points.groups * tile);
-    std::vector<int32_t> offset(std::max(BLOCK, rows * dY.width));
-    for (size_t i = 0; i < offset.size(); i++) offset[i] = i * NV * VL;
     float *packed = scratch(5, chunk * points.image), *packed_dY = scratch(6, chunk * rows_each);
     for (int64_t first = 0; first < p.images; first += chunk) {
         const int64_t last = std::min(first + chunk, p.images);
@@ -193,7 +191,7 @@ static inline void taps(const Problem& p) {
                             for (int v = 0; v < NV; v++) dW.at[r][v] = begun ? load(sum + (r * NV + v) * VL) : V{};
                         for (int64_t n = n0; n < n1; n++)
                             dW.pixels(packed_dY + (n - first) * rows_each + (b * area + h0 * dY.width) * RB,
-                                      scaled + (n - n0) * count * NV * VL, offset.data(), count);
+                                      scaled + (n - n0) * count * NV * VL, count);
 #pragma GCC unroll 8
                         for (int r = 0; r < RB; r++)
 #pragma GCC unroll 3

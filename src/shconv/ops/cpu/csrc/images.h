@@ -1,5 +1,5 @@
-// Images as the kernels read them: split into stride phases, each a zero-guarded plane of rows of one common width,
-// so that a tap is a constant offset. Also the way back.
+// Images as the kernels read them, split into stride phases, and how they are copied to have the channels of a pixel
+// together, and back.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -17,12 +17,6 @@ struct Images {
     int phases() const { return phases_h * phases_w; }
     int rows(int phase) const { return (height - phase / phases_w + phases_h - 1) / phases_h; }
     int columns(int phase) const { return (width - phase % phases_w + phases_w - 1) / phases_w; }
-    Images from_channel(int first, int count) const {
-        Images part = *this;
-        part.data += first * channel;
-        part.channels = count;
-        return part;
-    }
     float* row(int64_t n, int phase, int h) const {
         return data + n * image + ((int64_t)(h * phases_h + phase / phases_w) * width + phase % phases_w) * point;
     }
@@ -83,17 +77,29 @@ static inline void take_every_second(float* to, const float* from, int n) {
         _mm512_mask_storeu_ps(to + i, first_lanes(n - i), _mm512_permutex2var_ps(low, even, high));
     }
 }
-
-static inline void put_every_second(float* to, const float* from, int n) {
-    for (int i = 0; i < n; i += 16) {
-        const int span = 2 * (n - i) - 1;
-        const __m512 v = _mm512_maskz_loadu_ps(first_lanes(n - i), from + i);
-        _mm512_mask_storeu_ps(to + 2 * i, first_lanes(span) & 0x5555, _mm512_maskz_expand_ps(0x5555, v));
-        _mm512_mask_storeu_ps(to + 2 * i + 16, first_lanes(span - 16) & 0x5555,
-                              _mm512_maskz_expand_ps(0x5555, _mm512_shuffle_f32x4(v, v, 0xee)));
+#else
+#if defined(__AVX__)
+static inline __attribute__((always_inline)) void transpose_8(float* to, int64_t to_row, const float* from,
+                                                             int64_t from_row) {
+    __m256 a[8], b[8];
+    // Rows j and j + 4 side by side in halves, then 4 x 4 tiles within the halves.
+    for (int j = 0; j < 4; j++)
+        for (int half = 0; half < 2; half++)
+            a[4 * half + j] = _mm256_insertf128_ps(
+                _mm256_castps128_ps256(_mm_loadu_ps(from + j * from_row + 4 * half)),
+                _mm_loadu_ps(from + (j + 4) * from_row + 4 * half), 1);
+    for (int half = 0; half < 8; half += 4) {
+        for (int j = 0; j < 4; j += 2) {
+            b[half + j] = _mm256_unpacklo_ps(a[half + j], a[half + j + 1]);
+            b[half + j + 1] = _mm256_unpackhi_ps(a[half + j], a[half + j + 1]);
+        }
+        for (int i = 0; i < 4; i++)
+            _mm256_storeu_ps(to + (half + i) * to_row, i % 2 ? _mm256_shuffle_ps(b[half + i / 2], b[half + i / 2 + 2], 0xee)
+                                                             : _mm256_shuffle_ps(b[half + i / 2], b[half + i / 2 + 2], 0x44));
     }
 }
-#else
+#endif
+
 static inline V load(const float* p, int lanes) {
     V v = {};
     std::memcpy(&v, p, std::max(0, std::min(lanes, VL)) * sizeof(float));
@@ -104,9 +110,15 @@ static inline void store(float* p, V v, int lanes) {
     std::memcpy(p, &v, std::max(0, std::min(lanes, VL)) * sizeof(float));
 }
 
+// to[i * to_row + j] = from[j * from_row + i] for i < I, j < J.
 static inline void transpose(float* to, int64_t to_row, const float* from, int64_t from_row, int I, int J) {
+    int i0 = 0, j0 = 0;
+#if defined(__AVX__)
+    for (; j0 + 8 <= J; j0 += 8)
+        for (i0 = 0; i0 + 8 <= I; i0 += 8) transpose_8(to + i0 * to_row + j0, to_row, from + j0 * from_row + i0, from_row);
+#endif
     for (int i = 0; i < I; i++)
-        for (int j = 0; j < J; j++) to[i * to_row + j] = from[j * from_row + i];
+        for (int j = i < i0 ? j0 : 0; j < J; j++) to[i * to_row + j] = from[j * from_row + i];
 }
 
 static inline void copy_row(float* to, const float* from, int n) {
@@ -116,25 +128,16 @@ static inline void copy_row(float* to, const float* from, int n) {
 static inline void take_every_second(float* to, const float* from, int n) {
     for (int i = 0; i < n; i++) to[i] = from[2 * i];
 }
-
-static inline void put_every_second(float* to, const float* from, int n) {
-    for (int i = 0; i < n; i++) to[2 * i] = from[i];
-}
 #endif
 
-// to[i * to_i + j * to_j] = from[i * from_i + j * from_j]
-static inline void copy(float* to, int64_t to_i, int64_t to_j, const float* from, int64_t from_i, int64_t from_j, int I,
-                        int J) {
-    if ((to_i == 1 && from_i <= 2) || (from_i == 1 && to_j != 1)) {
-        std::swap(to_i, to_j), std::swap(from_i, from_j), std::swap(I, J);
-    }
-    if (to_j == 1 && from_j == 1) {
+// to[i * to_i + j] = from[i * from_i + j * from_j]
+static inline void copy(float* to, int64_t to_i, const float* from, int64_t from_i, int64_t from_j, int I, int J) {
+    if (to_i == 1 && J == 1) std::swap(from_i, from_j), std::swap(I, J);  // a row
+    if (from_j == 1) {
         for (int i = 0; i < I; i++) copy_row(to + i * to_i, from + i * from_i, J);
-    } else if (to_j == 1 && from_j == 2) {
+    } else if (from_j == 2) {
         for (int i = 0; i < I; i++) take_every_second(to + i * to_i, from + i * from_i, J);
-    } else if (to_j == 2 && from_j == 1) {
-        for (int i = 0; i < I; i++) put_every_second(to + i * to_i, from + i * from_i, J);
-    } else if (to_j == 1 && from_i == 1) {
+    } else if (from_i == 1) {
         auto tile = [&](int i, int j) {
             transpose(to + i * to_i + j, to_i, from + i + j * from_j, from_j, std::min(16, I - i), std::min(16, J - j));
         };
@@ -146,56 +149,8 @@ static inline void copy(float* to, int64_t to_i, int64_t to_j, const float* from
                 for (int i = 0; i < I; i += 16) tile(i, j);
     } else {
         for (int i = 0; i < I; i++)
-            for (int j = 0; j < J; j++) to[i * to_i + j * to_j] = from[i * from_i + j * from_j];
+            for (int j = 0; j < J; j++) to[i * to_i + j] = from[i * from_i + j * from_j];
     }
-}
-
-// Rows [first, last) of a phase, pixel (h, w) of channel c at plane + c * channel + (h - origin) * width + w.
-// before / after: floats of zeros that a channel wants in front of (origin, 0) and from (origin, 0) on, rows included.
-static inline void pack_channels(
-    const Images& images, int64_t n, int phase, int first, int last, int origin, int width, float* plane,
-    int64_t channel, int64_t before, int64_t after) {
-    first = std::max(first, 0), last = std::max(first, std::min(last, images.rows(phase)));
-    const int columns = images.columns(phase), C = images.channels;
-    const int64_t step = images.point * images.phases_w;
-    const int64_t start = (int64_t)(first - origin) * width, end = (int64_t)(last - origin) * width;
-    for (int c = 0; c < C; c++) {
-        float* p = plane + c * channel;
-        if (before + start > 0) std::memset(p - before, 0, (before + start) * sizeof(float));
-        if (after > end) std::memset(p + end, 0, (after - end) * sizeof(float));
-    }
-    const int rows = last - first;
-    const int64_t line = (int64_t)images.phases_h * images.width * images.point;
-    const float* from = images.row(n, phase, first);
-    float* to = plane + start;
-    if (width == columns && images.phases() == 1)
-        copy(to, channel, 1, from, images.channel, step, C, rows * width);
-    else if (images.point == 1)
-        for (int c = 0; c < C; c++)
-            copy(to + c * channel, width, 1, from + c * images.channel, line, step, rows, columns);
-    else
-        for (int h = 0; h < rows; h++)
-            copy(to + h * width, channel, 1, from + h * line, images.channel, step, C, columns);
-    for (int c = 0; c < C && width > columns; c++)
-        for (int h = 0; h < rows; h++)
-            for (int w = columns; w < width; w++) to[c * channel + h * width + w] = 0;
-}
-
-// The way back, to contiguous images: rows [first, last) of a phase from a plane laid out as above.
-static inline void unpack_channels(
-    const Images& images, int64_t n, int phase, int first, int last, int origin, int width, const float* plane,
-    int64_t channel) {
-    last = std::min(last, images.rows(phase));
-    if (last <= first) return;
-    const int columns = images.columns(phase), C = images.channels, rows = last - first;
-    float* to = images.row(n, phase, first);
-    const float* from = plane + (int64_t)(first - origin) * width;
-    if (width == columns && images.phases() == 1)
-        copy(to, images.channel, 1, from, channel, 1, C, rows * width);
-    else
-        for (int c = 0; c < C; c++)
-            copy(to + c * images.channel, images.phases_h * images.width, images.phases_w, from + c * channel, width, 1,
-                 rows, columns);
 }
 
 // A whole phase with the channels of a pixel together: pixel (h, w) at plane + (h * width + w) * depth, guard pixels of
@@ -213,8 +168,8 @@ static inline void pack_points(const Images& images, int64_t n, int phase, int w
     for (int h = 0; h < rows; h++) {
         float* to = plane + (int64_t)h * width * depth;
         const float* from = images.row(n, phase, h);
-        if (twice) copy(line, columns, 1, from, images.channel, step, C, columns);
-        copy(to, depth, 1, twice ? line : from, twice ? 1 : step, twice ? columns : images.channel, columns, C);
+        if (twice) copy(line, columns, from, images.channel, step, C, columns);
+        copy(to, depth, twice ? line : from, twice ? 1 : step, twice ? columns : images.channel, columns, C);
         zero((int64_t)h * width + columns, (int64_t)(h + 1) * width);
     }
     zero((int64_t)rows * width, pixels);
