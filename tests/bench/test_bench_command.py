@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shconv import cli
+from shconv import SHConv2d, cli
 from shconv.bench import attack, host, memory, model, op
 from shconv.bench.setting import Setting
 from shconv.ops import FORMULATIONS
@@ -75,6 +75,22 @@ def test_host_compares_the_layer_and_its_relatives_with_torchs_in_microseconds_p
     assert all(float(line["ratio"]) > 0 for line in lines)
     shc = next(line for line in lines if line["measure"] == "parameters")
     assert (float(shc["baseline_value"]), float(shc["value"])) == (16 * 16 * 9 + 16, 16 * 16 * 9 + 16 + 32 * 8 + 8 + 81)
+
+
+def test_host_compares_rows_of_layers_compiled_and_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch, "compile", lambda network, **_: made.append(network) or network)
+    monkeypatch.setattr(host, "_CALLS", 1)
+    asked = ["--compiled", "--layout", "contiguous", "--rounds", "1", "--csv", str(tmp_path / "host.csv")]
+    assert cli.run(["bench", "host", *asked]) == 0
+    lines = read(tmp_path / "host.csv")
+    contenders = ["SHConv2d", "conv2d, compiled", "SHConv2d, compiled"]
+    assert [(line["measure"], line["contender"]) for line in lines] == [
+        (each, contender) for each in host.PASSES for contender in contenders
+    ]
+    assert all(float(line["ratio"]) > 0 for line in lines)
+    assert [type(network[0]) for network in made] == [torch.nn.Conv2d, SHConv2d] * 2
+    assert {len(network) for network in made} == {host._ROW}
 
 
 def test_a_wrong_relative_gets_no_speed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

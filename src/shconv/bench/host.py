@@ -1,6 +1,6 @@
 """What a call costs before anything is computed: the layer and its relatives against torch's convolution on an image so
 small that the time is Python's and torch's own. On a GPU it is the time in which the device waits. And what each has in
-parameters and in multiply-adds for an image."""
+parameters and in multiply-adds for an image. Compiled, layers in a row: a graph is entered once for all of them."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -23,6 +23,7 @@ from shconv.relatives import RELATIVES
 SHAPE = (2, 16, 4, 4)  # 16 output channels
 PASSES = ("forward", "forward + backward")
 _CALLS = 100
+_ROW = 20  # layers, as ResNet-18 has
 
 
 def measure(
@@ -32,8 +33,7 @@ def measure(
     2 * (rounds + 1) times a layout."""
     for layout in layouts:
         place = {"device": device, "dtype": getattr(torch, dtype)}
-        x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)).to(**place)
-        x = x.contiguous(memory_format=LAYOUTS[layout])
+        x = _images(place, LAYOUTS[layout])
         layers = _layers(place, LAYOUTS[layout])
         conv = layers.pop("conv2d")
         wrong = {name: _wrong(layer, x) for name, layer in layers.items()}
@@ -55,6 +55,39 @@ def measure(
         for name, count in counts.items():
             for each, layer in layers.items():
                 yield found(measure=name, contender=each, unit="", value=count(layer), baseline_value=count(conv))
+
+
+def compiled(
+    dtype: str, layouts: tuple[str, ...], device: torch.device, rounds: int, tick: Callable[[], object] = lambda: None
+) -> Iterator[Measurement]:
+    """Microseconds a layer of a row of them, eager and through torch.compile, over torch's eager convolution."""
+    for layout in layouts:
+        place = {"device": device, "dtype": getattr(torch, dtype)}
+        x = _images(place, LAYOUTS[layout])
+        rows = {
+            name: nn.Sequential(*(_layers(place, LAYOUTS[layout])[name] for _ in range(_ROW)))
+            for name in ("conv2d", "SHConv2d")
+        }
+        wrong = layers_deviation(rows["SHConv2d"], x)
+        for name, work in zip(PASSES, (_forward, _both), strict=True):
+            torch.compiler.reset()  # else each call looks through the graphs of the other pass
+            graphs = {f"{each}, compiled": torch.compile(row, fullgraph=True) for each, row in rows.items()}
+            seconds = interleaved(
+                {each: work(row, x) for each, row in {**rows, **graphs}.items()}, rounds, device, tick
+            )
+            us = {each: value / _CALLS / _ROW * 1e6 for each, value in seconds.items()}
+            for each in ("SHConv2d", *graphs):
+                reason = wrong if each.startswith("SHConv2d") else ""
+                yield Measurement(
+                    subject=f"{_ROW} layers, {'x'.join(map(str, SHAPE))}", dtype=dtype, layout=layout, measure=name,
+                    contender=each, baseline="conv2d", unit="us a layer", value=None if reason else us[each],
+                    reason=reason, baseline_value=us["conv2d"], wrong=bool(reason),
+                )  # fmt: skip
+
+
+def _images(place: dict[str, Any], layout: torch.memory_format) -> Tensor:
+    x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)).to(**place)
+    return x.contiguous(memory_format=layout)
 
 
 def _layers(place: dict[str, Any], layout: torch.memory_format) -> dict[str, nn.Module]:

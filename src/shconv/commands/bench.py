@@ -26,7 +26,8 @@ TITLES = {
     "attack": "Attacks: time over the passes they need (low is good), images a second over plain ones (high is good)",
 }
 _ONLY = {"rows": ("op",), "formulations": ("op",), "networks": ("model", "attack"), "batch": ("model", "attack"),
-         "image_size": ("model", "attack"), "width": ("model", "attack"), "compiled": ("model", "attack")}  # fmt: skip
+         "image_size": ("model", "attack"), "width": ("model", "attack"),
+         "compiled": ("host", "model", "attack")}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Bench:
     width: int | None = None
     """model, attack: channels of the first stage, for all networks."""
     compiled: bool = False
-    """model, attack: torch.compile the networks."""
+    """model, attack: torch.compile the networks. host: layers in a row, eager and compiled."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """op, host: of the images and the weight. model, attack: bfloat16 is mixed precision."""
     layout: Literal["contiguous", "channels_last", "both"] = "both"
@@ -111,7 +112,8 @@ class Bench:
             rows = op.select(self.rows)
             yield from op.measure(rows, names, self.dtype, self._layouts, self._device, self.rounds, tick)
         if self.what == "host":
-            yield from host.measure(self.dtype, self._layouts, self._device, self.rounds, tick)
+            measure = host.compiled if self.compiled else host.measure
+            yield from measure(self.dtype, self._layouts, self._device, self.rounds, tick)
         for setting in self._settings():
             yield from (model if self.what == "model" else attack).measure(setting, self.rounds, tick)
 
