@@ -72,9 +72,9 @@ def compiled(
         for name, work in zip(PASSES, (_forward, _both), strict=True):
             torch.compiler.reset()  # else each call looks through the graphs of the other pass
             graphs = {f"{each}, compiled": torch.compile(row, fullgraph=True) for each, row in rows.items()}
-            seconds = interleaved(
-                {each: work(row, x) for each, row in {**rows, **graphs}.items()}, rounds, device, tick
-            )
+            every: dict[str, Any] = {**rows, **graphs}
+            works = {each: work(row, x) for each, row in every.items()}
+            seconds = interleaved(works, rounds, device, tick)
             us = {each: value / _CALLS / _ROW * 1e6 for each, value in seconds.items()}
             for each in ("SHConv2d", *graphs):
                 reason = wrong if each.startswith("SHConv2d") else ""
