@@ -1,5 +1,6 @@
-// Pass into channels_last: vectors run over destination channels, rows over destination pixels, and every pixel reads
-// its source channels one by one. A tile meets one tap after the other, or the kernel made for its image at one go.
+// A pass: vectors run over destination channels, rows over destination pixels, and every pixel reads its source
+// channels one by one. A tile meets one tap after the other, or the kernel made for its image at one go. Images whose
+// channels lie apart are turned in the cache, before and after, some rows at a time.
 #pragma once
 #include <array>
 #include <utility>
@@ -10,6 +11,7 @@ namespace channels {
 
 constexpr int64_t SOURCE = 1 << 17;  // floats of source that a task reads, if four rows are not more already
 constexpr int PIXELS = 512;          // of the destination that a task takes, if four rows are not more already
+constexpr int TOGETHER = 256;        // pixels of small images that make a task, which then meet the weight together
 
 template <int nv>
 constexpr int ROWS = nv == 1 ? 8 + RB / 2 : 3 * RB / nv;  // pixels of the tallest tile that stays in registers
@@ -166,7 +168,7 @@ struct Plan {
         slabs = (R + rows - 1) / rows;
         int64_t together = 1;
         if (by_taps && slabs == 1)
-            together = std::max<int64_t>(1, std::min<int64_t>(PIXELS / 2 / (rows * columns), SOURCE / S.image));
+            together = std::max<int64_t>(1, std::min<int64_t>(TOGETHER / (rows * columns), SOURCE / S.image));
         alone = together == 1;
         groups = std::min(p.images, round_up((p.images + together - 1) / together, threads));
         pieces = std::min(panels, (2 * threads + groups * slabs - 1) / (groups * slabs));
@@ -191,15 +193,15 @@ static inline void run(const Pass& p, bool by_taps, const Images* X, float* dM) 
         const int64_t n0 = group * p.images / plan.groups, images = (group + 1) * p.images / plan.groups - n0;
         const int panel0 = piece * panels / plan.pieces, panel1 = (piece + 1) * panels / plan.pieces;
         const int first = slab * plan.rows, last = first + plan.rows;
-        // Channels [c0, c1) of the rows [from, to) of the task's images: in place, or with the channels of a pixel together.
+        // Channels [c0, c1) of the rows [from, to) of the task's images: in place, or turned.
         const auto view = [&](const Images& all, int which, int from, int to, int c0, int c1, bool read) {
-            const int pixels = (to - from) * all.width, C = c1 - c0;
             if (all.channel == 1) return View{all.row(n0, 0, 0), all.image, all.point};
-            float* const packed = scratch(which, images * pixels * C);
+            const int pixels = (to - from) * all.width, C = c1 - c0;
             const int64_t begin = (int64_t)from * all.width, size = (int64_t)pixels * C;
+            float* const turned = scratch(which, images * size);
             for (int64_t i = 0; read && i < images; i++)
-                copy(packed + i * size, C, all.row(n0 + i, 0, 0) + c0 * all.channel + begin, 1, all.channel, pixels, C);
-            return View{packed - begin * C - c0, size, C};
+                copy(turned + i * size, C, all.row(n0 + i, 0, 0) + c0 * all.channel + begin, 1, all.channel, pixels, C);
+            return View{turned - begin * C - c0, size, C};
         };
         const int top = std::min(S.height, std::max(0, (first - up) * S.phases_h));
         const int bottom = std::max(top, std::min(S.height, (last + down) * S.phases_h));

@@ -93,9 +93,11 @@ static inline __attribute__((always_inline)) void transpose_8(float* to, int64_t
             b[half + j] = _mm256_unpacklo_ps(a[half + j], a[half + j + 1]);
             b[half + j + 1] = _mm256_unpackhi_ps(a[half + j], a[half + j + 1]);
         }
-        for (int i = 0; i < 4; i++)
-            _mm256_storeu_ps(to + (half + i) * to_row, i % 2 ? _mm256_shuffle_ps(b[half + i / 2], b[half + i / 2 + 2], 0xee)
-                                                             : _mm256_shuffle_ps(b[half + i / 2], b[half + i / 2 + 2], 0x44));
+        for (int i = 0; i < 4; i += 2) {
+            const __m256 p = b[half + i / 2], q = b[half + i / 2 + 2];
+            _mm256_storeu_ps(to + (half + i) * to_row, _mm256_shuffle_ps(p, q, 0x44));
+            _mm256_storeu_ps(to + (half + i + 1) * to_row, _mm256_shuffle_ps(p, q, 0xee));
+        }
     }
 }
 #endif
@@ -115,7 +117,8 @@ static inline void transpose(float* to, int64_t to_row, const float* from, int64
     int i0 = 0, j0 = 0;
 #if defined(__AVX__)
     for (; j0 + 8 <= J; j0 += 8)
-        for (i0 = 0; i0 + 8 <= I; i0 += 8) transpose_8(to + i0 * to_row + j0, to_row, from + j0 * from_row + i0, from_row);
+        for (i0 = 0; i0 + 8 <= I; i0 += 8)
+            transpose_8(to + i0 * to_row + j0, to_row, from + j0 * from_row + i0, from_row);
 #endif
     for (int i = 0; i < I; i++)
         for (int j = i < i0 ? j0 : 0; j < J; j++) to[i * to_row + j] = from[j * from_row + i];

@@ -1,5 +1,5 @@
-// What a pass into channels_last works on: the weight in panels, and the destination in rectangles whose pixels read the
-// image through the same taps: what lies beside the image is never read, and costs nothing.
+// What a pass works on: the weight in panels, and the destination in rectangles whose pixels read the image through the
+// same taps: what lies beside the image is never read, and costs nothing.
 // A source pixel's channels lie together; so a tap is a constant offset, and neighbouring taps are one longer run.
 #pragma once
 #include "pass.h"

@@ -28,8 +28,8 @@ static inline void store(float* p, V v) { *(Unaligned*)p = v; }
 
 static inline V all(float value) { return value - V{}; }  // + would be an instruction: -0 + 0 is not -0
 
-// a * b + c, rounded once where the processor can. GCC makes one instruction of a product and a sum in some loops and not
-// in others ("avoid FMA chains"); a pixel's bits must not depend on the height of its tile.
+// a * b + c, rounded once where the processor can. Of a product and a sum GCC makes one instruction in some loops and
+// two in others ("avoid FMA chains"); a pixel's bits must not depend on the height of its tile.
 static inline V fma(V a, V b, V c) {
 #if defined(__AVX512F__)
     return _mm512_fmadd_ps(a, b, c);
