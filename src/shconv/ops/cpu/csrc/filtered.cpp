@@ -12,6 +12,7 @@ namespace {
 enum Route { IMAGES = 0, TAPS = 1 };
 
 Images images(const float* data, int64_t C, int64_t H, int64_t W, int64_t stride_h, int64_t stride_w, bool last) {
+    last |= H * W == 1;  // then both layouts are the same
     const int64_t channel = last ? 1 : H * W, point = last ? C : 1;
     return {(float*)data, (int)C, (int)H, (int)W, (int)stride_h, (int)stride_w, C * H * W, channel, point};
 }
