@@ -95,7 +95,7 @@ def test_an_identity_start_has_only_dead_maps(data: tuple[Tensor, Tensor]) -> No
     model = shconv.to_shc(colour_networks()[0], start="identity").eval()
     found = inspected(model, data, images=12, steps=1)
     assert {each["verdict"] for each in found.layers} == {"dead"}
-    assert found.network["share"] == 0
+    assert found.network["share"] < 1e-6, "dX is rounded in another way where no map's gradient is wanted"
     assert (
         masking(_held(found))
         == "No route breaks significantly more images than both routes together: no sign of masking."
