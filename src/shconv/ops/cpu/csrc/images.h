@@ -24,8 +24,6 @@ struct Images {
 
 #if defined(__AVX512F__)
 static inline __mmask16 first_lanes(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1; }
-static inline V load(const float* p, int lanes) { return _mm512_maskz_loadu_ps(first_lanes(lanes), p); }
-static inline void store(float* p, V v, int lanes) { _mm512_mask_storeu_ps(p, first_lanes(lanes), v); }
 
 // to[i * to_row + j] = from[j * from_row + i] for i < I, j < J, both up to 16.
 static inline __attribute__((always_inline)) void transpose_tile(float* to, int64_t to_row, const float* from,
@@ -101,16 +99,6 @@ static inline __attribute__((always_inline)) void transpose_8(float* to, int64_t
     }
 }
 #endif
-
-static inline V load(const float* p, int lanes) {
-    V v = {};
-    std::memcpy(&v, p, std::max(0, std::min(lanes, VL)) * sizeof(float));
-    return v;
-}
-
-static inline void store(float* p, V v, int lanes) {
-    std::memcpy(p, &v, std::max(0, std::min(lanes, VL)) * sizeof(float));
-}
 
 // to[i * to_row + j] = from[j * from_row + i] for i < I, j < J.
 static inline void transpose(float* to, int64_t to_row, const float* from, int64_t from_row, int I, int J) {
