@@ -10,12 +10,6 @@
 
 namespace amx {
 
-static inline Stack images_x(const Arguments& a, const bf16* x) {
-    return stack(x, a.D, a.H, a.W, a.stride_h, a.stride_w, a.x_last);
-}
-
-static inline Stack images_Y(const Arguments& a, const bf16* Y) { return stack(Y, a.C, a.Ho, a.Wo, 1, 1, a.y_last); }
-
 static inline Weight tiled(const Arguments& a, const bf16* weight) {
     return {(bf16*)weight, (int)a.C, (int)a.D, (int)(a.Sh * a.Sw), a.weight_last != 0};
 }

@@ -28,26 +28,7 @@ static inline void interleave(bf16* to, const bf16* even, const bf16* odd) {
 // A thread's scratch of that number, for n bfloat16 numbers and a tile beyond.
 static inline bf16* numbers(int number, int64_t n) { return (bf16*)scratch(number + 1, n / 2 + 512); }
 
-// Images in bfloat16; fields and phases as those of Images.
-struct Stack {
-    bf16* data;
-    int channels, height, width, phases_h, phases_w;
-    int64_t image, channel, point;
-
-    int phases() const { return phases_h * phases_w; }
-    int rows(int phase) const { return (height - phase / phases_w + phases_h - 1) / phases_h; }
-    int columns(int phase) const { return (width - phase % phases_w + phases_w - 1) / phases_w; }
-    bf16* at(int64_t n, int phase, int64_t h, int64_t w) const {
-        const int64_t row = h * phases_h + phase / phases_w, column = w * phases_w + phase % phases_w;
-        return data + n * image + (row * width + column) * point;
-    }
-};
-
-static inline Stack stack(const bf16* data, int64_t C, int64_t H, int64_t W, int64_t phases_h, int64_t phases_w,
-                          bool last) {
-    const int64_t channel = last ? 1 : H * W, point = last ? C : 1;
-    return {(bf16*)data, (int)C, (int)H, (int)W, (int)phases_h, (int)phases_w, C * H * W, channel, point};
-}
+using Stack = ImagesOf<bf16>;
 
 // Every phase of an image as rows of one width, zeros around them, so that a tap is a constant offset.
 struct Padded {
@@ -92,7 +73,7 @@ static inline void pad_points(const Stack& s, int64_t n, int f, const Padded& at
     for (int64_t h = 0; h < rows; h++) {
         bf16* row = to + (at.guard + h * at.width) * depth;
         const int64_t step = s.phases_w * s.point;
-        const bf16* from = s.at(n, f, h, 0);
+        const bf16* from = s.row(n, f, h);
         if (s.phases_w == 1 && s.channels == depth) std::memcpy(row, from, columns * bytes);
         else
             for (int64_t w = 0; w < columns; w++) std::memcpy(row + w * depth, from + w * step, bytes);
@@ -105,7 +86,7 @@ static inline void pad_planes(const Stack& s, int64_t n, int f, const Padded& at
     for (int64_t d = 0; d < s.channels; d++)
         for (int64_t h = 0; h < rows; h++) {
             bf16* row = to + d * length + at.guard + h * at.width;
-            const bf16* from = s.at(n, f, h, 0) + d * s.channel;
+            const bf16* from = s.row(n, f, h) + d * s.channel;
             if (s.phases_w == 1) std::memcpy(row, from, columns * 2);
             else
                 for (int64_t w = 0; w < columns; w++) row[w] = from[w * s.phases_w];
@@ -168,7 +149,7 @@ static inline void unpack(const Stack& s, int64_t n, const Padded& at, int64_t d
         for (int64_t c = 0; c < s.channels; c++)
             for (int64_t h = 0; h < rows; h++) {
                 const bf16* row = plane + c * at.length + at.guard + h * at.width;
-                bf16* to = s.at(n, f, h, 0) + c * s.channel;
+                bf16* to = s.row(n, f, h) + c * s.channel;
                 if (s.phases_w == 1) std::memcpy(to, row, columns * 2);
                 else
                     for (int64_t w = 0; w < columns; w++) to[w * s.phases_w] = row[w];

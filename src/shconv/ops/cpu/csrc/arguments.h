@@ -27,3 +27,13 @@ struct Arguments {  // in the order library.py passes them
         return adjoint;
     }
 };
+
+template <class T>
+static inline ImagesOf<T> images_x(const Arguments& a, const T* x) {
+    return images(x, a.D, a.H, a.W, a.stride_h, a.stride_w, a.x_last);
+}
+
+template <class T>
+static inline ImagesOf<T> images_Y(const Arguments& a, const T* Y) {
+    return images(Y, a.C, a.Ho, a.Wo, 1, 1, a.y_last);
+}

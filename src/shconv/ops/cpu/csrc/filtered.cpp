@@ -11,18 +11,6 @@ namespace {
 
 enum Route { IMAGES = 0, TAPS = 1 };
 
-Images images(const float* data, int64_t C, int64_t H, int64_t W, int64_t stride_h, int64_t stride_w, bool last) {
-    last |= H * W == 1;  // then both layouts are the same
-    const int64_t channel = last ? 1 : H * W, point = last ? C : 1;
-    return {(float*)data, (int)C, (int)H, (int)W, (int)stride_h, (int)stride_w, C * H * W, channel, point};
-}
-
-Images images_x(const Arguments& a, const float* x) {
-    return images(x, a.D, a.H, a.W, a.stride_h, a.stride_w, a.x_last);
-}
-
-Images images_Y(const Arguments& a, const float* Y) { return images(Y, a.C, a.Ho, a.Wo, 1, 1, a.y_last); }
-
 // In the weight, from one channel of x to the next and from one tap to the next.
 int64_t next_channel(const Arguments& a) { return a.weight_last ? 1 : a.Sh * a.Sw; }
 

@@ -9,18 +9,29 @@
 
 // A stack of images with dense pixels: element (n, c, pixel) at n * image + c * channel + pixel * point.
 // phases_h * phases_w interleaved sub-images: pixel (h, w) of phase (i, j) is (h * phases_h + i, w * phases_w + j).
-struct Images {
-    float* data;
+template <class T>
+struct ImagesOf {
+    T* data;
     int channels, height, width, phases_h, phases_w;
     int64_t image, channel, point;
 
     int phases() const { return phases_h * phases_w; }
     int rows(int phase) const { return (height - phase / phases_w + phases_h - 1) / phases_h; }
     int columns(int phase) const { return (width - phase % phases_w + phases_w - 1) / phases_w; }
-    float* row(int64_t n, int phase, int h) const {
+    T* row(int64_t n, int phase, int h) const {
         return data + n * image + ((int64_t)(h * phases_h + phase / phases_w) * width + phase % phases_w) * point;
     }
+    T* at(int64_t n, int phase, int h, int w) const { return row(n, phase, h) + (int64_t)w * phases_w * point; }
 };
+using Images = ImagesOf<float>;
+
+template <class T>
+static inline ImagesOf<T> images(const T* data, int64_t C, int64_t H, int64_t W, int64_t phases_h, int64_t phases_w,
+                                 bool last) {
+    last |= H * W == 1;  // then both layouts are the same
+    const int64_t channel = last ? 1 : H * W, point = last ? C : 1;
+    return {(T*)data, (int)C, (int)H, (int)W, (int)phases_h, (int)phases_w, C * H * W, channel, point};
+}
 
 #if defined(__AVX512F__)
 static inline __mmask16 first_lanes(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1; }
