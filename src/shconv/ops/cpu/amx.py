@@ -33,8 +33,7 @@ def reasons_against(x: Tensor, weight: Tensor, geometry: Geometry) -> list[str]:
 
 def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
     x, weight, M = library.dense(x), library.dense(weight), M.float().contiguous()
-    size = (len(x), len(weight), *geometry.output_size(x, weight))
-    Y = torch.empty(size, dtype=x.dtype, memory_format=library.layout(x))
+    Y = library.empty((len(x), len(weight), *geometry.output_size(x, weight)), x)
     library.convolve("shconv_bfloat16_forward", (x, Y), weight, geometry, False, [x, weight, M, Y])
     return Y
 

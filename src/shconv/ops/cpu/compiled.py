@@ -35,7 +35,7 @@ def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
     if x.dtype == torch.bfloat16:
         return forward(x.float(), weight.float(), M, geometry).bfloat16()
     x, weight, M = library.dense(x), library.dense(weight), M.float().contiguous()
-    Y = torch.empty((len(x), len(weight), *geometry.output_size(x, weight)), memory_format=library.layout(x))
+    Y = library.empty((len(x), len(weight), *geometry.output_size(x, weight)), x)
     library.convolve("shconv_forward", (x, Y), weight, geometry, forward_route(x, weight, geometry), [x, weight, M, Y])
     return Y
 

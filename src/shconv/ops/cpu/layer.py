@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shconv.ops import memory
 from shconv.ops.cpu import compiled, library
 from shconv.ops.geometry import Geometry, check, check_hypernetwork
 
@@ -15,6 +16,7 @@ Theta = tuple[Tensor, Tensor, Tensor, Tensor]  # W1 (K, F), b1 (K,), W2 (T, K), 
 Mask = tuple[bool, bool, bool, bool]  # gradients of x, the weight, the bias, theta
 
 _MOST = 4096  # kinds of call remembered
+_empty = memory.empty("cpu")
 
 
 class _Numbers(ctypes.Structure):
@@ -29,9 +31,10 @@ class Plan:
         mean, std = (order.index(which) * D if which in order else -1 for which in (0, 1))
         self.size = (N, len(weight), *geometry.output_size(x, weight))
         self.layout = library.layout(x)
-        self.like_x = self.size == tuple(x.shape)
-        self.states = ((N, theta[2].shape[0]), (N, 2, D), (N, len(theta[0])))  # M, [mu, sigma], hidden neurons
-        self.numbers = _Numbers(len(theta[0]), theta[0].shape[1], mean, std, eps)
+        self.stride = torch.empty(self.size, device="meta", memory_format=self.layout).stride()
+        T, K = theta[2].shape[0], len(theta[0])
+        self.states = (((N, T), (T, 1)), ((N, 2, D), (2 * D, D, 1)), ((N, K), (K, 1)))  # M, [mu, sigma], hidden neurons
+        self.numbers = _Numbers(K, theta[0].shape[1], mean, std, eps)
         self.geometry = geometry
         sizes = library.geometry_numbers(x.shape, self.size, weight.shape[2:], geometry)
         lasts = int(not x.is_contiguous()), int(not weight.is_contiguous())
@@ -52,8 +55,8 @@ class Plan:
         self, x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, keep: bool
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """Y, and where they are to be kept what `states` says."""
-        Y = torch.empty_like(x) if self.like_x else torch.empty(self.size, memory_format=self.layout)
-        kept = [torch.empty(size) for size in self.states] if keep else ()
+        Y = _empty(self.size, self.stride, torch.float32)
+        kept = [_empty(*each, torch.float32) for each in self.states] if keep else ()
         W1, b1, W2, b2 = theta
         pointers = (each.data_ptr() for each in kept) if keep else (None, None, None)
         self.function(

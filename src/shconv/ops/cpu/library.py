@@ -96,6 +96,12 @@ def layout(tensor: Tensor) -> torch.memory_format:
     return torch.contiguous_format if tensor.is_contiguous() else torch.channels_last
 
 
+def empty(size: Sequence[int], of: Tensor) -> Tensor:
+    """Memory in the dtype and layout of a dense tensor: the dtype and the device that torch is set to by default may be
+    others."""
+    return torch.empty(size, dtype=of.dtype, device="cpu", memory_format=layout(of))
+
+
 @functools.cache
 def has_bfloat16() -> bool:
     """Whether the library was compiled for bfloat16 tiles (AMX) and the system lets this process use them."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shconv.ops import memory
 from shconv.ops.cuda import launcher, runtime, tape, tuning
 from shconv.ops.cuda.tape import Computed, Launched, Ref, Root, Tape, UnrecordableError, record
 from shconv.ops.modes import autocast_off
@@ -102,7 +103,7 @@ class Player:
         used = {ref.root for ref in _refs((tape.steps, tape.results))} - offsets.keys()
         numbered = enumerate(tape.roots, tape.inputs)
         made = {place: root for place, root in numbered if place in used and not root.computed}
-        self.empty = _empty(device)
+        self.empty = memory.empty("cuda" if device >= 0 else "cpu")
         self.made = [(place, (root.size, root.stride, root.dtype)) for place, root in made.items()]
         if self.bytes:
             self.made.append((self.scratch, ((self.bytes,), (1,), torch.uint8)))
@@ -129,14 +130,6 @@ class Player:
             for step in self.steps:
                 step(roots)
         return tuple([roots[place] if view is None else tensor(roots, view) for place, view in self.results])
-
-
-def _empty(device: int) -> Callable[..., Tensor]:
-    """Memory on the current device by (size, stride, dtype): what compiled programs ask torch for it with takes half
-    the time of what users do."""
-    kind = "cuda" if device >= 0 else "cpu"
-    found: Callable[..., Tensor] | None = getattr(torch._C._dynamo.guards, f"_empty_strided_{kind}", None)
-    return found or (lambda size, stride, dtype: torch.empty_strided(size, stride, dtype=dtype, device=kind))
 
 
 def _view(result: Ref | None, made: Mapping[int, Root]) -> Ref | None:

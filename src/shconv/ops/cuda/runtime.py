@@ -28,7 +28,7 @@ def reason_against(index: int) -> str:
         try:
             from shconv.ops.cuda import statistics
 
-            statistics.mean_variance(torch.ones(1, 1, 2, 2, device=torch.device("cuda", index)))
+            statistics.mean_variance(torch.ones(1, 1, 2, 2, dtype=torch.float32, device=torch.device("cuda", index)))
         except Exception as error:  # of triton, its driver, a compiler: whatever it is, torch can do without
             reason = f"Triton's kernels do not run: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     if reason:
