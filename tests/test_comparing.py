@@ -17,6 +17,7 @@ from shconv.attacks.budget import Budget
 from shconv.errors import InputError
 from shconv.intervals import wilson
 from shconv.paired import Paired
+from shconv.results.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, svg
 from shconv.results.compared import Compared, Worst, on_shared_images
 from toys import colour_networks, colours
 
@@ -122,10 +123,8 @@ def test_every_output_holds_the_same_table(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_the_points_of_the_chart_lie_at_clean_and_worst(tmp_path: Path) -> None:
-    from shconv.results.comparison_page import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, scatter
-
     comparison = shconv.compare(networks(), (IMAGES, LABELS), ATTACKS, **QUICK)
-    circles = ET.fromstring(scatter(comparison)).findall(".//{*}circle")
+    circles = ET.fromstring(svg(comparison.chart())).findall(".//{*}circle")
     for circle, line in zip(circles, comparison.lines, strict=True):
         assert line.clean is not None
         assert line.worst is not None

@@ -1,7 +1,6 @@
 """What a run measured, as tables that people use: rows, images, worst cases and paired comparisons as DataFrames.
 `shconv.evaluate` returns it, and `shconv.results.load` reads it from any run folder."""
 
-import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from shconv import terminal
 from shconv.attacks.budget import Norm
@@ -23,6 +20,7 @@ from shconv.experiments.run_folder import Row, RunFolder
 from shconv.files import replace_file
 from shconv.intervals import wilson
 from shconv.paired import Paired
+from shconv.results import shown
 from shconv.results.curves import Point, curve
 from shconv.results.measures import Measures, Network, Right, budget_of
 from shconv.results.stored import Stored, save_pngs, stored_images
@@ -116,9 +114,7 @@ class Results:
             if model not in (None, row["model"]) or attack not in (None, row["attack"]):
                 continue
             found = Outcomes.of(self.outcomes[row["id"]], 0.0)
-            about = {
-                key: row.get(key) for key in ("experiment", "model", "seed", "attack", "objective", "route", "step")
-            }
+            about = {name: row.get(name) for name in ABOUT}
             columns: dict[str, Any] = {name: getattr(found, name) for name in PER_IMAGE}
             columns["prediction"] = pd.array(found.prediction, dtype="Int64")
             columns["prediction"][found.prediction < 0] = pd.NA
@@ -174,18 +170,9 @@ class Results:
                 continue
             counts = Paired.of(right[1][at_b], left[1][at_a])
             low, high = counts.interval
-            shares = {a: float(left[1][at_a].mean()), b: float(right[1][at_b].mean())}
-            lines.append(
-                {
-                    "measure": title,
-                    "n": counts.n,
-                    **shares,
-                    "difference": counts.difference,
-                    "low": low,
-                    "high": high,
-                    "p": counts.p,
-                }
-            )
+            line: dict[str, Any] = {"measure": title, "n": counts.n}
+            line |= {a: float(left[1][at_a].mean()), b: float(right[1][at_b].mean())}
+            lines.append(line | {"difference": counts.difference, "low": low, "high": high, "p": counts.p})
         return pd.DataFrame(lines)
 
     def curve(
@@ -236,32 +223,20 @@ class Results:
 
     def print(self, console: Console | None = None) -> None:
         """The summary on standard output, or a console: a line for each measure, accuracy in per cent."""
-        names, lines = self._by_measure()
-        table = Table(box=None, header_style="dim", pad_edge=False)
-        table.add_column(Text("accuracy, %"), overflow="fold")
-        for name in names:
-            table.add_column(Text(name), justify="right", overflow="fold")
-        for title, shown in lines:
-            table.add_row(Text(title), *(Text(each) for each in shown))
-        (console or terminal.console()).print(table)
+        (console or terminal.console()).print(shown.terminal(*self._by_measure()))
 
     def _repr_html_(self) -> str:
-        names, lines = self._by_measure()
-        cells = [["accuracy, %", *names], *([title, *shown] for title, shown in lines)]
-        rows = ["".join(f"<td>{html.escape(text)}</td>" for text in row) for row in cells]
-        return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+        header, rows = self._by_measure()
+        return shown.notebook([header, *rows])
 
-    def _by_measure(self) -> tuple[list[str], list[tuple[str, list[str]]]]:
-        """The networks' names, and of each measure the title and each network's accuracy in per cent."""
+    def _by_measure(self) -> tuple[list[str], list[list[str]]]:
+        """A header of the networks' names, and of each measure its title and each network's accuracy in per cent."""
         networks = self.measures.networks()
         seeds = len({seed for _, seed in networks}) > 1
         names = [f"{name}, seed {seed}" if seeds else name for name, seed in networks]
         columns = [dict(self.measures.columns(network)) for network in networks]
-        lines = []
-        for title in dict.fromkeys(title for each in columns for title in each):
-            found = [each.get(title) for each in columns]
-            lines.append((title, [_percent(right) for right in found]))
-        return names, lines
+        titles = dict.fromkeys(title for each in columns for title in each)
+        return ["accuracy, %", *names], [[title, *(_percent(each.get(title)) for each in columns)] for title in titles]
 
     def save(self, folder: str | Path, *, png: bool = False) -> Path:
         """Write a run folder (rows, outcomes, facts), with rows.csv and outcomes.csv beside; `shconv report` reads it.

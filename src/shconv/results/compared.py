@@ -34,8 +34,8 @@ class Compared:
     parameters: int | None = None
 
 
-def compared(measures: Measures, source: str, parameters: Mapping[str, int]) -> Iterator[Compared]:
-    """Each network of a run."""
+def compared(measures: Measures, parameters: Mapping[str, int]) -> Iterator[Compared]:
+    """Each network of a run, of no source."""
     for network in measures.networks():
         shown = dict(measures.columns(network))
         titles = {threat.title for threat in measures.threats()}
@@ -47,7 +47,7 @@ def compared(measures: Measures, source: str, parameters: Mapping[str, int]) -> 
         rows = [row for row in measures.records if (row["model"], row["seed"]) == network]
         seconds = sum(row["seconds"] for row in rows if row["attack"] != "clean")
         plain = {title: right for title, right in shown.items() if title not in titles and len(right[0])}
-        yield Compared(*network, source, plain, worst, seconds, parameters.get(f"{network[0]}/seed{network[1]}"))
+        yield Compared(*network, "", plain, worst, seconds, parameters.get(f"{network[0]}/seed{network[1]}"))
 
 
 def on_shared_images(networks: Sequence[Compared]) -> list[Compared]:

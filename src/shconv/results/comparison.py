@@ -1,9 +1,6 @@
 """N networks on the same images in one table: clean, each attack, worst case, parameters, time; sorted by worst case,
 with the paired test against a baseline. `shconv.compare` and `shconv compare` return and print it."""
 
-import html
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from shconv import terminal
@@ -20,10 +16,9 @@ from shconv.errors import InputError, near
 from shconv.files import replace_file, replace_text
 from shconv.intervals import wilson
 from shconv.paired import Paired
-from shconv.results import Results
-from shconv.results.audits import audited
-from shconv.results.compared import Compared, compared, on_shared_images
-from shconv.results.measures import Measures
+from shconv.results import charts, shown
+from shconv.results.compared import Compared, on_shared_images
+from shconv.results.gathered import Given, gathered
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -65,14 +60,12 @@ class Comparison:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, given: Sequence[Results | str | Path], baseline: str | None = None) -> Self:
+    def of(cls, given: Sequence[Given], baseline: str | None = None) -> Self:
         """Of results, run folders and audits' folders.
 
         Raises InputError where there is nothing to compare, where data or images differ, for an unknown baseline.
         """
-        facts = [_facts(each) for each in given]
-        _check_same_data(facts)
-        whole = _told_apart(_networks(given))
+        whole, data = gathered(given)
         if len(whole) < 2:
             raise InputError(f"compare: got {len(whole)} network{'' if whole else 's'}; want at least two")
         networks = on_shared_images(whole)
@@ -88,14 +81,10 @@ class Comparison:
             lines = _against(networks, lines, budget, baseline)
         lines.sort(key=lambda line: (-(line.worst or (0.0,))[0], -(line.clean or (0.0,))[0], line.name))
         counts = [next(len(right[0]) for right in column.values() if right is not None) for column in columns]
-        name = str(facts[0][1].get("name", ""))
-        notes = _notes(networks, budget, baseline)
+        notes = [*_notes(networks, budget, baseline)]
         if any(len(a.worst[budget].places) < len(b.worst[budget].places) for a, b in zip(networks, whole, strict=True)):
-            notes = (
-                *notes,
-                "Pairs of one run are attacked on different images. Only images that all pairs share count.",
-            )
-        return cls((*titles, worst), tuple(counts), tuple(lines), baseline, name, notes)
+            notes.append("Pairs of one run are attacked on different images. Only images that all pairs share count.")
+        return cls((*titles, worst), tuple(counts), tuple(lines), baseline, data, tuple(notes))
 
     def table(self) -> "DataFrame":
         """A line for each network: of every column the accuracy and its interval (_low, _high), in shares of 1."""
@@ -108,20 +97,14 @@ class Comparison:
         header, rows = self.text()
         if len(rows) < len(header):
             header, *rows = [list(column) for column in zip(header, *rows, strict=True)]
-        table = Table(box=None, header_style="dim", pad_edge=False)
-        for place, title in enumerate(header):
-            table.add_column(Text(title), justify="right" if place else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*map(Text, row))
         out = console or terminal.console()
-        out.print(table)
+        out.print(shown.terminal(header, rows))
         for note in self.notes:
             out.print(Text(note))
 
     def _repr_html_(self) -> str:
         header, rows = self.text()
-        lines = ["".join(f"<td>{html.escape(text)}</td>" for text in row) for row in (header, *rows)]
-        return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+        return shown.notebook([header, *rows])
 
     def text(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows as they are printed: accuracy in per cent, the worst case with its interval."""
@@ -131,18 +114,49 @@ class Comparison:
 
     def save(self, folder: str | Path) -> Path:
         """Write comparison.html, .svg, .csv, .md and .tex into the folder, made if need be; returns the page."""
-        from shconv.results import comparison_page
-
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        table = io.StringIO()
-        self.table().to_csv(table, index=False)
-        replace_file(path / "comparison.csv", table.getvalue().encode("utf-8", "backslashreplace"))
-        replace_text(path / "comparison.md", comparison_page.markdown(self))
-        replace_text(path / "comparison.tex", comparison_page.latex(self))
-        replace_text(path / "comparison.svg", comparison_page.scatter(self))
-        replace_text(path / "comparison.html", comparison_page.page(self))
+        header, rows = self.text()
+        table = self.table().to_csv(index=False)
+        replace_file(path / "comparison.csv", table.encode("utf-8", "backslashreplace"))
+        replace_text(path / "comparison.md", shown.markdown(header, rows, self.notes))
+        replace_text(path / "comparison.tex", shown.latex(header, rows))
+        replace_text(path / "comparison.svg", charts.svg(self.chart()))
+        replace_text(path / "comparison.html", self._page(header, rows))
         return path / "comparison.html"
+
+    def chart(self) -> dict[str, Any]:
+        """What the SVG template draws: clean accuracy against the worst case, a numbered point for each network."""
+        points = [
+            charts.Point(number, line.name, line.clean[0], line.worst)
+            for number, line in enumerate(self.lines, start=1)
+            if line.clean and line.worst
+        ]
+        return charts.clean_against_worst(points)
+
+    def _page(self, header: list[str], rows: list[list[str]]) -> str:
+        by_count: dict[int, list[str]] = {}
+        for title, n in zip(self.columns, self.images, strict=True):
+            by_count.setdefault(n, []).append(title)
+        order = self._answer_first()
+        return (
+            charts.environment()
+            .get_template("comparison.html.j2")
+            .render(
+                comparison=self,
+                header=[header[place] for place in order],
+                rows=[[row[place] for place in order] for row in rows],
+                images=[("; ".join(titles), n) for n, titles in by_count.items()],
+                alone=False,
+                **self.chart(),
+            )
+        )
+
+    def _answer_first(self) -> list[int]:
+        """The columns for a screen: name, clean, worst case and its test, which else lie behind thirty attacks."""
+        worst = len(self.columns)  # behind the name
+        paired = [worst + 3, worst + 4] if self.baseline else []
+        return [0, 1, worst, *paired, *range(2, worst), worst + 1, worst + 2]
 
     def _record(self, line: Line) -> Mapping[str, Any]:
         record: dict[str, Any] = {"model": line.name, "seed": line.seed, "source": line.source}
@@ -164,78 +178,6 @@ class Comparison:
             row.append("{} ({} to {})".format(*(f"{100 * each:+.1f}" for each in line.difference)))
             row.append("< 0.001" if line.p < 0.001 else f"{line.p:.3f}")
         return row
-
-
-def _networks(given: Sequence[Results | str | Path]) -> list[Compared]:
-    """The networks of all sources; the runs' attacks as one run's, so that worst cases are over those all met."""
-    runs: list[Results] = []
-    sources: list[str] = []
-    found: list[Compared] = []
-    for place, each in enumerate(given):
-        if not isinstance(each, Results):
-            found += audited(Path(each))
-            runs.append(Results.load(each))
-            sources.append(str(each))
-        else:
-            runs.append(each)
-            sources.append(f"results {place + 1}")
-    records, outcomes, origins = [], {}, {}
-    for place, (run, source) in enumerate(zip(runs, sources, strict=True)):
-        for row in run.records:
-            id, model = f"{place}/{row['id']}", f"{place}/{row['model']}"
-            records.append({**row, "id": id, "model": model})
-            outcomes[id] = run.outcomes[row["id"]]
-            origins[model] = (row["model"], source)
-    sizes = {
-        f"{place}/{key}": about["parameters"]
-        for place, run in enumerate(runs)
-        for key, about in run.facts.get("sizes.json", {}).items()
-    }
-    together = compared(Measures(records, outcomes), "", sizes)
-    return [*(replace(e, model=origins[e.model][0], source=origins[e.model][1]) for e in together), *found]
-
-
-def _told_apart(networks: Sequence[Compared]) -> list[Compared]:
-    """Names that come twice get the seed, or else the source's name, added."""
-    names = [each.model for each in networks]
-    seeded = [f"{each.model}, seed {each.seed}" if names.count(each.model) > 1 else each.model for each in networks]
-    placed = [
-        f"{name}, {Path(each.source).name}" if seeded.count(name) > 1 else name
-        for name, each in zip(seeded, networks, strict=True)
-    ]
-    if twice := [name for name in placed if placed.count(name) > 1]:
-        raise InputError(f"compare: {twice[0]} comes twice; give each run once, and networks names of their own")
-    return [replace(each, model=name) for each, name in zip(networks, placed, strict=True)]
-
-
-def _facts(given: Results | str | Path) -> tuple[str, Mapping[str, Any], bytes]:
-    """The source's name, its data.json and its images.csv."""
-    if isinstance(given, Results):
-        images = "\n".join(f"{label},{file}" for label, file in zip(given.labels, given.files, strict=False))
-        return "these results", given.facts.get("data.json", {}), images.encode()
-    path = Path(given)
-    if not (path / "rows.jsonl").is_file():
-        raise InputError(f"compare: {path} holds no rows; want a run's or audit's folder, or results")
-    file = path / "data.json"
-    run = Results.load(path)
-    about: Mapping[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
-    images = "\n".join(f"{label},{file}" for label, file in zip(run.labels, run.files, strict=True))
-    return str(path), about, images.encode()
-
-
-def _check_same_data(facts: Sequence[tuple[str, Mapping[str, Any], bytes]]) -> None:
-    """The name of the data counts where a source did not store its images' files and labels."""
-    first, about, images = facts[0]
-    for source, other, theirs in facts[1:]:
-        names = ["test_images", "classes", "image_size", "test_preset", *([] if images and theirs else ["name"])]
-        for name in names:
-            here, there = about.get(name), other.get(name)
-            if None not in (here, there) and here != there:
-                raise InputError(
-                    f"compare: {first} and {source} are about other data ({name}: {here!r:.60} and {there!r:.60})"
-                )
-        if images and theirs and images != theirs:
-            raise InputError(f"compare: {first} and {source} are about other data: files or labels differ")
 
 
 def _budget(networks: Sequence[Compared]) -> Budget:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from shconv.files import replace_file, replace_text
-from shconv.results.comparison_page import Point, clean_against_worst, drawn, environment, highest
+from shconv.results.charts import Point, clean_against_worst, drawn, environment, highest, svg
 from shconv.rivals.table import RivalTable
 
 CLEAN, PRICE = "rivals-clean", "rivals-price"
@@ -22,14 +22,13 @@ def save(table: RivalTable, folder: Path) -> Path:
 
 
 def page(table: RivalTable) -> str:
-    template = environment(__package__).get_template("rivals.html.j2")
+    template = environment("shconv.rivals").get_template("rivals.html.j2")
     return template.render(table=table, clean=_clean(table), price=_price(table), alone=False)
 
 
 def charts(table: RivalTable) -> dict[str, str]:
     """Both charts as SVG files, by name."""
-    template = environment().get_template("comparison.svg.j2")
-    return {name: template.render(alone=True, **of(table)) for name, of in ((CLEAN, _clean), (PRICE, _price))}
+    return {CLEAN: svg(_clean(table)), PRICE: svg(_price(table))}
 
 
 def _clean(table: RivalTable) -> dict[str, Any]:

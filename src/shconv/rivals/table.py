@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from shconv.attacks.budget import Budget
@@ -19,7 +17,7 @@ from shconv.errors import InputError
 from shconv.experiments.run_folder import RunFolder
 from shconv.intervals import wilson
 from shconv.numbers import counted
-from shconv.results import Results
+from shconv.results import Results, shown
 from shconv.rivals import run, wanted
 from shconv.rivals.which import Rival
 
@@ -72,13 +70,13 @@ class RivalTable:
         """From the folder of `shconv compare --defences`. Raises InputError where there is no table."""
         if not (folder / wanted.ROWS).is_file():
             raise InputError(f"{folder} holds no table of defences; `shconv compare --defences all` makes one")
-        rivals = [Rival(**each) for each in _json(folder, wanted.ROWS).values()]
+        rivals = [Rival(**each) for each in wanted.read(folder, wanted.ROWS).values()]
         results = Results.load(folder)
         seeds = sorted({seed for _, seed in results.measures.networks()})
         audits = {
             (r.name, seed): _verdict(wanted.place_of(folder, "audits", r, seed)) for r in rivals for seed in seeds
         }
-        lines = [_line(rival, seeds, results, audits, _json(folder, wanted.PRICES)) for rival in rivals]
+        lines = [_line(rival, seeds, results, audits, wanted.read(folder, wanted.PRICES)) for rival in rivals]
         lines = [line for line in lines if line.seeds]
         lines.sort(
             key=lambda line: (-(line.worst or (-1.0,))[0], -line.shares.get("clean", (-1.0,))[0], line.rival.name)
@@ -115,22 +113,14 @@ class RivalTable:
     def print(self, console: Console) -> None:
         """The parts one below the other."""
         for places in self.parts:
-            table = Table(box=None, header_style="dim", pad_edge=False)
-            table.add_column(Text(self.header[0]), no_wrap=True)
-            for place in places:
-                table.add_column(Text(self.header[place]), justify="right", overflow="fold")
-            for row in self.text():
-                table.add_row(Text(row[0]), *(Text(row[place]) for place in places))
-            console.print(table)
+            header, *rows = [[row[place] for place in (0, *places)] for row in (self.header, *self.text())]
+            console.print(shown.terminal(header, rows, no_wrap=True))
             console.print()
         for note in self.notes:
             console.print(Text(note))
 
     def markdown(self) -> str:
-        lines = [self.header, ["---", *["---:"] * (len(self.header) - 1)], *self.text()]
-        return "\n".join(
-            ["| " + " | ".join(line) + " |" for line in lines] + ["", *(f"{note}\n" for note in self.notes)]
-        )
+        return shown.markdown(self.header, self.text(), self.notes)
 
     def csv(self) -> str:
         """A line for each row, with numbers in full: shares of 1 with _low and _high."""
@@ -198,8 +188,8 @@ def _line(
 
 
 def _notes(folder: Path, lines: Sequence[Line], images: Mapping[str, int]) -> list[str]:
-    plan, facts = _json(folder, wanted.PLAN), _json(folder, "environment.json")
-    setting = next((_json(place, "audit.json") for place in sorted((folder / "audits").glob("*"))), None)
+    plan, facts = wanted.read(folder, wanted.PLAN), wanted.read(folder, "environment.json")
+    setting = next((wanted.read(place, "audit.json") for place in sorted((folder / "audits").glob("*"))), None)
     epochs = counted(plan["epochs"], "epoch")
     notes = [
         f"Every network was trained for {epochs} of {plan['train_images']} images, and judged on the same "
@@ -247,10 +237,6 @@ def _of_detectors(results: Results) -> Iterator[str]:
 def _verdict(place: Path) -> Mapping[str, Any] | None:
     rows = RunFolder(place, writes=False).rows.values() if (place / "rows.jsonl").is_file() else ()
     return next((row for row in rows if row.get("kind") == "verdict"), None)
-
-
-def _json(folder: Path, name: str) -> Any:
-    return json.loads((folder / name).read_bytes()) if (folder / name).is_file() else {}
 
 
 def _percent(share: Share | None) -> str:

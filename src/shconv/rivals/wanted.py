@@ -46,13 +46,14 @@ def place_of(folder: Path, room: str, rival: Rival, seed: int) -> Path:
 
 def settle_rows(folder: RunFolder, asked: Wanted) -> None:
     """Add the rows to those that the folder's table has."""
-    stored = _json(folder.path / ROWS) or {}
+    stored = read(folder.path, ROWS)
     folder.save_json(ROWS, {**stored, **{rival.name: asdict(rival) for rival in asked.rivals}})
 
 
 def kept_prices(folder: Path) -> Prices:
-    return dict(_json(folder / PRICES) or {})
+    return dict(read(folder, PRICES))
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_bytes()) if path.exists() else None
+def read(folder: Path, name: str) -> Any:
+    """What a JSON file of the folder holds; {} where there is none."""
+    return json.loads((folder / name).read_bytes()) if (folder / name).is_file() else {}

@@ -1,81 +1,22 @@
-"""A comparison as Markdown, LaTeX, SVG and one HTML page without script or anything from elsewhere."""
+"""Charts of something across against the worst case up, as SVG, and the templates of pages without script or anything
+from elsewhere."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from shconv.results.labels import Box, Marked, led, placed
 
-if TYPE_CHECKING:
-    from shconv.results.comparison import Comparison
-
+PACKAGE = "shconv.results"
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 420, 56, 48, 16, 16
-TEX = {"\\": r"\textbackslash{}", "∞": r"$_\infty$", "–": "--", "<": "$<$", ">": "$>$", "~": r"\textasciitilde{}"}
-TEX |= {sign: f"\\{sign}" for sign in "%&_#${}"} | {"^": r"\textasciicircum{}"}
 
 
-def markdown(comparison: "Comparison") -> str:
-    header, rows = comparison.text()
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    escaped = ["| " + " | ".join(text.replace("|", r"\|") for text in line) + " |" for line in lines]
-    return "\n".join([*escaped, "", *(f"{note}\n" for note in comparison.notes)])
-
-
-def latex(comparison: "Comparison") -> str:
-    """A booktabs table."""
-    header, rows = comparison.text()
-
-    def line(cells: list[str]) -> str:
-        return " & ".join("".join(TEX.get(sign, sign) for sign in cell) for cell in cells) + r" \\"
-
-    body = [r"\toprule", line(header), r"\midrule", *map(line, rows), r"\bottomrule"]
-    return "\n".join([rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", *body, r"\end{tabular}", ""])
-
-
-def scatter(comparison: "Comparison") -> str:
-    """Clean accuracy (across) against the worst case (up), a numbered point for each network, as an SVG file."""
-    return environment().get_template("comparison.svg.j2").render(alone=True, **_scatter(comparison))
-
-
-def page(comparison: "Comparison") -> str:
-    header, rows = comparison.text()
-    template = environment().get_template("comparison.html.j2")
-    images = [("; ".join(titles), n) for n, titles in _by_count(comparison).items()]
-    order = _answer_first(comparison)
-    header, rows = [header[i] for i in order], [[row[i] for i in order] for row in rows]
-    return template.render(
-        comparison=comparison, header=header, rows=rows, images=images, alone=False, **_scatter(comparison)
-    )
-
-
-def _answer_first(comparison: "Comparison") -> list[int]:
-    """The columns for a screen: name, clean, worst case and its test, which else lie behind thirty attacks."""
-    worst = len(comparison.columns)  # behind the name
-    paired = [worst + 3, worst + 4] if comparison.baseline else []
-    return [0, 1, worst, *paired, *range(2, worst), worst + 1, worst + 2]
-
-
-def _by_count(comparison: "Comparison") -> dict[int, list[str]]:
-    """Titles of columns by how many images they rest on."""
-    found: dict[int, list[str]] = {}
-    for title, n in zip(comparison.columns, comparison.images, strict=True):
-        found.setdefault(n, []).append(title)
-    return found
-
-
-def environment(package: str | None = __package__) -> Environment:
-    """Templates of this package, and of another one that has some."""
-
-    def load(name: str) -> str:
-        places = [files(each).joinpath(name) for each in (package, __package__) if each]
-        return next(each for each in places if each.is_file()).read_text(encoding="utf-8")
-
-    return Environment(
-        loader=FunctionLoader(load), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+def environment(package: str = PACKAGE) -> Environment:
+    """Templates of another package, and of this one."""
+    places = ChoiceLoader([PackageLoader(each, "") for each in (package, PACKAGE)])
+    return Environment(loader=places, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 class Point(NamedTuple):
@@ -87,12 +28,9 @@ class Point(NamedTuple):
     worst: tuple[float, float, float]
 
 
-def _scatter(comparison: "Comparison") -> dict[str, Any]:
-    lines = [(number, each) for number, each in enumerate(comparison.lines, start=1) if each.clean and each.worst]
-    points = [
-        Point(number, each.name, each.clean[0], each.worst) for number, each in lines if each.clean and each.worst
-    ]
-    return clean_against_worst(points)
+def svg(chart: Mapping[str, Any]) -> str:
+    """A chart as a file of its own."""
+    return environment().get_template("comparison.svg.j2").render(alone=True, **chart)
 
 
 def clean_against_worst(points: Sequence[Point], *, fitted: bool = False) -> dict[str, Any]:

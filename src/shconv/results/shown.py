@@ -1,0 +1,45 @@
+"""Rows of words as people see them: on a terminal, in a notebook, as Markdown and as LaTeX."""
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+Words = Sequence[str]
+TEX = {"\\": r"\textbackslash{}", "∞": r"$_\infty$", "–": "--", "<": "$<$", ">": "$>$", "~": r"\textasciitilde{}"}
+TEX |= {sign: f"\\{sign}" for sign in "%&_#${}"} | {"^": r"\textasciicircum{}"}
+
+
+def terminal(header: Words, rows: Iterable[Words], **first: Any) -> Table:
+    """Names at the left, all else at the right; ``first`` are rich's settings of the first column."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column(Text(header[0]), **({"overflow": "fold"} | first))
+    for title in header[1:]:
+        table.add_column(Text(title), justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def notebook(rows: Iterable[Words]) -> str:
+    """HTML; every word is escaped."""
+    lines = ["".join(f"<td>{html.escape(text)}</td>" for text in row) for row in rows]
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def markdown(header: Words, rows: Iterable[Words], notes: Iterable[str]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    escaped = ["| " + " | ".join(text.replace("|", r"\|") for text in line) + " |" for line in lines]
+    return "\n".join([*escaped, "", *(f"{note}\n" for note in notes)])
+
+
+def latex(header: Words, rows: Iterable[Words]) -> str:
+    """A booktabs table."""
+
+    def line(cells: Words) -> str:
+        return " & ".join("".join(TEX.get(sign, sign) for sign in cell) for cell in cells) + r" \\"
+
+    body = [r"\toprule", line(header), r"\midrule", *map(line, rows), r"\bottomrule"]
+    return "\n".join([rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", *body, r"\end{tabular}", ""])
