@@ -5,6 +5,7 @@ import ctypes
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -92,7 +93,9 @@ def test_output_and_every_subset_of_gradients_equal_the_reference(shape, layout,
 def test_every_element_of_the_results_is_written_and_nothing_beside_them(shape, layout, by_taps, monkeypatch):
     written = []
 
-    def within_margins(shape: tuple[int, ...], memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
+    def within_margins(
+        shape: tuple[int, ...], memory_format: torch.memory_format = torch.preserve_format, **_: Any
+    ) -> Tensor:
         written.append(torch.full((math.prod(shape) + 128,), 7.0))
         inner = written[-1][64:-64].fill_(float("nan"))
         if memory_format != torch.channels_last:
