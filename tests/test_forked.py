@@ -2,8 +2,10 @@
 
 import gc
 import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,6 +77,52 @@ def test_a_job_that_failed_is_not_waited_for() -> None:
 def test_a_job_that_fails_is_missing_and_the_others_are_there(end: Any) -> None:
     given = Forked(lambda k: end() if k == 1 else k, 4, 2).results(range(4), 30.0)
     assert given == {0: 0, 2: 2, 3: 3}
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_where_the_system_allows_no_more_processes_those_that_there_are_do_the_jobs(
+    allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, original = [], os.fork
+
+    def fork() -> int:
+        started.append(1)
+        if len(started) > allowed:
+            raise BlockingIOError("Resource temporarily unavailable")
+        return original()
+
+    monkeypatch.setattr(os, "fork", fork)
+    given = Forked(lambda k: k, 3, 2).results(range(3), 30.0)
+    assert given == ({0: 0, 1: 1, 2: 2} if allowed else {})
+
+
+SLEEPING = """
+import os, time
+from shconv.forked import Forked
+begun = Forked(lambda place: time.sleep(600), 2, 2)
+print(*(process.pid for process in begun._pipes.values()), flush=True)
+time.sleep(600)
+"""
+
+
+def test_none_stays_behind_where_the_first_process_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", SLEEPING], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        pids = first.stdout.readline().split()
+        time.sleep(0.2)  # until they are at work
+        first.kill()
+    deadline = time.monotonic() + 30.0
+    while (left := [pid for pid in pids if _is_alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(pids) == 2
+    assert left == []
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_daemon_and_another_system_fork_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,10 +47,16 @@ def named(path: Path) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: SHCONV_CACHE, else shconv/ in XDG_CACHE_HOME or ~/.cache."""
+    """Where what can be made again is kept: SHCONV_CACHE, else shconv/ in XDG_CACHE_HOME or ~/.cache.
+
+    Raises OSError where the user has no home.
+    """
     if folder := os.environ.get("SHCONV_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shconv"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shconv"
+    except RuntimeError as error:
+        raise FileNotFoundError("there is no home folder; SHCONV_CACHE can name another one") from error
 
 
 def replace_json(path: Path, value: Any) -> None:

@@ -1,6 +1,7 @@
 """Jobs that forked processes do side by side while this one goes on; whoever is free takes the next. They have what
 this process has, so nothing is sent to them; they must not touch a GPU, nor count on its threads."""
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+_PR_SET_PDEATHSIG = 1  # of Linux
 _BYTES = 4  # of a job's number; what a pipe holds is far more than there are jobs
 
 
@@ -29,7 +31,8 @@ def processors() -> int:
 
 
 class Forked:
-    """work(0), work(1) ... work(jobs - 1), begun in this order in so many processes."""
+    """work(0), work(1) ... work(jobs - 1), begun in this order in so many processes, or fewer where the system allows
+    no more. They end with the thread that began them, however it ends."""
 
     def __init__(self, work: Callable[[int], Any], jobs: int, processes: int) -> None:
         self._given: dict[int, tuple[Any, ...]] = {}  # (result,), or () where the job failed
@@ -44,8 +47,13 @@ class Forked:
                 here, there = context.Pipe(duplex=False)
                 arguments = (work, numbers, there, [here, *self._pipes])
                 process = context.Process(target=_work, args=arguments, daemon=True)
-                process.start()
-                there.close()
+                try:
+                    process.start()
+                except OSError:  # no memory, or no more processes allowed: those that there are do the jobs
+                    here.close()
+                    break
+                finally:
+                    there.close()
                 self._pipes[here] = process
         os.close(numbers)
 
@@ -81,6 +89,7 @@ def _work(work: Callable[[int], Any], numbers: int, pipe: Any, others: Sequence[
     gc.freeze()  # what is garbage already may be on a GPU, and is the first process's to free
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     while number := os.read(numbers, _BYTES):
         given: tuple[Any, ...] = ()
         place = int.from_bytes(number, "little")

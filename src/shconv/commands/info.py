@@ -1,7 +1,6 @@
 """shconv info: versions, device, and what there is to choose from."""
 
 from dataclasses import asdict, dataclass, fields
-from importlib import metadata
 
 import torch
 from rich.table import Table
@@ -24,7 +23,7 @@ class Info:
     def run(self) -> None:
         out = console()
         out.print(
-            f"shconv {metadata.version('shconv')}, torch {torch.__version__}, devices {' '.join(available())}, "
+            f"shconv {shconv.__version__}, torch {torch.__version__}, devices {' '.join(available())}, "
             f"{torch.get_num_threads()} threads, formulations {', '.join(FORMULATIONS)}"
         )
         out.print(_networks(), _relatives(), _attacks(), _recipes())

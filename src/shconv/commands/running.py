@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from shconv import report
+from shconv import __version__, report
 from shconv.commands.config_file import plain, usual
 from shconv.commands.options import DataOptions, PaperOptions, TableOptions
 from shconv.data import ImageData, Preparation
@@ -81,10 +81,11 @@ def describe(folder: RunFolder, asked: Asked, data: ImageData, processes: Proces
     about = {"name": data.name, "classes": data.classes, "note": data.note, **data.preparation.stored()}
     counts = {"train_images": train_images, "test_images": len(data.test), "skipped": data.skipped}
     folder.settle_json("data.json", {**about, **counts}, grows=True)  # by what earlier versions did not store
-    names = ("shconv", "torch", "torchvision", "numpy", "accelerate", "safetensors", "scikit-image")
+    names = ("torch", "torchvision", "numpy", "accelerate", "safetensors", "scikit-image")
     folder.save_json(
         "environment.json",
         {
+            "shconv": __version__,
             **{name: _version(name) for name in names},
             "python": platform.python_version(),
             "platform": platform.platform(),

@@ -37,13 +37,13 @@ def indexed(path: Path, walk: Callable[[Path], TarIndex]) -> TarIndex:
     found = _read(path, state)
     if found is None:
         found = walk(path)
-        with suppress(OSError, RuntimeError):
+        with suppress(OSError):
             _write(path, state, found)
     return found
 
 
 def _entry(path: Path) -> Path:
-    """Raises RuntimeError where the user has no home."""
+    """Raises OSError where the user has no home."""
     digest = hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()
     return cache_folder() / "tars" / f"{digest[:32]}.npz"
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +36,6 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def _forget() -> None:
     """As another process begins."""
     tuning._store.cache_clear()
-    tuning._path.cache_clear()
 
 
 class Candidates:
@@ -84,7 +84,14 @@ def test_the_file_names_the_card_and_every_version_and_a_broken_one_is_tried_aga
     path = tuning._path(CPU)
     assert f"torch-{tuning._version('torch')}" in path.name
     assert json.loads(path.read_text()) == {"forward 64->64 56x56/1": [64, 64]}
-    for broken in ("{", "[]", '{"forward 64->64 56x56/1": 3}'):
+    for broken in (
+        "",
+        "{",
+        "[]",
+        '{"forward 64->64 56x56/1": 3}',
+        '{"forward 64->64 56x56/1": [Infinity]}',
+        "[" * 9999,
+    ):
         path.write_text(broken)
         _forget()
         before = candidates.runs[QUICK]
@@ -92,9 +99,13 @@ def test_the_file_names_the_card_and_every_version_and_a_broken_one_is_tried_aga
         assert candidates.runs[QUICK] > before
 
 
-def test_a_tile_that_is_no_longer_offered_is_not_taken() -> None:
+def test_a_tile_that_is_no_longer_offered_is_not_taken_and_the_others_are_tried() -> None:
     Candidates({RULE: 3, QUICK: 1}).choose()
-    assert Candidates({RULE: 3, OTHER: 1}).choose() == RULE
+    assert Candidates({RULE: 3, OTHER: 1}).choose() == OTHER
+    _forget()
+    again = Candidates({RULE: 3, OTHER: 1})
+    assert again.choose() == OTHER
+    assert not sum(again.runs.values())
 
 
 def test_what_another_process_found_meanwhile_is_kept() -> None:
@@ -106,11 +117,21 @@ def test_what_another_process_found_meanwhile_is_kept() -> None:
     assert set(json.loads(path.read_text())) == {"a", "b", "c"}
 
 
-def test_a_folder_that_cannot_be_written_costs_the_next_process_a_trial_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "tiles").write_text("no folder")
+@pytest.mark.parametrize("home", [True, False])
+def test_a_folder_that_cannot_be_written_costs_the_next_process_a_trial_and_one_warning(
+    home: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if home:
+        (tmp_path / "tiles").write_text("no folder")
+    else:
+        for name in ("SHCONV_CACHE", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does where there is none
     candidates = Candidates({RULE: 3, QUICK: 1})
-    assert candidates.choose() == candidates.choose() == QUICK
-    assert candidates.runs[QUICK] == 6
+    assert candidates.choose("another") == candidates.choose() == candidates.choose() == QUICK
+    assert candidates.runs[QUICK] == 12
+    assert len(caplog.records) == 1
+    assert ("no home folder" if not home else "tiles") in caplog.text
 
 
 def test_the_least_of_the_repetitions_counts() -> None:

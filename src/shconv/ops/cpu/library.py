@@ -7,30 +7,21 @@ Environment: SHCONV_COMPILED=0 turns it off, SHCONV_CXX (else CXX, g++, clang++,
 
 import ctypes
 import functools
-import hashlib
 import logging
 import os
-import platform
-import shlex
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from torch import Tensor
 
-from shconv.files import cache_folder
+from shconv.ops.cpu.building import built
 from shconv.ops.geometry import Geometry
 
 _SOURCE = Path(__file__).parent / "csrc"
 _BUILT = Path(__file__).parent / "kernels.so"  # in wheels: for every level of x86-64, chosen among when it is loaded
-_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-w"]
-_NATIVE = "-march=native"  # left out where a compiler does not know it
 _log = logging.getLogger(__name__)
 
 
@@ -128,78 +119,24 @@ def kernels() -> ctypes.CDLL | str:
     return found
 
 
-def load(built: Path, source: Path) -> ctypes.CDLL | str:
-    """The library that came with the package as `built`, or else is built of source; or why there is none."""
+def load(came: Path, source: Path) -> ctypes.CDLL | str:
+    """The library that came with the package as this file, or else is built of source; or why there is none."""
     if os.environ.get("SHCONV_COMPILED") == "0":
         return "SHCONV_COMPILED=0 turns the compiled kernels off"
     try:
-        return _that_came_with_it(built) or ctypes.CDLL(str(build(source)))
-    except (OSError, subprocess.SubprocessError) as error:
-        detail = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
+        return _that_came_with_it(came) or built(source)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
+        detail = said.strip() or str(error)
         return f"the compiled kernels could not be built: {' '.join(detail.split())[:500]}"
 
 
-def _that_came_with_it(built: Path) -> ctypes.CDLL | None:
+def _that_came_with_it(came: Path) -> ctypes.CDLL | None:
     """None too where SHCONV_CXX asks for another compiler's, or the system cannot load it."""
-    if not built.exists() or os.environ.get("SHCONV_CXX"):
+    if not came.exists() or os.environ.get("SHCONV_CXX"):
         return None
     try:
-        return ctypes.CDLL(str(built))
+        return ctypes.CDLL(str(came))
     except OSError as error:
         _log.warning("the compiled kernels of this package do not load: %s", error)
         return None
-
-
-def build(source: Path = _SOURCE / "filtered.cpp") -> Path:
-    """The shared library in the cache, compiled if it is not there; safe against other processes doing the same."""
-    compiler = shlex.split(os.environ.get("SHCONV_CXX") or os.environ.get("CXX") or "")
-    if not compiler:
-        found = shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
-        if found is None:
-            raise FileNotFoundError("no C++ compiler (g++, clang++ or c++) on the path")
-        compiler = [found]
-    library = cache_folder() / f"{source.stem}-{_key(compiler, source.parent)}.so"
-    if library.exists():
-        return library
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(library), tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        if library.exists():  # another process was first
-            return library
-        made = Path(folder) / library.name
-        command = [*compiler, *_FLAGS, str(source), "-o", str(made)]
-        native = subprocess.run([*command, _NATIVE], capture_output=True, text=True, timeout=300)
-        if native.returncode:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
-            _log.warning("%s does not build for this very processor: %s", compiler[0], native.stderr.strip()[:300])
-        made.replace(library)
-    return library
-
-
-@contextmanager
-def _one_at_a_time(library: Path) -> Iterator[None]:
-    """Processes that start together wait for the one that compiles; where files cannot be locked each compiles."""
-    lock = filelock.FileLock(f"{library}.lock")
-    with suppress(OSError, NotImplementedError):
-        lock.acquire(timeout=300)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _key(compiler: list[str], folder: Path) -> str:
-    """What a library depends on: the folder of its source, flags, compiler, processor and torch."""
-    version = subprocess.run([*compiler, "--version"], check=True, capture_output=True, text=True, timeout=60).stdout
-    parts = [*compiler, version, *_FLAGS, _NATIVE, torch.__version__, platform.machine(), _processor()]
-    for file in sorted(folder.iterdir()):
-        parts += [file.name, file.read_text()]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-
-
-def _processor() -> str:
-    """The instruction set, as far as the system tells it: a cache may be shared by different machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.lower().startswith(("flags", "features"))), platform.processor())

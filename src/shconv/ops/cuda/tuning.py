@@ -67,9 +67,10 @@ def choose(
     why.
     """
     tape.refuse_for_now("tiles are tried")
-    store = _store(_path(device))
-    if key in store.chosen:
-        return next((each for each in candidates if list(each) == store.chosen[key]), candidates[0])
+    store = _store(device)
+    for each in candidates:
+        if list(each) == store.chosen.get(key):
+            return each
     with ThreadPoolExecutor(min(len(candidates), os.cpu_count() or 1)) as pool:
         list(pool.map(functools.partial(_quietly, compile), candidates))
     wanted = trial(candidates[0])()
@@ -83,30 +84,32 @@ def choose(
 class _Store:
     """The choices of one card and set of versions; a disk that can't be written to costs the next process a trial."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.warned = device, False
         self.chosen = self._read()
 
     def _read(self) -> dict[str, list[int]]:
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
+            found = json.loads(_path(self.device).read_text(encoding="utf-8"))
             return {str(key): [int(side) for side in sides] for key, sides in found.items()}
-        except (OSError, ValueError, AttributeError, TypeError):  # none yet, or not ours
+        except Exception:  # none yet, or not ours; a damaged one can raise nearly anything
             return {}
 
     def keep(self, key: str, sides: list[int]) -> None:
         self.chosen = {**self._read(), **self.chosen, key: sides}  # other processes tried others meanwhile
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            replace_json(self.path, self.chosen)
+            path = _path(self.device)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_json(path, self.chosen)
         except OSError as error:
-            _log.info("the choice of tiles is not kept: %s", error)
+            if not self.warned:
+                _log.warning("the choice of tiles cannot be kept, each process tries them anew: %s", error)
+            self.warned = True
 
 
 _store = functools.cache(_Store)
 
 
-@functools.cache
 def _path(device: torch.device) -> Path:
     versions = [f"{name}-{_version(name)}" for name in ("triton", "torch", "shconv")]
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter"
