@@ -122,6 +122,7 @@ def variants(of: Problem) -> Iterator[Variant]:
 
     def plans(name: str) -> tuple[Shape, Callable[[Tile], tuple[dict[str, Tensor], list[launches.Launch]]]]:
         map = "dM" in name
+        flatly = not map and passes.flat(x, geometry)
 
         def named(key: str, first: Tensor, dM: Tensor | None) -> dict[str, Tensor]:
             return {key: first} if dM is None else {key: first, "dM": dM}
@@ -139,21 +140,16 @@ def variants(of: Problem) -> Iterator[Variant]:
             dX, _, launched = launches.input_gradient(dY, x, weight, M, stride, tile, precision, statistics=own)
             return {name: dX}, launched
 
-        def flat(tile: Tile) -> Any:
-            dW, launched = launches.flat_weight_gradient(dY, x, weight, M, tile, precision)
-            return {"dW": dW}, launched
-
         def sums(tile: Tile) -> Any:
-            dW, dM, launched = launches.weight_gradient(dY, x, weight, M, stride, tile, precision, map)
+            given = dY, x, weight, M, stride, tile, precision, map
+            dW, dM, launched = launches.weight_gradient(*given, flatly=flatly)
             return named("dW", dW, dM), launched
 
         if name == "forward":
             return launches.forward_shape(x, weight, stride), forward
         if name.startswith("dX"):
             return launches.input_shape(x, weight, stride, map), joined if "statistics" in name else back
-        if not map and passes.flat(x, geometry):
-            return launches.weight_shape(x, weight, stride, map, True), flat
-        return launches.weight_shape(x, weight, stride, map), sums
+        return launches.weight_shape(x, weight, stride, map, flatly), sums
 
     for name in PASSES if x.element_size() == 2 else PASSES[:3]:
         shape, plan = plans(name)

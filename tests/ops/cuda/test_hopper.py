@@ -23,6 +23,11 @@ from shconv.ops.geometry import Geometry
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 IMAGES, WEIGHTS = Tile(32, 16, 16, 1, 1), Tile(16, 16, 32, 1, 1)
+# each step's product scaled at once, and so in halves of a tile
+IN_PARTS = {
+    "a step at once": (IMAGES._replace(parts=1), WEIGHTS._replace(parts=1)),
+    "in halves": (Tile(32, 16, 16, 1, 1, 2), Tile(16, 32, 32, 1, 1, 2)),
+}
 
 # N, D, C, (H, W), kernel, stride: ragged channels, lines that end beside an image, an image in one box, more than one
 # tile of programs, taps beyond the next pixel
@@ -71,8 +76,12 @@ def _results(x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int) -> d
     found["dX, dM beside"], found["dM beside dX"] = run(*launches.input_gradient(*arguments, IMAGES, "ieee", True))
     (found["dW"],) = run(*launches.weight_gradient(*arguments, WEIGHTS, "ieee"))
     found["dW, dM beside"], found["dM beside dW"] = run(*launches.weight_gradient(*arguments, WEIGHTS, "ieee", True))
+    for how, (images, weights) in IN_PARTS.items():
+        (found[f"Y, {how}"],) = run(*launches.forward(x, weight, M, stride, images, "ieee"))
+        (found[f"dX, {how}"],) = run(*launches.input_gradient(*arguments, images, "ieee"))
+        (found[f"dW, {how}"],) = run(*launches.weight_gradient(*arguments, weights, "ieee"))
     if stride == 1:
-        (found["dW, images flat"],) = run(*launches.flat_weight_gradient(*arguments[:-1], WEIGHTS, "ieee"))
+        (found["dW, images flat"],) = run(*launches.weight_gradient(*arguments, WEIGHTS, "ieee", flatly=True))
     return found
 
 
@@ -94,28 +103,30 @@ def test_every_kernel_equals_the_reference_and_writes_every_element(shape, dtype
     stride = shape[-1]
     wanted = truth(x, weight, M, dY, stride)
     for name, got in run(_results, x, weight, M, dY, stride).items():
-        right = wanted[name] if name in wanted else wanted[name[:2]]
+        right = wanted[re.match(r"\w+", name)[0]]
         rounding = 2.0**-7 if got.dtype == torch.bfloat16 else 0.0  # the interpreter cuts off
         error = (got.double() - right).abs().max() / right.abs().max()
         assert error < rounding + 1e-5, name
 
 
-def _joined(x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int, seen: Tensor, dseen: Tensor) -> Tensor:
+def _joined(
+    x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int, tile: Tile, seen: Tensor, dseen: Tensor
+) -> Tensor:
     from shconv.ops.cuda.hopper import launches
 
-    tile = Tile(16, 16, 16, 1, 1)
     dX, _, launched = launches.input_gradient(dY, x, weight, M, stride, tile, "ieee", statistics=(seen, dseen))
     for each in launched:
         each.run()
     return dX
 
 
+@pytest.mark.parametrize("tile", [Tile(16, 16, 16, 1, 1), Tile(32, 16, 16, 1, 1, 2)], ids=str)
 @pytest.mark.parametrize("shape", [(3, 24, 40, (3, 6), (3, 3), 1), (3, 16, 16, (8, 6), (3, 3), 2)], ids=str)
-def test_dx_has_the_gradient_through_the_statistics_where_it_is_asked_to(shape, run):
+def test_dx_has_the_gradient_through_the_statistics_where_it_is_asked_to(shape, tile, run):
     """Tiles of 16 pixels in images of 18 and 12: some lie in two images."""
     x, weight, M, dY = case(*shape, torch.float32)
     seen, dseen = torch.randn(2, len(x), 2, x.shape[1])
-    found = run(_joined, x, weight, M, dY, shape[-1], seen, dseen)
+    found = run(_joined, x, weight, M, dY, shape[-1], tile, seen, dseen)
     plain = truth(x, weight, M, dY, shape[-1])["dX"]
     mu, dmu, dvariance = (each[:, :, None, None].double() for each in (seen[:, 0], dseen[:, 0], dseen[:, 1]))
     wanted = plain + (dmu + 2 * dvariance * (x - mu)) / x[0, 0].numel()
@@ -132,7 +143,7 @@ def test_pixels_that_are_no_numbers_stay_in_their_image_whichever_edge_they_lie_
         images[1, :, 0], images[1, :, -1], images[1, :, :, 0], images[1, :, :, -1] = (value,) * 4
     found = run(_results, broken[0], weight, M, broken[1], stride)
     others = [n for n in range(len(x)) if n != 1]
-    for name in ("Y", "dX", "dX, dM beside", "dM beside dX", "dM beside dW"):
+    for name in (each for each in found if not each.startswith("dW")):
         assert torch.equal(found[name][others], clean[name][others]), name
         assert not found[name][1].isfinite().all(), name
 
@@ -144,7 +155,8 @@ def test_a_pixel_that_is_no_number_reaches_the_products_of_its_taps_only(run):
     found = run(_results, x, weight, M, dY, 1)
     finite = truth(x, weight, M, dY, 1)["dW"].isfinite()
     assert 0 < int((~finite).sum()) < finite.numel()
-    assert torch.equal(found["dW"].isfinite(), finite)
+    for name in ("dW", "dW, dM beside", *(f"dW, {how}" for how in IN_PARTS)):
+        assert torch.equal(found[name].isfinite(), finite), name
 
 
 def test_the_gradient_of_an_images_map_has_the_same_bits_in_any_batch(run):
@@ -237,7 +249,7 @@ def test_float32_is_left_to_the_other_kernels_where_torch_does_not_let_it_be_rou
     assert not passes.weight_serves(x, weight, geometry)
 
 
-def test_the_rule_serves_what_it_was_measured_for_and_other_shapes_are_tried_once(monkeypatch):
+def test_the_rule_serves_where_no_tile_is_left_to_measure_and_other_shapes_are_tried_once(monkeypatch):
     tried: list[str] = []
 
     def choose(key: str, candidates: list[Tile], *_: Any) -> Tile:
@@ -247,12 +259,12 @@ def test_the_rule_serves_what_it_was_measured_for_and_other_shapes_are_tried_onc
     monkeypatch.setattr(passes, "_chosen", {})
     monkeypatch.setattr(passes.tuning, "choose", choose)
     device, plan = torch.device("cpu"), lambda tile: ([], [])
-    known = Shape("forward", 64, 64, 56, 56, 1, 2, False)
-    other, little = known._replace(K=96), known._replace(K=96, H=8, W=8)
+    known = Shape("input", 64, 64, 56, 56, 1, 2, True)
+    other, little = known._replace(K=96, map=False), known._replace(K=96, H=8, W=8)
     for shape in (known, little):
         assert passes.tile_of(shape, plan, device) == tiles.rule(shape)
     assert passes.tile_of(other, plan, device) == passes.tile_of(other, plan, device) == tiles.candidates(other)[-1]
-    assert tried == ["forward 96->64 56x56/1 16 bit"]
+    assert tried == ["input 96->64 56x56/1 16 bit"]
     monkeypatch.setenv("SHCONV_TUNE", "0")
     assert passes.tile_of(other, plan, device) == tiles.rule(other)
     monkeypatch.setenv("SHCONV_TUNE", "1")
@@ -404,9 +416,32 @@ FEW = [shapes("forward")[1], shapes("input")[0], shapes("input", True)[1], shape
 MORE = [shapes("forward")[4], *shapes("input", True)[3:6:2], *shapes("weight", True)[1:4]]
 
 
-@pytest.mark.parametrize("shape", FEW + [pytest.param(shape, marks=pytest.mark.slow) for shape in MORE], ids=str)
-def test_the_rules_tile_spills_next_to_nothing_keeps_wgmma_going_and_never_changes_its_operands(shape, compiled):
-    made, said = compiled(shape, tiles.rule(shape))
+def _tiles(*some: Shape) -> list[tuple[Shape, Tile]]:
+    """The rule's."""
+    return [(shape, tiles.rule(shape)) for shape in some]
+
+
+def _parted(purpose: str, *places: int) -> list[tuple[Shape, Tile]]:
+    """Those in parts."""
+    some = [shapes(purpose)[place] for place in places]
+    return [(shape, tile) for shape in some for tile in tiles.candidates(shape) if tile.parts]
+
+
+FEW_TILES = [*_tiles(*FEW), *_parted("forward", 1), *_parted("flat", 3)]
+MORE_TILES = [
+    *_tiles(*MORE),
+    *_parted("forward", 0, 2, 5),
+    *_parted("input", 0, 1, 3),
+    *_parted("weight", 5),
+    *_parted("flat", 2),
+]
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile"), FEW_TILES + [pytest.param(*each, marks=pytest.mark.slow) for each in MORE_TILES], ids=str
+)
+def test_a_tile_spills_next_to_nothing_keeps_wgmma_going_and_its_operands_are_never_changed(shape, tile, compiled):
+    made, said = compiled(shape, tile)
     assert (
         int(re.search(r"(\d+) bytes spill stores", said)[1]) <= 32
     )  # a few are the compiler's, and differ by its version

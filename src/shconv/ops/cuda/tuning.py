@@ -1,7 +1,7 @@
 """When tiles are tried on a GPU, which of them is the fastest, and where that is remembered.
 
-Every kernel has a rule for its tiles, which serves without a trial wherever it was measured, and wherever an image is
-too little work to be worth one. For other shapes a few candidates are compiled side by side, compared and timed once;
+Every kernel has a rule for its tiles, which serves without a trial where no other tile is left to measure, and wherever
+an image is too little work to be worth one. Else a few candidates are compiled side by side, compared and timed once;
 the choice is kept on disk, by card and versions, never by the number of images.
 
 SHCONV_TUNE=0: the rule everywhere; 1: trials for every shape. Under torch.use_deterministic_algorithms the rule holds
@@ -46,7 +46,7 @@ def state() -> tuple[str | None, bool]:
 
 
 def measures(products: float, known: bool = False) -> bool:
-    """Whether tiles may be tried now. products: of an image; known: the rule was measured for such shapes."""
+    """Whether tiles may be tried now. products: of an image; known: nothing else is left to measure."""
     if tape.collected() is not None or (os.environ.get("SHCONV_TUNE") != "1" and (known or products < _WORTH)):
         return False
     return not fixed() and not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())

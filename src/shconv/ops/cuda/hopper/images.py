@@ -72,14 +72,54 @@ def _add(sums, scale, P, reached):
 
 
 @triton.jit
-def _flush(sums, P, M, shares, X, n, h, w, r, inside, t, dh, dw, block, pixels, T: tl.constexpr,
-           H: tl.constexpr, W: tl.constexpr, MAP: tl.constexpr):  # fmt: skip
-    """A tap's product P added to the sums, and each row's <P, X> as its share of dM."""
+def _places(tile, N, ROWS: tl.constexpr, H: tl.constexpr, W: tl.constexpr, COLUMN: tl.constexpr):
+    """Of each row of a tile: its image, row and column, its number among all pixels, whether there is such an image."""
+    i = tl.arange(0, ROWS)
+    if COLUMN:
+        line = tile // W * ROWS + i
+        n, h, w = line // H, line % H, tile % W + i * 0
+        r = line * W + w
+    else:
+        r = tile * ROWS + i
+        n, h, w = r // (H * W), r // W % H, r % W
+    return n, h, w, r, n < N
+
+
+@triton.jit
+def _load(a, tile, dh, dw, parity_h, parity_w, k, W: tl.constexpr, ROWS: tl.constexpr, INNER: tl.constexpr,
+          COLUMN: tl.constexpr):  # fmt: skip
+    """INNER channels of the pixels that a tile's read through a tap."""
+    if COLUMN:
+        A = a.load([tile % W + dw, parity_w, parity_h, tile // W * ROWS + dh, k])
+    else:
+        A = a.load([tile * ROWS + dh * W + dw, k])
+    return A.reshape(ROWS, INNER)
+
+
+@triton.jit
+def _scales(M, places, t, dh, dw, T: tl.constexpr, H: tl.constexpr, W: tl.constexpr):
+    """M of each row's image at tap t, and whether the tap reads in that image."""
+    n, h, w, _, inside = places
     reached = inside & (h + dh >= 0) & (h + dh < H) & (w + dw >= 0) & (w + dw < W)
-    if MAP:
-        share = tl.where(reached, tl.sum(P * X.to(tl.float32), 1), 0.0)
-        tl.store(shares + (block * T + t).to(tl.int64) * pixels + r, share, inside)
-    return _add(sums, tl.load(M + n.to(tl.int64) * T + t, inside, 0.0), P, reached)
+    return tl.load(M + n.to(tl.int64) * T + t, inside, 0.0), reached
+
+
+@triton.jit
+def _share(P, X, shares, places, reached, t, block, pixels, T: tl.constexpr):
+    """Each row's <P, X> of tap t, its share of dM."""
+    _, _, _, r, inside = places
+    share = tl.where(reached, tl.sum(P * X.to(tl.float32), 1), 0.0)
+    tl.store(shares + (block * T + t).to(tl.int64) * pixels + r, share, inside)
+
+
+@triton.jit
+def _addresses(places, c, odd_h, odd_w, COLS: tl.constexpr, H: tl.constexpr, W: tl.constexpr, FINE: tl.constexpr):
+    """Where a tile lies in out and in x, and what of it is there."""
+    n, h, w, r, inside = places
+    pixel = r.to(tl.int64)
+    if FINE:
+        pixel = (n.to(tl.int64) * (2 * H) + 2 * h + odd_h) * (2 * W) + 2 * w + odd_w
+    return pixel[:, None] * COLS + c[None, :], inside[:, None] & (c < COLS)[None, :]
 
 
 @triton.jit
@@ -101,12 +141,25 @@ def _of_statistics(x, at, mask, seen, dseen, tile, n, c, N, P: tl.constexpr, COL
     return tl.where(later, level_2[None, :], level_1[None, :]) + tl.where(later, slope_2[None, :], slope_1[None, :]) * X
 
 
+@triton.jit
+def _finish(sums, out, x, seen, dseen, tile, places, c, odd_h, odd_w, N, STATISTICS: tl.constexpr,
+            H: tl.constexpr, W: tl.constexpr, COLS: tl.constexpr, STRIDE: tl.constexpr, FINE: tl.constexpr,
+            ROWS: tl.constexpr):  # fmt: skip
+    """A tile of out."""
+    at, mask = _addresses(places, c, odd_h, odd_w, COLS, H, W, FINE)
+    if STATISTICS:
+        n, _, _, _, _ = places
+        sums += _of_statistics(x, at, mask, seen, dseen, tile, n, c, N, H * W * STRIDE * STRIDE, COLS, H * W, ROWS)
+    tl.store(out + at, sums.to(out.dtype.element_ty), mask)
+
+
 @triton.jit(do_not_specialize=["N"])
 def products(a, b, out, M, x, shares, seen, dseen, N,
              H: tl.constexpr, W: tl.constexpr, K: tl.constexpr, COLS: tl.constexpr,
              S_H: tl.constexpr, S_W: tl.constexpr, STRIDE: tl.constexpr,
              BACK: tl.constexpr, TURNED: tl.constexpr, MAP: tl.constexpr, STATISTICS: tl.constexpr,
-             PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
+             PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+             PARTS: tl.constexpr):  # fmt: skip
     """out = the sum over taps and K channels, COLS channels of it; N images of H x W pixels, of the smaller of x and Y.
 
     a: x, or dY if BACK. b: the weight as (T, COLS, K) if TURNED, else as (T, K, COLS).
@@ -115,65 +168,71 @@ def products(a, b, out, M, x, shares, seen, dseen, N,
     rows of any images.
     MAP: shares (blocks, T, N * H * W) of dM, to be summed.
     STATISTICS: out has the gradient through the statistics too: seen = [mu, sigma] and dseen = [dmu, dvariance]
-    (N, 2, COLS). H * W is at least ROWS."""
+    (N, 2, COLS). H * W is at least ROWS.
+    PARTS: 0: a tap's product is whole, over all channels, before it is scaled. Else a step's is scaled at once, which
+    keeps no product between steps; 2: a program has two tiles, of ROWS rows each, for which the weight is loaded once.
+    No dM then."""
     T: tl.constexpr = S_H * S_W
     KB: tl.constexpr = (K + INNER - 1) // INNER
+    FINE: tl.constexpr = BACK and STRIDE == 2
+    COLUMN: tl.constexpr = STRIDE == 2 and not BACK
+    EACH: tl.constexpr = 2 if PARTS == 2 else 1
     blocks: tl.constexpr = (COLS + COLUMNS - 1) // COLUMNS
     block, tile = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     col = block * COLUMNS
     pixels = N.to(tl.int64) * (H * W)
     odd_h, odd_w = 0, 0
     taps = T
-    if BACK and STRIDE == 2:
-        tiles = tl.cdiv(N * H * W, ROWS)
-        parity = 3 - tile // tiles
-        tile = tile % tiles
+    if FINE:
+        turns = tl.cdiv(N * H * W, ROWS * EACH)
+        parity = 3 - tile // turns
+        tile = tile % turns
         odd_h, odd_w = parity // 2, parity % 2
         taps = ((S_H - (odd_h + S_H // 2) % 2 + 1) // 2) * ((S_W - (odd_w + S_W // 2) % 2 + 1) // 2)
-    i = tl.arange(0, ROWS)
-    COLUMN: tl.constexpr = STRIDE == 2 and not BACK
-    if COLUMN:
-        line = tile // W * ROWS + i
-        n, h, w = line // H, line % H, tile % W + i * 0
-        inside = n < N
-        r = line * W + w
-    else:
-        r = tile * ROWS + i
-        n, h, w = r // (H * W), r // W % H, r % W
-        inside = n < N
+    tile *= EACH
+    places = _places(tile, N, ROWS, H, W, COLUMN)
     c = col + tl.arange(0, COLUMNS)
-    pixel = r.to(tl.int64)
-    if BACK and STRIDE == 2:
-        pixel = (n.to(tl.int64) * (2 * H) + 2 * h + odd_h) * (2 * W) + 2 * w + odd_w
-    at = pixel[:, None] * COLS + c[None, :]
-    mask = inside[:, None] & (c < COLS)[None, :]
     X = 0.0
     if MAP:
+        at, mask = _addresses(places, c, odd_h, odd_w, COLS, H, W, FINE)
         X = tl.load(x + at, mask, 0.0)
+    zeros = tl.zeros((ROWS, COLUMNS), tl.float32)
     sums = tl.zeros((ROWS, COLUMNS), tl.float32)
     P = tl.zeros((ROWS, COLUMNS), tl.float32)
+    if PARTS == 2:
+        others = _places(tile + 1, N, ROWS, H, W, COLUMN)
+        more = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(taps * KB):
         t, dh, dw, parity_h, parity_w = tap(step // KB, BACK, STRIDE, S_H, S_W, odd_h, odd_w)
         k = step % KB * INNER
-        if COLUMN:
-            A = a.load([tile % W + dw, parity_w, parity_h, tile // W * ROWS + dh, k]).reshape(ROWS, INNER)
-        else:
-            A = a.load([tile * ROWS + dh * W + dw, k])
+        A = _load(a, tile, dh, dw, parity_h, parity_w, k, W, ROWS, INNER, COLUMN)
         if TURNED:  # noqa: SIM108 (chosen when it is compiled)
             B = b.load([t, col, k]).reshape(COLUMNS, INNER).T
         else:
             B = b.load([t, k, col]).reshape(INNER, COLUMNS)
-        if KB == 1:
-            P = dot(A, B, tl.zeros((ROWS, COLUMNS), tl.float32), PRECISION)
-            sums = _flush(sums, P, M, shares, X, n, h, w, r, inside, t, dh, dw, block, pixels, T, H, W, MAP)
+        if KB == 1 or PARTS > 0:
+            scale, reached = _scales(M, places, t, dh, dw, T, H, W)  # before the product, which it then waits beside
+            P = dot(A, B, zeros, PRECISION)
+            if MAP:
+                _share(P, X, shares, places, reached, t, block, pixels, T)
+            sums = _add(sums, scale, P, reached)
+            if PARTS == 2:
+                A = _load(a, tile + 1, dh, dw, parity_h, parity_w, k, W, ROWS, INNER, COLUMN)
+                scale, reached = _scales(M, others, t, dh, dw, T, H, W)
+                P = dot(A, B, zeros, PRECISION)
+                more = _add(more, scale, P, reached)
         else:
             P = dot(A, B, P, PRECISION)
             if step % KB == KB - 1:
-                sums = _flush(sums, P, M, shares, X, n, h, w, r, inside, t, dh, dw, block, pixels, T, H, W, MAP)
-                P = tl.zeros((ROWS, COLUMNS), tl.float32)
-    if STATISTICS:
-        sums += _of_statistics(x, at, mask, seen, dseen, tile, n, c, N, H * W * STRIDE * STRIDE, COLS, H * W, ROWS)
-    tl.store(out + at, sums.to(out.dtype.element_ty), mask)
+                scale, reached = _scales(M, places, t, dh, dw, T, H, W)
+                if MAP:
+                    _share(P, X, shares, places, reached, t, block, pixels, T)
+                sums = _add(sums, scale, P, reached)
+                P = zeros + (N >> 31)  # 0, and ptxas does not know: of zeros that it knows it makes two copies
+    _finish(sums, out, x, seen, dseen, tile, places, c, odd_h, odd_w, N, STATISTICS, H, W, COLS, STRIDE, FINE, ROWS)
+    if PARTS == 2:
+        _finish(more, out, x, seen, dseen, tile + 1, others, c, odd_h, odd_w, N, STATISTICS, H, W, COLS, STRIDE, FINE,
+                ROWS)  # fmt: skip
 
 
 @triton.jit

@@ -66,14 +66,15 @@ def forward(
     Y = _empty(x, N, C, H, W)
     if stride == 2:
         sizes, strides = [W, 2, 2, N * H, D], [2 * D, D, 2 * W * D, 4 * W * D, 1]
-        a = TensorDescriptor(x, sizes, strides, [1, 1, 1, tile.rows, tile.inner])
-        tiles = _blocks(N * H, tile.rows) * W
+        rows = tile.rows // tile.halves
+        a = TensorDescriptor(x, sizes, strides, [1, 1, 1, rows, tile.inner])
+        tiles = _blocks(_blocks(N * H, rows) * W, tile.halves)
     else:
         a, tiles = _flat(x, tile), _blocks(N * H * W, tile.rows)
     b = TensorDescriptor(weight, [S_h * S_w, C, D], [D, S_h * S_w * D, 1], [1, tile.columns, tile.inner])
     constants = {
         "H": H, "W": W, "K": D, "COLS": C, "S_H": S_h, "S_W": S_w, "STRIDE": stride,
-        "BACK": False, "TURNED": True, "MAP": False, "STATISTICS": False, **_sides(tile, precision),
+        "BACK": False, "TURNED": True, "MAP": False, "STATISTICS": False, **_parts(tile, precision),
     }  # fmt: skip
     arguments = (a, b, Y, M, Y, M, M, M, N)
     return Y, [Launch(images.products, tiles * _blocks(C, tile.columns), arguments, constants, tile.warps, tile.stages)]
@@ -96,11 +97,11 @@ def input_gradient(
     parts = M.new_empty(blocks, T, N * H * W) if map else M
     constants = {
         "H": H, "W": W, "K": C, "COLS": D, "S_H": S_h, "S_W": S_w, "STRIDE": stride, "BACK": True, "TURNED": turned,
-        "MAP": map, "STATISTICS": statistics is not None, **_sides(tile, precision),
+        "MAP": map, "STATISTICS": statistics is not None, **_parts(tile, precision),
     }  # fmt: skip
     arguments = (_flat(dY, tile), b, dX, M, x, parts, *(statistics or (M, M)), N)
     programs = _blocks(N * H * W, tile.rows) * stride**2 * blocks
-    registers = _THREE_PROGRAMS if statistics and tile.warps == 4 else None
+    registers = _THREE_PROGRAMS if statistics and tile.warps == 4 and tile.parts < 2 else None
     launches = [Launch(images.products, programs, arguments, constants, tile.warps, tile.stages, registers)]
     if not map:
         return dX, None, launches
@@ -110,26 +111,30 @@ def input_gradient(
 
 def weight_gradient(
     dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, stride: int, tile: Tile, precision: str, map: bool = False,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | None = None, flatly: bool = False,
 ) -> tuple[Tensor, Tensor | None, list[Launch]]:  # fmt: skip
-    """dW in that dtype (None: weight's) and weight's layout, with map dM (N, T) float32 too, and what computes them."""
+    """dW in that dtype (None: weight's) and weight's layout, with map dM (N, T) float32 too, and what computes them.
+    flatly: at stride 1, of all images' pixels as one flat dimension, unless the tile's products come in parts."""
+    if flatly and not tile.parts:
+        return _flat_weight_gradient(dY, x, weight, M, tile, precision, dtype)
     (N, C, H, W), D, (S_h, S_w) = dY.shape, x.shape[1], weight.shape[2:]
     T, blocks, (high, wide) = S_h * S_w, _blocks(D, tile.columns), box(H, W, tile.inner)
+    columns = tile.columns // tile.halves
     g = TensorDescriptor(dY, [N, H, W, C], [H * W * C, W * C, C, 1], [1, high, wide, tile.rows])
     if stride == 2:
         sizes, strides = [N, H, 2, W, 2 * D], [4 * H * W * D, 4 * W * D, 2 * W * D, 2 * D, 1]
-        a = TensorDescriptor(x, sizes, strides, [1, high, 1, wide, tile.columns])
+        a = TensorDescriptor(x, sizes, strides, [1, high, 1, wide, columns])
     else:
-        a = TensorDescriptor(x, [N, H, W, D], [H * W * D, W * D, D, 1], [1, high, wide, tile.columns])
+        a = TensorDescriptor(x, [N, H, W, D], [H * W * D, W * D, D, 1], [1, high, wide, columns])
     boxes = _blocks(H, high) * _blocks(W, wide)
     parted = pieces(boxes)
-    shared = _shared(N * parted, weight, tile, x, kept=3 if map else 2)
+    shared = _shared(N * parted, weight, tile, x, kept=3 if map else 1 + 1 / tile.halves)
     dM_parts = M.new_empty(N * parted, T, blocks * C) if map else M
     dW, dM = torch.empty_like(weight, dtype=dtype), M.new_empty(N, T) if map else M
     constants = {
         "H": H, "W": W, "C": C, "D": D, "S_H": S_h, "S_W": S_w, "STRIDE": stride, "MAP": map, "PRECISION": precision,
-        "ROWS": tile.rows, "COLUMNS": tile.columns, "HIGH": high, "WIDE": wide, "PIECES": parted,
-        "NESTED": boxes // parted > _LONG,
+        "ROWS": tile.rows, "COLUMNS": columns, "HIGH": high, "WIDE": wide, "PIECES": parted,
+        "NESTED": boxes // parted > _LONG, "PARTS": tile.parts,
     }  # fmt: skip
     arguments = (g, a, M, weight, shared.parts, dM_parts, N * parted, *shared.numbers)
     launches = [
@@ -139,10 +144,9 @@ def weight_gradient(
     return dW, dM if map else None, launches
 
 
-def flat_weight_gradient(
-    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, tile: Tile, precision: str, dtype: torch.dtype | None = None
-) -> tuple[Tensor, list[Launch]]:
-    """dW in that dtype (None: weight's) and weight's layout at stride 1, and what computes it."""
+def _flat_weight_gradient(
+    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, tile: Tile, precision: str, dtype: torch.dtype | None
+) -> tuple[Tensor, None, list[Launch]]:
     (N, C, H, W), D, (S_h, S_w) = dY.shape, x.shape[1], weight.shape[2:]
     g, a = (
         TensorDescriptor(of, [N * H * W, channels], [channels, 1], [tile.inner, side])
@@ -153,11 +157,12 @@ def flat_weight_gradient(
     sides = {"H": H, "W": W, "S_H": S_h, "S_W": S_w}
     arguments = (g, a, found, shared.parts, N, *shared.numbers)
     constants = {**sides, "C": C, "D": D, **_sides(tile, precision)}
-    return dW, [
+    launches = [
         Launch(flat.scales, _blocks(N * H * W, _SCALED), (M, found, N), {**sides, "BLOCK": _SCALED}, 4, 1),
         Launch(flat.sums, shared.programs, arguments, constants, tile.warps, tile.stages),
         _gather(shared, dW, M, M, 1, tile, False),
     ]
+    return dW, None, launches
 
 
 class _Shared(NamedTuple):
@@ -174,7 +179,7 @@ class _Shared(NamedTuple):
         return self.places, self.share, self.parts.shape[1]
 
 
-def _shared(units: int, weight: Tensor, tile: Tile, x: Tensor, kept: int) -> _Shared:
+def _shared(units: int, weight: Tensor, tile: Tile, x: Tensor, kept: float) -> _Shared:
     """kept: tiles of numbers that a program has in registers."""
     (C, D), T = weight.shape[:2], weight[0, 0].numel()
     tiles = T * _blocks(C, tile.rows) * _blocks(D, tile.columns)
@@ -211,7 +216,11 @@ def _fold(
 def _flat(x: Tensor, tile: Tile) -> TensorDescriptor:
     """x (N, K, H, W) as (N * H * W, K)."""
     N, K, H, W = x.shape
-    return TensorDescriptor(x, [N * H * W, K], [K, 1], [tile.rows, tile.inner])
+    return TensorDescriptor(x, [N * H * W, K], [K, 1], [tile.rows // tile.halves, tile.inner])
+
+
+def _parts(tile: Tile, precision: str) -> dict[str, Any]:
+    return _sides(tile._replace(rows=tile.rows // tile.halves), precision) | {"PARTS": tile.parts}
 
 
 def _sides(tile: Tile, precision: str) -> dict[str, Any]:

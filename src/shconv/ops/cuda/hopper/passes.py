@@ -103,10 +103,8 @@ def weight_gradient(
     stride, flatly = geometry.stride[0], not map and flat(x, geometry)
 
     def plan(tile: Tile) -> "tuple[Sequence[Tensor | None], list[Launch]]":
-        if flatly:
-            dW, launched = launches.flat_weight_gradient(dY, x, weight, M, tile, _precision(x), dtype)
-            return [dW, None], launched
-        dW, dM, launched = launches.weight_gradient(dY, x, weight, M, stride, tile, _precision(x), map, dtype)
+        given = dY, x, weight, M, stride, tile, _precision(x), map, dtype, flatly
+        dW, dM, launched = launches.weight_gradient(*given)
         return [dW, dM], launched
 
     dW, dM = _run(launches.weight_shape(x, weight, stride, map, flatly), plan, x.device)
@@ -128,7 +126,7 @@ def joins(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
 
 
 def flat(x: Tensor, geometry: Geometry) -> bool:
-    """Whether dW is had by flat.sums: bfloat16 has the range to hold dY scaled."""
+    """Whether dW may be had by flat.sums: bfloat16 has the range to hold dY scaled."""
     return x.dtype == torch.bfloat16 and geometry.stride == (1, 1) and x.shape[2] * x.shape[3] < MANY_PIXELS
 
 
@@ -138,7 +136,8 @@ def tile_of(
     """The rule's, or what was the fastest when it was tried."""
     if (tile := _chosen.get((shape, device))) and not tuning.fixed():
         return tile
-    if not tuning.measures(shape.products, shape.known):
+    tried = candidates(shape)
+    if not tuning.measures(shape.products, len(tried) == 1):
         return rule(shape)
 
     def trial(tile: Tile) -> tuning.Run:
@@ -154,7 +153,7 @@ def tile_of(
         for each in plan(tile)[1]:
             each.compile()
 
-    return _chosen.setdefault((shape, device), tuning.choose(str(shape), candidates(shape), trial, compile, device))
+    return _chosen.setdefault((shape, device), tuning.choose(str(shape), tried, trial, compile, device))
 
 
 _chosen: dict[tuple[Shape, torch.device], Tile] = {}

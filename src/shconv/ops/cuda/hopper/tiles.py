@@ -1,5 +1,5 @@
 """Which tiles the Hopper kernels run with: a rule for every shape, from what was measured on an H100, and what tuning
-tries beside it. Never by the number of images: an image's bits must not depend on its batch. Imports no triton."""
+tries beside it, which is also what is newer than those measurements. Never by the number of images: an image's bits must not depend on its batch. Imports no triton."""
 
 import functools
 from typing import NamedTuple
@@ -11,27 +11,37 @@ MANY_PIXELS = 4 * FEW_PIXELS  # from there an image fills tiles and steps of its
 
 
 class Tile(NamedTuple):
-    """ROWS x COLUMNS sums, INNER products at a time, `stages` of them under way."""
+    """ROWS x COLUMNS sums, INNER products at a time, `stages` of them under way.
+
+    parts: 0: a product is whole before it is scaled: a tap's over all channels, or an image's over its pixels. Else a
+    step's is scaled at once; 2: half of the tile's after the other half's, so that registers hold a tile twice as
+    large, which reads less: halves of the rows in Y and dX, of the columns in dW."""
 
     rows: int
     columns: int
     inner: int
     warps: int
     stages: int
+    parts: int = 0
+
+    @property
+    def halves(self) -> int:
+        return max(1, self.parts)
 
     def operands(self, size: int) -> int:
         """Bytes of shared memory, for elements of `size` bytes."""
         return (self.rows + self.columns) * self.inner * size * self.stages
 
-    def resident(self, size: int, sums: int) -> int:
+    def resident(self, size: int, sums: float) -> int:
         """How many programs fit one multiprocessor, about, that keep so many tiles of sums (or the like) in registers,
         for elements of `size` bytes."""
         threads = 32 * self.warps
-        registers = sums * self.rows * self.columns // threads + 60
+        registers = int(sums * self.rows * self.columns) // threads + 60
         return max(1, min(_REGISTERS // (threads * registers), SHARED_BYTES // (self.operands(size) + 2048)))
 
     def __str__(self) -> str:
-        return f"{self.rows}x{self.columns}x{self.inner} w{self.warps} s{self.stages}"
+        parts = f" p{self.parts}" if self.parts else ""
+        return f"{self.rows}x{self.columns}x{self.inner} w{self.warps} s{self.stages}{parts}"
 
 
 class Shape(NamedTuple):
@@ -58,7 +68,7 @@ class Shape(NamedTuple):
 
     @property
     def known(self) -> bool:
-        """Whether the rule was measured for such channels; off them tuning may try others."""
+        """Whether whole products were measured for such channels."""
         channels = (64, 128, 256, 512)
         return self.size == 2 and self.K in channels and self.COLS in channels
 
@@ -70,8 +80,11 @@ def rule(shape: Shape) -> Tile:
 
 
 def candidates(shape: Shape) -> list[Tile]:
-    """The rule's first, then what else may be fast: all fit into shared memory."""
+    """The rule's first, then what else may be fast: all fit into shared memory. Where whole products were measured none
+    but the fastest of them is here; products in parts were measured nowhere so far, so tuning tries them."""
     found = {"weight": _weight, "flat": _flat}.get(shape.purpose, _products)(shape)
+    if shape.known:
+        found = [found[0], *(each for each in found[1:] if each.parts)]
     return [each for each in dict.fromkeys(found) if each.operands(shape.size) <= SHARED_BYTES - 8192]
 
 
@@ -84,12 +97,16 @@ def _products(shape: Shape) -> list[Tile]:
     else:
         deep, wide = Tile(128, 128, 128, 8, 3), Tile(128, 128, 64, 8, 4)
         narrow, low, tall = Tile(128, 64, 64, 4, 3), Tile(64, 128, 64, 4, 3), Tile(256, 64, 64, 8, 3)
+        parted = [Tile(128, 128, 64, 4, 3, 2), low._replace(parts=1)]
+        if shape.H * shape.W >= MANY_PIXELS:
+            parted.append(Tile(256, 128, 64, 8, 3, 2))
         if shape.COLS < 128:
-            found = [narrow, narrow._replace(stages=4), tall]
+            parted, found = [Tile(256, 64, 64, 4, 2, 2)], [narrow, tall]
         elif (few and shape.map) if shape.stride == 2 else (shape.map or shape.K > 128):
-            found = [deep, wide, low, low._replace(stages=4)]
+            found = [deep, wide, low]
         else:
-            found = [low, low._replace(stages=4), deep, wide]
+            found = [low, deep, wide]
+        found += [] if shape.map else parted
     return [
         each._replace(inner=_inner(each.inner, shape.K), columns=_columns(each.columns, shape.COLS)) for each in found
     ]
@@ -110,12 +127,20 @@ def _weight(shape: Shape) -> list[Tile]:
         found = [Tile(128, 128, 128, 8, 3), Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 4, 4)]
     else:
         found = [Tile(128, 128, 64, 8, 4), Tile(128, 128, 64, 8, 3)]
-    return [each._replace(columns=_columns(each.columns, D)) for each in found]
+    return [each._replace(columns=_columns(each.columns, D)) for each in [*found, *_parted(shape)]]
 
 
 def _flat(shape: Shape) -> list[Tile]:
+    """Or, in parts, of boxes as "weight"."""
     found = [Tile(128, 256, 64, 8, 3), Tile(128, 128, 64, 4, 3), Tile(128, 128, 64, 8, 3)]
-    return found if shape.COLS > 128 else found[1:]
+    return [*found, *_parted(shape)] if shape.COLS > 128 else found[1:]
+
+
+def _parted(shape: Shape) -> list[Tile]:
+    """For dW of many channels."""
+    if shape.map or shape.K <= 64 or shape.COLS <= 128:
+        return []
+    return [Tile(128, 256, 64, 8, 3, 2) if shape.H * shape.W < FEW_PIXELS else Tile(128, 256, 128, 8, 2, 2)]
 
 
 def _inner(most: int, K: int) -> int:

@@ -14,6 +14,8 @@ import triton.language as tl
 
 from shconv.ops.cuda.hopper.images import dot, settled, summed, tap
 
+_WIDEN = tl.constexpr(triton.knobs.runtime.interpret)
+
 
 @triton.jit
 def place(tile, C: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
@@ -33,17 +35,40 @@ def turn(tiles: tl.constexpr, places, share):
 
 
 @triton.jit
+def _box_of_dy(g, n, h, w, c, ROWS: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr):
+    """A box of dY, its channels first."""
+    return g.load([n, h, w, c]).reshape(HIGH * WIDE, ROWS).T
+
+
+@triton.jit
+def _box_of_x(a, n, h, w, parity_h, parity_w, d, D: tl.constexpr, STRIDE: tl.constexpr, COLUMNS: tl.constexpr,
+          HIGH: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
+    """A box of x."""
+    if STRIDE == 2:  # noqa: SIM108 (chosen when it is compiled)
+        A = a.load([n, h, parity_h, w, parity_w * D + d])
+    else:
+        A = a.load([n, h, w, d])
+    return A.reshape(HIGH * WIDE, COLUMNS)
+
+
+@triton.jit
 def _product(P, g, a, n, h, w, dh, dw, parity_h, parity_w, c, d, D: tl.constexpr, STRIDE: tl.constexpr,
              PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
              HIGH: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
     """P and a box of HIGH x WIDE pixels more of it."""
-    G = g.load([n, h, w, c]).reshape(HIGH * WIDE, ROWS).T
-    if STRIDE == 2:
-        A = a.load([n, h + dh, parity_h, w + dw, parity_w * D + d]).reshape(HIGH * WIDE, COLUMNS)
-    else:
-        A = a.load([n, h + dh, w + dw, d]).reshape(HIGH * WIDE, COLUMNS)
+    G = _box_of_dy(g, n, h, w, c, ROWS, HIGH, WIDE)
+    A = _box_of_x(a, n, h + dh, w + dw, parity_h, parity_w, d, D, STRIDE, COLUMNS, HIGH, WIDE)
     P = dot(G, A, P, PRECISION)
     return settled(P) if HIGH > 1 else P  # a box of several lines gets to wgmma by registers
+
+
+@triton.jit
+def _scaled(sums, scale, P):
+    """sums + scale * P, not put off: where it waits for the next product, registers do not suffice for both."""
+    if _WIDEN:
+        return sums + scale * P
+    return tl.inline_asm_elementwise("fma.rn.f32 $0, $1, $2, $3;", "=f,f,f,f", [scale, P, sums], tl.float32,
+                                     is_pure=False, pack=1)  # fmt: skip
 
 
 @triton.jit
@@ -66,23 +91,25 @@ def sums(g, a, M, weight, parts, shares, units, places, share, slots,
          H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
          S_H: tl.constexpr, S_W: tl.constexpr, STRIDE: tl.constexpr, MAP: tl.constexpr, PRECISION: tl.constexpr,
          ROWS: tl.constexpr, COLUMNS: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
-         PIECES: tl.constexpr, NESTED: tl.constexpr):  # fmt: skip
-    """parts (tiles, slots, ROWS, COLUMNS) of dW, and shares (units, T, blocks of D, C) of dM.
+         PIECES: tl.constexpr, NESTED: tl.constexpr, PARTS: tl.constexpr):  # fmt: skip
+    """parts (tiles, slots, ROWS, ALL) of dW, and shares (units, T, blocks of D, C) of dM.
 
     A tile has `places` for its `units`, images in PIECES each; a program has `share` places.
     g: dY (N, H, W, C); a: x (N, H, W, D), at stride 2 (N, H, 2, W, 2 * D). A step is a box of HIGH x WIDE pixels. Those
     that run over an image's edge are laid so that those of dY do where those of x do: zeros meet zeros, never what is
-    no number. NESTED: a loop over an image's steps inside that over images, for long images; else one over both."""
+    no number. NESTED: a loop over an image's steps inside that over images, for long images; else one over both.
+    PARTS: 0, or in how many parts of COLUMNS a tile's product of one step is made, scaled at once; no dM then."""
     T: tl.constexpr = S_H * S_W
     wide: tl.constexpr = (W + WIDE - 1) // WIDE
     high: tl.constexpr = (H + HIGH - 1) // HIGH
     steps: tl.constexpr = high * wide // PIECES
-    tiles: tl.constexpr = T * ((D + COLUMNS - 1) // COLUMNS) * ((C + ROWS - 1) // ROWS)
+    ALL: tl.constexpr = COLUMNS * (2 if PARTS == 2 else 1)
+    tiles: tl.constexpr = T * ((D + ALL - 1) // ALL) * ((C + ROWS - 1) // ROWS)
     program = turn(tiles, places, share)
     first = program * share
     last = tl.minimum(first + share, tiles * places)
     for tile in range(first // places, tl.cdiv(last, places)):
-        s, c, d = place(tile, C, D, ROWS, COLUMNS)
+        s, c, d = place(tile, C, D, ROWS, ALL)
         t, dh, dw, parity_h, parity_w = tap(s, False, STRIDE, S_H, S_W, 0, 0)
         top = tl.minimum(tl.maximum(dh, -1), 0) * (high * HIGH - H)
         left = tl.minimum(tl.maximum(dw, -1), 0) * (wide * WIDE - W)
@@ -95,7 +122,22 @@ def sums(g, a, M, weight, parts, shares, units, places, share, slots,
         end = tl.minimum(tl.minimum(last - tile * places, places), units)
         total = tl.zeros((ROWS, COLUMNS), tl.float32)
         P = tl.zeros((ROWS, COLUMNS), tl.float32)
-        if NESTED:
+        more = 0.0
+        if PARTS > 0:
+            zeros = tl.zeros((ROWS, COLUMNS), tl.float32)
+            if PARTS == 2:
+                more = tl.zeros((ROWS, COLUMNS), tl.float32)
+            for step in range(begin * steps, end * steps):
+                n, box = step // (steps * PIECES), step % (steps * PIECES)
+                scale = tl.load(M + tl.cast(n, tl.int64) * T + t)
+                h, w = top + box // wide * HIGH, left + box % wide * WIDE
+                G = _box_of_dy(g, n, h, w, c, ROWS, HIGH, WIDE)
+                A = _box_of_x(a, n, h + dh, w + dw, parity_h, parity_w, d, D, STRIDE, COLUMNS, HIGH, WIDE)
+                total = _scaled(total, scale, dot(G, A, zeros, PRECISION))
+                if PARTS == 2:
+                    A = _box_of_x(a, n, h + dh, w + dw, parity_h, parity_w, d + COLUMNS, D, STRIDE, COLUMNS, HIGH, WIDE)
+                    more = _scaled(more, scale, dot(G, A, zeros, PRECISION))
+        elif NESTED:
             for unit in range(begin, end):
                 n, before = unit // PIECES, unit % PIECES * steps
                 scale = tl.load(M + tl.cast(n, tl.int64) * T + t)
@@ -115,8 +157,11 @@ def sums(g, a, M, weight, parts, shares, units, places, share, slots,
                 if step % steps == steps - 1:
                     total = _flush(total, P, scale, own, shares, unit, t, c, d, C, D, T, MAP, ROWS, COLUMNS)
                     P = tl.zeros((ROWS, COLUMNS), tl.float32)
-        slot = parts + tl.cast(tile * slots + program - tile * places // share, tl.int64) * (ROWS * COLUMNS)
-        tl.store(slot + (row - c)[:, None] * COLUMNS + (column - d)[None, :], total)
+        slot = parts + tl.cast(tile * slots + program - tile * places // share, tl.int64) * (ROWS * ALL)
+        slot += (row - c)[:, None] * ALL + (column - d)[None, :]
+        tl.store(slot, total)
+        if PARTS == 2:
+            tl.store(slot + COLUMNS, more)
 
 
 @triton.jit(do_not_specialize=["places", "share", "slots", "pieces"])
