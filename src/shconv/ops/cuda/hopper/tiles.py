@@ -1,5 +1,6 @@
 """Which tiles the Hopper kernels run with: a rule for every shape, from what was measured on an H100, and what tuning
-tries beside it, which is also what is newer than those measurements. Never by the number of images: an image's bits must not depend on its batch. Imports no triton."""
+tries beside it, among it what is newer than those measurements. Never by the number of images: an image's bits must not
+depend on its batch. Imports no triton."""
 
 import functools
 from typing import NamedTuple
