@@ -11,6 +11,11 @@ class InputError(ValueError):
     """What was given cannot be used. The message says what was given and what is wanted."""
 
 
+def first_line(error: BaseException, most: int = 160) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:most]
+
+
 def near(given: str, known: Sequence[str], *, otherwise: str = "", listed: bool = False) -> str:
     """The hint for a name that is not among those known: "did you mean X?", else `otherwise`, by default all of them.
 

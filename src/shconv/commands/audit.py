@@ -2,22 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-from torch import nn
+from typing import Annotated
 
 from shconv import numbers, report
 from shconv.audit.run import run
 from shconv.audit.setting import budget_seconds
-from shconv.commands.evaluate import check_fits, seed_of
-from shconv.commands.options import DataOptions, DeviceOptions, check_confidence
+from shconv.commands.checkpoints import Checkpoint, folder_of
+from shconv.commands.options import DataOptions, DeviceOptions, check_confidence, check_least
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.prepared import prepared_as
 from shconv.commands.running import asked_of, describe, run_folder
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
-from shconv.pretrained import load_network
 from shconv.processes import Processes
 
 
@@ -62,27 +59,23 @@ class AuditCommand(DataOptions, DeviceOptions):
         numbers.budget("eps", self.eps, above=True)
         if self.eps_l2 is not None:
             numbers.budget("eps_l2", self.eps_l2, "l2", above=True)
-        for name in ("images", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_least(self, images=1, batch_size=1, attack_seed=0)
         check_confidence(self.min_confidence)
-        if self.attack_seed < 0:
-            raise InputError(f"attack_seed must be at least 0, got {self.attack_seed}")
 
     @property
     def folder(self) -> Path:
-        return self.out or Path("runs") / f"audit-{_folder_of(self.checkpoint).name}"
+        return self.out or Path("runs") / f"audit-{folder_of(self.checkpoint).name}"
 
     def run(self) -> None:
         self.check()
         processes = Processes(device=Processes.found(device=self.device).device)  # several would each do the whole
         progress = ExperimentProgress()
         given = [self.checkpoint, *([] if self.twin is None else [self.twin]), *self.seeds, *self.sources]
-        networks = [_Network.load(Path(path)) for path in given]
+        networks = [*map(Checkpoint.load, given)]
         preparation = prepared_as(self, [(network.path, network.info) for network in networks], progress.say)
         data = self.load(progress, want_train=False, preparation=preparation)
         for network in networks:
-            check_fits(network.path, network.config, network.info, data)
+            network.check_fits(data)
             network.model.to(processes.device)
         first, *others = networks
         twin = others.pop(0) if self.twin is not None else None
@@ -97,7 +90,7 @@ class AuditCommand(DataOptions, DeviceOptions):
             data,
             self.eps,
             None if twin is None else twin.model,
-            sources={f"{source.config.name}-{_folder_of(source.path).name}": source.model for source in sources},
+            sources={source.name_and_folder: source.model for source in sources},
             seeds={seed.seed: seed.model for seed in seeds},
             eps_l2=self.eps_l2,
             budget=self.budget,
@@ -106,7 +99,7 @@ class AuditCommand(DataOptions, DeviceOptions):
             seed=self.attack_seed,
             min_confidence=self.min_confidence,
             batch_size=self.batch_size,
-            name=first.config.name,
+            name=first.name,
             twin_name="twin" if twin is None else _apart(twin, first),
             training_seed=first.seed,
             twin_seed=0 if twin is None else twin.seed,
@@ -115,33 +108,13 @@ class AuditCommand(DataOptions, DeviceOptions):
         progress.say(f"The report: {report.write(place)}")
 
 
-@dataclass(frozen=True, eq=False)
-class _Network:
-    path: Path
-    model: nn.Module
-    config: Any
-    info: dict[str, Any]
-
-    @classmethod
-    def load(cls, path: Path) -> "_Network":
-        return cls(path, *load_network(path))
-
-    @property
-    def seed(self) -> int:
-        return seed_of(self.path, self.info)
+def _apart(twin: Checkpoint, first: Checkpoint) -> str:
+    """The twin's name: with its folder's where network and twin have one name and seed, as with and without a
+    defence."""
+    return twin.name_and_folder if (twin.name, twin.seed) == (first.name, first.seed) else twin.name
 
 
-def _folder_of(checkpoint: Path) -> Path:
-    return (checkpoint.parent if checkpoint.suffix == ".safetensors" else checkpoint).resolve()
-
-
-def _apart(twin: _Network, first: _Network) -> str:
-    """The twin's name: its folder's where network and twin have one name and seed, as with and without a defence."""
-    same = (twin.config.name, twin.seed) == (first.config.name, first.seed)
-    return f"{twin.config.name}-{_folder_of(twin.path).name}" if same else twin.config.name
-
-
-def _check_seeds(first: _Network, seeds: list[_Network]) -> None:
+def _check_seeds(first: Checkpoint, seeds: list[Checkpoint]) -> None:
     """Raises InputError unless the others are the same network from other seeds."""
     numbers = [first.seed]
     for other in seeds:

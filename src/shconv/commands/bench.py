@@ -12,6 +12,7 @@ import torch
 from shconv.bench import attack, host, model, op
 from shconv.bench.measurement import Measurement, machine, table, write_csv
 from shconv.bench.setting import SIZES, Setting
+from shconv.commands.options import check_least
 from shconv.commands.parser import POSITIONAL
 from shconv.devices import device_named
 from shconv.errors import InputError
@@ -75,10 +76,7 @@ class Bench:
         for field in fields(self):
             if self.what not in _ONLY.get(field.name, (self.what,)) and getattr(self, field.name) != field.default:
                 raise InputError(f"{field.name} is an option of bench {' and '.join(_ONLY[field.name])}")
-        for name, least in {"rounds": 1, "threads": 1, "batch": 1, "image_size": 16, "width": 1}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be at least {least}, got {value}")
+        check_least(self, rounds=1, threads=1, batch=1, image_size=16, width=1)
         _known("formulation", self.formulations, ("auto", *FORMULATIONS))
         _known("network", self.networks, tuple(SIZES))
         device_named(self.device)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from shconv.attacks import Attack
-from shconv.commands.evaluate import NetworkOptions, networks_and_data
+from shconv.commands.networks import NetworkOptions, networks_and_data
 from shconv.commands.own_objects import named
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.rivals import RivalOptions

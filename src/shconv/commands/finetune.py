@@ -1,6 +1,5 @@
 """shconv finetune: somebody's trained network -> the same as an SHC network, which then learns a little more."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -10,27 +9,21 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from shconv.commands.options import DataOptions, HubOptions, LogOptions
+from shconv.commands.options import DataOptions, HubOptions, LogOptions, check_least
 from shconv.commands.parser import Shown
 from shconv.commands.prepared import prepared_as
+from shconv.commands.starts import Start
 from shconv.conversion import conversion_report
 from shconv.data import ImageData, evaluation_batches
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.files import own_folder
 from shconv.intervals import wilson
-from shconv.models.normalize import Normalization
-from shconv.pretrained import ConvertedConfig, save_pretrained
-from shconv.pretrained.converted import LIBRARIES, create_vanilla, library_and_name
+from shconv.pretrained import save_pretrained
 from shconv.pretrained.finetune import fine_tune
-from shconv.pretrained.folder import CONVERTED, Config
-from shconv.pretrained.own import network_of, shc_of
-from shconv.pretrained.state_file import read_weights
-from shconv.pretrained.weights import for_classes, imagenet_rows, network_with
 from shconv.processes import Processes
 from shconv.training import Recipe, correct_in
 from shconv.training.batches import warning_of_few_steps
-from shconv.training.checkpoint import load_info
 from shconv.training.job import epoch_steps
 from shconv.training.tracking import CURVES, TOLD, Trackers, check_trackers
 
@@ -87,23 +80,12 @@ class Finetune(DataOptions, LogOptions, HubOptions):
 
     def check(self) -> None:
         super().check()
-        if self.seed < 0:
-            raise InputError(f"seed must be at least 0, got {self.seed}")
-        if self.epochs < 0:
-            raise InputError(f"epochs must be at least 0, got {self.epochs}")
+        check_least(self, seed=0, epochs=0)
         if not 0 <= self.hyper_learning_rate < float("inf"):
             raise InputError(f"hyper_learning_rate is {self.hyper_learning_rate}; wanted: a finite number >= 0")
-        if self._is_ours:
-            own = {"arch": None, "where": ("3",), "normalize": "auto"}
-            if other := [name for name, usual in own.items() if getattr(self, name) != usual]:
-                raise InputError(f"{self.source} is a checkpoint of shconv, which says its {other[0]} by itself")
-        else:
-            ConvertedConfig(self._arch, 1, self._where)
-            if not self._from_library and not Path(self.source).is_file():
-                wanted = "wanted: one, a checkpoint folder, or timm:NAME or torchvision:NAME"
-                raise InputError(f"there is no file {self.source}; {wanted}")
-            if self.grey:
-                raise InputError("--grey: networks of timm and torchvision take images of three channels; leave it out")
+        self._start.check()
+        if self.grey and not self._start.is_ours:
+            raise InputError("--grey: networks of timm and torchvision take images of three channels; leave it out")
         self._recipe()
         check_trackers(self.log)
         self.check_hub()
@@ -116,16 +98,17 @@ class Finetune(DataOptions, LogOptions, HubOptions):
         if processes.count > 1:
             raise InputError("finetune runs in one process; for more there is shconv train")
         progress, device = ExperimentProgress(), processes.device
-        out = self.folder or own_folder(self._usual, _is_taken)
-        if self.folder is None and out != self._usual:
-            progress.say(f"{self._usual} holds another network: this one goes to {out}")
-        preparation = prepared_as(self, [(Path(self.source), self._beside)], progress.say)
+        start, usual = self._start, self._start.usual_folder
+        out = self.folder or own_folder(usual, _is_taken)
+        if self.folder is None and out != usual:
+            progress.say(f"{usual} holds another network: this one goes to {out}")
+        preparation = prepared_as(self, [(Path(self.source), start.beside)], progress.say)
         data = self.load(progress, want_train=self.epochs > 0, preparation=preparation)
         workers = self.readers(data, self.batch_size, progress.say)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             images = first_images(data, self.batch_size)
-            before, model, config = self._networks(data, images, progress)
+            before, model, config = start.networks(data, images, progress.say)
             before, model, images = before.to(device), model.to(device), images.to(device)
             correct = {"before the conversion": self._correct(before, data, device, workers)}
             print(str(conversion_report(model)).splitlines()[-1])
@@ -176,48 +159,10 @@ class Finetune(DataOptions, LogOptions, HubOptions):
         finally:
             trackers.finish()
 
-    def _networks(
-        self, data: ImageData, images: Tensor, progress: ExperimentProgress
-    ) -> tuple[nn.Module, nn.Module, Config]:
-        """Before the conversion and after it, both from images in [0, 1] and in eval mode; how the second is built."""
-        if self._is_ours:
-            network, built = network_of(Path(self.source), len(data.classes), data.channels, progress.say)
-            return network, *shc_of(network, built, images)
-        vanilla = self._vanilla(data, images, progress)
-        config = ConvertedConfig(self._arch, len(data.classes), self._where, self._constants(vanilla))
-        before = config.normalized(vanilla).eval()
-        return before, config.normalized(config.converted(vanilla, check=before[0](images))).eval(), config
-
-    def _vanilla(self, data: ImageData, images: Tensor, progress: ExperimentProgress) -> nn.Module:
-        """The pretrained network for the data's classes."""
-        if self._from_library:
-            network, has_head = create_vanilla(self.source, pretrained=True), True
-        else:
-            filled = network_with(self._arch, read_weights(Path(self.source)))
-            network, has_head = filled.network, filled.has_head
-            if filled.said:
-                progress.say(filled.said)
-        with torch.no_grad():
-            outputs = network.eval()(images[:1]).shape[1]
-        rows = imagenet_rows(data.classes, outputs) if has_head else None
-        if rows == list(range(outputs)) or (rows is None and outputs == len(data.classes)):
-            return network
-        kept = "keeps its rows of those" if rows is not None else "is new, with random weights"
-        if not has_head:
-            return for_classes(self._arch, network, len(data.classes), None)
-        progress.say(f"{outputs} outputs, {data.name} has {len(data.classes)} classes: the head {kept}")
-        return for_classes(self._arch, network, len(data.classes), rows)
-
     def _correct(self, network: nn.Module, data: ImageData, device: torch.device, workers: int) -> int:
         right = correct_in(network, data.test, self.batch_size, device, workers=workers)
         assert right is not None  # nobody stops it
         return right
-
-    def _constants(self, network: nn.Module) -> Normalization:
-        if self.normalize != "auto":
-            return None if self.normalize == "none" else "imagenet"
-        known = getattr(network, "pretrained_cfg", None) or {}  # timm's
-        return (tuple(known["mean"]), tuple(known["std"])) if "mean" in known and "std" in known else "imagenet"
 
     def _facts(self, data: ImageData, correct: dict[str, int], difference: float) -> dict[str, Any]:
         n = len(data.test)
@@ -229,11 +174,15 @@ class Finetune(DataOptions, LogOptions, HubOptions):
             "data": about,
             "recipe": tuned if self.epochs else None,
             "seed": self.seed,
-            "weights": self.source if self._from_library else Path(self.source).name,
+            "weights": self.source if self._start.from_library else Path(self.source).name,
             "test_accuracy": list(correct.values())[-1] / n,
             "accuracies": {moment: right / n for moment, right in correct.items()},
             "largest_difference": difference,
         }
+
+    @property
+    def _start(self) -> Start:
+        return Start(self.source, self.arch, self.where, self.normalize)
 
     def _recipe(self) -> Recipe:
         return Recipe(
@@ -249,47 +198,6 @@ class Finetune(DataOptions, LogOptions, HubOptions):
             mixup=self.mixup,
             cutmix=self.cutmix,
         )
-
-    @property
-    def _beside(self) -> dict[str, Any]:
-        """The config.json beside a file of weights, where the file is a checkpoint's of ours."""
-        if self._from_library:
-            return {}
-        place = Path(self.source)
-        return load_info(place if place.is_dir() else place.parent) or {}
-
-    @property
-    def _is_ours(self) -> bool:
-        """A checkpoint folder, or its file of weights where no --arch says that it is another network's."""
-        place = Path(self.source)
-        return not self._from_library and bool(
-            place.is_dir() or (self.arch is None and {"model", CONVERTED} & self._beside.keys())
-        )
-
-    @property
-    def _from_library(self) -> bool:
-        return self.source.startswith(tuple(f"{library}:" for library in LIBRARIES))
-
-    @property
-    def _arch(self) -> str:
-        if self._from_library:
-            if self.arch is not None:
-                raise InputError(f"--arch is for a file of weights; {self.source} names its network")
-            library_and_name(self.source)
-            return self.source
-        if self.arch is None:
-            raise InputError(f"--from {self.source} is a file: its network is wanted too, --arch timm:NAME, say")
-        return self.arch
-
-    @property
-    def _where(self) -> tuple[int | str, ...]:
-        return tuple(int(each) if each.isdecimal() else each for each in self.where)
-
-    @property
-    def _usual(self) -> Path:
-        place = Path(self.source)
-        name = (place if place.is_dir() else place.parent).resolve().name if self._is_ours else self._arch
-        return Path("runs/finetune") / re.sub(r"[^\w.-]+", "-", name)
 
 
 def _is_taken(folder: Path) -> bool:

@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 from shconv import inspection, numbers
-from shconv.commands.evaluate import check_fits
-from shconv.commands.options import DataOptions, DeviceOptions
+from shconv.commands.checkpoints import Checkpoint, folder_of
+from shconv.commands.options import DataOptions, DeviceOptions, check_least
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.prepared import prepared_as
-from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.inspection.gradients import check_has_maps
-from shconv.pretrained import load_network
 from shconv.processes import Processes
 
 
@@ -43,35 +41,28 @@ class Inspect(DataOptions, DeviceOptions):
     def check(self) -> None:
         super().check()
         numbers.budget("eps", self.eps, above=True)
-        for name, least in (("images", 2), ("steps", 1), ("batch_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be at least {least}, got {value}")
-        if self.attack_seed < 0:
-            raise InputError(f"attack_seed must be at least 0, got {self.attack_seed}")
+        check_least(self, images=2, steps=1, batch_size=1, attack_seed=0)
 
     @property
     def folder(self) -> Path:
-        path = self.checkpoint
-        name = (path.parent if path.suffix == ".safetensors" else path).resolve().name
-        return self.out or Path("runs") / f"inspection-{name}"
+        return self.out or Path("runs") / f"inspection-{folder_of(self.checkpoint).name}"
 
     def run(self) -> None:
         self.check()
         progress = ExperimentProgress()
-        model, config, info = load_network(self.checkpoint)
-        check_has_maps(model)
-        data = self.load(progress, False, prepared_as(self, [(self.checkpoint, info)], progress.say))
-        check_fits(self.checkpoint, config, info, data)
+        network = Checkpoint.load(self.checkpoint)
+        check_has_maps(network.model)
+        data = self.load(progress, False, prepared_as(self, [(network.path, network.info)], progress.say))
+        network.check_fits(data)
         found = inspection.run(
-            model.to(Processes.found(device=self.device).device),
+            network.model.to(Processes.found(device=self.device).device),
             data,
             eps=self.eps,
             images=self.images,
             steps=self.steps,
             batch_size=self.batch_size,
             seed=self.attack_seed,
-            name=config.name,
+            name=network.name,
         )
         found.print()
         progress.say(f"Tables and picture: {found.save(self.folder)}")

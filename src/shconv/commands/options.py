@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from shconv.attacks import Attack
 from shconv.data import ImageData, Preparation, load_data
@@ -50,8 +50,7 @@ class DataOptions:
 
     def check(self) -> None:
         """Raises InputError for options out of range, before anything is read or written."""
-        if self.workers is not None and self.workers < 0:
-            raise InputError(f"workers must be at least 0, got {self.workers}")
+        check_least(self, workers=0)
         if self.parquet_memory is not None and not 0 < self.parquet_memory < float("inf"):
             raise InputError(f"parquet_memory must be GB above 0, got {self.parquet_memory}")
 
@@ -181,12 +180,8 @@ class TableOptions(DataOptions, DeviceOptions):
 
     def check(self) -> None:
         super().check()
-        for name in ("table1_images", "table2_images", "table3_images", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_least(self, table1_images=1, table2_images=1, table3_images=1, batch_size=1, attack_seed=0)
         check_confidence(self.min_confidence)
-        if self.attack_seed < 0:
-            raise InputError(f"attack_seed must be at least 0, got {self.attack_seed}")
 
     def load(self, progress: ExperimentProgress, want_train: bool, preparation: Preparation | None = None) -> ImageData:
         data = super().load(progress, want_train, preparation)
@@ -225,6 +220,14 @@ class PaperOptions(TableOptions):
             say(f"{name} is left out: it needs the package {package}")
             del found[name]
         return found
+
+
+def check_least(options: Any, **least: int) -> None:
+    """Raises InputError for a number below its least; one that may be left out may be None."""
+    for name, lowest in least.items():
+        value = getattr(options, name)
+        if value is not None and value < lowest:
+            raise InputError(f"{name} must be at least {lowest}, got {value}")
 
 
 def check_confidence(value: float) -> None:

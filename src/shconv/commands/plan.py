@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from shconv.commands.options import check_least
 from shconv.commands.reproduce import Reproduce, recipe_for
 from shconv.data.files import SMALL_SIDE
 from shconv.data.preparation import TEST_SIZE, TRAIN_SIZE
@@ -44,8 +45,7 @@ class Plan(Reproduce):
 
     def check(self) -> None:
         super().check()
-        if self.gpus < 1:
-            raise InputError(f"gpus must be at least 1, got {self.gpus}")
+        check_least(self, gpus=1)
         if not 0 < self.probe_seconds < float("inf"):
             raise InputError(f"probe_seconds must be a number above 0, got {self.probe_seconds}")
 

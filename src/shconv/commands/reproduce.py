@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from shconv.commands.options import EngineOptions, PaperOptions
+from shconv.commands.options import EngineOptions, PaperOptions, check_least
 from shconv.commands.prepared import prepared_in
 from shconv.commands.running import asked_of, conclude, describe, load, run_experiments, run_folder
 from shconv.data import ImageData
@@ -53,8 +53,7 @@ class Reproduce(PaperOptions, EngineOptions):
             raise InputError(f"models must be different networks, at least one, got {list(self.models)}")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds must be different integers of at least 0, at least one, got {list(self.seeds)}")
-        if self.width < 1:
-            raise InputError(f"width must be at least 1, got {self.width}")
+        check_least(self, width=1)
         recipe_for(self.recipe, self.epochs)
         self.engine()
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from shconv import numbers
 from shconv.audit.setting import budget_seconds
-from shconv.commands.options import EngineOptions, TableOptions
+from shconv.commands.options import EngineOptions, TableOptions, check_least
 from shconv.commands.reproduce import model_config, recipe_for
 from shconv.commands.running import asked_of, describe, load, run_folder, study_of
 from shconv.errors import InputError
@@ -61,8 +61,7 @@ class RivalOptions(EngineOptions):
                 raise InputError(f"unknown vanilla network {name!r}; choose from {known}")
         if not self.networks or not self.seeds or min(self.seeds) < 0 or len({*self.seeds}) < len(self.seeds):
             raise InputError(f"--defences wants networks, and different seeds of at least 0, got {list(self.seeds)}")
-        if self.width < 1:
-            raise InputError(f"width must be at least 1, got {self.width}")
+        check_least(self, width=1)
         budget_seconds(self.budget)
         recipe_for(self.recipe, self.epochs)
         self.engine()
@@ -70,11 +69,9 @@ class RivalOptions(EngineOptions):
 
     def check_alone(self) -> None:
         """Raises InputError where an option of --defences is given without it."""
+        own = set(vars(RivalOptions).get("__annotations__", ()))
         for field in fields(RivalOptions):
-            if (
-                field.name in vars(RivalOptions).get("__annotations__", {})
-                and getattr(self, field.name) != field.default
-            ):
+            if field.name in own and getattr(self, field.name) != field.default:
                 raise InputError(f"--{field.name} goes with --defences")
 
 

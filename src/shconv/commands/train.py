@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from shconv.commands.options import DataOptions, EngineOptions, HubOptions
+from shconv.commands.options import DataOptions, EngineOptions, HubOptions, check_least
 from shconv.commands.reproduce import model_config, recipe_for
 from shconv.commands.running import load
 from shconv.errors import InputError
@@ -112,10 +112,7 @@ class Train(DataOptions, EngineOptions, HubOptions):
 
     def check(self) -> None:
         super().check()
-        if self.seed < 0:
-            raise InputError(f"seed must be at least 0, got {self.seed}")
-        if self.width < 1:
-            raise InputError(f"width must be at least 1, got {self.width}")
+        check_least(self, seed=0, width=1)
         self._recipe()
         self.engine()
         self.check_hub()

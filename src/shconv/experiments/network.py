@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shconv.attacks.checks import check_logits_shape
-from shconv.errors import InputError
+from shconv.errors import InputError, first_line
 from shconv.routes import HypernetworkPaths, gradient_route, shc_layers
 
 
@@ -62,8 +62,8 @@ def first_logits(name: str, model: nn.Module, x: Tensor) -> Tensor:
     except InputError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(f"{name} cannot take images of shape {tuple(x.shape[1:])} in [0, 1]: {why}") from error
+        shape = tuple(x.shape[1:])
+        raise InputError(f"{name} cannot take images of shape {shape} in [0, 1]: {first_line(error)}") from error
     try:
         return check_logits_shape(out, len(x))
     except InputError as error:

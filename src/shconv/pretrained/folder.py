@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from shconv.data.preparation import Preparation
-from shconv.errors import InputError
+from shconv.errors import InputError, first_line
 from shconv.files import replace_text
 from shconv.models import all_models, vanilla_of
 from shconv.models.normalize import Normalize
@@ -86,8 +86,7 @@ def from_pretrained(folder_or_repo_id: str | Path, *, revision: str | None = Non
         model, config = _loaded(folder)
         preparation = Preparation.of(load_info(folder) or {}, folder / CONFIG)
     except (RuntimeError, RecursionError, OverflowError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(f"{folder} holds no network that can be built ({reason})") from error
+        raise InputError(f"{folder} holds no network that can be built ({first_line(error)})") from error
     vars(model).update(pretrained_config=config, preparation=preparation)  # so that save_pretrained need not be told
     return model
 
@@ -190,9 +189,8 @@ def _from_hub(repo_id: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=[MODEL, CONFIG]))
     except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise InputError(
-            f"there is no folder {repo_id}, and it cannot be downloaded from Hugging Face ({reason})"
+            f"there is no folder {repo_id}, and it cannot be downloaded from Hugging Face ({first_line(error)})"
         ) from error
 
 

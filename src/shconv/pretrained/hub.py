@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from shconv.errors import InputError
+from shconv.errors import InputError, first_line
 from shconv.pretrained.folder import CARD, REPOSITORY, load_network, save_pretrained
 from shconv.training.checkpoint import CONFIG, MODEL
 
@@ -43,8 +43,7 @@ def push_to_hub(network: nn.Module | str | Path, repo_id: str, *, private: bool 
             repo_id=repo_id, folder_path=folder, allow_patterns=[MODEL, CONFIG, CARD], commit_message="Upload by shconv"
         )
     except Exception as error:  # of its HTTP library, which differs between versions
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"Hugging Face did not take {repo_id} ({reason})") from error
+        raise InputError(f"Hugging Face did not take {repo_id} ({first_line(error, 200)})") from error
     return str(done.commit_url)
 
 

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from shconv.errors import InputError
+from shconv.errors import InputError, first_line
 from shconv.files import replace_file, replace_json
 from shconv.models.normalize import Normalization
 from shconv.models.wrapped import wrapped
@@ -158,7 +158,7 @@ def load_info(folder: Path) -> dict[str, Any] | None:
     try:
         info = json.loads(path.read_text())
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({_first_line(error)})") from error
+        raise InputError(f"{path} is damaged ({first_line(error)})") from error
     if not isinstance(info, dict):
         raise InputError(f"{path} is damaged (it holds no JSON object)")
     return info
@@ -174,7 +174,7 @@ def _build(path: Path, info: dict[str, Any]) -> tuple[nn.Module, ModelConfig]:
         with torch.random.fork_rng(devices=[]):  # the random weights are about to be replaced
             return config.build(), config
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} describes no network ({_first_line(error)})") from error
+        raise InputError(f"{path} describes no network ({first_line(error)})") from error
 
 
 def _bare(name: str) -> str:
@@ -190,7 +190,3 @@ def _few(names: Sequence[str], most: int = 3) -> str:
 def _short(value: Any, most: int = 80) -> str:
     text = json.dumps(value)
     return text if len(text) <= most else text[:most] + "..."
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]

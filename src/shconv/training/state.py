@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from shconv.errors import InputError
+from shconv.errors import InputError, first_line
 from shconv.files import replace_file
 
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
@@ -64,7 +64,7 @@ def _read(path: Path) -> State:
     try:
         state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the archive reader and the unpickler raise anything
-        raise ValueError((str(error).splitlines() or [type(error).__name__])[0][:160]) from error
+        raise ValueError(first_line(error)) from error
     if not isinstance(state, dict) or not state.keys() >= {"run", "history", "learner", "position"}:
         raise ValueError("it holds something else")
     return state

@@ -7,7 +7,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from shconv.errors import InputError
+from shconv.errors import InputError, first_line
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -17,8 +17,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         tensors, tied = _read(file)
     except (safetensors.SafetensorError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(f"{file} is damaged ({reason})") from error
+        raise InputError(f"{file} is damaged ({first_line(error)})") from error
     return tensors | {name: tensors[kept] for name, kept in tied.items() if kept in tensors}
 
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from shconv.errors import InputError
+from shconv.errors import InputError, first_line
 from shconv.files import replace_json
 
 TOLD, CURVES = "tracking.json", "tensorboard"
@@ -53,7 +53,7 @@ class Trackers:
                     self.running[name].store_init_configuration(dict(_flat(settings)))
             except Exception as error:  # each package has its own
                 self.finish()
-                raise InputError(f"{name} does not start ({_reason(error)})") from error
+                raise InputError(f"{name} does not start ({first_line(error, 200)})") from error
             if known is None:
                 self._note(name, run=_run_id(name, self.running[name]), step=-1)
 
@@ -72,8 +72,8 @@ class Trackers:
             except Exception as error:
                 del self.running[name]
                 self.say(
-                    f"warning: {name} accepts no more data ({_reason(error)}). The training continues without it; "
-                    "the same command sends the missing epochs later"
+                    f"warning: {name} accepts no more data ({first_line(error, 200)}). The training continues without "
+                    "it; the same command sends the missing epochs later"
                 )
                 continue
             self._note(name, step=step)
@@ -90,7 +90,7 @@ class Trackers:
             try:
                 tracker.finish()
             except Exception as error:
-                self.say(f"warning: {name} did not end well ({_reason(error)})")
+                self.say(f"warning: {name} did not end well ({first_line(error, 200)})")
         self.running = {}
 
     def _note(self, name: str, **facts: Any) -> None:
@@ -137,7 +137,3 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
             yield from _flat(value, f"{above}{key}.")
         elif value is not None:
             yield above + key, value if isinstance(value, bool | int | float | str) else str(value)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
