@@ -26,6 +26,7 @@ from shconv.experiments.paper import run_paper
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.question import Index
 from shconv.experiments.run_folder import Asked, RunFolder
+from shconv.experiments.selection import drawn
 from shconv.experiments.study import Counts, Study
 from shconv.pretrained import load_network
 from shconv.results import Results
@@ -178,8 +179,7 @@ def _chosen(selection: Any, n: int, images: int | None, seed: int) -> Index | No
     places = np.unique(np.asarray(() if isinstance(selection, str) else selection))
     if not len(places) or places.dtype.kind not in "iu" or places[0] < 0 or places[-1] >= n:
         raise InputError(f'selection: got {selection!r:.80}; want "confident" or places from 0 to {n - 1}')
-    shuffled = np.random.default_rng(seed).permutation(len(places))[:images]
-    return np.asarray(np.sort(places[shuffled]), np.int64)
+    return np.asarray(places[drawn(len(places), images, seed)], np.int64)
 
 
 def _settle(

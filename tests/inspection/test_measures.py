@@ -118,14 +118,6 @@ def test_the_loss_is_the_log_odds_against_the_label(x: Tensor) -> None:
     torch.testing.assert_close(gradients.loss_against(model, x, Y), -log_odds(model(x), Y))
 
 
-@pytest.mark.parametrize("route", gradients.ROUTES)
-def test_no_route_changes_what_the_network_answers(route: str) -> None:
-    model = colour_networks()[1]
-    x = torch.rand(2, 3, 8, 8)
-    with gradients.seen_through(model, route) as seen:
-        torch.testing.assert_close(seen(x), model(x))
-
-
 def test_the_sensitivity_of_a_mean_is_its_factor_over_the_root_of_the_pixels(x: Tensor) -> None:
     hyper = Level(lambda mu: 3 * mu, taps=(2, 2))
     # four taps, each with slope 3 / HW at every one of HW pixels

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,11 +22,11 @@ from shconv.audit.preflight import check_images, training_parts
 from shconv.audit.session import MAIN, TWIN, Session, Subjects
 from shconv.audit.setting import Effort, Setting, usual_eps_l2
 from shconv.audit.subject import Subject
-from shconv.data import ImageData, ImageSplit, Preparation, evaluation_batches
-from shconv.data.splits import in_unit_range
+from shconv.data import ImageData, ImageSplit, Preparation
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import Row, RunFolder
+from shconv.experiments.selection import drawn, taken
 from shconv.experiments.study import CONFIDENT
 
 Images = tuple[Tensor, Tensor] | ImageData | ImageSplit
@@ -175,21 +174,15 @@ def _check_classes(subjects: Subjects, data: Images) -> None:
 
 
 def _images(data: Images, wanted: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Images (N, C, H, W) in [0, 1], labels (N,) and places in the data (N,): the first `wanted` of a seeded shuffle.
-
-    Files in folders come class by class, so the first ones would be of one class.
-    """
+    """Images (N, C, H, W) in [0, 1], labels (N,) and places in the data (N,), `wanted` of them drawn."""
     if wanted is not None and wanted < 1:
         raise InputError(f"images must be at least 1, got {wanted}")
-    shuffled = np.random.default_rng(seed).permutation
     if isinstance(data, tuple):
         if len(data) != 2 or not all(isinstance(each, Tensor) for each in data):
             raise InputError("data: got a tuple of other things; want (images, labels), both tensors")
         images, labels = check_images(*data, wanted)
-        index = torch.from_numpy(np.sort(shuffled(len(images))[:wanted]))
+        index = torch.from_numpy(drawn(len(images), wanted, seed))
         return images[index.to(images.device)], labels[index.to(labels.device)], index
     split = data.test if isinstance(data, ImageData) else data
-    chosen = np.sort(shuffled(len(split))[:wanted])
-    parts = [(in_unit_range(batch.images), batch.labels) for batch in evaluation_batches(split, chosen.tolist(), 256)]
-    images, labels = (torch.cat(each) for each in zip(*parts, strict=True))
-    return *check_images(images, labels, wanted), torch.from_numpy(chosen)
+    chosen = drawn(len(split), wanted, seed)
+    return *check_images(*taken(split, chosen), wanted), torch.from_numpy(chosen)

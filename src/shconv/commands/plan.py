@@ -13,12 +13,13 @@ from shconv.data.files import SMALL_SIDE
 from shconv.data.preparation import TEST_SIZE, TRAIN_SIZE
 from shconv.data.workers import automatic_workers
 from shconv.errors import InputError
+from shconv.experiments.network import WITH_STRICT
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.study import Counts
 from shconv.experiments.table3_locsearch import searches
 from shconv.machine import Others, processor
 from shconv.planning.probe import NetworkCost, Probe
-from shconv.planning.workload import ROUTES, Facts, Stage, Workload
+from shconv.planning.workload import Facts, Stage, Workload
 from shconv.processes import Processes
 from shconv.training import ModelConfig
 
@@ -60,8 +61,7 @@ class Plan(Reproduce):
         with progress.task("measuring", len(names) + 1) as advance:
             for name in names:
                 config = self._config(name, facts)
-                shc = name.endswith("_shc")
-                routes = (*ROUTES[shc], *(("strict",) if shc else ()))
+                routes = WITH_STRICT[name.endswith("_shc")]
                 costs[name] = probe.network(config, recipe, facts.train_size, facts.test_size, self.batch_size, routes)
                 advance()
             shared = probe.shared(recipe, facts.train_size, facts.test_size, searches(facts.test_size, facts.demo))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shconv.experiments.network import routed, routes_of
+from shconv.experiments.network import WITH_STRICT, routed
 from shconv.experiments.run_folder import file_name
 from shconv.experiments.study import Study
 
@@ -22,8 +22,7 @@ def save(study: Study) -> None:
             if (study.folder.path / f"{name}.npz").exists():
                 continue
             for x, y, _, _ in study.batches(image):  # of which there is one at most
-                routes = (*routes_of(network), "strict")
-                gradients = {route: _red_gradient(network.model, x[:1], route) for route in routes}
+                gradients = {route: _red_gradient(network.model, x[:1], route) for route in WITH_STRICT[True]}
                 channel = {1: "grey image", 3: "red channel"}.get(x.shape[1], "first channel")
                 about = {"label": study.data.classes[int(y[0])], "objective": "least_likely", "channel": channel}
                 study.folder.save_arrays(name, {"red": x[0, 0].cpu().numpy(), **gradients, **about})

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from shconv.attacks.checks import check_logits_shape
 from shconv.errors import InputError, first_line
-from shconv.routes import HypernetworkPaths, gradient_route, shc_layers
+from shconv.routes import ROUTES, HypernetworkPaths, gradient_route, shc_layers
+
+ROUTES_OF = {False: ("both",), True: ROUTES}  # by whether it is an SHC network
+WITH_STRICT = {False: ("both",), True: (*ROUTES, "strict")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +75,7 @@ def first_logits(name: str, model: nn.Module, x: Tensor) -> Tensor:
 
 def routes_of(network: Network) -> tuple[str, ...]:
     """The gradient routes that a network has."""
-    return ("both", "convolution", "hypernetwork") if network.is_shc else ("both",)
+    return ROUTES_OF[network.is_shc]
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from shconv.experiments.partial import Columns, Partial
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.question import Images, Index, Measure, Question, padded
 from shconv.experiments.run_folder import Row, RunFolder, file_name
+from shconv.experiments.selection import confident, drawn
 from shconv.processes import Processes
 from shconv.replaying import replaying
 
@@ -164,14 +165,10 @@ class Study:
         return torch.cat(parts)
 
     def clean(self, network: Network) -> Outcomes:
-        """Every test image that Table 1 may use, unattacked: a row of Table 1, and what all RCDs are measured from.
-
-        Fewer than there are: the first of a seeded shuffle, since files in folders come class by class.
-        """
+        """Every test image that Table 1 may use, unattacked: a row of Table 1, and what all RCDs are measured from."""
         id = f"table1/{network.key}/clean"
         if id not in self._clean:
-            shuffled = np.random.default_rng(self.seed).permutation(len(self.data.test))
-            index = np.sort(shuffled[: self.counts.table1]) if self.chosen is None else self.chosen
+            index = drawn(len(self.data.test), self.counts.table1, self.seed) if self.chosen is None else self.chosen
             question = self.question(network, None, index)
             if id not in self.folder.rows:
                 self.add("table1", network, "clean", None, self.measure(question))
@@ -180,35 +177,15 @@ class Study:
         return self._clean[id]
 
     def selected(self, pair: Pair, wanted: int) -> Index:
-        """The first `wanted` images of a seeded shuffle that all of the pair get right with more than min_confidence.
-
-        Stored with how they spread over the classes: a few images, or one class, say nothing about a data set.
-        """
+        """`wanted` images of a seeded shuffle that all of the pair get right with more than min_confidence."""
         clean, least = [self.clean(member) for member in pair.members], self.counts.min_confidence
-        right = np.logical_and.reduce([each.correct for each in clean])
-        lowest = np.minimum.reduce([each.p_y for each in clean])  # of the less confident network
-        confident = right & (lowest > least)
-        shuffled = np.random.default_rng(self.seed).permutation(len(confident))
-        index: Index = clean[0].index[shuffled[confident[shuffled]]][:wanted]
-        labels = self.data.test.labels[torch.from_numpy(index)].tolist()
-        chosen = {
-            "pair": [member.name for member in pair.members],
-            "seed": pair.members[0].seed,
-            "wanted": wanted,
-            "found": len(index),
-            "index": index.tolist(),
-            "min_confidence": least,
-            "highest_confidence": float(lowest[right].max(initial=0.0)),
-            "candidates": len(confident),
-            "classes": {self.data.classes[label]: labels.count(label) for label in sorted(set(labels))},
-        }
+        index, chosen = confident(pair, clean, self.data, wanted, least, self.seed)
         path = f"selection/{file_name(pair.key)}-{wanted}.json"
         if not len(index) and not [*(self.folder.path / "selection").glob(f"{file_name(pair.key)}-*.json")]:
-            names = " and ".join(member.name for member in pair.members)
             self.progress.say(
-                f"{names}, seed {pair.members[0].seed}: no image is classified correctly with confidence above "
-                f"{least:g} (the highest is {chosen['highest_confidence']:.2f}), so Tables 2 to 4 have no images; "
-                "--min-confidence lowers the limit"
+                f"{' and '.join(chosen['pair'])}, seed {chosen['seed']}: no image is classified correctly with "
+                f"confidence above {least:g} (the highest is {chosen['highest_confidence']:.2f}), so Tables 2 to 4 "
+                "have no images; --min-confidence lowers the limit"
             )
         self.folder.save_json(path, chosen)
         return index

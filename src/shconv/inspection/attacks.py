@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from shconv.attacks import FGSM, PGD, Attack, RandFGSM
 from shconv.attacks.checks import check_logits
 from shconv.attacks.objective import log_odds
-from shconv.inspection.gradients import seen_through
+from shconv.experiments.network import routed
 from shconv.intervals import Z, wilson
 from shconv.paired import Paired
 
@@ -31,7 +31,7 @@ def examples(
     model: nn.Module, attack: Attack, x: Tensor, y: Tensor, index: Sequence[int], seed: int, route: str
 ) -> Tensor:
     """What the attack makes of images x (N, C, H, W) through a route."""
-    with seen_through(model, route) as seen:
+    with routed(model, route) as seen:
         return attack.run(seen, x, y, index=index, seed=seed).images
 
 

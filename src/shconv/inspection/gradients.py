@@ -1,31 +1,16 @@
 """What of the input gradient passes through filter maps, whether the two routes agree, and how far the loss is linear
 along each. Every measure is one number an image. The loss is the log-odds against the label: it does not saturate."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from shconv.attacks.objective import class_gradient, log_odds
 from shconv.errors import InputError
-from shconv.routes import HypernetworkPaths, gradient_route, shc_layers
+from shconv.routes import gradient_route, shc_layers
 
 ROUTES = ("both", "convolution", "hypernetwork", "strict")
-
-
-@contextmanager
-def seen_through(model: nn.Module, route: str) -> Iterator[nn.Module]:
-    """The network as an attacker sees it who follows one of ROUTES; its outputs are the network's.
-
-    "both", "convolution", "hypernetwork" are those of gradient_route; "strict" leaves every path that passes through
-    at least one filter map.
-    """
-    if route == "strict":
-        yield HypernetworkPaths(model).eval()
-    else:
-        with gradient_route(model, route):
-            yield model
 
 
 def loss_against(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

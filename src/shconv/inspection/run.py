@@ -6,20 +6,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shconv import numbers
 from shconv.attacks import Attack
 from shconv.attacks.base import borrowed
 from shconv.attacks.checks import check_count, check_inputs
-from shconv.data import evaluation_batches
 from shconv.data.given import as_data
-from shconv.data.splits import ImageSplit, in_unit_range
+from shconv.data.splits import ImageSplit
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
+from shconv.experiments.selection import drawn, taken
 from shconv.inspection import gradients, maps
 from shconv.inspection.attacks import attacks_within, examples, judged
 from shconv.inspection.records import ALL, Columns, attack_records, layer_records, linearity_records, network_record
@@ -71,14 +69,13 @@ def run(
     if len(split) < 2:
         raise InputError("data: got 1 image; want at least 2, since maps are compared between images")
     device = next((each.device for each in model.parameters()), torch.device("cpu"))
-    order = np.random.default_rng(seed).permutation(len(split))
     attacks = attacks_within(budget, steps)
     with ExitStack() as stack:
         stack.enter_context(borrowed(model))
         if images is None:
-            first = _taken(split, order[:8], device)
+            first = _taken(split, 8, seed, device)
             images = _affordable(model, first[0], first[1], _passes(model, steps), seconds)
-        batches = list(zip(*(each.split(batch_size) for each in _taken(split, order[:images], device)), strict=True))
+        batches = list(zip(*(each.split(batch_size) for each in _taken(split, images, seed, device)), strict=True))
         show = ExperimentProgress(progress)
         parts = len(batches) * (2 + len(attacks) * len(gradients.ROUTES))
         advance = stack.enter_context(show.task(f"inspecting {name}", parts))
@@ -101,11 +98,10 @@ def run(
     )
 
 
-def _taken(split: ImageSplit, places: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _taken(split: ImageSplit, wanted: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Images (n, C, H, W) in [0, 1], labels (n,) and places (n,). Raises InputError where they do not fit."""
-    chosen = np.sort(places)
-    parts = [(in_unit_range(b.images), b.labels) for b in evaluation_batches(split, chosen.tolist(), 256)]
-    images, labels = (torch.cat(each).to(device) for each in zip(*parts, strict=True))
+    chosen = drawn(len(split), wanted, seed)
+    images, labels = (each.to(device) for each in taken(split, chosen))
     x, y, _ = check_inputs(images, labels, chosen.tolist(), 0)
     return x, y, torch.from_numpy(chosen)
 

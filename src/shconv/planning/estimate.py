@@ -9,10 +9,11 @@ import torch
 
 from shconv.attacks import Attack, LocSearchAdv
 from shconv.attacks.locsearch.search import LOOKS
+from shconv.experiments.network import WITH_STRICT
 from shconv.experiments.study import Study
 from shconv.experiments.table3_locsearch import SEARCHED_TOGETHER, searches
 from shconv.planning.probe import NetworkCost, Probe, SharedCost
-from shconv.planning.workload import ROUTES, Facts, Workload
+from shconv.planning.workload import Facts, Workload
 from shconv.training import RECIPES
 
 MEASURED = 2.0  # seconds of a network
@@ -23,7 +24,7 @@ DEAREST = 10.0  # forward passes that a gradient takes at most
 def announcements(study: Study, others: Mapping[str, Attack] = MappingProxyType({})) -> Mapping[str, str]:
     """A sentence for each stage that takes over two minutes, by the stage's name, such as "Table 3"."""
     networks = {network.name: network for network in study.networks}
-    routes = {name: (*ROUTES[each.is_shc], *(("strict",) if each.is_shc else ())) for name, each in networks.items()}
+    routes = {name: WITH_STRICT[network.is_shc] for name, network in networks.items()}
     probe = Probe(study.device, MEASURED * len(networks), len(networks))
     x, costs = torch.rand(study.batch_size, *study.data.test[0][0].shape, device=study.device), {}
     for name, network in networks.items():

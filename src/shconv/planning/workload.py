@@ -12,6 +12,7 @@ from shconv.attacks.cost import Cost
 from shconv.attacks.locsearch.search import LOOKS
 from shconv.attacks.objective import Objective
 from shconv.experiments import figure2_noise, quasi_boundary, table1_gaussian, table2_gradient, table3_locsearch
+from shconv.experiments.network import ROUTES_OF
 from shconv.experiments.study import Counts
 from shconv.planning.probe import NetworkCost, SharedCost
 from shconv.training import Recipe
@@ -20,7 +21,6 @@ OUTCOME_BYTES = 58  # of an image in a row: six numbers of eight bytes, two of o
 COMPARED = 4  # forward passes that the quasi decision boundary takes
 STRICT = 2  # forward passes of the network in one along the strict route
 Asked = Sequence[tuple[Attack | None, str]]  # and through which route
-ROUTES = {False: ("both",), True: ("both", "convolution", "hypernetwork")}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Workload:
         others: Asked = [(attack, "both") for attack in self.others]
         quasi: Asked = [(attack, "both") for attack in quasi_boundary.GRADIENT_ATTACKS.values()]
         strict: Asked = [(RandFGSM(objective=objective), "strict") for objective in get_args(Objective)]
-        of_table_2 = len(strict) * sum(len(ROUTES[name.endswith("_shc")]) for name in self.costs)
+        of_table_2 = len(strict) * sum(len(ROUTES_OF[name.endswith("_shc")]) for name in self.costs)
 
         yield self._attacks("Table 1", n1, lambda shc: noise)
         yield self._attacks("Table 2", n2, _table2)
@@ -155,5 +155,5 @@ class Workload:
 
 
 def _table2(shc: bool) -> Asked:
-    found = product(table2_gradient.ATTACKS.values(), get_args(Objective), ROUTES[shc])
+    found = product(table2_gradient.ATTACKS.values(), get_args(Objective), ROUTES_OF[shc])
     return [(replace(attack, objective=objective), route) for attack, objective, route in found]

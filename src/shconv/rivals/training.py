@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from shconv.audit.clock import minutes
@@ -15,6 +14,7 @@ from shconv.data import ImageData
 from shconv.experiments.network import Network
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
+from shconv.experiments.selection import drawn
 from shconv.processes import Processes
 from shconv.rivals import prices
 from shconv.rivals.plan import PRICING, Clock, Plan
@@ -81,7 +81,7 @@ def trained(
     """Every row's network of every seed, trained where it is not there yet, in eval mode on the CPU."""
     recipe = with_epochs(asked.recipe, plan.epochs) if plan.epochs != asked.recipe.epochs else asked.recipe
     if data.train is not None and plan.train_images < len(data.train):
-        kept = np.sort(np.random.default_rng(0).permutation(len(data.train))[: plan.train_images])
+        kept = drawn(len(data.train), plan.train_images, 0)
         data = replace(data, train=data.train.take(kept.tolist()))
 
     def task(training: Training) -> dict[str, Any]:
