@@ -43,7 +43,11 @@ _ZSt28__throw_bad_array_new_lengthv _ZSt17__throw_bad_allocv
 
 class CustomBuildHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if self.target_name != "wheel" or version == "editable" or not os.environ.get("SHCONV_BUILD_KERNELS"):
+        if (
+            self.target_name != "wheel"
+            or version == "editable"
+            or os.environ.get("SHCONV_BUILD_KERNELS", "") in ("", "0")
+        ):
             return
         if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
             raise SystemExit("SHCONV_BUILD_KERNELS=1 builds for Linux on x86-64 only: build without it")

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from shconv.ops.modes import direct
+from shconv.switches import switch
 
 Results = tuple[Tensor, ...]
 Kind = tuple[Any, ...]
@@ -76,7 +77,7 @@ def graphs(wanted: bool = True) -> Iterator[None]:
 
 def off() -> str:
     """Why graphs are turned off; "" where they are not."""
-    if os.environ.get("SHCONV_GRAPHS") == "0":
+    if switch("SHCONV_GRAPHS") is False:
         return "SHCONV_GRAPHS is 0"
     return "" if _asked.get() else "it was turned off"
 

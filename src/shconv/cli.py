@@ -70,9 +70,12 @@ def run(arguments: list[str]) -> int:
 def _run(options: Any) -> None:
     from shconv.capturing import graphs
     from shconv.data.batches import naming_dead_workers
+    from shconv.switches import SWITCHES, switch
     from shconv.terminal import Lines, progress_line
     from shconv.training.signals import ended_by_sigterm
 
+    for name in SWITCHES:
+        switch(name)  # refused before anything runs
     lines, began = Lines(show=os.environ.get("RANK", "0") == "0"), time.monotonic()
     still = lines.alive(lambda: progress_line("shconv", 0, None, time.monotonic() - began))
     with still, ended_by_sigterm(), naming_dead_workers(), graphs(getattr(options, "graphs", True)):

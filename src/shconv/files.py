@@ -59,6 +59,18 @@ def cache_folder() -> Path:
         raise FileNotFoundError("there is no home folder; SHCONV_CACHE can name another one") from error
 
 
+def check_writable(path: Path) -> None:
+    """Raises InputError where a file cannot be written, before work is done for it. Makes its folder, no file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+
+
 def replace_json(path: Path, value: Any) -> None:
     """replace_file with `value` as JSON."""
     replace_text(path, json.dumps(value, indent=1) + "\n")

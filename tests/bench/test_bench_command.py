@@ -253,6 +253,7 @@ def test_a_network_with_a_wrong_layer_gets_no_speed(
         (["model", "--networks", "vgg"], "unknown network 'vgg'"),
         (["attack", "--width", "0"], "width must be at least 1, got 0"),
         (["attack", "--image-size", "4"], "image_size must be at least 16, got 4"),
+        (["host", "--csv", f"{__file__}/host.csv"], f"{__file__}/host.csv cannot be written: "),
     ],
 )
 def test_bad_options_end_in_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

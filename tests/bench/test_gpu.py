@@ -3,7 +3,9 @@ are made of works in Triton's interpreter (the whole of it: `python -m shconv.be
 
 import importlib.util
 import json
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,73 @@ def test_a_command_is_run_with_empty_caches_and_its_failure_is_a_row(
     (row,) = gpu.from_nothing(["info", "1234567"], lambda: 60.0)
     source = Path(gpu.__file__).parents[2]
     assert row["error"] == f"exit code 7: -m shconv info 1234567 in {source}:elsewhere"
+
+
+def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nsleep 600 &\necho begun; echo $! > {tmp_path / 'pid'}; wait\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    original = subprocess.Popen.wait
+    monkeypatch.setattr(subprocess.Popen, "wait", lambda self, timeout=None: original(self, timeout and timeout / 20))
+    (row,) = gpu.from_nothing(["reproduce"], lambda: 0.0)
+    assert row["error"].startswith("had not finished after ")
+    assert row["error"].endswith(": begun")
+    deadline, pid = time.monotonic() + 20.0, (tmp_path / "pid").read_text().strip()
+    state = Path("/proc", pid, "stat")
+    while time.monotonic() < deadline and state.exists() and " Z " not in state.read_text():
+        time.sleep(0.02)
+    assert not state.exists() or " Z " in state.read_text()
+
+
+def test_a_name_of_no_part_and_a_file_that_cannot_be_written_are_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    (tmp_path / "file").write_text("")
+    for asked, said in (
+        (["--only", "kernals"], "no part has this in its name; there are kernels on random data"),
+        (["--json", str(tmp_path / "file" / "found.json")], "found.json cannot be written"),
+    ):
+        with pytest.raises(SystemExit) as refused:
+            gpu.main(["--rehearse", *asked])
+        assert refused.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def test_what_was_found_before_ctrl_c_is_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def stopped(left: Callable[[], float]) -> Iterator[dict[str, Any]]:
+        yield {"network": "resnet18", "ratio": 1.5}
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(gpu, "_triton", str)  # imported now, it would be interpreted in every later test
+    monkeypatch.setattr(gpu, "begun", lambda rehearse: [])
+    monkeypatch.setattr(gpu, "parts", lambda rehearse: [Part("networks", 1, stopped), Part("attacks", 1, _rows)])
+    file = tmp_path / "found.json"
+    assert gpu.main(["--rehearse", "--json", str(file)]) == 130
+    assert json.loads(file.read_text())["parts"]["networks"]["rows"] == [{"network": "resnet18", "ratio": 1.5}]
+    assert f"stopped: what was found until now is in {file}" in capsys.readouterr().out
+
+
+def test_where_no_kernel_can_be_made_their_parts_say_so_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(rehearse: bool) -> list[Part]:
+        raise ImportError("No module named 'triton'")
+
+    monkeypatch.setattr(gpu, "kernel_parts", raises)
+    report = Report(tmp_path / "found.json", {})
+    for part in [*gpu.begun(True), Part("networks", 1, _raises)]:
+        report.run(part)
+    assert [each.partition(": ")[2] for each in report.failures()] == [
+        *["ImportError: No module named 'triton'"] * 2,
+        "RuntimeError: no such kernel",
+    ]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")

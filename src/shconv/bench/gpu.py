@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import gc
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,8 @@ from shconv.bench.check import layers_deviation
 from shconv.bench.device import Times, captured, times
 from shconv.bench.measurement import machine
 from shconv.bench.setting import Setting
-from shconv.files import replace_json
+from shconv.errors import InputError
+from shconv.files import check_writable, replace_json
 
 Row = dict[str, Any]
 _SECONDS = 325.0  # of all parts
@@ -67,8 +69,9 @@ class Report:
         except Exception as error:
             entry["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
             print(f"   FAILED {entry['error']}\n{traceback.format_exc(limit=-4)}", flush=True)
-        entry["seconds"] = self.seconds() - begun
-        self.write()
+        finally:
+            entry["seconds"] = self.seconds() - begun
+            self.write()
         gc.collect()
         if torch.cuda.is_available():
             with contextlib.suppress(Exception):
@@ -80,10 +83,12 @@ class Report:
 
     def stop(self) -> None:
         """Called where a kernel hangs, from another thread: the file is what is left."""
-        print("a call hangs: stopped", flush=True)
-        self.found["error"] = "a call hung"
-        self.write()
-        os._exit(3)
+        try:
+            print("a call hangs: stopped", flush=True)
+            self.found["error"] = "a call hung"
+            self.write()
+        finally:
+            os._exit(3)
 
     def failures(self) -> list[str]:
         """What went wrong, in a line each."""
@@ -130,6 +135,19 @@ def kernel_parts(rehearse: bool) -> list[Part]:
         Part(_KERNELS[0], 70, lambda left: until(left, kernels.check(odd, device, compiler, left))),
         Part(_KERNELS[1], 155, timed),
     ]
+
+
+def begun(rehearse: bool) -> list[Part]:
+    """The first two, or parts that say why there are none."""
+    try:
+        return kernel_parts(rehearse)
+    except Exception as error:
+        reason = error
+
+    def fails(left: Callable[[], float]) -> Iterator[Row]:
+        raise reason
+
+    return [Part(name, 0, fails) for name in _KERNELS]
 
 
 def parts(rehearse: bool) -> list[Part]:
@@ -235,18 +253,28 @@ def from_nothing(command: list[str], left: Callable[[], float]) -> Iterator[Row]
         source = str(Path(__file__).resolve().parents[2])  # however this one was found
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [source, environment.get("PYTHONPATH")]))
         begun = time.monotonic()
-        try:
-            done = subprocess.run([sys.executable, "-m", "shconv", *command], cwd=folder, env=environment, text=True,
-                                  capture_output=True, timeout=max(10.0, left()))  # fmt: skip
-        except subprocess.TimeoutExpired as stopped:
-            said = " ".join((stopped.stdout or b"").decode(errors="replace").split())[-400:]
-            reason = f"had not finished after {time.monotonic() - begun:.0f} s: {said}"
-            yield {"work": " ".join(command), "error": reason}
-            return
-        row: Row = {"work": " ".join(command), "seconds": time.monotonic() - begun}
-        if done.returncode:
-            row["error"] = f"exit code {done.returncode}: {' '.join((done.stderr or done.stdout).split())[-400:]}"
+        with tempfile.TemporaryFile() as output:
+            process = subprocess.Popen([sys.executable, "-m", "shconv", *command], cwd=folder, env=environment,
+                                       stdout=output, stderr=output, start_new_session=True)  # fmt: skip
+            try:
+                code = process.wait(max(10.0, left()))
+                error = f"exit code {code}" if code else ""
+            except subprocess.TimeoutExpired:
+                error = f"had not finished after {time.monotonic() - begun:.0f} s"
+            finally:
+                _end(process)
+            row: Row = {"work": " ".join(command), "seconds": time.monotonic() - begun}
+            output.seek(0)
+            if error:
+                row["error"] = f"{error}: {' '.join(output.read().decode(errors='replace').split())[-400:]}"
         yield row
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """With all that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -255,11 +283,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes in Triton's interpreter, without a GPU")
     parser.add_argument("--only", default="", help="the parts whose names have this in them")
     told = parser.parse_args(arguments)
+    names = [*_KERNELS, *(part.name for part in parts(told.rehearse))]
+    if not any(told.only in name for name in names):
+        parser.error(f"--only {told.only}: no part has this in its name; there are {', '.join(names)}")
     if told.rehearse:
         os.environ["TRITON_INTERPRET"] = "1"
     elif not torch.cuda.is_available():  # asks the driver only how many there are
         parser.error("torch finds no GPU here; --rehearse tries the command without one")
-    begun = kernel_parts(told.rehearse) if any(told.only in name for name in _KERNELS) else []
+    try:
+        check_writable(told.json)
+    except InputError as error:
+        parser.error(f"--json: {error}")
+    first = begun(told.rehearse) if any(told.only in name for name in _KERNELS) else []
     about = machine(torch.device("cpu" if told.rehearse else "cuda")) | {
         "triton": _triton(),
         "date": time.strftime("%F"),
@@ -270,10 +305,15 @@ def main(arguments: list[str] | None = None) -> int:
     watch = threading.Timer(_SECONDS + _GRACE, report.stop)
     watch.daemon = True
     watch.start()
-    for part in begun + parts(told.rehearse):
-        if told.only in part.name:
-            report.run(part)
-    watch.cancel()
+    try:
+        for part in first + parts(told.rehearse):
+            if told.only in part.name:
+                report.run(part)
+    except KeyboardInterrupt:
+        print(f"\nstopped: what was found until now is in {told.json}", flush=True)
+        return 130
+    finally:
+        watch.cancel()
     failures = report.failures()
     print(f"\n[{report.seconds():5.1f} s] {len(failures)} failures; all numbers are in {told.json}")
     print("".join(f"   {each}\n" for each in failures), end="", flush=True)

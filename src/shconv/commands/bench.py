@@ -17,6 +17,7 @@ from shconv.commands.parser import POSITIONAL
 from shconv.devices import device_named
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
+from shconv.files import check_writable
 from shconv.ops import FORMULATIONS
 from shconv.terminal import console
 
@@ -81,6 +82,8 @@ class Bench:
         _known("network", self.networks, tuple(SIZES))
         device_named(self.device)
         op.select(self.rows)
+        if self.csv is not None:
+            check_writable(self.csv)
 
     def run(self) -> None:
         self.check()

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from shconv.ops.cpu.building import built
 from shconv.ops.geometry import Geometry
+from shconv.switches import switch
 
 _SOURCE = Path(__file__).parent / "csrc"
 _BUILT = Path(__file__).parent / "kernels.so"  # in wheels: for every level of x86-64, chosen among when it is loaded
@@ -114,14 +115,14 @@ def torch_threads() -> ctypes.c_void_p:
 def kernels() -> ctypes.CDLL | str:
     """The loaded library, or why there is none."""
     found = load(_BUILT, _SOURCE / "filtered.cpp")
-    if isinstance(found, str) and os.environ.get("SHCONV_COMPILED") != "0":
+    if isinstance(found, str) and switch("SHCONV_COMPILED") is not False:
         _log.warning("%s; slower formulations are used instead", found)
     return found
 
 
 def load(came: Path, source: Path) -> ctypes.CDLL | str:
     """The library that came with the package as this file, or else is built of source; or why there is none."""
-    if os.environ.get("SHCONV_COMPILED") == "0":
+    if switch("SHCONV_COMPILED") is False:
         return "SHCONV_COMPILED=0 turns the compiled kernels off"
     try:
         return _that_came_with_it(came) or built(source)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from shconv.files import cache_folder, replace_json
 from shconv.ops.cuda import tape
+from shconv.switches import switch
 
 Candidate = TypeVar("Candidate", bound=tuple[int, ...])
 Results = Sequence[Tensor | None]
@@ -37,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 def fixed() -> bool:
     """Whether choices follow the rule, whatever has been measured."""
-    return os.environ.get("SHCONV_TUNE") == "0" or torch.are_deterministic_algorithms_enabled()
+    return switch("SHCONV_TUNE") is False or torch.are_deterministic_algorithms_enabled()
 
 
 def state() -> tuple[str | None, bool]:
@@ -47,7 +48,7 @@ def state() -> tuple[str | None, bool]:
 
 def measures(products: float, known: bool = False) -> bool:
     """Whether tiles may be tried now. products: of an image; known: nothing else is left to measure."""
-    if tape.collected() is not None or (os.environ.get("SHCONV_TUNE") != "1" and (known or products < _WORTH)):
+    if tape.collected() is not None or (not switch("SHCONV_TUNE") and (known or products < _WORTH)):
         return False
     return not fixed() and not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
 
