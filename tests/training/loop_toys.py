@@ -10,7 +10,7 @@ from torch import nn
 
 from shconv.data import Batch
 from shconv.training import job
-from shconv.training.loop import TrainingResult
+from shconv.training.stored import TrainingResult
 
 Build = Callable[..., nn.Module]
 TIMES = {"seconds": 0, "images_per_second": 0}

@@ -15,7 +15,8 @@ from shconv.models import list_models, vanilla_of
 from shconv.processes import Processes
 from shconv.training import RECIPES, ModelConfig, Recipe, train, with_epochs
 from shconv.training.ahead import begin_compiling
-from shconv.training.side_by_side import can_be_side_by_side, is_finished, train_side_by_side
+from shconv.training.side_by_side import can_be_side_by_side, train_side_by_side
+from shconv.training.stored import is_finished
 
 VANILLA = tuple(name for name in list_models() if not name.endswith("_shc"))
 

@@ -18,7 +18,7 @@ from shconv.data.splits import MemorySplit
 from shconv.experiments.network import routed
 from shconv.experiments.table3_locsearch import SEARCHED_TOGETHER
 from shconv.training import ModelConfig, Recipe
-from shconv.training.learner import autocast_dtype
+from shconv.training.learner import autocast_dtype, layout_of
 
 Work = Callable[[int], object]  # of so many images
 _GAIN = 4  # how much cheaper than measured an image of a larger batch is believed to be, at most
@@ -201,7 +201,7 @@ class Probe:
 
     def _training_step(self, model: nn.Module, recipe: Recipe, classes: int, size: int) -> Callable[[int, bool], Any]:
         dtype = autocast_dtype(recipe, self.device, model)
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        layout = layout_of(recipe)
         model = model.to(memory_format=layout)
         optimizer = torch.optim.SGD(model.parameters(), 1e-6, recipe.momentum)
         x = self._images(recipe.batch_size, size).contiguous(memory_format=layout)

@@ -23,7 +23,8 @@ from shconv.rivals.which import Rival, settings_of
 from shconv.terminal import without_repeats
 from shconv.training import train, with_epochs
 from shconv.training.defences import Source
-from shconv.training.side_by_side import can_be_side_by_side, is_finished, train_side_by_side
+from shconv.training.side_by_side import can_be_side_by_side, train_side_by_side
+from shconv.training.stored import is_finished
 
 
 def priced(

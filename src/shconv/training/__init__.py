@@ -5,9 +5,10 @@ from shconv.training.defences import DEFENCES, Defence, create_defence
 from shconv.training.engine import Engine
 from shconv.training.epoch import TrainingDiverged
 from shconv.training.evaluate import correct_in
-from shconv.training.loop import TrainingResult, holds_another, train
+from shconv.training.loop import train
 from shconv.training.recipe import RECIPES, Recipe, with_epochs
 from shconv.training.signals import Preempted
+from shconv.training.stored import TrainingResult, holds_another
 
 __all__ = [
     "DEFENCES",

@@ -3,14 +3,12 @@
 The outcome is a function of (configuration, data, recipe, defence, seed); on a CPU an interruption changes no bit, and
 the number of processes only the rounding (and, unless it is synchronised, what a batch norm takes for its batch)."""
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from shconv.data import ImageData, ImageSplit
 from shconv.data.batches import naming_dead_workers
@@ -21,37 +19,20 @@ from shconv.models import vanilla_of
 from shconv.models.shapes import shapes_only
 from shconv.processes import Processes
 from shconv.training.batches import check_micro_batch, smallest_share, warning_of_few_steps
-from shconv.training.checkpoint import (
-    ModelConfig,
-    check_same_run,
-    load_checkpoint,
-    load_info,
-    run_record,
-    save_checkpoint,
-)
+from shconv.training.checkpoint import ModelConfig, check_same_run, load_info, run_record, save_checkpoint
 from shconv.training.compiling import reason_against_graphs, said
 from shconv.training.defences import Defence, Plain, Source
 from shconv.training.engine import Engine
 from shconv.training.epoch import Sums
-from shconv.training.job import LOG, Job, Row, epoch_steps
+from shconv.training.job import Job, Row, epoch_steps
 from shconv.training.learner import Learner
 from shconv.training.passes import CAPTURED
 from shconv.training.progress import TrainingProgress
 from shconv.training.recipe import Recipe
 from shconv.training.signals import stop_requests
 from shconv.training.state import State, load_state, remove_states
+from shconv.training.stored import TrainingResult, stored_result
 from shconv.training.tracking import Trackers
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """A finished training. `history` holds the rows of log.jsonl, one per epoch."""
-
-    model: nn.Module  # in eval mode on the CPU, as load_checkpoint(folder) gives it
-    config: ModelConfig
-    folder: Path
-    history: tuple[Row, ...]
-    test_accuracy: float
 
 
 def train(
@@ -114,7 +95,7 @@ def train(
     with processes.naming_the_lost():
         shown = TrainingProgress(recipe.epochs, progress and processes.is_first)
         if _is_finished(folder, record, processes):
-            result = _stored_result(folder)
+            result = stored_result(folder)
             processes.on_first(lambda: _tell_the_rest(result, record, engine, epoch_steps(split, recipe), shown))
             return result
         how: dict[str, Any] = {"engine": engine, "workers": workers, "device": device, "progress": progress}
@@ -132,7 +113,8 @@ def train(
             graphs = reason_against_graphs(processes.device, engine, processes.count, defence)
             learner = Learner.build(config, recipe, engine, processes, graphs, defence.begin)
             args = (folder, record, data, split, recipe, defence, engine, seed, workers)
-            job = Job(*args, learner, processes, request, shown, _history(state), on_epoch)
+            history = [] if state is None else list(state["history"])
+            job = Job(*args, learner, processes, request, shown, history, on_epoch)
             sums = _restored(job, state)
             with shown.started(_title(config, data, seed, defence), len(job.history), sums.steps, job.steps):
                 if data.note:
@@ -144,7 +126,7 @@ def train(
                 _say(job, problem, state)
                 _run(job, sums)
             processes.on_first(lambda: _finish(job))
-        return _stored_result(folder)
+        return stored_result(folder)
 
 
 def _check_micro_batch(
@@ -158,24 +140,6 @@ def _check_micro_batch(
         network = replace(config, name=vanilla_of(config.name)).build()
         image = torch.empty(config.in_channels, data.train_size, data.train_size)
     check_micro_batch(network, image, recipe, len(data.train or ()), engine, processes)
-
-
-def holds_another(
-    folder: Path, config: ModelConfig, data: ImageData, recipe: Recipe, seed: int, defence: Defence | None = None
-) -> bool:
-    """Does the folder hold a training, finished or interrupted, with which `train` would refuse to go on?"""
-    defence = Plain() if defence is None else defence
-    for name, (its, own_seed) in defence.first(seed).items():
-        if holds_another(folder / name, config, data, recipe, own_seed, its):
-            return True
-    record = run_record(defence.around(config), data, recipe, seed, defence.record())
-    try:
-        stored = load_info(folder) or (load_state(folder)[0] or {}).get("run")
-        if stored is not None:
-            check_same_run(folder, stored, record)
-    except InputError:
-        return True
-    return False
 
 
 def _is_finished(folder: Path, record: dict[str, Any], processes: Processes) -> bool:
@@ -207,10 +171,6 @@ def _taught(
         shown.say(f"defence {defence.name}: its {name}, in {folder / name}")
         train(config, data, recipe, folder / name, defence=its, seed=own_seed, **how)
     return defence.taught({name: Source.load(folder / name) for name in first})
-
-
-def _history(state: State | None) -> list[Row]:
-    return [] if state is None else list(state["history"])
 
 
 def _restored(job: Job, state: State | None) -> Sums:
@@ -292,15 +252,6 @@ def _checked(config: ModelConfig, data: ImageData, folder: Path, seed: int, defe
         raise InputError(f"{data.name} has no test images")
     defence.check(config, data.classes)
     return data.train
-
-
-def _stored_result(folder: Path) -> TrainingResult:
-    model, config, info = load_checkpoint(folder)
-    try:
-        history = tuple(json.loads(line) for line in (folder / LOG).read_text().splitlines())
-        return TrainingResult(model, config, folder, history, float(info["test_accuracy"]))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} holds a finished training, but its log or result is damaged ({error})") from error
 
 
 def _title(config: ModelConfig, data: ImageData, seed: int, defence: Defence) -> str:

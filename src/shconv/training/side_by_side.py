@@ -20,9 +20,9 @@ from shconv.data.splits import MemorySplit
 from shconv.files import InUse
 from shconv.processes import Processes
 from shconv.terminal import Lines
-from shconv.training.checkpoint import load_info
 from shconv.training.loop import train
 from shconv.training.signals import ended_by_sigterm
+from shconv.training.stored import is_finished
 
 Task = dict[str, Any]  # the arguments of `train`
 PATIENCE = 60.0  # seconds for a helper that is asked to stop to finish its step and store its state
@@ -69,10 +69,6 @@ def train_side_by_side(tasks: Sequence[Task], lines: Lines, on_end: Callable[[],
     finally:
         torch.set_num_threads(before)
     return {Path(task["folder"]) for task in left} - own
-
-
-def is_finished(folder: Path) -> bool:
-    return load_info(folder) is not None
 
 
 @contextmanager

@@ -12,14 +12,14 @@ from shconv.models.detector import DetectorNetwork
 from shconv.models.noise import NoiseNetwork
 from shconv.training import Defence, ModelConfig, create_defence
 from shconv.training.defences import Detector, Distillation, Ensemble, Source, Step
-from shconv.training.defences.base import step_generator
+from shconv.training.defences.base import step_word
 
 EPS = 0.05
 CLASSES = ("red", "green", "blue")
 
 
 def step(number: int = 0, **settings: Any) -> Step:
-    return Step(step_generator(0, 0, number, "cpu"), **settings)
+    return Step(torch.Generator().manual_seed(step_word(0, 0, number)), **settings)
 
 
 def images(n: int = 6, low: float = 0.0, high: float = 1.0, side: int = 8) -> Tensor:

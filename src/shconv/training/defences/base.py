@@ -133,13 +133,8 @@ class Plain(Defence):
         return None
 
 
-def step_generator(seed: int, epoch: int, step: int, device: torch.device | str) -> torch.Generator:
-    """Random numbers of one step (both from 0); a vanilla network and its SHC twin draw the same."""
-    return torch.Generator(device).manual_seed(step_word(seed, epoch, step))
-
-
 def step_word(seed: int, epoch: int, step: int) -> int:
-    """The seed of a step's random numbers."""
+    """The seed of a step's random numbers (both from 0); a vanilla network and its SHC twin draw the same."""
     return first_word(seed, STREAM, epoch, step)
 
 
