@@ -327,7 +327,7 @@ def test_the_reason_for_plain_torch_is_logged_once(caplog):
 def test_a_device_triton_cannot_use_is_tried_once_and_says_why(caplog, monkeypatch):
     tried: list[int] = []
 
-    def fails(*size: int, device: torch.device) -> Tensor:
+    def fails(*size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         tried.append(device.index)
         raise RuntimeError("no C compiler,\n anywhere")
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from triton_toys import PLACES, Run
 
 from shconv.ops import reference
+from shconv.ops.cuda import tape
 from shconv.ops.cuda.ahead import StandIn
 from shconv.ops.cuda.hopper import passes, tiles
 from shconv.ops.cuda.hopper.tiles import Shape, Tile
@@ -263,6 +264,10 @@ def test_the_rule_serves_where_no_tile_is_left_to_measure_and_other_shapes_are_t
     other, little = known._replace(K=96, map=False), known._replace(K=96, H=8, W=8)
     for shape in (known, little):
         assert passes.tile_of(shape, plan, device) == tiles.rule(shape)
+    with tape.collecting():
+        passes.tile_of(other, plan, device)
+    assert not passes._chosen, "what is collected tries nothing"
+    tried.clear()
     assert passes.tile_of(other, plan, device) == passes.tile_of(other, plan, device) == tiles.candidates(other)[-1]
     assert tried == ["input 96->64 56x56/1 16 bit"]
     monkeypatch.setenv("SHCONV_TUNE", "0")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shconv.ops.cuda import tuning
+from shconv.ops.cuda import tape, tuning
 
 PLAIN = torch.linspace(-1, 1, 7)
 CPU = torch.device("cpu")
@@ -97,6 +97,18 @@ def test_the_file_names_the_card_and_every_version_and_a_broken_one_is_tried_aga
         before = candidates.runs[QUICK]
         assert candidates.choose() == QUICK
         assert candidates.runs[QUICK] > before
+
+
+def test_what_will_be_tried_is_collected_to_be_compiled_ahead_and_nothing_is_chosen_by_it() -> None:
+    candidates = Candidates({RULE: 3, QUICK: 1})
+    with tape.collecting():
+        assert candidates.choose() == RULE
+    assert candidates.runs == {RULE: 0, QUICK: 1}, "whoever asked runs the rule's"
+    assert not candidates.compiled
+    assert candidates.choose() == QUICK
+    with tape.collecting():
+        assert candidates.choose() == QUICK, "what was chosen is all that will run"
+    assert candidates.runs[QUICK] == 7
 
 
 def test_a_tile_that_is_no_longer_offered_is_not_taken_and_the_others_are_tried() -> None:

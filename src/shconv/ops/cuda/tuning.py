@@ -48,7 +48,7 @@ def state() -> tuple[str | None, bool]:
 
 def measures(products: float, known: bool = False) -> bool:
     """Whether tiles may be tried now. products: of an image; known: nothing else is left to measure."""
-    if tape.collected() is not None or (not switch("SHCONV_TUNE") and (known or products < _WORTH)):
+    if not switch("SHCONV_TUNE") and (known or products < _WORTH):
         return False
     return not fixed() and not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
 
@@ -65,13 +65,17 @@ def choose(
 
     trial: one candidate's call. compile: what has to be done before it, in threads side by side. clock: seconds of one
     call; between two CUDA events by default. What raises, or differs from the rule's results, is out, and the log says
-    why.
+    why. Where launches are collected it tries none: those of all candidates are collected.
     """
-    tape.refuse_for_now("tiles are tried")
     store = _store(device)
     for each in candidates:
         if list(each) == store.chosen.get(key):
             return each
+    if tape.collected() is not None:
+        for each in candidates[1:]:
+            trial(each)()
+        return candidates[0]
+    tape.refuse_for_now("tiles are tried")
     with ThreadPoolExecutor(min(len(candidates), os.cpu_count() or 1)) as pool:
         list(pool.map(functools.partial(_quietly, compile), candidates))
     wanted = trial(candidates[0])()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from shconv.ops.cuda import runtime, tuning
+from shconv.ops.cuda import runtime, tape, tuning
 from shconv.ops.cuda.hopper.tiles import FEW_PIXELS, MANY_PIXELS, Shape, Tile, candidates, rule
 from shconv.ops.geometry import Geometry
 
@@ -153,7 +153,10 @@ def tile_of(
         for each in plan(tile)[1]:
             each.compile()
 
-    return _chosen.setdefault((shape, device), tuning.choose(str(shape), tried, trial, compile, device))
+    tile = tuning.choose(str(shape), tried, trial, compile, device)
+    if tape.collected() is None:
+        _chosen[shape, device] = tile
+    return tile
 
 
 _chosen: dict[tuple[Shape, torch.device], Tile] = {}
