@@ -120,4 +120,7 @@ def chooser(levels: dict[str, set[str]]) -> str:
 
 
 def run(*command: str) -> str:
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    try:
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    except FileNotFoundError:
+        raise SystemExit(f"{command[0]} is not there: the kernels need a C++ compiler and binutils") from None

@@ -66,6 +66,7 @@ class Tape:
     recorded: int = 0
     replayed: int = 0
     fails: str = ""  # what recording raises, if anything
+    size: int = 0  # bytes that each recording is said to hold
     reasons: list[str] = field(default_factory=list)
 
     def reason(self, device: torch.device) -> str:
@@ -94,7 +95,7 @@ class Tape:
             self.replayed += 1
             noted.replay()
 
-        return Recording(results, replay)
+        return Recording(results, replay, self.size)
 
     def pool(self) -> None:
         return None

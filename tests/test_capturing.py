@@ -2,6 +2,7 @@
 recorded runs as it is."""
 
 import random
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -111,6 +112,44 @@ def test_graphs_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(4):
         captured(numbers(2, 0, 2))
     assert tape.recorded == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("operation not permitted\nSearch for it")])
+def test_a_capture_that_breaks_off_is_mended_for_all_its_generators(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generator that torch believes to be recorded refuses to draw. Without a card: graphs that note who draws."""
+    graphs: list[list[torch.Generator]] = []
+
+    class Graph:
+        def __init__(self) -> None:
+            graphs.append(self.generators)
+
+        generators = property(lambda self: self.__dict__.setdefault("_", []))
+
+        def register_generator_state(self, generator: torch.Generator) -> None:
+            self.generators.append(generator)
+
+    streams = []
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "before")
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
+    monkeypatch.setattr(capturing, "_side_stream", str)
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, device: zeros(*size))
+    generator = torch.Generator()
+
+    def breaks() -> Results:
+        raise error
+
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else capturing.Uncapturable) as raised:
+        CudaRecorder([generator]).record(breaks, None)
+    assert str(raised.value) in ("", "operation not permitted")
+    assert graphs == [[generator], [generator]]
+    assert streams == ["before"]
 
 
 def test_nothing_is_recorded_on_a_cpu() -> None:

@@ -252,6 +252,43 @@ def test_where_memory_is_short_while_passes_are_recorded_they_run_as_they_are(ca
     assert [record.message for record in caplog.records] == ["no CUDA graph: Sequential: CUDA out of memory."]
 
 
+def test_what_has_no_room_beside_others_makes_room_and_takes_longer_to_come_back_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replaying, "_most", lambda device: 3.0)
+    one, other = small(), small()
+    tapes = {one: Tape(size=2), other: Tape(size=2)}
+    with torch.no_grad():
+        for seed in range(100):
+            for model, tape in tapes.items():  # in turns, as a pair of networks is asked
+                assert torch.equal(replaying.replaying(model, tape)(images(seed)), model(images(seed)))
+                assert sum(len(replaying._NETWORKS[each].pairs) for each in tapes if each in replaying._NETWORKS) <= 1
+    assert 1 <= tapes[one].recorded <= 3
+    assert 1 <= tapes[other].recorded <= 3
+
+
+def test_what_takes_more_than_all_graphs_may_is_given_up_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(replaying, "_most", lambda device: 2.0**30)
+    model, tape = small(), Tape(size=2**30)
+    for seed in range(6):
+        found, wanted = slope(replaying.replaying(model, tape), images(seed)), slope(model, images(seed))
+        assert all(map(torch.equal, found, wanted))
+    (record,) = caplog.records
+    assert "its passes take 2.0 GB, more than a quarter of the memory" in record.message
+
+
+def test_a_call_in_inference_mode_leaves_nothing_that_others_stumble_over() -> None:
+    model, tape = small(), Tape()
+    for seed in range(8):
+        seen = replaying.replaying(model, tape)
+        with torch.inference_mode() if seed < 4 else torch.no_grad():
+            assert torch.equal(seen(images(seed)), model(images(seed)))
+        assert torch.equal(slope(seen, images(seed))[1], slope(model, images(seed))[1])
+    assert tape.recorded == 3
+
+
 def test_parameters_that_want_gradients_get_them() -> None:
     model, tape = small().requires_grad_(True), Tape()
     for _ in range(4):

@@ -217,9 +217,11 @@ class CudaRecorder:
             # Other threads, such as those that pin memory, may go on with what a capture does not allow.
             with torch.cuda.graph(graph, pool, _side_stream(device), capture_error_mode="thread_local"):
                 results = run()
-        except Exception as error:
+        except BaseException as error:
             torch.cuda.set_stream(before)
-            _mended(device, pool)
+            _mended(device, pool, self.generators)
+            if not isinstance(error, Exception):  # Ctrl-C, say
+                raise
             first = error.__context__ or error  # the capture's end says only that it broke off
             said = str(first).partition(" Search for ")[0].strip() or type(first).__name__
             raise Uncapturable(said.splitlines()[0]) from error
@@ -261,12 +263,14 @@ def _drawn() -> tuple[object, ...]:
     return state, random.getstate(), kind, np.asarray(keys).tobytes(), *rest
 
 
-def _mended(device: int, pool: Any) -> None:
-    """After a capture that broke off, torch's allocator and generator may think that it is still under way."""
+def _mended(device: int, pool: Any, generators: Sequence[torch.Generator]) -> None:
+    """After a capture that broke off, torch's allocator and generators may think that it is still under way."""
     with suppress(Exception):
         torch._C._cuda_endAllocateToPool(device, pool)
     with suppress(Exception):
         graph = torch.cuda.CUDAGraph()
+        for each in generators:
+            graph.register_generator_state(each)
         one = torch.zeros(1, device=f"cuda:{device}")
         with torch.cuda.graph(graph, stream=_side_stream(device), capture_error_mode="thread_local"):
             one.add_(1)

@@ -3,6 +3,7 @@ attacks and evaluations. Forward pass, and backward pass down to the images, are
 
 import functools
 import logging
+import math
 import threading
 import weakref
 from collections import OrderedDict
@@ -174,7 +175,8 @@ class _Network:
     def __init__(self) -> None:
         self.reason = ""
         self.states: dict[tuple[Any, ...], int] = {}
-        self.calls: dict[Any, int] = {}
+        self.calls: dict[Any, int] = {}  # as it is, of a kind
+        self.given_up: dict[Any, int] = {}  # how often a pair made room for others
         self.pairs: dict[Any, _Pair] = {}
 
 
@@ -192,6 +194,8 @@ class _Replaying:
     def __call__(self, x: Tensor) -> Tensor:
         wanted = torch.is_grad_enabled() and (x.requires_grad or not self.frozen)
         if self.network.reason or self.recorder.reason(x.device) or (wanted and not self.frozen):
+            return self._plain(x)
+        if torch.is_inference_mode_enabled():  # tensors made in it may not be written outside
             return self._plain(x)
         stream = torch._C._cuda_getCurrentRawStream(x.get_device()) if x.is_cuda else 0  # two may run side by side
         key = (self.state, wanted, kind_of((x,)), stream)
@@ -259,12 +263,11 @@ class _Replaying:
 
 
 def _keep(network: _Network, key: Any, pair: _Pair, device: torch.device) -> None:
-    """Raises Uncapturable where it takes too much memory; others that have not been used for long make room."""
+    """Raises Uncapturable where it takes too much memory; others that have not been used for long make room. Each time
+    they do they wait ten times as long until they are recorded anew: two that have no room together take turns."""
     network.pairs[key] = pair
     _USED[id(network), key] = weakref.ref(network), key
-    if device.type != "cuda":
-        return
-    most = SHARE * torch.cuda.get_device_properties(device).total_memory
+    most = _most(device)
     if pair.size > most:
         raise Uncapturable(f"its passes take {pair.size / 2**30:.1f} GB, more than a quarter of the memory")
     sizes = {}
@@ -280,7 +283,14 @@ def _keep(network: _Network, key: Any, pair: _Pair, device: torch.device) -> Non
         owner, its = _USED.pop(place)
         if (held := owner()) is not None:
             del held.pairs[its]
+            held.given_up[its] = held.given_up.get(its, 0) + 1
+            held.calls[its] = SEEN - 10 ** held.given_up[its]
         del sizes[place], size
+
+
+def _most(device: torch.device) -> float:
+    """Bytes that all graphs of a device may hold."""
+    return SHARE * torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else math.inf
 
 
 def _logits(out: object, x: Tensor) -> Tensor:

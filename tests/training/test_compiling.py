@@ -16,6 +16,7 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
     [
         (CUDA, Engine(compile=True), 1, "none", ""),
         (CPU, Engine(compile=True), 1, "none", "the device is cpu"),
+        (CUDA, Engine(compile=True, graphs=False), 1, "none", "it was turned off"),
         (CUDA, Engine(compile=True, accumulation=2), 1, "none", "micro-batches"),
         (CUDA, Engine(compile=True), 2, "none", "averaged over processes"),
         (CUDA, Engine(compile=True), 1, "pgd", "the defence pgd makes several passes"),
@@ -32,6 +33,11 @@ def test_passes_are_captured_where_a_step_has_one_of_each_and_else_one_reason_is
     said = compiling.said(found)
     assert ("run from CUDA graphs" in said) == (not reason)
     assert reason in said
+
+
+def test_the_environment_turns_the_graphs_off_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHCONV_GRAPHS", "0")
+    assert compiling.reason_against_graphs(CUDA, Engine(compile=True), 1, Plain()) == "SHCONV_GRAPHS is 0"
 
 
 @pytest.mark.parametrize(("reason", "options"), [("", {"mode": "reduce-overhead"}), ("the device is cpu", {})])

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from shconv.capturing import off
 from shconv.training.defences import Defence, Plain
 from shconv.training.engine import Engine
 
@@ -16,6 +17,8 @@ def reason_against_graphs(device: torch.device, engine: Engine, processes: int, 
     """Why the passes of a training step are not captured; "" where they are."""
     if device.type != "cuda":
         return f"the device is {device.type}"
+    if not engine.graphs or off():
+        return off() or "it was turned off"
     if engine.accumulation > 1:
         return "gradients of several micro-batches are summed"
     if processes > 1:
