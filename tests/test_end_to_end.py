@@ -10,14 +10,13 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from shconv.attacks.locsearch.search import Search
 from shconv.cli import main, run
@@ -29,15 +28,7 @@ SECONDS = {"seconds", "images_per_second"}
 
 
 @pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch: pytest.MonkeyPatch, hurried: None) -> Iterator[None]:
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def undrawn(monkeypatch: pytest.MonkeyPatch, on_the_cpu: None, hurried: None) -> None:
     """Tables and page are the report's own matter, and take seconds."""
     monkeypatch.setattr("shconv.commands.reproduce.conclude", lambda folder, progress: None)
 

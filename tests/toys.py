@@ -92,3 +92,27 @@ def colour_networks(scale: float = 50.0) -> tuple[nn.Module, nn.Module]:
 def words(value: object) -> str:
     """A parameter as a part of a test's name, the same in every process: without a function's address."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
+def scrambled(model: nn.Module) -> nn.Module:
+    """Batch norm with every value its own, so that no two of them could be swapped unseen; in eval mode."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    return model.eval()
+
+
+def as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """What a camera stored of an image (H, W, 3): the inverse of the turn that its orientation tag asks for."""
+    turned = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }
+    return np.ascontiguousarray(turned[orientation])

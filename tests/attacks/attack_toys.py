@@ -1,6 +1,6 @@
 """Small networks: trained toys, and models whose answer is known or exact."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +68,31 @@ class RowWise:
     def __call__(self, x: Tensor) -> Tensor:
         hidden = ((x - 0.5)[:, None] * self.first.to(x)).sum((2, 3, 4)).tanh()
         return (hidden[:, None] * self.second.to(x)).sum(2)
+
+
+class InUse(nn.Module):
+    """Batch norm, dropout, a frozen parameter, a part already in eval mode, and gradients lying about."""
+
+    def __init__(self, values: int, classes: int) -> None:
+        super().__init__()
+        self.norm, self.dropout, self.head = nn.BatchNorm2d(2), nn.Dropout(0.5), nn.Linear(values, classes)
+        self.head.bias.requires_grad_(False)
+        self.dropout.eval()
+        self.head.weight.grad = torch.full_like(self.head.weight, 7.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(self.dropout(self.norm(x)).flatten(1))
+
+    def read(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.head(hidden)
+        return logits
+
+
+def everything_about(network: nn.Module) -> Iterator[object]:
+    yield from (module.training for module in network.modules())
+    for tensor in (*network.parameters(), *network.buffers()):
+        yield tensor.requires_grad, tensor.detach().clone().tolist()
+        yield tensor.grad is None or (id(tensor.grad), tensor.grad.tolist())
 
 
 def inner_images(n: int, shape: tuple[int, ...] = (2, 4, 4), seed: int = 1) -> Tensor:

@@ -1,13 +1,13 @@
 """What every attack promises: the model is left as found, inputs are checked at the door, calls are pure."""
 
-from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, asdict, fields, is_dataclass
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from attack_toys import InUse, everything_about
+from torch import Tensor
 
 from shconv.attacks import FGSM, IFGSM, Attack, GaussianNoise, LocSearchAdv, RandFGSM, Substitute
 from shconv.errors import InputError
@@ -48,29 +48,15 @@ class RecordingLinear(torch.autograd.Function):
         return dy @ weight, dy.T @ x if ctx.needs_input_grad[1] else None
 
 
-class Network(nn.Module):
-    """Batch norm, dropout, a frozen parameter, a part already in eval mode, and gradients lying about."""
-
+class Network(InUse):
     def __init__(self, fails: bool = False) -> None:
-        super().__init__()
-        self.norm, self.dropout, self.head = nn.BatchNorm2d(2), nn.Dropout(0.5), nn.Linear(2 * 4 * 5, 3)
+        super().__init__(2 * 4 * 5, 3)
         self.fails = fails
-        self.head.bias.requires_grad_(False)
-        self.dropout.eval()
-        self.head.weight.grad = torch.full_like(self.head.weight, 7.0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def read(self, hidden: Tensor) -> Tensor:
         if self.fails:
             raise RuntimeError("broken network")
-        hidden = self.dropout(self.norm(x)).flatten(1)
         return RecordingLinear.apply(hidden, self.head.weight) + self.head.bias
-
-
-def everything_about(network: nn.Module) -> Iterator[object]:
-    yield from (module.training for module in network.modules())
-    for tensor in (*network.parameters(), *network.buffers()):
-        yield tensor.requires_grad, tensor.detach().clone().tolist()
-        yield tensor.grad is None or (id(tensor.grad), tensor.grad.tolist())
 
 
 def batch(n: int = 4, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,11 @@
 """What every attack promises that searches a ball or the nearest image: box, ball, determinism, any batch alike, a
 model left as found."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
-from attack_toys import RowWise
+from attack_toys import InUse, RowWise, everything_about
 from torch import Tensor, nn
 
 from shconv.attacks import (
@@ -201,31 +200,9 @@ def test_every_pass_sees_the_whole_batch_in_its_order(attack: Attack, row_wise: 
     attack(watching, x, y)
 
 
-class Network(nn.Module):
-    """Batch norm, dropout, a frozen parameter, a part already in eval mode, and gradients lying about."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.dropout, self.head = nn.BatchNorm2d(2), nn.Dropout(0.5), nn.Linear(72, 5)
-        self.head.bias.requires_grad_(False)
-        self.dropout.eval()
-        self.head.weight.grad = torch.full_like(self.head.weight, 7.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.dropout(self.norm(x)).flatten(1))
-        return logits
-
-
-def everything_about(network: nn.Module) -> Iterator[object]:
-    yield from (module.training for module in network.modules())
-    for tensor in (*network.parameters(), *network.buffers()):
-        yield tensor.requires_grad, tensor.detach().clone().tolist()
-        yield tensor.grad is None or (id(tensor.grad), tensor.grad.tolist())
-
-
 @every_attack
 def test_model_is_left_as_found(attack: Attack) -> None:
-    network = Network()
+    network = InUse(2 * 6 * 6, 5)
     before = list(everything_about(network))
     attack(network, *batch())
     assert list(everything_about(network)) == before

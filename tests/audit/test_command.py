@@ -2,14 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from core_toys import ToyCheck, attacking
 
 from shconv.audit.checks import c12_worst_case
@@ -27,14 +25,10 @@ TOYS = (
 
 
 @pytest.fixture(autouse=True)
-def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, on_the_cpu: None) -> None:
     """An empty folder, toy checks, no accelerator."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
     monkeypatch.setattr("shconv.audit.checks.CHECKS", TOYS, raising=False)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """The command line in this process."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState
 
 from shconv.cli import run
 
@@ -31,11 +30,7 @@ Shconv = Callable[..., Ended]
 
 
 @pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch: pytest.MonkeyPatch, blank: None, hurried: None) -> Iterator[None]:
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+def quick(on_the_cpu: None, blank: None, hurried: None) -> None: ...
 
 
 @pytest.fixture

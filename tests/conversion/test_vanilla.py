@@ -12,21 +12,13 @@ from torch import Tensor, nn
 import shconv
 from shconv import SHConv2d, create_model, load_vanilla, record_filter_maps, to_shc, to_vanilla
 from shconv.errors import InputError
+from toys import scrambled
 
 
 def learnt(map_groups: int = 1) -> nn.Sequential:
     """A network whose maps are its images' own."""
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3, groups=2), nn.Flatten())
     return to_shc(net.double(), start="random", map_groups=map_groups, where=[3] if map_groups == 1 else "2")
-
-
-def scrambled(model: nn.Module) -> nn.Module:
-    """Every scale, shift and running statistic its own."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
-                nn.init.uniform_(tensor, 0.5, 1.5)
-    return model.eval()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import shconv
 from shconv import SHConv2d, create_model
 from shconv.errors import InputError
 from shconv.models import matched_width
+from toys import scrambled
 
 VANILLA = ["plain10", "resnet18", "resnet50"]
 IN_CHANNELS_OF_3X3 = {
@@ -28,15 +29,6 @@ def parameters(model: nn.Module) -> int:
 @pytest.fixture
 def images() -> Tensor:
     return torch.rand(3, 3, 32, 32)
-
-
-def scrambled(model: nn.Module) -> nn.Module:
-    """Batch norm with every value its own, so that no two of them could be swapped unseen; in eval mode."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
-                nn.init.uniform_(tensor, 0.5, 1.5)
-    return model.eval()
 
 
 def test_the_list_pairs_each_network_with_its_shc_counterpart() -> None:

@@ -23,6 +23,8 @@ from files import (
 from PIL import Image
 from test_pixels import decoded
 
+from toys import as_stored
+
 RGB = Image.fromarray(COLOUR)
 EXIF = b"Exif\0\0"
 TURNED = 6  # what is stored has to be turned clockwise
@@ -152,18 +154,8 @@ def test_broken_metadata_is_none(name: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
 def test_every_orientation_is_read_beside_a_broken_tag(format: str, orientation: int) -> None:
-    stored = {
-        1: COLOUR,
-        2: COLOUR[:, ::-1],
-        3: COLOUR[::-1, ::-1],
-        4: COLOUR[::-1],
-        5: COLOUR.transpose(1, 0, 2),
-        6: np.rot90(COLOUR, 1),
-        7: COLOUR[::-1, ::-1].transpose(1, 0, 2),
-        8: np.rot90(COLOUR, -1),
-    }[orientation]
     block = exif(orientation, WRONG_TAGS["a resolution of type short"])
-    image = Image.fromarray(np.ascontiguousarray(stored))
+    image = Image.fromarray(as_stored(COLOUR, orientation))
     if format == "TIFF":
         data = saved(image, "TIFF", tiffinfo={274: orientation, 282: 1.0})
     else:

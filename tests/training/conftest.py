@@ -1,9 +1,8 @@
 """A separable toy problem, and a tiny network in the place of shconv.create_model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from accelerate.state import AcceleratorState
 from together import colours
 from torch import Tensor, nn
 
@@ -28,12 +27,7 @@ class ToyNet(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """accelerate looks for a device once in a process: here before every test, so that their order does not matter."""
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+def without_a_gpu(on_the_cpu: None) -> None: ...
 
 
 @pytest.fixture

@@ -59,10 +59,7 @@ class NetworkOptions(TableOptions):
     def load(self, progress: ExperimentProgress, want_train: bool, preparation: Preparation | None = None) -> ImageData:
         if not self.own_data:
             return super().load(progress, want_train, preparation)
-        data = as_data(own_result("--data", self.data), self.data)
-        if len(data.classes) < self.least_classes:
-            raise InputError(f"{data.name} has {len(data.classes)} classes; relative confidence needs at least 3")
-        return data
+        return self.with_classes(as_data(own_result("--data", self.data), self.data))
 
     @property
     def least_classes(self) -> int:

@@ -184,7 +184,10 @@ class TableOptions(DataOptions, DeviceOptions):
         check_confidence(self.min_confidence)
 
     def load(self, progress: ExperimentProgress, want_train: bool, preparation: Preparation | None = None) -> ImageData:
-        data = super().load(progress, want_train, preparation)
+        return self.with_classes(super().load(progress, want_train, preparation))
+
+    def with_classes(self, data: ImageData) -> ImageData:
+        """Raises InputError where the data have fewer classes than the command needs."""
         if len(data.classes) < self.least_classes:
             raise InputError(f"{data.name} has {len(data.classes)} classes; relative confidence needs at least 3")
         return data
