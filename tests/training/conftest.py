@@ -1,8 +1,10 @@
 """A separable toy problem, and a tiny network in the place of shconv.create_model."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from loop_toys import Training
 from together import colours
 from torch import Tensor, nn
 
@@ -43,6 +45,11 @@ def config() -> ModelConfig:
 @pytest.fixture
 def recipe() -> Recipe:
     return Recipe(3, 16, 0.1, schedule="cosine", warmup_epochs=0.5)
+
+
+@pytest.fixture
+def training(config: ModelConfig, data: ImageData, recipe: Recipe, tmp_path: Path) -> Training:
+    return Training(config, data, recipe, tmp_path)
 
 
 @pytest.fixture

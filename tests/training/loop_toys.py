@@ -2,18 +2,36 @@
 
 import json
 from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import nn
 
-from shconv.data import Batch
-from shconv.training import job
-from shconv.training.stored import TrainingResult
+from shconv.data import Batch, ImageData
+from shconv.training import ModelConfig, Recipe, TrainingResult, job, train
 
 Build = Callable[..., nn.Module]
 TIMES = {"seconds": 0, "images_per_second": 0}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What to train, on what and how, in folders below ``place``."""
+
+    config: ModelConfig
+    data: ImageData
+    recipe: Recipe
+    place: Path
+
+    def run(self, folder: str | Path = "", **how: Any) -> TrainingResult:
+        """`train`, in the folder of that name, silently unless asked otherwise."""
+        return train(self.config, self.data, self.recipe, self.place / folder, **{"progress": False, **how})
+
+    def but(self, **changes: Any) -> "Training":
+        """By another recipe."""
+        return replace(self, recipe=replace(self.recipe, **changes))
 
 
 def outcome(of: TrainingResult | Path) -> tuple[bytes, list[dict[str, Any]]]:

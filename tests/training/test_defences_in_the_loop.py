@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from loop_toys import batches_of, outcome
+from loop_toys import Training, batches_of, outcome
 from torch import nn
 
-from shconv.data import ImageData
 from shconv.errors import InputError
-from shconv.training import Defence, ModelConfig, Recipe, holds_another, load_checkpoint, train
+from shconv.training import Defence, ModelConfig, holds_another, load_checkpoint
 from shconv.training.defences import (
     FGSMRS,
     PGD,
@@ -54,11 +53,9 @@ def toy_defence(name: str) -> Defence:
 
 
 @pytest.mark.parametrize("name", DEFENCES)
-def test_interrupted_anywhere_and_continued_nothing_is_different(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
-) -> None:
+def test_interrupted_anywhere_and_continued_nothing_is_different(tmp_path: Path, training: Training, name: str) -> None:
     def trained(folder: str) -> None:
-        train(config, data, recipe, tmp_path / folder, defence=toy_defence(name), progress=False)
+        training.run(folder, defence=toy_defence(name))
 
     trained("whole")
     for at in (2, 11):
@@ -73,10 +70,10 @@ def test_interrupted_anywhere_and_continued_nothing_is_different(
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_what_a_defence_learns_from_is_trained_once_and_a_stop_after_it_changes_nothing(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
+    tmp_path: Path, training: Training, name: str
 ) -> None:
     def trained(folder: Path) -> None:
-        train(config, data, recipe, folder, defence=toy_defence(name), progress=False)
+        training.run(folder, defence=toy_defence(name))
 
     whole = tmp_path / "whole"
     trained(whole)
@@ -96,29 +93,30 @@ def test_what_a_defence_learns_from_is_trained_once_and_a_stop_after_it_changes_
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_a_folder_of_another_training_is_refused_before_anything_is_trained(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
+    tmp_path: Path, training: Training, name: str
 ) -> None:
     for folder, defence in (("plain", Plain()), ("first", toy_defence(name))):
         with pytest.MonkeyPatch.context() as patch:
             batches_of(patch, 6)
             with pytest.raises(KeyboardInterrupt):
-                train(config, data, recipe, tmp_path / folder, defence=defence, progress=False)
+                training.run(folder, defence=defence)
     with pytest.raises(InputError, match=r"plain holds a training with (defence|model.wrapper) = null"):
-        train(config, data, recipe, tmp_path / "plain", defence=toy_defence(name), progress=False)
+        training.run("plain", defence=toy_defence(name))
     assert not (tmp_path / "plain" / next(iter(toy_defence(name).first(0)))).exists()
     for folder, seed, another in (("plain", 0, True), ("first", 0, False), ("first", 1, True), ("new", 0, False)):
-        assert holds_another(tmp_path / folder, config, data, recipe, seed, toy_defence(name)) == another
+        assert (
+            holds_another(tmp_path / folder, training.config, training.data, training.recipe, seed, toy_defence(name))
+            == another
+        )
 
 
 def test_its_random_numbers_depend_on_the_seed_and_leave_the_rest_of_the_randomness_alone(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, toy_network: Callable[..., None]
+    training: Training, toy_network: Callable[..., None]
 ) -> None:
     toy_network(lambda classes, width: nn.Sequential(nn.Flatten(), nn.Linear(192, classes)))
-    still = replace(recipe, epochs=1, learning_rate=1e-30, weight_decay=0.0, warmup_epochs=0)
+    still = training.but(epochs=1, learning_rate=1e-30, weight_decay=0.0, warmup_epochs=0)
     trained = {
-        (seed, defence.name): train(
-            config, data, still, tmp_path / f"{seed}{defence.name}", defence=defence, seed=seed, progress=False
-        )
+        (seed, defence.name): still.run(f"{seed}{defence.name}", defence=defence, seed=seed)
         for seed in (0, 1)
         for defence in (Plain(), FGSMRS(0.1))
     }
@@ -131,9 +129,9 @@ def test_its_random_numbers_depend_on_the_seed_and_leave_the_rest_of_the_randomn
 
 @pytest.mark.parametrize("name", DEFENCES)
 def test_the_checkpoint_says_how_it_was_trained_and_the_log_how_it_went(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
+    tmp_path: Path, training: Training, name: str
 ) -> None:
-    result = train(config, data, recipe, tmp_path, defence=toy_defence(name), progress=False)
+    result = training.run(defence=toy_defence(name))
     _, _, info = load_checkpoint(tmp_path)
     assert (
         info["defence"]
@@ -166,50 +164,42 @@ def test_the_checkpoint_says_how_it_was_trained_and_the_log_how_it_went(
     assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == list(result.history)
 
 
-def test_a_plain_checkpoint_says_so_and_older_ones_said_nothing(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
-) -> None:
-    train(config, data, recipe, tmp_path, progress=False)
+def test_a_plain_checkpoint_says_so_and_older_ones_said_nothing(tmp_path: Path, training: Training) -> None:
+    training.run()
     path = tmp_path / "config.json"
     info = json.loads(path.read_text())
     assert info.pop("defence") is None
     path.write_text(json.dumps(info))
-    train(config, data, recipe, tmp_path, defence=Plain(), progress=False)
+    training.run(defence=Plain())
     with pytest.raises(InputError, match=r'holds a training with defence = null, asked for is \{"name": "fgsm-rs"'):
-        train(config, data, recipe, tmp_path, defence=FGSMRS(), progress=False)
+        training.run(defence=FGSMRS())
 
 
-def test_another_defences_folder_is_refused(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
-) -> None:
+def test_another_defences_folder_is_refused(training: Training) -> None:
     with pytest.MonkeyPatch.context() as patch:
         batches_of(patch, 6)
         with pytest.raises(KeyboardInterrupt):
-            train(config, data, recipe, tmp_path, defence=FGSMRS(0.1), progress=False)
+            training.run(defence=FGSMRS(0.1))
     with pytest.raises(InputError, match=r"defence.eps = 0.1, asked for is 0.2"):
-        train(config, data, recipe, tmp_path, defence=FGSMRS(0.2))
+        training.run(defence=FGSMRS(0.2), progress=True)
     with pytest.raises(InputError, match=r'defence = \{"name": "fgsm-rs".*, asked for is null'):
-        train(config, data, recipe, tmp_path)
+        training.run(progress=True)
 
 
-def test_a_source_of_other_classes_is_refused_before_anything_is_written(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
-) -> None:
-    other = replace(data, classes=("red", "green", "lime"))
+def test_a_source_of_other_classes_is_refused_before_anything_is_written(tmp_path: Path, training: Training) -> None:
+    other = replace(training.data, classes=("red", "green", "lime"))
     wanted = r"trained on 3 classes \(red, green, blue\); wanted: 3 classes \(red, green, lime\)"
     with pytest.raises(InputError, match=wanted):
-        train(config, other, recipe, tmp_path / "folder", defence=toy_defence("ensemble"))
+        replace(training, data=other).run("folder", defence=toy_defence("ensemble"), progress=True)
     assert not (tmp_path / "folder").exists()
 
 
 @pytest.mark.parametrize("name", DEFENCES)
-def test_in_bfloat16_too_the_loss_is_finite_and_falls(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
-) -> None:
-    recipe = replace(recipe, epochs=6, precision="bf16")
+def test_in_bfloat16_too_the_loss_is_finite_and_falls(training: Training, name: str) -> None:
+    training = training.but(epochs=6, precision="bf16")
     changes = {"stability": {"sigma": 0.02}, "distillation": {}, "detector": {}, "noise-model": {}}.get(
         name, {"eps": 0.01}
     )
     defence = replace(toy_defence(name), **changes)  # type: ignore[type-var]
-    losses = [row["loss"] for row in train(config, data, recipe, tmp_path, defence=defence, progress=False).history]
+    losses = [row["loss"] for row in training.run(defence=defence).history]
     assert losses[-1] < (1 if name in LEARNING else 0.9) * losses[0]  # the two have little left to learn in six epochs

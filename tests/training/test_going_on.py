@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from loop_toys import batches_of, outcome
+from loop_toys import Training, batches_of, outcome
 
-from shconv.data import ImageData
 from shconv.errors import InputError
-from shconv.training import ModelConfig, Recipe, train
 
 pytestmark = pytest.mark.usefixtures("toy_network")
 
@@ -21,43 +19,43 @@ pytestmark = pytest.mark.usefixtures("toy_network")
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_stopped_between_epochs_and_continued_nothing_is_different(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, schedule: Any, epoch: int
+    tmp_path: Path, training: Training, schedule: Any, epoch: int
 ) -> None:
-    recipe = replace(recipe, schedule=schedule, patience=1, learning_rate=0.5)
+    training = training.but(schedule=schedule, patience=1, learning_rate=0.5)
 
     def stop(row: dict[str, Any]) -> None:
         if row["epoch"] == epoch:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config, data, recipe, tmp_path / "stopped", progress=False, on_epoch=stop)
+        training.run("stopped", on_epoch=stop)
     assert (tmp_path / "stopped" / "state.pt").exists()
     torch.rand(epoch)  # another process has another random state
-    continued = train(config, data, recipe, tmp_path / "stopped", progress=False)
-    assert outcome(continued) == outcome(train(config, data, recipe, tmp_path / "whole", progress=False))
+    continued = training.run("stopped")
+    assert outcome(continued) == outcome(training.run("whole"))
 
 
 @pytest.mark.parametrize("at", [0, 2, 5, 11])
 def test_interrupted_anywhere_and_continued_nothing_is_different(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, at: int
+    training: Training, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     with monkeypatch.context() as patch:
         batches_of(patch, stop_at=at)
         with pytest.raises(KeyboardInterrupt):
-            train(config, data, recipe, tmp_path / "stopped", progress=False)
-    continued = train(config, data, recipe, tmp_path / "stopped", progress=False)
-    assert outcome(continued) == outcome(train(config, data, recipe, tmp_path / "whole", progress=False))
+            training.run("stopped")
+    continued = training.run("stopped")
+    assert outcome(continued) == outcome(training.run("whole"))
 
 
 def test_a_full_disk_at_any_write_leaves_a_training_that_can_be_continued(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = replace(recipe, epochs=2)
+    training = training.but(epochs=2)
     original = os.replace
     written: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", lambda old, new: [written.append(Path(new).name), original(old, new)])
-        whole = train(config, data, recipe, tmp_path / "whole", progress=False)
+        whole = training.run("whole")
     first = ["model.safetensors", "config.json", "state.pt", "log.jsonl"]  # the best checkpoint's two files first
     assert written == [*first, "state.previous.pt", "state.pt", "log.jsonl", "log.jsonl", *first[:2]]
     for write in range(len(written)):
@@ -72,22 +70,22 @@ def test_a_full_disk_at_any_write_leaves_a_training_that_can_be_continued(
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", fail)
             with pytest.raises(OSError, match="No space left") as full:
-                train(config, data, recipe, folder, progress=False)
+                training.run(folder)
         assert full.value.filename is not None
         assert not list(folder.glob("*.tmp"))
-        assert outcome(train(config, data, recipe, folder, progress=False)) == outcome(whole)
+        assert outcome(training.run(folder)) == outcome(whole)
 
 
 def test_a_finished_training_comes_back_without_training(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = train(config, data, recipe, tmp_path, progress=False)
+    first = training.run()
     written = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     seen = batches_of(monkeypatch)
-    again = train(config, data, recipe, tmp_path, progress=False)
+    again = training.run()
     assert seen == []
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == written
-    assert (again.history, again.test_accuracy, again.config) == (first.history, first.test_accuracy, config)
+    assert (again.history, again.test_accuracy, again.config) == (first.history, first.test_accuracy, training.config)
     for name, tensor in first.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], tensor)
     assert not again.model.training
@@ -95,34 +93,30 @@ def test_a_finished_training_comes_back_without_training(
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_another_trainings_folder_is_refused(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, finished: bool
-) -> None:
+def test_another_trainings_folder_is_refused(tmp_path: Path, training: Training, finished: bool) -> None:
     def stop(row: dict[str, Any]) -> None:
         if not finished:
             raise KeyboardInterrupt
 
     if finished:
-        train(config, data, recipe, tmp_path, progress=False)
+        training.run()
     else:
         with pytest.raises(KeyboardInterrupt):
-            train(config, data, recipe, tmp_path, progress=False, on_epoch=stop)
+            training.run(on_epoch=stop)
     held = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
     with pytest.raises(InputError, match=r"recipe\.momentum = 0\.9, asked for is 0\.8"):
-        train(config, data, replace(recipe, momentum=0.8), tmp_path)
+        training.but(momentum=0.8).run(progress=True)
     with pytest.raises(InputError, match="seed = 0, asked for is 1"):
-        train(config, data, recipe, tmp_path, seed=1)
+        training.run(seed=1, progress=True)
     with pytest.raises(InputError, match=r"model\.width = 6, asked for is 7"):
-        train(replace(config, width=7), data, recipe, tmp_path)
+        replace(training, config=replace(training.config, width=7)).run(progress=True)
     with pytest.raises(InputError, match=r'data\.name = "toy", asked for is "other"'):
-        train(config, replace(data, name="other"), recipe, tmp_path)
+        replace(training, data=replace(training.data, name="other")).run(progress=True)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == held
 
 
-def test_a_finished_training_without_its_log_is_an_error(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
-) -> None:
-    train(config, data, recipe, tmp_path, progress=False)
+def test_a_finished_training_without_its_log_is_an_error(tmp_path: Path, training: Training) -> None:
+    training.run()
     (tmp_path / "log.jsonl").unlink()
     with pytest.raises(InputError, match="its log or result is damaged"):
-        train(config, data, recipe, tmp_path, progress=False)
+        training.run()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from loop_toys import Build, batches_of, outcome
+from loop_toys import Build, Training, batches_of, outcome
 from torch import Tensor, nn
 
 from shconv.data import ImageData
@@ -20,24 +20,22 @@ from shconv.training.state import load_state
 pytestmark = pytest.mark.usefixtures("toy_network")
 
 
-def test_a_separable_problem_is_learnt(tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe) -> None:
-    result = train(config, data, replace(recipe, epochs=8), tmp_path, progress=False)
+def test_a_separable_problem_is_learnt(training: Training) -> None:
+    result = training.but(epochs=8).run()
     assert result.test_accuracy > 0.95
     losses = [row["loss"] for row in result.history]
     assert losses[-1] < losses[0] / 2
 
 
-def test_the_folder_holds_the_network_its_record_and_a_line_an_epoch(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
-) -> None:
-    result = train(config, data, recipe, tmp_path / "new" / "folder", seed=3, progress=False)
+def test_the_folder_holds_the_network_its_record_and_a_line_an_epoch(training: Training) -> None:
+    result = training.run("new/folder", seed=3)
     names = [".lock", "best", "config.json", "log.jsonl", "model.safetensors"]
     assert sorted(p.name for p in result.folder.iterdir()) == names
     info = json.loads((result.folder / "config.json").read_text())
-    assert info["model"] == json.loads(json.dumps(vars(config)))
+    assert info["model"] == json.loads(json.dumps(vars(training.config)))
     assert info["data"]["name"] == "toy"
     assert info["data"]["classes"] == ["red", "green", "blue"]
-    assert info["recipe"]["learning_rate"] == recipe.learning_rate
+    assert info["recipe"]["learning_rate"] == training.recipe.learning_rate
     assert (info["seed"], info["epochs_done"], info["finished"]) == (3, 3, True)
     assert info["test_accuracy"] == result.test_accuracy == result.history[-1]["test_accuracy"]
     rows = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
@@ -49,19 +47,21 @@ def test_the_folder_holds_the_network_its_record_and_a_line_an_epoch(
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_the_logged_accuracy_is_that_of_the_stored_network_in_float32(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, precision: Any
+    tmp_path: Path, training: Training, precision: Any
 ) -> None:
-    result = train(config, data, replace(recipe, precision=precision), tmp_path, progress=False)
+    result = training.but(precision=precision).run()
     model, _, _ = load_checkpoint(tmp_path)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    assert result.test_accuracy == correct_in(model, data.test, recipe.batch_size, "cpu") / len(data.test)
+    assert result.test_accuracy == correct_in(model, training.data.test, training.recipe.batch_size, "cpu") / len(
+        training.data.test
+    )
 
 
 def test_images_that_lie_on_the_device_train_the_same_network(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = replace(recipe, augmentation="crop_flip")
-    usual = train(config, data, recipe, tmp_path / "usual", progress=False)
+    training = training.but(augmentation="crop_flip")
+    usual = training.run("usual")
     placed: list[MemorySplit] = []
 
     def near(split: MemorySplit, device: torch.device, augmentation: str = "none") -> MemorySplit:
@@ -69,52 +69,43 @@ def test_images_that_lie_on_the_device_train_the_same_network(
         return placed[-1]
 
     monkeypatch.setattr(loop, "near", near)
-    assert outcome(train(config, data, recipe, tmp_path / "placed", workers=2, progress=False)) == outcome(usual)
-    assert [len(split) for split in placed] == [len(data.train or ()), len(data.test)]
+    assert outcome(training.run("placed", workers=2)) == outcome(usual)
+    assert [len(split) for split in placed] == [len(training.data.train or ()), len(training.data.test)]
 
 
 def test_the_losses_logged_are_the_means_over_the_images(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    monkeypatch: pytest.MonkeyPatch,
-    toy_network: Callable[[Build], None],
+    training: Training, monkeypatch: pytest.MonkeyPatch, toy_network: Callable[[Build], None]
 ) -> None:
     toy_network(lambda classes, width: nn.Sequential(nn.Flatten(), nn.Linear(192, classes)))
     seen = batches_of(monkeypatch)
-    slow = replace(recipe, epochs=1, learning_rate=1e-30, weight_decay=0.0, warmup_epochs=0, precision="float32")
-    result = train(config, data, slow, tmp_path, progress=False)
+    slow = training.but(epochs=1, learning_rate=1e-30, weight_decay=0.0, warmup_epochs=0, precision="float32")
+    result = slow.run()
     images, labels = torch.cat([b.images for b in seen]).float() / 255, torch.cat([b.labels for b in seen])
     logits = result.model(images)
     assert result.history[0]["loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
     assert result.history[0]["train_accuracy"] == (logits.argmax(1) == labels).float().mean().item()
 
 
-def test_every_step_takes_the_rate_of_its_middle(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_step_takes_the_rate_of_its_middle(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[float] = []
     step = torch.optim.SGD.step
     monkeypatch.setattr(
         torch.optim.SGD, "step", lambda self, *a: [taken.append(self.param_groups[0]["lr"]), step(self, *a)][1]
     )
-    result = train(config, data, recipe, tmp_path, progress=False)
-    steps = len(data.train or ()) // recipe.batch_size
-    assert taken == [learning_rate(recipe, (k + 0.5) / steps) for k in range(3 * steps)]
+    result = training.run()
+    steps = len(training.data.train or ()) // training.recipe.batch_size
+    assert taken == [learning_rate(training.recipe, (k + 0.5) / steps) for k in range(3 * steps)]
     assert [row["learning_rate"] for row in result.history] == taken[steps - 1 :: steps]
 
 
-def test_the_outcome_depends_on_the_seed_and_not_on_torchs_random_state(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
-) -> None:
+def test_the_outcome_depends_on_the_seed_and_not_on_torchs_random_state(training: Training) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = train(config, data, recipe, tmp_path / "1", seed=5, progress=False)
+    first = training.run("1", seed=5)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    assert outcome(train(config, data, recipe, tmp_path / "2", seed=5, progress=False)) == outcome(first)
-    assert outcome(train(config, data, recipe, tmp_path / "3", seed=6, progress=False))[0] != outcome(first)[0]
+    assert outcome(training.run("2", seed=5)) == outcome(first)
+    assert outcome(training.run("3", seed=6))[0] != outcome(first)[0]
 
 
 def test_a_pair_sees_the_same_batches(
@@ -138,23 +129,17 @@ def test_a_pair_sees_the_same_batches(
 @pytest.mark.parametrize("precision", ["auto", "fp16", "float32"])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_on_a_gpu_every_precision_learns_and_can_be_continued(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    monkeypatch: pytest.MonkeyPatch,
-    precision: Any,
-    channels_last: bool,
+    tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch, precision: Any, channels_last: bool
 ) -> None:
     monkeypatch.delenv("ACCELERATE_USE_CPU")
-    recipe = replace(recipe, epochs=8, precision=precision, channels_last=channels_last)
+    training = training.but(epochs=8, precision=precision, channels_last=channels_last)
     with monkeypatch.context() as patch:
         batches_of(patch, stop_at=14)
         with pytest.raises(KeyboardInterrupt):
-            train(config, data, recipe, tmp_path, progress=False)
+            training.run()
     state, problem = load_state(tmp_path)
     assert (state is None, problem) == (False, None)
-    result = train(config, data, recipe, tmp_path, progress=False)
+    result = training.run()
     assert len(result.history) == 8
     assert result.test_accuracy > 0.95
     assert {p.device.type for p in result.model.parameters()} == {"cpu"}
@@ -185,9 +170,9 @@ def test_every_image_is_counted_once_in_one_batch_shape(batch_size: int) -> None
 
 
 def test_without_a_terminal_progress_is_a_plain_line_an_epoch_on_standard_error(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, capsys: pytest.CaptureFixture[str]
+    training: Training, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(config, data, recipe, tmp_path)
+    training.run(progress=True)
     out, err = capsys.readouterr()
     assert out == ""
     title, note, few, *lines = err.splitlines()
@@ -198,8 +183,6 @@ def test_without_a_terminal_progress_is_a_plain_line_an_epoch_on_standard_error(
     assert "\x1b" not in err
 
 
-def test_without_progress_nothing_is_printed(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, capfd: pytest.CaptureFixture[str]
-) -> None:
-    train(config, data, recipe, tmp_path, progress=False)
+def test_without_progress_nothing_is_printed(training: Training, capfd: pytest.CaptureFixture[str]) -> None:
+    training.run()
     assert capfd.readouterr() == ("", "")

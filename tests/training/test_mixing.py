@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from loop_toys import Training
 from stops import before_step, interrupt
 from torch import Tensor
 
-from shconv.data import ImageData
 from shconv.errors import InputError
-from shconv.training import Engine, ModelConfig, Recipe, create_defence, train
+from shconv.training import Engine, Recipe, create_defence
 from shconv.training.defences import Step
 from shconv.training.mixing import mixing
 
@@ -34,9 +34,9 @@ def test_labels_are_mixed_in_the_shares_of_the_images(recipe: Recipe, kind: str)
 
 
 def test_stopped_continued_or_in_micro_batches_the_same_mixtures_are_learnt(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = replace(recipe, epochs=2, mixup=0.4, cutmix=1.0, augmentation="trivialaugment")
+    training = training.but(epochs=2, mixup=0.4, cutmix=1.0, augmentation="trivialaugment")
     seen: list[tuple[Tensor, Tensor]] = []
     original = Step.cross_entropy
 
@@ -45,29 +45,27 @@ def test_stopped_continued_or_in_micro_batches_the_same_mixtures_are_learnt(
         return original(self, logits, y)
 
     monkeypatch.setattr(Step, "cross_entropy", cross_entropy)
-    whole = train(config, data, recipe, tmp_path / "whole", progress=False)
+    whole = training.run("whole")
     soft, seen[:] = torch.cat(seen), []
     assert soft.shape == (2 * 4 * 16, 3)
     assert (soft.amax(1) < 1).any()
     with monkeypatch.context() as patch:
         before_step(patch, 6, interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train(config, data, recipe, tmp_path / "stopped", progress=False, engine=Engine(save_steps=5))
-    train(config, data, recipe, tmp_path / "stopped", progress=False, workers=1)
+            training.run("stopped", engine=Engine(save_steps=5))
+    training.run("stopped", workers=1)
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
     assert files[0] == files[1]
     seen.clear()
-    train(config, data, recipe, tmp_path / "parts", progress=False, engine=Engine(accumulation=2))
+    training.run("parts", engine=Engine(accumulation=2))
     assert torch.equal(torch.cat(seen), soft)
     assert whole.history[-1]["train_accuracy"] <= 1
 
 
 @pytest.mark.parametrize("name", ["fgsm-rs", "stability"])
-def test_a_defence_refuses_mixed_labels(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, name: str
-) -> None:
+def test_a_defence_refuses_mixed_labels(tmp_path: Path, training: Training, name: str) -> None:
     with pytest.raises(InputError, match=f"defence {name} needs images of one label each"):
-        train(config, data, replace(recipe, mixup=0.2), tmp_path / "folder", defence=create_defence(name))
+        training.but(mixup=0.2).run("folder", defence=create_defence(name), progress=True)
     assert not (tmp_path / "folder").exists()
 
 

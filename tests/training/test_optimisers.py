@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from loop_toys import Training
 from safetensors.torch import load_file
 from stops import before_step, interrupt
 from torch import nn
 
-from shconv.data import ImageData
 from shconv.errors import InputError
-from shconv.training import Engine, ModelConfig, Recipe, correct_in, load_checkpoint, train
+from shconv.training import Engine, Recipe, correct_in, load_checkpoint
 from shconv.training.optimisers import WeightMean, create_optimizer
 
 pytestmark = pytest.mark.usefixtures("toy_network")
@@ -54,50 +54,48 @@ def test_the_mean_follows_its_definition_and_a_copy_goes_on_alike() -> None:
 
 @pytest.mark.parametrize("changes", [{"optimizer": "adamw", "learning_rate": 0.01}, {"ema": 0.9}])
 def test_stopped_in_an_epoch_and_continued_nothing_is_different(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, changes: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, training: Training, changes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = replace(recipe, **changes)
-    plain = train(config, data, replace(recipe, ema=None, optimizer="sgd"), tmp_path / "plain", progress=False)
-    whole = train(config, data, recipe, tmp_path / "whole", progress=False)
+    training = training.but(**changes)
+    plain = training.but(ema=None, optimizer="sgd").run("plain")
+    whole = training.run("whole")
     with monkeypatch.context() as patch:
         before_step(patch, 7, interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train(config, data, recipe, tmp_path / "stopped", progress=False, engine=Engine(save_steps=5))
-    train(config, data, recipe, tmp_path / "stopped", progress=False)
+            training.run("stopped", engine=Engine(save_steps=5))
+    training.run("stopped")
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("stopped", "whole", "plain")]
     assert files[0] == files[1] != files[2]
     assert whole.history != plain.history
 
 
 def test_what_is_stored_is_the_mean_tested_and_said(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[WeightMean] = []
     original = WeightMean.__init__
     monkeypatch.setattr(WeightMean, "__init__", lambda self, *args: (original(self, *args), kept.append(self))[0])
-    result = train(config, data, replace(recipe, ema=0.8), tmp_path, progress=False)
+    result = training.but(ema=0.8).run()
     stored = load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(tensor, stored[name]) for name, tensor in kept[0].network.state_dict().items())
     info = json.loads((tmp_path / "config.json").read_text())
     assert info["weights"] == "the exponential mean of the trained ones, decay 0.8"
     assert info["recipe"]["ema"] == 0.8
-    right = correct_in(load_checkpoint(tmp_path)[0], data.test, recipe.batch_size, "cpu")
-    assert right == round(result.test_accuracy * len(data.test))
+    right = correct_in(load_checkpoint(tmp_path)[0], training.data.test, training.recipe.batch_size, "cpu")
+    assert right == round(result.test_accuracy * len(training.data.test))
     with pytest.raises(InputError, match=r"recipe.ema = 0.8, asked for is null"):
-        train(config, data, recipe, tmp_path, progress=False)
+        training.run()
 
 
-def test_a_checkpoint_of_before_these_options_is_still_the_same_training(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe
-) -> None:
-    train(config, data, recipe, tmp_path, progress=False)
+def test_a_checkpoint_of_before_these_options_is_still_the_same_training(tmp_path: Path, training: Training) -> None:
+    training.run()
     info = json.loads((tmp_path / "config.json").read_text())
     for name in ("optimizer", "ema", "mixup", "cutmix"):
         del info["recipe"][name]
     (tmp_path / "config.json").write_text(json.dumps(info))
-    train(config, data, recipe, tmp_path, progress=False)
+    training.run()
     with pytest.raises(InputError, match=r'recipe.optimizer = "sgd", asked for is "adamw"'):
-        train(config, data, replace(recipe, optimizer="adamw"), tmp_path, progress=False)
+        training.but(optimizer="adamw").run()
 
 
 @pytest.mark.parametrize(("name", "value"), [("optimizer", "adam"), ("ema", 1.0), ("ema", -0.1)])

@@ -9,25 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from loop_toys import Build, batches_of
+from loop_toys import Build, Training, batches_of
 from torch import Tensor, nn
 
-from shconv.data import ImageData
 from shconv.data.splits import MemorySplit
 from shconv.errors import InputError
-from shconv.training import Engine, ModelConfig, Recipe, TrainingDiverged, job, train
+from shconv.training import Engine, TrainingDiverged, job
 from shconv.training.defences import Step
 
 pytestmark = pytest.mark.usefixtures("toy_network")
 
 
 def test_divergence_stops_the_training_and_names_the_batch(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    monkeypatch: pytest.MonkeyPatch,
-    toy_network: Callable[[Build], None],
+    tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch, toy_network: Callable[[Build], None]
 ) -> None:
     class Exploding(nn.Linear):
         calls = 0
@@ -40,7 +34,7 @@ def test_divergence_stops_the_training_and_names_the_batch(
     toy_network(lambda classes, width: Exploding(3, classes))
     seen = batches_of(monkeypatch)
     with pytest.raises(TrainingDiverged, match=r"the loss is nan at epoch 2, step 2, training images \d+") as stopped:
-        train(config, data, recipe, tmp_path, progress=False)
+        training.run()
     assert (stopped.value.epoch, stopped.value.step) == (2, 2)  # of four steps an epoch, the seventh
     assert stopped.value.index == seen[6].index.tolist()
     assert len(seen) == 7
@@ -50,7 +44,7 @@ def test_divergence_stops_the_training_and_names_the_batch(
 
 
 def test_where_losses_are_read_late_the_first_bad_one_is_named(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = batches_of(monkeypatch)
     monkeypatch.setattr(job.Job, "_is_look", lambda self, steps, last: steps == last)
@@ -58,19 +52,19 @@ def test_where_losses_are_read_late_the_first_bad_one_is_named(
     original = Step.cross_entropy
     monkeypatch.setattr(Step, "cross_entropy", lambda *args: original(*args) * 0 + next(losses))
     with pytest.raises(TrainingDiverged, match="the loss is inf at epoch 1, step 1, training images") as stopped:
-        train(config, data, recipe, tmp_path, progress=False)
+        training.run()
     assert len(seen) == 4
     assert stopped.value.index == seen[1].index.tolist()
 
 
 def test_a_loss_beyond_a_thousand_times_that_of_guessing_has_exploded(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([1000 * math.log(3) * share for share in (0.99, 1.01)])
     original = Step.cross_entropy
     monkeypatch.setattr(Step, "cross_entropy", lambda *args: original(*args) * 0 + next(losses))
     with pytest.raises(TrainingDiverged, match=r"the loss is 1109.\d+ at epoch 1, step 1"):
-        train(config, data, recipe, tmp_path, progress=False)
+        training.run()
 
 
 @pytest.mark.parametrize(
@@ -83,23 +77,23 @@ def test_a_loss_beyond_a_thousand_times_that_of_guessing_has_exploded(
     ],
 )
 def test_data_that_do_not_fit_are_refused_before_anything_is_written(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, changes: dict[str, Any], message: str
+    tmp_path: Path, training: Training, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        train(config, replace(data, **changes), recipe, tmp_path / "folder")
+        replace(training, data=replace(training.data, **changes)).run("folder", progress=True)
     assert not (tmp_path / "folder").exists()
 
 
-def test_other_bad_input_is_refused(tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe) -> None:
+def test_other_bad_input_is_refused(tmp_path: Path, training: Training) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file is a file; a folder is wanted"):
-        train(config, data, recipe, tmp_path / "file")
+        training.run("file", progress=True)
     with pytest.raises(InputError, match="seed is -1"):
-        train(config, data, recipe, tmp_path, seed=-1)
+        training.run(seed=-1, progress=True)
     with pytest.raises(InputError, match="fp16 needs a CUDA device"):
-        train(config, data, replace(recipe, precision="fp16"), tmp_path)
+        training.but(precision="fp16").run(progress=True)
     with pytest.raises(InputError, match="a batch of 16 images cannot be divided among 1 processes with 17 micro-"):
-        train(config, data, recipe, tmp_path, engine=Engine(accumulation=17))
+        training.run(engine=Engine(accumulation=17), progress=True)
     for name, value in (("accumulation", 0), ("save_steps", 0), ("keep_every", 0), ("save_minutes", -1.0)):
         with pytest.raises(InputError, match=f"{name} is {value}"):
             Engine(**{name: value})  # type: ignore[arg-type]

@@ -4,21 +4,20 @@ import os
 import signal
 import threading
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from loop_toys import outcome
+from loop_toys import Training, outcome
 from stops import STEPS, before_step
 from torch import Tensor
 
-from shconv.data import Batch, ImageData, loading
+from shconv.data import Batch, loading
 from shconv.data.batches import Batches
 from shconv.errors import InputError
 from shconv.files import locked
-from shconv.training import Engine, ModelConfig, Preempted, Recipe, TrainingResult, job, train
+from shconv.training import Engine, Preempted, TrainingResult, job
 from shconv.training.signals import stop_requests
 from shconv.training.state import load_state
 
@@ -33,8 +32,8 @@ def position(folder: Path) -> tuple[int, int]:
 
 
 @pytest.fixture
-def whole(tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe) -> TrainingResult:
-    return train(config, data, recipe, tmp_path / "whole", progress=False)
+def whole(training: Training) -> TrainingResult:
+    return training.run("whole")
 
 
 SIGNALS = {signal.SIGTERM: Preempted, signal.SIGINT: KeyboardInterrupt}
@@ -43,19 +42,13 @@ SIGNALS = {signal.SIGTERM: Preempted, signal.SIGINT: KeyboardInterrupt}
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("at", [0, 2, 3, 7, 11])
 def test_a_signal_lets_the_step_end_and_the_same_command_goes_on_after_it(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    whole: TrainingResult,
-    number: signal.Signals,
-    at: int,
+    tmp_path: Path, training: Training, whole: TrainingResult, number: signal.Signals, at: int
 ) -> None:
     handlers = {each: signal.getsignal(each) for each in SIGNALS}
     with pytest.MonkeyPatch.context() as patch:
         taken = before_step(patch, at, lambda: os.kill(os.getpid(), number))
         with pytest.raises(SIGNALS[number]) as stopped:
-            train(config, data, recipe, tmp_path / "stopped", progress=False)
+            training.run("stopped")
     assert taken == list(range(at + 1))
     assert position(tmp_path / "stopped") == (at // STEPS, at % STEPS + 1)
     assert {each: signal.getsignal(each) for each in SIGNALS} == handlers
@@ -63,7 +56,7 @@ def test_a_signal_lets_the_step_end_and_the_same_command_goes_on_after_it(
         assert stopped.value.code == 75
     with pytest.MonkeyPatch.context() as patch:
         taken = before_step(patch, -1, int)
-        continued = train(config, data, recipe, tmp_path / "stopped", progress=False)
+        continued = training.run("stopped")
     assert taken == list(range(at + 1, 3 * STEPS))
     assert outcome(continued) == outcome(whole)
 
@@ -72,9 +65,7 @@ def test_a_signal_lets_the_step_end_and_the_same_command_goes_on_after_it(
 @pytest.mark.parametrize(("reader", "wanted"), [("_TrainingImages", range(3)), ("_TestedImages", (STEPS,))])
 def test_a_signal_ends_the_wait_for_a_worker_that_hangs(
     tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
+    training: Training,
     whole: TrainingResult,
     number: signal.Signals,
     reader: str,
@@ -94,20 +85,15 @@ def test_a_signal_ends_the_wait_for_a_worker_that_hangs(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kind, "__call__", hanging)
         with pytest.raises(SIGNALS[number]):
-            train(config, data, recipe, tmp_path / "stopped", workers=1, progress=False)
+            training.run("stopped", workers=1)
     epoch, steps = position(tmp_path / "stopped")
     assert epoch == 0
     assert steps in wanted
-    assert outcome(train(config, data, recipe, tmp_path / "stopped", progress=False)) == outcome(whole)
+    assert outcome(training.run("stopped")) == outcome(whole)
 
 
 def test_a_signal_while_the_test_images_are_counted_repeats_the_counting_alone(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    whole: TrainingResult,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, training: Training, whole: TrainingResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = job.correct_in
 
@@ -118,9 +104,9 @@ def test_a_signal_while_the_test_images_are_counted_repeats_the_counting_alone(
     with monkeypatch.context() as patch:
         patch.setattr(job, "correct_in", signalled)
         with pytest.raises(Preempted):
-            train(config, data, recipe, tmp_path / "stopped", progress=False)
+            training.run("stopped")
     assert position(tmp_path / "stopped") == (0, STEPS)
-    assert outcome(train(config, data, recipe, tmp_path / "stopped", progress=False)) == outcome(whole)
+    assert outcome(training.run("stopped")) == outcome(whole)
 
 
 def test_a_second_ctrl_c_acts_at_once_and_a_second_sigterm_changes_nothing() -> None:
@@ -135,13 +121,9 @@ def test_a_second_ctrl_c_acts_at_once_and_a_second_sigterm_changes_nothing() -> 
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_in_a_thread_a_training_leaves_signals_alone(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, whole: TrainingResult
-) -> None:
+def test_in_a_thread_a_training_leaves_signals_alone(training: Training, whole: TrainingResult) -> None:
     results: list[TrainingResult] = []
-    thread = threading.Thread(
-        target=lambda: results.append(train(config, data, recipe, tmp_path / "thread", progress=False))
-    )
+    thread = threading.Thread(target=lambda: results.append(training.run("thread")))
     thread.start()
     thread.join()
     assert outcome(results[0]) == outcome(whole)
@@ -149,19 +131,13 @@ def test_in_a_thread_a_training_leaves_signals_alone(
 
 @pytest.mark.parametrize(("engine", "times"), [(Engine(save_steps=3), 1), (Engine(save_minutes=0), 4), (Engine(), 0)])
 def test_states_are_stored_every_so_many_steps_or_minutes(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    monkeypatch: pytest.MonkeyPatch,
-    engine: Engine,
-    times: int,
+    training: Training, monkeypatch: pytest.MonkeyPatch, engine: Engine, times: int
 ) -> None:
     stored: list[tuple[int, int]] = []
     monkeypatch.setattr(
         job, "save_state", lambda _, state: stored.append((state["position"]["epoch"], state["position"]["steps"]))
     )
-    train(config, data, replace(recipe, epochs=1, warmup_epochs=0), tmp_path, engine=engine, progress=False)
+    training.but(epochs=1, warmup_epochs=0).run(engine=engine)
     assert len(stored) == times + 1
     assert stored[-1] == (1, 0)  # at the end of the epoch always
     if engine.save_steps:
@@ -171,14 +147,7 @@ def test_states_are_stored_every_so_many_steps_or_minutes(
 @pytest.mark.parametrize("after", range(1, 12, 3))
 @pytest.mark.parametrize("workers", [0, 2])
 def test_from_any_stored_state_on_nothing_is_different(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    whole: TrainingResult,
-    monkeypatch: pytest.MonkeyPatch,
-    after: int,
-    workers: int,
+    tmp_path: Path, training: Training, whole: TrainingResult, monkeypatch: pytest.MonkeyPatch, after: int, workers: int
 ) -> None:
     class Killed(BaseException):
         """Nothing is stored any more, as after kill -9."""
@@ -189,18 +158,16 @@ def test_from_any_stored_state_on_nothing_is_different(
     with monkeypatch.context() as patch:
         before_step(patch, after, kill)
         with pytest.raises(Killed):
-            train(config, data, recipe, tmp_path / "killed", engine=Engine(save_steps=1), progress=False)
+            training.run("killed", engine=Engine(save_steps=1))
     assert position(tmp_path / "killed") in ((after // STEPS, after % STEPS), (after // STEPS - 1, STEPS))
     torch.rand(after)
-    continued = train(config, data, recipe, tmp_path / "killed", workers=workers, progress=False)
+    continued = training.run("killed", workers=workers)
     assert outcome(continued) == outcome(whole)
 
 
 def test_a_damaged_state_is_said_and_the_one_before_it_leads_to_the_same_end(
     tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
+    training: Training,
     whole: TrainingResult,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -208,11 +175,11 @@ def test_a_damaged_state_is_said_and_the_one_before_it_leads_to_the_same_end(
     with monkeypatch.context() as patch:
         before_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Preempted):
-            train(config, data, recipe, tmp_path / "stopped", engine=Engine(save_steps=1))
+            training.run("stopped", engine=Engine(save_steps=1), progress=True)
     state = tmp_path / "stopped" / "state.pt"
     state.write_bytes(state.read_bytes()[:-1000])
     capsys.readouterr()
-    continued = train(config, data, recipe, tmp_path / "stopped")
+    continued = training.run("stopped", progress=True)
     title, _, warning, *_ = capsys.readouterr().err.splitlines()
     assert title.endswith("continued after epoch 1 and step 2 of 4 of the next")
     wanted = (
@@ -223,12 +190,7 @@ def test_a_damaged_state_is_said_and_the_one_before_it_leads_to_the_same_end(
 
 
 def test_an_image_that_cannot_be_read_loses_no_step(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    whole: TrainingResult,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, training: Training, whole: TrainingResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = Batches.__iter__
 
@@ -241,26 +203,21 @@ def test_an_image_that_cannot_be_read_loses_no_step(
     with monkeypatch.context() as patch:
         patch.setattr(Batches, "__iter__", broken)
         with pytest.raises(InputError, match="image 7 is broken"):
-            train(config, data, recipe, tmp_path / "broken", progress=False)
+            training.run("broken")
     assert position(tmp_path / "broken") == (0, 3)
-    assert outcome(train(config, data, recipe, tmp_path / "broken", progress=False)) == outcome(whole)
+    assert outcome(training.run("broken")) == outcome(whole)
 
 
-def test_a_folder_in_use_is_refused(tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe) -> None:
+def test_a_folder_in_use_is_refused(tmp_path: Path, training: Training) -> None:
     with locked(tmp_path), pytest.raises(InputError, match="is in use by another process"):
-        train(config, data, recipe, tmp_path, progress=False)
-    train(config, data, recipe, tmp_path, progress=False)
+        training.run()
+    training.run()
     with locked(tmp_path):  # a finished one is only read
-        assert train(config, data, recipe, tmp_path, progress=False).history
+        assert training.run().history
 
 
 def test_a_test_image_that_cannot_be_read_loses_no_step(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    whole: TrainingResult,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, training: Training, whole: TrainingResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any, **__: Any) -> int:
         raise InputError("image 7 is broken")
@@ -268,6 +225,6 @@ def test_a_test_image_that_cannot_be_read_loses_no_step(
     with monkeypatch.context() as patch:
         patch.setattr(job, "correct_in", broken)
         with pytest.raises(InputError, match="image 7 is broken"):
-            train(config, data, recipe, tmp_path / "broken", progress=False)
+            training.run("broken")
     assert position(tmp_path / "broken") == (0, STEPS)
-    assert outcome(train(config, data, recipe, tmp_path / "broken", progress=False)) == outcome(whole)
+    assert outcome(training.run("broken")) == outcome(whole)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loop_toys import Training
 from stops import STEPS, before_step
 
 from shconv.data import ImageData
 from shconv.errors import InputError
-from shconv.training import Engine, ModelConfig, Preempted, Recipe, job, train
+from shconv.training import Engine, Preempted, job
 
 pytestmark = pytest.mark.usefixtures("toy_network")
 STAND_INS = ("wandb", "mlflow")
@@ -46,20 +47,15 @@ def stop_before(patch: pytest.MonkeyPatch, step: int) -> None:
 
 @pytest.mark.parametrize("stops", [(), (5,), (0, 7, 11)])
 def test_each_step_is_told_once_however_often_the_training_is_stopped(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    stand_ins: dict[str, Any],
-    stops: tuple[int, ...],
+    training: Training, stand_ins: dict[str, Any], stops: tuple[int, ...]
 ) -> None:
     engine = Engine(log=STAND_INS)
     for stop in stops:
         with pytest.MonkeyPatch.context() as patch:
             stop_before(patch, stop)
             with pytest.raises(Preempted):
-                train(config, data, recipe, tmp_path / "mine", engine=engine, progress=False)
-    result = train(config, data, recipe, tmp_path / "mine", engine=engine, progress=False)
+                training.run("mine", engine=engine)
+    result = training.run("mine", engine=engine)
     for module in stand_ins.values():
         (run,) = module.runs.values()
         assert (run.project, run.name) == ("shconv", "mine")
@@ -73,12 +69,12 @@ def test_each_step_is_told_once_however_often_the_training_is_stopped(
             assert values["epoch/test_accuracy"] == row["test_accuracy"]
             assert values["epoch/loss"] == row["loss"]
         assert all(set(values) >= {"step/loss", "step/learning_rate"} for step, values in run.rows if step % STEPS)
-    train(config, data, recipe, tmp_path / "mine", engine=engine, progress=False)  # finished and told
+    training.run("mine", engine=engine)  # finished and told
     assert all(run.opened == len(stops) + 1 for module in stand_ins.values() for run in module.runs.values())
 
 
 def test_a_state_before_what_was_told_repeats_nothing(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, stand_ins: dict[str, Any]
+    tmp_path: Path, training: Training, stand_ins: dict[str, Any]
 ) -> None:
     class Killed(BaseException):
         pass
@@ -89,33 +85,28 @@ def test_a_state_before_what_was_told_repeats_nothing(
     with pytest.MonkeyPatch.context() as patch:
         before_step(patch, 8, kill)
         with pytest.raises(Killed):
-            train(config, data, recipe, tmp_path, engine=Engine(log=("mlflow",)), progress=False)
+            training.run(engine=Engine(log=("mlflow",)))
     (tmp_path / "state.pt").write_bytes(b"cut")  # back to the state before
-    train(config, data, recipe, tmp_path, engine=Engine(log=("mlflow",)), progress=False)
+    training.run(engine=Engine(log=("mlflow",)))
     (run,) = stand_ins["mlflow"].runs.values()
     assert steps_told(run) == [3, 4, 7, 8, 11, 12]
 
 
 def test_a_tracker_that_fails_costs_no_training_and_gets_the_missing_epochs_later(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    stand_ins: dict[str, Any],
-    capsys: pytest.CaptureFixture[str],
+    training: Training, stand_ins: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     wandb = stand_ins["wandb"]
     engine = Engine(log=STAND_INS)
     with pytest.MonkeyPatch.context() as patch:
         before_step(patch, 5, lambda: wandb.refuses.append(True))
-        train(config, data, recipe, tmp_path, engine=engine)
+        training.run(engine=engine, progress=True)
     said = capsys.readouterr().err
     assert said.count("wandb accepts no more data (no connection") == 1
     assert "the same command sends the missing epochs later" in said
     (run,) = wandb.runs.values()
     assert steps_told(run) == [3, 4]
     wandb.refuses.clear()
-    train(config, data, recipe, tmp_path, engine=engine)
+    training.run(engine=engine, progress=True)
     assert steps_told(run) == [3, 4, 8, 12]
     (other,) = stand_ins["mlflow"].runs.values()
     assert steps_told(other) == [3, 4, 7, 8, 11, 12]
@@ -141,7 +132,7 @@ def test_without_the_package_it_is_refused_at_once(
 
 
 def test_one_that_does_not_start_is_said_before_the_first_step(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, stand_ins: dict[str, Any]
+    tmp_path: Path, training: Training, stand_ins: dict[str, Any]
 ) -> None:
     def refuse(**settings: Any) -> None:
         raise ConnectionError("api key not configured")
@@ -150,17 +141,15 @@ def test_one_that_does_not_start_is_said_before_the_first_step(
         patch.setattr(stand_ins["wandb"], "init", refuse)
         taken = before_step(patch, -1, int)
         with pytest.raises(InputError, match=r"wandb does not start \(api key not configured\)"):
-            train(config, data, recipe, tmp_path, engine=Engine(log=("mlflow", "wandb")), progress=False)
+            training.run(engine=Engine(log=("mlflow", "wandb")))
     assert taken == []
     assert stand_ins["mlflow"].current == []  # ended
     (tmp_path / "tracking.json").write_text("{")
     with pytest.raises(InputError, match="is damaged"):
-        train(config, data, recipe, tmp_path, engine=Engine(log=("mlflow",)), progress=False)
+        training.run(engine=Engine(log=("mlflow",)))
 
 
-def test_tensorboard_has_each_point_once(
-    tmp_path: Path, data: ImageData, config: ModelConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorboard_has_each_point_once(tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -168,8 +157,8 @@ def test_tensorboard_has_each_point_once(
     with monkeypatch.context() as patch:
         stop_before(patch, 5)
         with pytest.raises(Preempted):
-            train(config, data, recipe, tmp_path, engine=engine, progress=False)
-    result = train(config, data, recipe, tmp_path, engine=engine, progress=False)
+            training.run(engine=engine)
+    result = training.run(engine=engine)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     points = [(point.step, point.value) for point in events.Scalars("epoch/test_accuracy")]
     assert points == [(STEPS * row["epoch"], pytest.approx(row["test_accuracy"])) for row in result.history]

@@ -1,12 +1,11 @@
 """The watch on a defence: a PGD attack after each epoch, and the warning of a sudden fall."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from loop_toys import Training
 
 from shconv.data import ImageData
-from shconv.training import ModelConfig, Recipe, job, train
+from shconv.training import ModelConfig, job
 from shconv.training.defences import FGSMRS
 from shconv.training.defences.watch import collapse, pgd_accuracy
 
@@ -50,16 +49,11 @@ def test_a_fall_of_more_than_a_fifth_below_the_best_is_called_catastrophic(
 
 
 def test_the_lines_of_an_epoch_show_the_attacked_accuracies_and_the_warning(
-    tmp_path: Path,
-    data: ImageData,
-    config: ModelConfig,
-    recipe: Recipe,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     falling = iter([0.5, 0.4, 0.1])
     monkeypatch.setattr(job, "pgd_accuracy", lambda *_: next(falling))
-    result = train(config, data, recipe, tmp_path, defence=FGSMRS(0.1))
+    result = training.run(defence=FGSMRS(0.1), progress=True)
     title, _, few, *lines = capsys.readouterr().err.splitlines()
     assert "may be too few to learn" in few
     assert title.startswith("toy, seed 0, defence fgsm-rs, on toy: ")
