@@ -42,6 +42,7 @@ def test_every_command_of_several_processes_loads_that_way(shconv, finished, mon
     def load(*_: object, **__: object) -> None:
         raise Loaded
 
-    monkeypatch.setattr(f"shconv.commands.{command}.load", load)
+    room = "networks" if command == "evaluate" else command
+    monkeypatch.setattr(f"shconv.commands.{room}.load", load)
     with pytest.raises(Loaded):
         shconv(command, *([finished / "models" / "plain10-seed0"] if command == "evaluate" else []))
