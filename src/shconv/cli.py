@@ -61,6 +61,9 @@ def run(arguments: list[str]) -> int:
     except RuntimeError as error:
         from shconv.training import TrainingDiverged
 
+        if type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
+            reason = " ".join(str(error).partition("\nSet TORCH")[0].split())[:300]
+            return _failed(f"torch.compile cannot compile here: {reason}; run the same command without it", 2)
         if not isinstance(error, TrainingDiverged):
             raise
         return _failed(str(error), 1)

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 import shconv as package
 from shconv.cli import run
@@ -51,6 +52,26 @@ def test_help_names_the_commands_and_both_sources_of_options(shconv):
     assert ended.code == 0
     for word in (*COMMANDS, "--preset", "--config"):
         assert word in ended.out
+
+
+def test_a_machine_on_which_torch_compile_fails_is_said_in_a_line_and_training_goes_on_without(
+    shconv, pictures, monkeypatch
+):
+    """No C++ compiler, no Triton: torch says it at the first step."""
+
+    def broken(graph, inputs):
+        raise RuntimeError("No working C++ compiler found\nSet TORCHDYNAMO_VERBOSE=1")
+
+    compiling = "shconv.training.learner.compiled"
+    monkeypatch.setattr(compiling, lambda network, reason: torch.compile(network, backend=broken))
+    command = ["train", "--data", f"folder:{pictures}", "--width", 2, "--epochs", 1, "--batch-size", 8, "--out", "here"]
+    ended = shconv(*command, "--compile")
+    assert ended.code == 2
+    assert "Traceback" not in ended.err
+    said = ended.err.splitlines()[-1]
+    assert said.startswith("shconv: torch.compile cannot compile here: ")
+    assert said.endswith("RuntimeError: No working C++ compiler found; run the same command without it")
+    assert shconv(*command).code == 0
 
 
 def test_the_version_is_a_line(shconv):
