@@ -22,7 +22,7 @@ from torch import Tensor
 
 from shconv import SHConv2d
 from shconv.ops import choice, hypernetwork, layer
-from shconv.ops.cuda import plans, replay
+from shconv.ops.cuda import launcher, plans, replay
 from shconv.ops.cuda.hopper import passes
 
 _CALLS = 10  # a round
@@ -42,19 +42,18 @@ class Recorded:
     def __init__(self, *numbers: Any) -> None:
         self.numbers = numbers
 
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, theta: Any, keep: bool) -> Any:
-        Y, *kept = replay.call(layer._forward, (x, weight, bias, *theta), *self.numbers, keep)
-        return Y, kept
+    def forward(self, inputs: Sequence[Tensor], keep: bool) -> Any:
+        return replay.call(layer._forward, inputs, *self.numbers, keep)
 
-    def backward(self, dY: Tensor, x: Tensor, weight: Tensor, bias: Any, theta: Any, kept: Any, mask: Any) -> Any:
-        return replay.call(layer._backward, (dY, x, weight, bias, *theta, *kept), *self.numbers[:2], mask)
+    def backward(self, dY: Tensor, inputs: Sequence[Tensor], kept: Tensor, mask: Any) -> Any:
+        return replay.call(layer._backward, (dY, *inputs, kept), *self.numbers, mask)
 
 
 def without_a_card() -> None:
     """CPU tensors go where CUDA tensors go from now on, to a launcher that looks addresses up and launches nothing."""
 
-    def launcher(launches: Sequence[Any], device: int) -> Callable[[Sequence[Tensor | None]], None]:
-        return lambda roots: [0 if each is None else each.data_ptr() for each in roots] and None
+    def player(launches: Sequence[Any], device: int) -> launcher.Play:
+        return lambda addresses, stream: launcher._packed(len(addresses))(*addresses) and None
 
     recorded = functools.cache(Recorded)
     changed: list[tuple[Any, str, Any]] = [
@@ -62,11 +61,12 @@ def without_a_card() -> None:
         (choice, "choose", lambda *_: "triton"),
         (passes, "serves", lambda *_: True),
         (plans, "_launch", lambda *_: None),
-        (replay, "_launcher", launcher),
+        (launcher, "player", player),
+        (launcher, "stream", lambda device: 0),
         (torch._C, "_cuda_getDevice", lambda: -1),
         (torch.cuda, "is_current_stream_capturing", lambda: False),
         (layer, "_rounds", lambda x, weight: x.dtype != weight.dtype),
-        (layer.cpu, "plan", lambda x, weight, bias, theta, *numbers: recorded(*numbers)),
+        (layer.cpu, "plan", lambda inputs, *numbers: recorded(*numbers)),
     ]
     for place, name, value in changed:
         setattr(place, name, value)

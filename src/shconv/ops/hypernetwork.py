@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shconv.ops import statistics
+from shconv.ops import kept, statistics
 from shconv.ops.cuda import runtime
 from shconv.ops.geometry import check_hypernetwork, memory_format
 from shconv.ops.modes import autocast_off, transforming
 
 Theta = tuple[Tensor, Tensor, Tensor, Tensor]  # W1 (K, F), b1 (K,), W2 (T, K), b2 (T,)
+States = tuple[Tensor, Tensor, Tensor]  # M (N, T), [mu, sigma] (N, 2, D), the hidden neurons (N, K)
 
 _FUSED_ON = ("cuda",)
 _HIDDEN = 2048  # neurons one program holds
@@ -58,14 +59,16 @@ def _reason_against(x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor) -
     return ""
 
 
-def compute(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """M (N, T), and what the way back needs: [mu, sigma] (N, 2, D) and the hidden neurons (N, K)."""
+def compute(x: Tensor, theta: Theta, order: Sequence[int], eps: float, into: States | None = None) -> States:
+    """M (N, T), and what the way back needs: [mu, sigma] (N, 2, D) and the hidden neurons (N, K). into: memory for all
+    three."""
     if not by_kernels(x, theta):
         with autocast_off(x):
-            return plain(x, theta, order, eps)
+            found = plain(x, theta, order, eps)
+        return found if into is None else (into[0].copy_(found[0]), into[1].copy_(found[1]), into[2].copy_(found[2]))
     from shconv.ops.cuda import hypernetwork as kernels
 
-    return kernels.forward(_dense(x), *theta, order, eps)
+    return kernels.forward(_dense(x), *theta, order, eps, into or states(x, theta[0], theta[2]))
 
 
 def gradients(
@@ -90,11 +93,10 @@ def gradients(
     return cuda.input_gradient(x, seen[:, 0], dseen[:, 0], dseen[:, 1], beside) if needs_x else None, *dtheta
 
 
-def states(x: Tensor, W1: Tensor, W2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def states(x: Tensor, W1: Tensor, W2: Tensor) -> States:
     """Tensors like those of compute, their numbers undefined."""
     N, D, K, T = x.shape[0], x.shape[1], W1.shape[0], W2.shape[0]
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    M, seen, hidden = (x.new_empty(N, *size, dtype=dtype) for size in ((T,), (2, D), (K,)))
+    M, seen, hidden = (x.new_empty(N, *size, dtype=kept.dtype(x)) for size in ((T,), (2, D), (K,)))
     return M, seen, hidden
 
 
@@ -158,7 +160,7 @@ def _differentiable(dM: Tensor, ctx: Any, needs: Sequence[bool]) -> list[Tensor]
 _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
-def plain(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def plain(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> States:
     """M (N, T), [mu, sigma] (N, 2, D) and the hidden neurons (N, K)."""
     mu, variance = statistics.channel_mean_variance(x)
     seen = torch.stack((mu, (variance + eps).sqrt()), 1)

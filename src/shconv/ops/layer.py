@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 from shconv.errors import InputError
-from shconv.ops import hypernetwork, registration
+from shconv.ops import hypernetwork, kept, registration
 from shconv.ops.cpu import layer as cpu
-from shconv.ops.cuda import launches, replay
+from shconv.ops.cuda import launches, replay, runtime
 from shconv.ops.derivatives import convolve
 from shconv.ops.geometry import Geometry, check, check_hypernetwork
 from shconv.ops.modes import autocast_off, autocasting, cast, direct, exporting, refuse_tangents, transforming
 
 Theta = tuple[Tensor, Tensor, Tensor, Tensor]  # W1 (K, F), b1 (K,), W2 (T, K), b2 (T,)
 Order = tuple[int, ...]  # what W1 (K, len(order) * D) looks at, in its order: 0 the means, 1 the deviations
-
+Numbers = tuple[Geometry, Order, float]  # the last is eps
+Inputs = tuple[Tensor, ...]  # x, the weight, W1, b1, W2, b2, and the bias where there is one
 
 _TENSORS = (Tensor, torch.nn.Parameter)
 
@@ -60,12 +61,11 @@ def shc_conv2d(
         if not (at_once and _rounds(x, weight)):
             weight, bias = cast(weight, x.dtype), None if bias is None else cast(bias, x.dtype)
     Y: Tensor
-    if at_once:
-        if torch.is_grad_enabled():
-            Y = _apply(x, weight, bias, *theta, geometry, order, eps)
-            return Y
-        return _compute(x, weight, bias, theta, geometry, order, eps, False)[0]
-    Y = torch.ops.shconv.layer.default(x, weight, bias, *theta, *geometry, order, eps)
+    if not at_once:
+        Y = torch.ops.shconv.layer.default(x, weight, bias, *theta, *geometry, order, eps)
+        return Y
+    inputs, numbers = _inputs(x, weight, bias, *theta), (geometry, order, eps)
+    Y = _apply(*inputs, numbers) if torch.is_grad_enabled() else _compute(inputs, numbers, False)[0]
     return Y
 
 
@@ -75,97 +75,100 @@ def _rounds(x: Tensor, weight: Tensor) -> bool:
     return x.is_cuda and x.element_size() == 2 and weight.dtype == torch.float32
 
 
-def _compute(
-    x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, geometry: Geometry, order: Order, eps: float,
-    keep: bool,
-) -> tuple[Tensor, Sequence[Tensor]]:  # fmt: skip
-    """Y, and where it is to be kept what the way back needs: M (N, T), [mu, sigma] (N, 2, D), the hidden neurons."""
-    inputs = (x, weight, bias, *theta)
+def _compute(inputs: Inputs, numbers: Numbers, keep: bool) -> tuple[Tensor, ...]:
+    """Y, and with keep what the way back needs (kept.py)."""
+    x = inputs[0]
     if x.is_cuda:
-        Y, *kept = replay.call(_forward, inputs, geometry, order, eps, keep)
-    elif plan := cpu.plan(x, weight, bias, theta, geometry, order, eps):
-        return plan.forward(x, weight, bias, theta, keep)
-    else:
-        Y, *kept = _forward(*inputs, geometry, order, eps, keep)
-    return Y, kept
+        return replay.call(_forward, inputs, *numbers, keep)
+    if plan := cpu.plan(inputs, *numbers):
+        return plan.forward(inputs, keep)
+    return _forward(inputs, *numbers, keep)
 
 
-def _forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor,
-    geometry: Geometry, order: Order, eps: float, keep: bool,
-) -> tuple[Tensor, ...]:  # fmt: skip
+def _forward(inputs: Inputs, geometry: Geometry, order: Order, eps: float, keep: bool) -> tuple[Tensor, ...]:
     """Part by part."""
-    check_hypernetwork(x, (W1, b1, W2, b2), order, weight[:1, :1].numel())
-    M, seen, hidden = hypernetwork.compute(x, (W1, b1, W2, b2), order, eps)
-    maps = M.view(-1, *weight.shape[2:])
-    check(x, weight, maps, bias, geometry, rounds=_rounds(x, weight))
-    Y = registration.compute(x, weight, maps, geometry, "auto")
-    Y = Y if bias is None else Y.add_(bias.to(Y.dtype)[:, None, None])
-    return (Y, M, seen, hidden) if keep else (Y,)
+    x, weight, W1, b1, W2, b2, *bias = inputs
+    theta, rounds = (W1, b1, W2, b2), _rounds(x, weight)
+    check_hypernetwork(x, theta, order, weight[:1, :1].numel())
+    check(x, weight, x.new_empty(len(x), *weight.shape[2:]), bias[0] if bias else None, geometry, rounds)
+    whole, parts = None, None
+    if keep:
+        whole = x.new_empty(kept.count(x, weight, W1, W2, rounds), dtype=kept.dtype(x))
+        parts = kept.parts(whole, x, weight, W1, W2, rounds)
+    M, _, _ = hypernetwork.compute(x, theta, order, eps, parts and parts[:3])
+    W = _rounded(weight, x, theta, parts and parts.weight) if rounds else weight
+    Y = registration.compute(x, W, M.view(-1, *weight.shape[2:]), geometry, "auto")
+    Y = Y.add_(bias[0].to(Y.dtype)[:, None, None]) if bias else Y
+    return (Y,) if whole is None else (Y, whole)
 
 
-def _gradients(
-    dY: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, kept: Sequence[Tensor],
-    geometry: Geometry, order: Order, eps: float, mask: cpu.Mask,
-) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """The gradients of x, the weight, the bias and theta (W1, b1, W2, b2); None for each that is not wanted."""
-    inputs = (dY, x, weight, bias, *theta, *kept)
-    if x.is_cuda:
-        return replay.call(_backward, inputs, geometry, order, mask)
-    if plan := cpu.plan(x, weight, bias, theta, geometry, order, eps):
-        return plan.backward(dY, x, weight, bias, theta, kept, mask)
-    return _backward(*inputs, geometry, order, mask)  # type: ignore[arg-type, call-arg]
+def _rounded(weight: Tensor, x: Tensor, theta: Theta, into: Tensor | None) -> Tensor:
+    """The weight in x's dtype, channels last. into: memory for it."""
+    if not hypernetwork.by_kernels(x, theta) or weight.numel() >= runtime.COUNTED:
+        return weight.to(x.dtype, memory_format=torch.channels_last) if into is None else into.copy_(weight)
+    from shconv.ops.cuda import rounding
+
+    return rounding.rounded(weight, x.dtype, into)
+
+
+def _gradients(dY: Tensor, saved: Inputs, numbers: Numbers, mask: cpu.Mask) -> tuple[Tensor | None, ...]:
+    """The gradients of the inputs; None for each that is not wanted. saved: the inputs and what was kept."""
+    *inputs, whole = saved
+    if dY.is_cuda:
+        return replay.call(_backward, (dY, *saved), *numbers, mask)
+    if plan := cpu.plan(inputs, *numbers):
+        return plan.backward(dY, inputs, whole, mask)
+    return _backward((dY, *saved), *numbers, mask)
 
 
 def _backward(
-    dY: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor,
-    M: Tensor, seen: Tensor, hidden: Tensor, geometry: Geometry, order: Order, mask: cpu.Mask,
-) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """Part by part."""
-    (of_x, of_weight, of_bias, of_theta), theta = mask, (W1, b1, W2, b2)
-    maps = M.view(-1, *weight.shape[2:])
+    tensors: Inputs, geometry: Geometry, order: Order, eps: float, mask: cpu.Mask
+) -> tuple[Tensor | None, ...]:
+    """Part by part. tensors: dY, the inputs, what was kept."""
+    dY, *inputs, whole = tensors
+    x, weight, W1, b1, W2, b2, *bias = inputs
+    of_x, of_weight, of_bias, of_theta = mask
+    theta = W1, b1, W2, b2
+    M, seen, hidden, rounded = kept.parts(whole, x, weight, W1, W2, _rounds(x, weight))
+    W, maps = weight if rounded is None else rounded, M.view(-1, *weight.shape[2:])
     together = of_x and of_weight and hypernetwork.by_kernels(x, theta)
-    join = launches.joined(dY, x, weight, maps, geometry) if together else None
+    join = launches.joined(dY, x, W, maps, geometry) if together else None
     needs = (of_x and join is None, of_weight, of_x or of_theta)
-    dX, dW, dM = registration.gradients(dY, x, weight, maps, geometry, "auto", needs)
-    found: tuple[Tensor | None, ...] = (dX, None, None, None, None)
+    dX, dW, dM = registration.gradients(dY, x, W, maps, geometry, "auto", needs, weight.dtype)
+    dtheta: Sequence[Tensor | None] = (None,) * 4
     if of_x or of_theta:
         assert dM is not None
-        found = hypernetwork.gradients(dM.flatten(1), x, M, seen, hidden, theta, order, of_x, of_theta, dX, join)
-    found = found[0], dW, dY.sum((0, 2, 3)) if of_bias else None, *found[1:]
-    inputs = (x, weight, bias, *theta)
-    return tuple(None if g is None or of is None else g.to(of.dtype) for g, of in zip(found, inputs, strict=True))
+        dX, *dtheta = hypernetwork.gradients(dM.flatten(1), x, M, seen, hidden, theta, order, of_x, of_theta, dX, join)
+    dW = None if dW is None else registration.like(dW, weight)  # W may lie in another way
+    found = dX, dW, *dtheta, *([dY.sum((0, 2, 3)) if of_bias else None] if bias else [])
+    return tuple(None if g is None else g.to(of.dtype) for g, of in zip(found, inputs, strict=True))
 
 
-def _again(
-    dY: Tensor, inputs: Sequence[Tensor | None], geometry: Geometry, order: Order, eps: float, needs: Sequence[bool]
-) -> list[Tensor | None]:
+def _again(dY: Tensor, inputs: Inputs, numbers: Numbers, needs: Sequence[bool]) -> list[Tensor | None]:
     """The gradients where they will themselves be differentiated: through the layer's definition, once more."""
-    x, weight, bias, *theta = inputs
-    assert x is not None
-    assert weight is not None
+    (x, weight, *theta), bias, (geometry, order, eps) = inputs[:6], inputs[6:], numbers
     with autocast_off(x):
         M, _, _ = hypernetwork.plain(x, tuple(theta), order, eps)  # type: ignore[arg-type]
         Y = convolve(x, weight.to(x.dtype), M.view(-1, *weight.shape[2:]), *geometry, "auto")
-        Y = Y if bias is None else Y + bias.to(x.dtype)[:, None, None]
+        Y = Y + bias[0].to(x.dtype)[:, None, None] if bias else Y
     wanted = [each for each, needed in zip(inputs, needs, strict=True) if needed]
-    found = iter(torch.autograd.grad(Y, wanted, dY, create_graph=True))  # type: ignore[arg-type]
+    found = iter(torch.autograd.grad(Y, wanted, dY, create_graph=True))
     return [next(found) if needed else None for needed in needs]
 
 
 class _Direct(torch.autograd.Function):
-    """The op in plain eager mode."""
+    """The op in plain eager mode: of its inputs, and its numbers."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        x, weight, bias, *theta, ctx.geometry, ctx.order, ctx.eps = inputs
-        Y, kept = _compute(x, weight, bias, theta, ctx.geometry, ctx.order, ctx.eps, True)  # type: ignore[arg-type]
-        ctx.save_for_backward(x, weight, bias, *theta, *kept)
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        *inputs, ctx.numbers = given
+        Y, whole = _compute(tuple(inputs), ctx.numbers, True)
+        ctx.save_for_backward(*inputs, whole)
         return Y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return *_derivative(ctx, gradients[0]), None, None, None
+        return *_derivative(ctx, gradients[0]), None
 
 
 # torch's own, which transforms do not ask for: the Python around it unwraps their tensors
@@ -173,17 +176,19 @@ _apply = super(torch.autograd.Function, _Direct).apply
 
 
 def _derivative(ctx: Any, dY: Tensor) -> Sequence[Tensor | None]:
-    """The gradients of (x, weight, bias, W1, b1, W2, b2)."""
-    saved, needs = ctx.saved_tensors, ctx.needs_input_grad[:7]
+    """The gradients of the inputs."""
+    saved, needs = ctx.saved_tensors, ctx.needs_input_grad[:-1]
     if torch.is_grad_enabled():
-        return _again(dY, saved[:7], ctx.geometry, ctx.order, ctx.eps, needs)
-    mask = needs[0], needs[1], needs[2], any(needs[3:])
+        return _again(dY, saved[:-1], ctx.numbers, needs)
+    of_x, of_weight, *of_others = needs
+    mask = of_x, of_weight, any(of_others[4:]), any(of_others[:4])
     if direct():
-        x, weight, bias, *theta = saved[:7]
-        return _gradients(dY, x, weight, bias, tuple(theta), saved[7:], ctx.geometry, ctx.order, ctx.eps, mask)
-    found = torch.ops.shconv.layer_backward.default(dY, *saved, _told(ctx.geometry, ctx.order), ctx.eps, mask)
+        return _gradients(dY, saved, ctx.numbers, mask)
+    *inputs, whole = saved
+    geometry, order, eps = ctx.numbers
+    found = torch.ops.shconv.layer_backward.default(dY, *_given(inputs), whole, _told(geometry, order), eps, mask)
     given = iter(found)
-    every = [next(given) if wanted else None for wanted in (*mask[:3], *[mask[3]] * 4)]
+    every = [next(given) if wanted else None for wanted in _wanted(mask)[: len(inputs)]]
     return [each if needed else None for each, needed in zip(every, needs, strict=True)]
 
 
@@ -201,17 +206,32 @@ _library.define(
 _EXACT = (torch.Tag.needs_exact_strides,)  # Inductor gives its inputs as they were traced, so in no other layout
 _library.define(f"layer_forward({_INPUTS}, str numbers, float eps, bool keep) -> Tensor[]", tags=_EXACT)
 _library.define(
-    f"layer_backward(Tensor dY, {_INPUTS}, Tensor M, Tensor seen, Tensor hidden, str numbers, float eps, bool[] mask) "
-    "-> Tensor[]",
-    tags=_EXACT,
+    f"layer_backward(Tensor dY, {_INPUTS}, Tensor kept, str numbers, float eps, bool[] mask) -> Tensor[]", tags=_EXACT
 )
 
 
-def _layer(*inputs: Any) -> Tensor:
-    *tensors, stride, padding, dilation, groups, order, eps = inputs
+def _given(inputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """As the ops take them."""
+    x, weight, W1, b1, W2, b2, *bias = inputs
+    return x, weight, bias[0] if bias else None, W1, b1, W2, b2
+
+
+def _inputs(x: Tensor, weight: Tensor, bias: Tensor | None, *theta: Tensor) -> Inputs:
+    """The other way about."""
+    return (x, weight, *theta) if bias is None else (x, weight, *theta, bias)
+
+
+def _wanted(mask: Sequence[bool]) -> tuple[bool, ...]:
+    """For each input, a bias with them."""
+    of_x, of_weight, of_bias, of_theta = mask
+    return of_x, of_weight, *[of_theta] * 4, of_bias
+
+
+def _layer(*given: Any) -> Tensor:
+    *tensors, stride, padding, dilation, groups, order, eps = given
     geometry = registration.geometry(stride, padding, dilation, groups)
     if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors):
-        Y: Tensor = _Dispatched.apply(*tensors, geometry, tuple(order), eps)
+        Y: Tensor = _Dispatched.apply(*_inputs(*tensors), (geometry, tuple(order), eps))
     else:
         (Y,) = torch.ops.shconv.layer_forward.default(*tensors, _told(geometry, order), eps, False)
     return Y
@@ -221,12 +241,12 @@ class _Dispatched(_Direct):
     """The op where somebody looks."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        *tensors, ctx.geometry, ctx.order, ctx.eps = inputs
-        numbers = _told(ctx.geometry, ctx.order)
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        *inputs, ctx.numbers = given
+        geometry, order, eps = ctx.numbers
         Y: Tensor
-        Y, *kept = torch.ops.shconv.layer_forward.default(*tensors, numbers, ctx.eps, True)
-        ctx.save_for_backward(*tensors, *kept)
+        Y, whole = torch.ops.shconv.layer_forward.default(*_given(inputs), _told(geometry, order), eps, True)
+        ctx.save_for_backward(*inputs, whole)
         return Y
 
 
@@ -241,35 +261,32 @@ def _numbers(told: str) -> tuple[Geometry, Order]:
     return Geometry((a, b), (c, d), (e, f), groups), tuple(order)
 
 
-def _kernel(
-    x: Tensor, weight: Tensor, bias: Tensor | None, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor,
-    numbers: str, eps: float, keep: bool,
-) -> list[Tensor]:  # fmt: skip
-    """[Y], or [Y, M, seen, hidden]."""
+def _kernel(*given: Any) -> list[Tensor]:
+    """[Y], or [Y, what is kept]."""
     refuse_tangents()
-    Y, kept = _compute(x, weight, bias, (W1, b1, W2, b2), *_numbers(numbers), eps, keep)
-    return [Y, *kept]
+    *tensors, numbers, eps, keep = given
+    return list(_compute(_inputs(*tensors), (*_numbers(numbers), eps), keep))
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Any, W1: Tensor, b1: Any, W2: Tensor, *others: Any) -> list[Tensor]:
     *_, numbers, _, keep = others
     Y = registration.output(x, weight, _numbers(numbers)[0])
-    return [Y, *hypernetwork.states(x, W1, W2)] if keep else [Y]
+    rounds = _rounds(x, weight)
+    return [Y, x.new_empty(kept.count(x, weight, W1, W2, rounds), dtype=kept.dtype(x))] if keep else [Y]
 
 
-def _backward_kernel(*inputs: Any) -> list[Tensor]:
-    """The gradients that mask asks for, no others."""
+def _backward_kernel(dY: Tensor, *given: Any) -> list[Tensor]:
+    """The gradients that mask asks for, no others: of x, the weight, theta, the bias."""
     refuse_tangents()
-    dY, x, weight, bias, W1, b1, W2, b2, M, seen, hidden, numbers, eps, mask = inputs
-    theta, kept = (W1, b1, W2, b2), (M, seen, hidden)
-    found = _gradients(dY, x, weight, bias, theta, kept, *_numbers(numbers), eps, tuple(mask))
+    *tensors, whole, numbers, eps, mask = given
+    found = _gradients(dY, (*_inputs(*tensors), whole), (*_numbers(numbers), eps), tuple(mask))
     return [each for each in found if each is not None]
 
 
-def _backward_fake(*inputs: Any) -> list[Tensor]:
-    mask = inputs[-1]
-    wanted = zip(inputs[1:8], (*mask[:3], *[mask[3]] * 4), strict=True)
-    return [registration.like(torch.empty_like(of), of) for of, needed in wanted if needed and of is not None]
+def _backward_fake(dY: Tensor, *given: Any) -> list[Tensor]:
+    *tensors, _, _, _, mask = given
+    wanted = zip(_inputs(*tensors), _wanted(mask), strict=False)
+    return [registration.like(torch.empty_like(of), of) for of, needed in wanted if needed]
 
 
 _library.impl("layer", _layer, "CompositeImplicitAutograd")

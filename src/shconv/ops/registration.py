@@ -1,13 +1,14 @@
 """The op in torch.library: its kernels, forward and backward, and the shapes and layouts that tracing is told.
 How they are differentiated and vectorised is in derivatives."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from shconv.ops import cuda
-from shconv.ops.choice import Formulation, find
+from shconv.ops.choice import find
+from shconv.ops.cuda import launches
 from shconv.ops.geometry import Geometry, memory_format
 from shconv.ops.modes import autocast_off, refuse_tangents
 
@@ -18,27 +19,26 @@ def compute(x: Tensor, weight: Tensor, filter_map: Tensor, geometry: Geometry, f
         return x.new_empty(len(x), len(weight), *geometry.output_size(x, weight))
     with autocast_off(x):
         found = find(formulation, x, weight, geometry)
-        Y = found.forward(x, _fitting(weight, x, found), filter_map, geometry)
+        Y = found.forward(x, weight, filter_map, geometry)
     return Y.contiguous(memory_format=memory_format(x))
 
 
 def gradients(
     dY: Tensor, x: Tensor, weight: Tensor, filter_map: Tensor, geometry: Geometry, formulation: str,
-    mask: tuple[bool, bool, bool],
+    mask: tuple[bool, bool, bool], dtype: torch.dtype | None = None,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """Gradients of <dY, Y> by x, weight and filter_map, each only where mask asks for it."""
+    """Gradients of <dY, Y> by x, weight and filter_map, each only where mask asks for it. dtype: the weight's
+    gradient's, if not weight's."""
     inputs = (x, weight, filter_map)
     if x.numel() == 0:
         return tuple(torch.zeros_like(of) if needed else None for of, needed in zip(inputs, mask, strict=True))
     with autocast_off(x):
         by = find(formulation, x, weight, geometry)
-        found = by.backward(dY, x, _fitting(weight, x, by), filter_map, geometry, mask)
-    return tuple(None if each is None else like(each, of) for each, of in zip(found, inputs, strict=True))
-
-
-def _fitting(weight: Tensor, x: Tensor, formulation: Formulation) -> Tensor:
-    """The weight as the formulation takes it: in x's dtype, unless it rounds by itself."""
-    return weight if formulation in cuda.FORMULATIONS.values() else weight.to(x.dtype)
+        backward = functools.partial(launches.backward, dtype=dtype) if by is launches else by.backward
+        found = backward(dY, x, weight, filter_map, geometry, mask)
+    dtypes = x.dtype, dtype or weight.dtype, filter_map.dtype
+    every = zip(found, inputs, dtypes, strict=True)
+    return tuple(None if each is None else like(each.to(kind), of) for each, of, kind in every)
 
 
 @torch.library.custom_op("shconv::filtered_conv2d", mutates_args=())
@@ -96,9 +96,9 @@ def output(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
 
 
 def like(gradient: Tensor, of: Tensor) -> Tensor:
-    """The gradient in its tensor's dtype and layout."""
+    """The gradient in its tensor's layout."""
     layout = memory_format(of) if of.dim() == 4 else torch.contiguous_format
-    return gradient.to(of.dtype).contiguous(memory_format=layout)
+    return gradient.contiguous(memory_format=layout)
 
 
 def geometry(stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int) -> Geometry:

@@ -218,7 +218,8 @@ def test_no_tile_depends_on_the_number_of_images(D):
     def launches(N: int) -> list[Any]:
         x, theta = torch.zeros(N, D, 2, 2), tuple(network_for(D, max(1, D // 2), ORDERS[0]).parameters())
         with tape.collecting() as found:
-            M, seen, hidden = kernels.forward(x, *theta, (0, 1), 1e-5)
+            states = hypernetwork.states(x, theta[0], theta[2])
+            M, seen, hidden = kernels.forward(x, *theta, (0, 1), 1e-5, states)
             kernels.backward(M, M, seen, hidden, theta, (0, 1), True, True)
         return [(each, {name: n for name, n in given.items() if not isinstance(n, Tensor)}) for each, given in found]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from triton_toys import NO_DEVICE, PLACES, Run
 
 from shconv import SHConv2d
-from shconv.ops import choice, hypernetwork, layer
+from shconv.ops import choice, hypernetwork, kept, layer
 from shconv.ops.cuda import replay, tape
 from shconv.ops.cuda.hopper import passes
 from shconv.ops.cuda.hopper.tiles import Tile
@@ -32,8 +32,8 @@ def run() -> Iterator[Run]:
         yield process
 
 
-def inputs(seed: int, dtype: torch.dtype, layout: torch.memory_format, bias: bool) -> list[Tensor | None]:
-    """x, weight, bias and theta of a layer of 16 channels."""
+def inputs(seed: int, dtype: torch.dtype, layout: torch.memory_format, bias: bool) -> list[Tensor]:
+    """x, weight, theta and where there is one the bias of a layer of 16 channels."""
     make = torch.Generator().manual_seed(seed)
 
     def normal(*size: int) -> Tensor:
@@ -41,7 +41,7 @@ def inputs(seed: int, dtype: torch.dtype, layout: torch.memory_format, bias: boo
 
     x, weight = (normal(*size).to(dtype).contiguous(memory_format=layout) for size in ((2, 16, 4, 4), (16, 16, 3, 3)))
     theta = normal(8, 32) / 6, normal(8), normal(9, 8), normal(9)
-    return [x, weight, normal(16).to(dtype) if bias else None, *theta]
+    return [x, weight, *theta, *([normal(16).to(dtype)] if bias else [])]
 
 
 def _interpreted(launches: Sequence[tape.Launched], device: int) -> Any:
@@ -50,7 +50,7 @@ def _interpreted(launches: Sequence[tape.Launched], device: int) -> Any:
 
     from shconv.ops.cuda import plans
 
-    def run(roots: Sequence[Tensor | None]) -> None:
+    def run(roots: Sequence[Tensor | None], known: Sequence[int]) -> None:
         def given(value: Any) -> Any:
             if isinstance(value, tape.Ref):
                 return replay.tensor(roots, value)
@@ -87,18 +87,18 @@ Both = list[tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]]
 
 
 def _both_ways(
-    first: list[Tensor | None], second: list[Tensor | None], mask: Any, stride: int, hopper: bool
+    first: list[Tensor], second: list[Tensor], mask: Any, stride: int, hopper: bool
 ) -> tuple[Both, list[int], list[int]]:
     """Of Y and of the gradients, for the second tensors: what the layer gives, and what the record of the first gives.
     Then how many operations of torch's were in each record, and how large the scratch was."""
     numbers = Geometry((stride, stride), (1, 1), (1, 1), 1), BOTH
     found, operations, scratch = [], [], []
 
-    def again(function: Any, recorded: list[Tensor | None], given: list[Tensor | None], *rest: Any) -> Any:
-        _, record = tape.record(lambda *tensors: function(*tensors, *rest), recorded)
+    def again(function: Any, recorded: list[Tensor], given: list[Tensor], *rest: Any) -> Any:
+        _, record = tape.record(lambda *tensors: function(tensors, *rest), recorded)
         assert isinstance(record, tape.Tape), record
         player = replay.Player(record, -1, _interpreted)
-        direct, played = function(*given, *rest), player.play(given)
+        direct, played = function(given, *rest), player.play(given)
         found.append((direct, played))
         operations.append(sum(isinstance(each, tape.Computed) for each in record.steps))
         scratch.append(player.bytes)
@@ -106,10 +106,10 @@ def _both_ways(
 
     with _as_on_a_card(hopper):
         again(layer._forward, first, second, *numbers, 1e-5, False)
-        kept = layer._forward(*first, *numbers, 1e-5, True)  # type: ignore[arg-type]
-        Y, *others = again(layer._forward, first, second, *numbers, 1e-5, True)
+        _, kept = layer._forward(first, *numbers, 1e-5, True)
+        Y, other = again(layer._forward, first, second, *numbers, 1e-5, True)
         dY = torch.randn_like(Y)
-        again(layer._backward, [dY * 2, *first, *kept[1:]], [dY, *second, *others], *numbers, mask)
+        again(layer._backward, [dY * 2, *first, kept], [dY, *second, other], *numbers, 1e-5, mask)
     return found, operations, scratch
 
 
@@ -141,28 +141,33 @@ def test_what_is_done_again_gives_the_layers_own_bits_in_its_layouts(dtype, layo
 
 
 def _of_a_wide_weight(
-    given: list[Tensor | None], hopper: bool
+    given: list[Tensor], hopper: bool
 ) -> list[tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...], list[str]]]:
     """Y, and the gradients, of a float32 weight and of the same weight rounded before; and the operations of torch's
     that the first took."""
     numbers = Geometry((1, 1), (1, 1), (1, 1), 1), BOTH
-    rounded = [given[0], given[1].half(), *given[2:]]  # type: ignore[union-attr]
+    rounded = [given[0], given[1].half(), *given[2:]]
 
-    def recorded(
-        function: Any, given: Sequence[Tensor | None], *rest: Any
-    ) -> tuple[tuple[Tensor | None, ...], list[str]]:
-        results, record = tape.record(lambda *tensors: function(*tensors, *rest), given)
+    def recorded(function: Any, given: Sequence[Tensor], *rest: Any) -> tuple[tuple[Tensor | None, ...], list[str]]:
+        results, record = tape.record(lambda *tensors: function(tensors, *rest), given)
         assert isinstance(record, tape.Tape), record
         return results, [str(each.operation) for each in record.steps if isinstance(each, tape.Computed)]
 
     with _as_on_a_card(hopper):
-        (Y, *kept), first = recorded(layer._forward, given, *numbers, 1e-5, True)
-        before = layer._forward(*rounded, *numbers, 1e-5, True)  # type: ignore[arg-type]
+        (Y, whole), first = recorded(layer._forward, given, *numbers, 1e-5, True)
+        other, before = layer._forward(rounded, *numbers, 1e-5, True)
+        assert Y is not None
+        assert whole is not None
+        own, its = (kept.parts(each, *of[:3], of[4], _wide(of)) for each, of in ((whole, given), (before, rounded)))
         torch.manual_seed(3)
-        dY = torch.randn_like(Y)  # type: ignore[arg-type]
-        found, second = recorded(layer._backward, [dY, *given, *kept], *numbers, MASK)
-        wanted = layer._backward(dY, *rounded, *before[1:], *numbers, MASK)  # type: ignore[arg-type]
-    return [((Y, *kept), before, first), (found, wanted, second)]
+        dY = torch.randn_like(Y)
+        found, second = recorded(layer._backward, [dY, *given, whole], *numbers, 1e-5, MASK)
+        wanted = layer._backward([dY, *rounded, before], *numbers, 1e-5, MASK)
+    return [((Y, *own), (other, *its[:3], rounded[1].contiguous(memory_format=LAST)), first), (found, wanted, second)]
+
+
+def _wide(given: Sequence[Tensor]) -> bool:
+    return given[1].dtype != given[0].dtype
 
 
 @needs_triton
@@ -184,9 +189,9 @@ def test_a_float32_weight_is_rounded_as_autocast_does_and_its_gradient_is_not(ho
 
 
 def _rounded(weights: list[Tensor]) -> list[Tensor]:
-    from shconv.ops.cuda import launches
+    from shconv.ops.cuda import rounding
 
-    return [launches._taken(each, torch.empty(0, dtype=torch.float16)) for each in weights]
+    return [rounding.rounded(each, torch.float16) for each in weights]
 
 
 @needs_triton
@@ -222,19 +227,19 @@ def test_on_a_card_a_layer_has_the_same_bits_at_every_call_and_with_a_weight_tha
             assert torch.equal(wanted.to(found.dtype), found)
 
 
-def _gradients(given: list[Tensor | None], joined: bool) -> tuple[tuple[Tensor | None, ...], list[str]]:
+def _gradients(given: list[Tensor], joined: bool) -> tuple[tuple[Tensor | None, ...], list[str]]:
     """Of a layer's tensors, and which kernels gave them."""
     numbers = Geometry((1, 1), (1, 1), (1, 1), 1), BOTH
     found: list[Tensor | None] = []
 
-    def gradients(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        found.extend(layer._backward(*tensors, *numbers, (True,) * 4))  # type: ignore[arg-type]
+    def gradients(*tensors: Tensor) -> tuple[Tensor | None, ...]:
+        found.extend(layer._backward(tensors, *numbers, 1e-5, (True,) * 4))
         return tuple(found)
 
     with _as_on_a_card(True, joined):
-        Y, *kept = layer._forward(*given, *numbers, 1e-5, True)  # type: ignore[arg-type]
+        Y, whole = layer._forward(given, *numbers, 1e-5, True)
         torch.manual_seed(3)
-        _, record = tape.record(gradients, [torch.randn_like(Y), *given, *kept])
+        _, record = tape.record(gradients, [torch.randn_like(Y), *given, whole])
     assert isinstance(record, tape.Tape), record
     names = [each.kernel.__name__ for each in record.steps if isinstance(each, tape.Launched)]
     return tuple(found), names
@@ -293,7 +298,8 @@ def test_what_would_not_be_right_for_other_tensors_is_refused_and_computed_all_t
 
 
 def test_a_call_for_which_memory_is_short_while_it_is_recorded_is_made_without(calls):
-    def function(x: Tensor) -> tuple[Tensor]:
+    def function(tensors: Sequence[Tensor]) -> tuple[Tensor]:
+        (x,) = tensors
         calls.append("itself")
         if tape.recorder() and len(calls) < 4:
             raise torch.OutOfMemoryError("what a recorder keeps is too much")
@@ -320,31 +326,33 @@ def test_buffers_share_the_scratch_when_they_are_not_used_at_the_same_time():
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How often the function was called itself; CPU tensors are taken for those of the current device."""
     monkeypatch.setattr(replay, "_known", {})
+    monkeypatch.setattr(replay, "_near", {})
     monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: -1)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     return []
 
 
 def test_a_kind_of_call_runs_once_is_recorded_and_then_only_replayed(calls):
-    def function(x: Tensor, scale: Tensor | None, power: int) -> tuple[Tensor]:
+    def function(tensors: Sequence[Tensor], power: int) -> tuple[Tensor]:
         calls.append("itself")
-        return ((x if scale is None else x * scale) ** power,)
+        x, *scale = tensors
+        return ((x * scale[0] if scale else x) ** power,)
 
-    def count(*tensors: Tensor | None, power: int = 2) -> int:
+    def count(*tensors: Tensor, power: int = 2) -> int:
         before = len(calls)
         (got,) = replay.call(function, tensors, power)
-        x, scale = tensors
-        assert torch.equal(got, (x if scale is None else x * scale) ** power)  # type: ignore[operator]
+        x, *scale = tensors
+        assert torch.equal(got, (x * scale[0] if scale else x) ** power)
         return len(calls) - before
 
-    def four(*tensors: Tensor | None, **options: Any) -> list[int]:
+    def four(*tensors: Tensor, **options: Any) -> list[int]:
         return [count(*tensors, **options) for _ in range(4)]
 
     once = [1, 1, 0, 0]
     x, scale = torch.randn(4, 8), torch.randn(8)
     assert four(x, scale) == once
     assert four(torch.randn(4, 8), torch.randn(8)) == [0] * 4
-    assert four(x, None) == once
+    assert four(x) == once
     assert four(x[:3], scale) == once
     assert four(torch.randn(8, 4).t(), scale) == once
     assert four(x.double(), scale) == once
@@ -360,13 +368,15 @@ def test_a_kind_of_call_runs_once_is_recorded_and_then_only_replayed(calls):
 
 
 def test_a_call_that_tries_tiles_is_not_the_one_that_is_replayed_and_one_that_cannot_be_says_why_once(calls, caplog):
-    def tries(x: Tensor) -> tuple[Tensor]:
+    def tries(tensors: Sequence[Tensor]) -> tuple[Tensor]:
+        (x,) = tensors
         calls.append("itself")
         if len(calls) < 4:
             tape.refuse_for_now("tiles are tried")
         return (x + 1,)
 
-    def reads(x: Tensor) -> tuple[Tensor]:
+    def reads(tensors: Sequence[Tensor]) -> tuple[Tensor]:
+        (x,) = tensors
         calls.append("itself")
         return (x + float(x.sum()),)
 
@@ -382,7 +392,8 @@ def test_a_call_that_tries_tiles_is_not_the_one_that_is_replayed_and_one_that_ca
 
 
 def test_nothing_is_recorded_while_a_graph_is_captured_and_what_was_is_replayed(calls, monkeypatch):
-    def function(x: Tensor) -> tuple[Tensor]:
+    def function(tensors: Sequence[Tensor]) -> tuple[Tensor]:
+        (x,) = tensors
         calls.append("itself")
         return (x + 1,)
 

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shconv.ops import memory
+from shconv.ops import kept, memory
 from shconv.ops.cpu import compiled, library
 from shconv.ops.geometry import Geometry, check, check_hypernetwork
 
+Inputs = Sequence[Tensor]  # x, the weight, W1, b1, W2, b2, and the bias where there is one
 Theta = tuple[Tensor, Tensor, Tensor, Tensor]  # W1 (K, F), b1 (K,), W2 (T, K), b2 (T,)
 Mask = tuple[bool, bool, bool, bool]  # gradients of x, the weight, the bias, theta
 
@@ -32,9 +33,11 @@ class Plan:
         self.size = (N, len(weight), *geometry.output_size(x, weight))
         self.layout = library.layout(x)
         self.stride = torch.empty(self.size, device="meta", memory_format=self.layout).stride()
-        T, K = theta[2].shape[0], len(theta[0])
-        self.states = (((N, T), (T, 1)), ((N, 2, D), (2 * D, D, 1)), ((N, K), (K, 1)))  # M, [mu, sigma], hidden neurons
-        self.numbers = _Numbers(K, theta[0].shape[1], mean, std, eps)
+        self.kept = kept.count(x, weight, theta[0], theta[2], False)
+        whole = _empty((self.kept,), (1,), torch.float32)
+        M, seen, hidden, _ = kept.parts(whole, x, weight, theta[0], theta[2], False)
+        self.offsets = [each.data_ptr() - whole.data_ptr() for each in (M, seen, hidden)]
+        self.numbers = _Numbers(len(theta[0]), theta[0].shape[1], mean, std, eps)
         self.geometry = geometry
         sizes = library.geometry_numbers(x.shape, self.size, weight.shape[2:], geometry)
         lasts = int(not x.is_contiguous()), int(not weight.is_contiguous())
@@ -51,40 +54,41 @@ class Plan:
         self.head = (ctypes.addressof(first), self.gomp, int(route), ctypes.addressof(self.numbers))
         self.heads: dict[tuple[Mask, bool], tuple[Any, ...]] = {}
 
-    def forward(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, keep: bool
-    ) -> tuple[Tensor, Sequence[Tensor]]:
-        """Y, and where they are to be kept what `states` says."""
+    def forward(self, inputs: Inputs, keep: bool) -> tuple[Tensor, ...]:
+        """Y, and with keep what the way back needs (kept.py)."""
+        x, weight, W1, b1, W2, b2, *bias = inputs
         Y = _empty(self.size, self.stride, torch.float32)
-        kept = [_empty(*each, torch.float32) for each in self.states] if keep else ()
-        W1, b1, W2, b2 = theta
-        pointers = (each.data_ptr() for each in kept) if keep else (None, None, None)
+        whole = _empty((self.kept,), (1,), torch.float32) if keep else None
         self.function(
-            *self.head, x.data_ptr(), weight.data_ptr(), None if bias is None else bias.data_ptr(),
-            W1.data_ptr(), b1.data_ptr(), W2.data_ptr(), b2.data_ptr(), Y.data_ptr(), *pointers,
+            *self.head, x.data_ptr(), weight.data_ptr(), bias[0].data_ptr() if bias else None,
+            W1.data_ptr(), b1.data_ptr(), W2.data_ptr(), b2.data_ptr(), Y.data_ptr(), *self._parts(whole),
         )  # fmt: skip
-        return Y, kept
+        return (Y,) if whole is None else (Y, whole)
 
-    def backward(
-        self, dY: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, kept: Sequence[Tensor],
-        mask: Mask,
-    ) -> tuple[Tensor | None, ...]:  # fmt: skip
-        """The gradients of x, the weight, the bias and theta; None for each that mask does not ask for."""
-        dY = library.dense(dY)
+    def backward(self, dY: Tensor, inputs: Inputs, whole: Tensor, mask: Mask) -> tuple[Tensor | None, ...]:
+        """The gradients of the inputs; None for each that mask does not ask for."""
+        x, weight, *theta = inputs[:6]
+        bias, dY = inputs[6:], library.dense(dY)
         of_x, of_weight, of_bias, of_theta = mask
         kind = mask, not dY.is_contiguous()
         if (head := self.heads.get(kind)) is None:
             head = self.heads[kind] = self._head(x, weight, *kind)
-        found = (
-            torch.empty_like(x) if of_x else None, torch.empty_like(weight) if of_weight else None,
-            torch.empty_like(bias) if of_bias and bias is not None else None,
-            *(torch.empty_like(each) if of_theta else None for each in theta),
-        )  # fmt: skip
+        dX, dW = torch.empty_like(x) if of_x else None, torch.empty_like(weight) if of_weight else None
+        db = [torch.empty_like(each) if of_bias else None for each in bias]
+        dtheta = [torch.empty_like(each) if of_theta else None for each in theta]
+        found = (dX, dW, *(db or [None]), *dtheta)
         self.backward_function(
             *head, dY.data_ptr(), x.data_ptr(), weight.data_ptr(), theta[0].data_ptr(), theta[2].data_ptr(),
-            *(each.data_ptr() for each in kept), *(None if each is None else each.data_ptr() for each in found),
+            *self._parts(whole), *(None if each is None else each.data_ptr() for each in found),
         )  # fmt: skip
-        return found
+        return dX, dW, *dtheta, *db
+
+    def _parts(self, whole: Tensor | None) -> Sequence[int | None]:
+        """Addresses of M, [mu, sigma] and the hidden neurons."""
+        if whole is None:
+            return None, None, None
+        first = whole.data_ptr()
+        return [first + offset for offset in self.offsets]
 
     def _head(self, x: Tensor, weight: Tensor, mask: Mask, last: bool) -> tuple[Any, ...]:
         of_x, of_weight, _, of_theta = mask
@@ -95,11 +99,10 @@ class Plan:
 _plans: dict[Hashable, Plan | None] = {}
 
 
-def plan(
-    x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, geometry: Geometry, order: tuple[int, ...], eps: float
-) -> Plan | None:
+def plan(inputs: Inputs, geometry: Geometry, order: tuple[int, ...], eps: float) -> Plan | None:
     """What serves such calls; None where something else has to. Builds the kernels for the first it can serve."""
-    W1, b1, W2, b2 = theta
+    x, weight, W1, b1, W2, b2, *others = inputs
+    bias, theta = others[0] if others else None, (W1, b1, W2, b2)
     key = (
         x.shape, x.stride(), x.dtype, weight.shape, weight.stride(), weight.dtype, geometry, order, eps,
         W1.shape, W1.dtype, b1.numel(), b1.dtype, W2.shape, W2.dtype, b2.numel(), b2.dtype,

@@ -146,14 +146,15 @@ def _theta(dz, s, dW1, db1, dlogits, hidden, dW2, db2, blocks, N, K, S, T,
 
 
 def forward(
-    x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, order: Sequence[int], eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """M (N, T), [mu, sigma] (N, 2, D) and relu's output (N, K), in two launches.
+    x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, order: Sequence[int], eps: float,
+    into: tuple[Tensor, Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """M (N, T), [mu, sigma] (N, 2, D) and relu's output (N, K), in two launches. into: float32 memory for them.
 
     order: what W1 (K, len(order) * D) looks at, 0 for mu and 1 for sigma.
     """
     found, (K, T) = statistics.partials(x), (len(W1), len(W2))
-    M, seen, hidden = (x.new_empty(len(x), *size, dtype=torch.float32) for size in ((T,), (2, x.shape[1]), (K,)))
+    M, seen, hidden = into
     tile = _tile(x.shape[1], K, T)
     with torch.cuda.device_of(x):
         tensors = {

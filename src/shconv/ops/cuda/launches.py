@@ -1,8 +1,7 @@
 """Formulation "triton": implicit matrix products on the GPU, scaled for each image and tap where they are accumulated.
 On Hopper the kernels of hopper/ serve where TMA can describe the tensors; what stands here serves everywhere else.
 
-Images are worked on channels last (others are copied) and come out in x's layout. A weight in float32 is rounded to
-x's dtype first, and its gradient is float32 as it was summed. float32 is multiplied as
+Images are worked on channels last (others are copied) and come out in x's layout. float32 is multiplied as
 torch.backends.cudnn.conv allows, accumulated always in float32; no result depends on the order in which blocks run.
 Memory beside the results: the weight where it is not channels last; partial sums of dM, T floats for every 64 pixels
 and 64 channels of x; of dW, 33 MB, or one weight in float32 if that is larger, and T floats a pixel of
@@ -39,7 +38,7 @@ def reasons_against(x: Tensor, weight: Tensor, geometry: Geometry) -> list[str]:
         reasons.append(reason)
     if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         reasons.append(f"x must be on a CUDA device, got {x.device}")
-    if x.dtype not in DTYPES or weight.dtype not in (x.dtype, torch.float32):
+    if x.dtype not in DTYPES or weight.dtype != x.dtype:
         reasons.append(f"x and weight must be bfloat16, float16 or float32, got {x.dtype} and {weight.dtype}")
     if geometry.groups != 1:
         reasons.append(f"groups must be 1, got {geometry.groups}")
@@ -54,7 +53,7 @@ def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
     x = _channels_last(x)
     Y = None
     with torch.cuda.device_of(x):
-        weight = _taken(weight, x)
+        weight = _channels_last(weight)
         if hopper.serves(x, weight, geometry):
             Y = hopper.attempt(lambda: hopper.forward(x, weight, scales, geometry))
         if Y is None:
@@ -63,17 +62,19 @@ def forward(x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry) -> Tensor:
 
 
 def backward(
-    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, mask: tuple[bool, bool, bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of x, weight and M, each only where mask asks for it."""
+    dY: Tensor, x: Tensor, weight: Tensor, M: Tensor, geometry: Geometry, mask: tuple[bool, bool, bool],
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+    """Gradients of x, weight and M, each only where mask asks for it. dtype: the weight's gradient's, if not weight's;
+    it is summed in float32."""
     needs_x, needs_weight, needs_map = mask
     layout, scales = memory_format(x), M.float().contiguous()
-    dY, x, dtype = _channels_last(dY.to(x.dtype)), _channels_last(x), weight.dtype
+    dY, x, dtype = _channels_last(dY.to(x.dtype)), _channels_last(x), dtype or weight.dtype
     dX: Tensor | None = None
     dW: Tensor | None = None
     dM: Tensor | None = None
     with torch.cuda.device_of(x):
-        weight = _taken(weight, x)
+        weight = _channels_last(weight)
         if needs_weight and hopper.weight_serves(x, weight, geometry):
             beside = needs_map and hopper.map_by_weight(x, geometry, needs_x)
             sums = hopper.attempt(
@@ -112,11 +113,11 @@ def joined(
         from shconv.ops.cuda import statistics
 
         with torch.cuda.device_of(x):
-            taken = _taken(weight, x)
-            found = hopper.attempt(lambda: hopper.input_gradient(dY, x, taken, scales, geometry, False, (seen, dseen)))
+            W = _channels_last(weight)
+            found = hopper.attempt(lambda: hopper.input_gradient(dY, x, W, scales, geometry, False, (seen, dseen)))
             if found:
                 return found[0]
-            dX, _ = _backward_input(dY, x, taken, scales, geometry, True, False)
+            dX, _ = _backward_input(dY, x, W, scales, geometry, True, False)
         return statistics.input_gradient(x, seen[:, 0], dseen[:, 0], dseen[:, 1], dX)
 
     return gradient
@@ -244,15 +245,6 @@ def _constants(x: Tensor, weight: Tensor, geometry: Geometry) -> dict[str, Any]:
 def _aligned(dY: Tensor) -> Tensor:
     """As TMA wants a tensor to begin."""
     return dY.clone(memory_format=torch.preserve_format) if dY.data_ptr() % 16 else dY
-
-
-def _taken(weight: Tensor, x: Tensor) -> Tensor:
-    """Channels last and in x's dtype."""
-    if weight.dtype == x.dtype:
-        return _channels_last(weight)
-    from shconv.ops.cuda import rounding
-
-    return rounding.rounded(weight if weight.is_contiguous() else _channels_last(weight), x.dtype)
 
 
 def _channels_last(images: Tensor) -> Tensor:

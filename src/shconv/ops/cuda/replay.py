@@ -4,6 +4,7 @@ its Python. A call is one allocation for all that is not returned, one for each 
 The first call of a kind runs the function as it is, and compiles and tries what has to be; the second is recorded.
 """
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -19,51 +20,71 @@ from shconv.ops.cuda.tape import Computed, Launched, Ref, Root, Tape, Unrecordab
 from shconv.ops.modes import autocast_off
 
 Results = tuple[Tensor | None, ...]
-Make = Callable[[Sequence[Launched], int], Callable[[Sequence[Tensor | None]], None]]
+Run = Callable[[list[Tensor | None], Sequence[int]], None]  # of all tensors, and the addresses of the first of them
+Make = Callable[[Sequence[Launched], int], Run]
 
 _MOST = 4096  # kinds of call remembered
+_FEW = 8  # of them that are looked through one by one
 _TRIES = 4  # calls of a kind that may be recorded, where the first try tiles
 _ALIGNED = 256  # bytes, where a buffer of the scratch begins: as torch's own do
+_NOTHING = contextlib.nullcontext()
 _log = logging.getLogger(__name__)
 
 
-def call(function: Callable[..., Results], inputs: Sequence[Tensor | None], *numbers: Hashable) -> tuple[Any, ...]:
-    """function(*inputs, *numbers), the first of the inputs on a CUDA device. What it launches must depend on the kinds
+def call(function: Callable[..., Results], inputs: Sequence[Tensor], *numbers: Hashable) -> tuple[Any, ...]:
+    """function(inputs, *numbers), the first of the inputs on a CUDA device. What it launches must depend on the kinds
     of its inputs, on numbers and on tuning alone, and what it does is done by torch and plans.run."""
     first = inputs[0]
-    assert first is not None
     if tape.collected() is not None:
-        return function(*inputs, *numbers)
+        return function(inputs, *numbers)
     device = first.get_device()
     if torch._C._cuda_getDevice() != device:
         with torch.cuda.device(device):
             return call(function, inputs, *numbers)
-    key = (
-        function, numbers, tuning.state(), first.dtype == torch.float32 and runtime.tf32(),
-        *[None if each is None else (each.shape, each.stride(), each.dtype, each.get_device()) for each in inputs],
-    )  # fmt: skip
+    addresses = [each.data_ptr() for each in inputs]
     together = 0
-    for each in inputs:
-        if each is not None:
-            together |= each.data_ptr()
+    for address in addresses:
+        together |= address
     if together % 16:  # kernels are compiled for other addresses
-        return function(*inputs, *numbers)
+        return function(inputs, *numbers)
+    tf32 = first.dtype == torch.float32 and runtime.tf32()
+    near = function, numbers, len(inputs), first.shape, tuning.state(), tf32
+    for fits, player in _near.get(near, ()):
+        if fits(*inputs):
+            return player.play(inputs, addresses)
+    key = near, *[(each.shape, each.stride(), each.dtype, each.get_device()) for each in inputs]
     known = _known.get(key, 0)
     if isinstance(known, Player):
-        return known.play(inputs)
+        _remember(near, inputs, known)
+        return known.play(inputs, addresses)
     if known is None or first.numel() == 0 or torch.cuda.is_current_stream_capturing():
-        return function(*inputs, *numbers)
+        return function(inputs, *numbers)
     if known == 0:
         if len(_known) >= _MOST:
             _known.clear()
+            _near.clear()
         _known[key] = 1
-        return function(*inputs, *numbers)
-    results, found = record(lambda *tensors: function(*tensors, *numbers), inputs)
+        return function(inputs, *numbers)
+    results, found = record(lambda *tensors: function(tensors, *numbers), inputs)
     _known[key] = _next(found, known, device)
     return results
 
 
 _known: "dict[Hashable, Player | int | None]" = {}  # how often a kind was called, or None where it can't be replayed
+_near: "dict[Hashable, tuple[tuple[Fits, Player], ...]]" = {}  # by what is told quickly: those called last
+Fits = Callable[..., bool]  # of inputs: whether they are of a kind
+
+
+def _remember(near: Hashable, inputs: Sequence[Tensor], player: "Player") -> None:
+    """What torch's compiler checks tensors with takes a tenth of the time in which a key is made and found."""
+    sizes: list[Any] = [list(each.shape) for each in inputs]
+    strides: list[Any] = [list(each.stride()) for each in inputs]
+    try:
+        kind = torch._C._dynamo.guards.TensorGuards
+        guards = kind(*inputs, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)
+    except (AttributeError, TypeError, ValueError, SystemError):  # another torch's
+        return
+    _near[near] = ((guards.check, player), *_near.get(near, ()))[:_FEW]
 
 
 def _next(found: Tape | UnrecordableError, known: int, device: int) -> "Player | int | None":
@@ -79,11 +100,12 @@ def _next(found: Tape | UnrecordableError, known: int, device: int) -> "Player |
     return None
 
 
-def _launcher(launches: Sequence[Launched], device: int) -> Callable[[Sequence[Tensor | None]], None]:
+def _launcher(launches: Sequence[Launched], device: int) -> Run:
     play = launcher.player(launches, device)
 
-    def run(roots: Sequence[Tensor | None]) -> None:
-        play([0 if each is None else each.data_ptr() for each in roots], launcher.stream(device))
+    def run(roots: Sequence[Tensor | None], known: Sequence[int]) -> None:
+        others = [0 if each is None else each.data_ptr() for each in roots[len(known) :]]
+        play([*known, *others], launcher.stream(device))
 
     return run
 
@@ -92,54 +114,60 @@ class Player:
     """A tape that is ready to be played on a device (-1: the CPU), with `make` for launches that follow each other."""
 
     def __init__(self, tape: Tape, device: int, make: Make) -> None:
-        self.inputs, self.scratch = tape.inputs, tape.inputs + len(tape.roots)  # a root of its own
         offsets, self.bytes = _layout(tape)
+        used = {ref.root for ref in _refs((tape.steps, tape.results))} - offsets.keys()
+        roots = {place: root for place, root in enumerate(tape.roots, tape.inputs) if root.computed or place in used}
+        made = {place: root for place, root in roots.items() if not root.computed}
+        self.empty = memory.empty("cuda" if device >= 0 else "cpu")
+        self.made = [(root.size, root.stride, root.dtype) for root in made.values()]
+        if self.bytes:
+            self.made.append(((self.bytes,), (1,), torch.uint8))
+        self.others = [None] * (len(roots) - len(made) + 1)  # what operations make; the last: a result that is none
+        scratch = tape.inputs + len(made)
+        order = [*range(tape.inputs), *made, *[-1] * bool(self.bytes), *(roots.keys() - made.keys())]
+        slots: dict[int | None, int] = {place: slot for slot, place in enumerate(order)}
 
         def placed(value: Any) -> Any:
-            if isinstance(value, Ref) and value.root in offsets:
-                return value._replace(root=self.scratch, offset=value.offset + offsets[value.root])
-            return value._replace(base=placed(value.base)) if hasattr(value, "base") else value
+            if isinstance(value, Ref):
+                root, first = (scratch, offsets[value.root]) if value.root in offsets else (slots[value.root], 0)
+                return value._replace(root=root, offset=first + value.offset)
+            if isinstance(value, dict):
+                return {name: placed(each) for name, each in value.items()}
+            if hasattr(value, "_fields"):
+                return value._make(map(placed, value))
+            return type(value)(map(placed, value)) if type(value) in (list, tuple) else value
 
-        used = {ref.root for ref in _refs((tape.steps, tape.results))} - offsets.keys()
-        numbered = enumerate(tape.roots, tape.inputs)
-        made = {place: root for place, root in numbered if place in used and not root.computed}
-        self.empty = memory.empty("cuda" if device >= 0 else "cpu")
-        self.made = [(place, (root.size, root.stride, root.dtype)) for place, root in made.items()]
-        if self.bytes:
-            self.made.append((self.scratch, ((self.bytes,), (1,), torch.uint8)))
-        self.steps: list[Callable[[list[Tensor | None]], None]] = []
+        self.steps: list[Run] = []
         self.computes = False
         for launches, steps in itertools.groupby(tape.steps, lambda each: isinstance(each, Launched)):
             if launches:
-                self.steps.append(make([_moved(each, placed) for each in steps], device))  # type: ignore[arg-type]
-            else:
-                self.computes = True
-                self.steps += [functools.partial(_compute, each) for each in steps]  # type: ignore[arg-type]
-        self.results = [(-1 if ref is None else ref.root, _view(ref, made)) for ref in tape.results]
+                self.steps.append(make([placed(each) for each in steps], device))
+                continue
+            self.computes = True
+            for each in steps:
+                made_of_it = tuple(None if root is None else slots[root] for root in each.made)  # type: ignore[union-attr]
+                self.steps.append(functools.partial(_compute, placed(each)._replace(made=made_of_it)))
+        self.places = [-1 if ref is None else slots[ref.root] for ref in tape.results]
+        self.views = [_view(ref, placed(ref), made) for ref in tape.results]
+        self.whole = not any(self.views)
 
-    def play(self, inputs: Sequence[Tensor | None]) -> Results:
-        roots = [*inputs, *[None] * (self.scratch - self.inputs + 2)]  # the last is the result that is not there
+    def play(self, inputs: Sequence[Tensor], addresses: Sequence[int] = ()) -> Results:
+        """addresses: of the inputs, where they are known."""
         empty = self.empty
-        for place, kind in self.made:
-            roots[place] = empty(*kind)
-        if self.computes:
-            with autocast_off(inputs[0]):  # type: ignore[arg-type]
-                for step in self.steps:
-                    step(roots)
-        else:
+        roots = [*inputs, *[empty(*kind) for kind in self.made], *self.others]
+        with autocast_off(inputs[0]) if self.computes else _NOTHING:
             for step in self.steps:
-                step(roots)
-        return tuple([roots[place] if view is None else tensor(roots, view) for place, view in self.results])
+                step(roots, addresses)
+        if self.whole:
+            return tuple([roots[place] for place in self.places])
+        found = zip(self.places, self.views, strict=True)
+        return tuple([roots[place] if view is None else tensor(roots, view) for place, view in found])
 
 
-def _view(result: Ref | None, made: Mapping[int, Root]) -> Ref | None:
-    """A result that is not as its root is made."""
+def _view(result: Ref | None, placed: Ref | None, made: Mapping[int, Root]) -> Ref | None:
+    """A result that is not as its root is made, where it is placed."""
     root = None if result is None else made.get(result.root)
-    return None if result is None or (root and result[1:] == (0, *root[:3])) else result
-
-
-def _moved(launched: Launched, placed: Callable[[Any], Any]) -> Launched:
-    return launched._replace(arguments={name: placed(each) for name, each in launched.arguments.items()})
+    return None if result is None or (root and result[1:] == (0, *root[:3])) else placed
 
 
 def tensor(roots: Sequence[Tensor | None], ref: Ref) -> Tensor:
@@ -152,7 +180,7 @@ def tensor(roots: Sequence[Tensor | None], ref: Ref) -> Tensor:
     return whole.as_strided(ref.size, ref.stride, whole.storage_offset() + ref.offset // ref.dtype.itemsize)
 
 
-def _compute(step: Computed, roots: list[Tensor | None]) -> None:
+def _compute(step: Computed, roots: list[Tensor | None], addresses: Sequence[int]) -> None:
     def given(value: Any) -> Any:
         if isinstance(value, Ref):
             return tensor(roots, value)

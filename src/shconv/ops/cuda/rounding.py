@@ -21,9 +21,11 @@ def _round(weight, found, count, D, T, step_d, step_t, BLOCK: tl.constexpr):
     tl.store(found + at, W.to(found.dtype.element_ty), at < count)
 
 
-def rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """weight (C, D, S_h, S_w), contiguous or channels last, in another dtype and channels last."""
-    found = torch.empty(weight.shape, dtype=dtype, device=weight.device, memory_format=torch.channels_last)
+def rounded(weight: Tensor, dtype: torch.dtype, into: Tensor | None = None) -> Tensor:
+    """weight (C, D, S_h, S_w) in another dtype and channels last; into: memory for it."""
+    last = torch.channels_last
+    weight = weight if weight.is_contiguous() else weight.contiguous(memory_format=last)
+    found = torch.empty(weight.shape, dtype=dtype, device=weight.device, memory_format=last) if into is None else into
     count, D, T = weight.numel(), weight.shape[1], weight[0, 0].numel()
     step_d, step_t = (T, 1) if weight.is_contiguous() else (1, D)  # strides of sides of 1 may be anything
     numbers = {"count": count, "D": D, "T": T, "step_d": step_d, "step_t": step_t, "BLOCK": _BLOCK, "num_warps": 4}
