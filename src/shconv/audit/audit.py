@@ -5,7 +5,7 @@ import math
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,18 +16,16 @@ from torch import Tensor, nn
 
 from shconv.attacks import Attack
 from shconv.attacks.budget import Budget, Norm
+from shconv.audit.attempt import Attempt, line, out_of_patience, seen_through
 from shconv.audit.clock import Clock, minutes
 from shconv.audit.findings import Flags, Outcome
-from shconv.audit.ledger import Ledger, file_slug, question
+from shconv.audit.ledger import Ledger
 from shconv.audit.probe import Pace, Probe
 from shconv.audit.setting import FULL, Effort, Setting
 from shconv.audit.subject import AuditedNetwork, Subject, TimeUp, drawing
-from shconv.audit.views import INNER_LOGITS, STRAIGHT_THROUGH, Sight, View
-from shconv.errors import InputError
-from shconv.experiments.network import routed
+from shconv.audit.views import Sight, View
 from shconv.experiments.progress import ExperimentProgress
 from shconv.intervals import wilson
-from shconv.routes import frozen_kernels, gradient_route
 
 _HELD = 2**28  # values of adversarial images that an outcome holds, a gigabyte
 _GRACE = 0.05  # of the whole time
@@ -94,44 +92,15 @@ class Audit:
         it is not 0, the rest are spared; the row says how many.
         Raises InputError where label, route, threat and source were another attack before.
         """
-        own = route == "both" and source is None
-        on = self.standing(threat, shared=own) if on is None else np.asarray(on, bool)
-        parts = [label, *(part for part, usual in ((route, "both"), (threat, "linf")) if part != usual)]
-        slug = file_slug("-".join([*parts, *(("from", source) if source else ())]))
-        asked = question(attack, on, route, threat, source, True, False)  # the last two as folders know it
-        if (stored := self.ledger.attack(slug, asked)) is not None:
+        asked = Attempt(label, attack, route, threat, source)
+        on = self.standing(threat, shared=asked.own) if on is None else np.asarray(on, bool)
+        if (stored := self.ledger.attack(asked.slug, asked.question(on))) is not None:
             return stored
         if model is None:
             model = self.subject.model if self.view is None or route != self.view.route else self.view.model
-        outcome, made = self.ledger.begun(slug, asked), [self.images[:0]]
-        held = order is None and not outcome.tried and int(on.sum()) * self.images[0].numel() <= _HELD
         places = np.flatnonzero(on) if order is None else np.array([at for at in order if on[at]], np.int64)
-        kind = f"{type(attack).__name__} {getattr(attack, 'norm', '')}"
-        todo, pace = places[~outcome.attempted[places]], Pace(self.probe, attack.cost, self.paces.get(kind))
-        most = min(self.setting.batch_size, patience or self.setting.batch_size)
-        title = f"{self.subject.key}, {label}"
-        title += f" ({minutes(self.remaining())} left)" if math.isfinite(self.until) else ""
-        with self.progress.count(title) as shown:
-            while len(todo) and not _out_of_patience(outcome, places, patience):
-                size = pace.next(min(len(todo), most), self.remaining())
-                try:
-                    if not size:
-                        break
-                    part = self._batch(attack, model, todo[:size], route, threat, slug)
-                except TimeUp:
-                    break
-                at, todo = todo[:size], todo[size:]
-                outcome = outcome.then(at, part)
-                pace.took(part.seconds, len(at))
-                self.paces[kind] = max(pace.slower, 1.0)
-                made += [part.adversarial] if held and part.adversarial is not None else []
-                if len(todo):
-                    self.ledger.keep(slug, outcome)
-                    self.clock.save()
-                shown(int(on.sum()) - len(todo), int(on.sum()))
-        spared = len(todo) if _out_of_patience(outcome, places, patience) else 0
-        outcome.complete = len(todo) == spared
-        outcome.adversarial = torch.cat(made) if held else None
+        outcome, spared = self._carried_out(asked, on, places, model, patience, keep=order is None)
+        shared = asked.own and outcome.complete and not spared
         about = {
             "attack": label,
             "parameters": json.loads(json.dumps(attack.about(), default=str)),
@@ -140,14 +109,14 @@ class Audit:
             "epsilon": radius if math.isfinite(radius := self.setting.radius(threat)) else None,
             "source": source,
             "headline": True,  # for readers of folders
-            "shared": own and outcome.complete and not spared and bool(on[self.standing(threat, shared=True)].all()),
+            "shared": shared and bool(on[self.standing(threat, shared=True)].all()),
             "spared": spared,
         }
         if self.subject.is_random and isinstance(model, AuditedNetwork):
             about["parameters"]["draws"] = model.passes
-        row = self.ledger.add_attack(slug, outcome, {**about, **self._counts(outcome, threat)})
+        row = self.ledger.add_attack(asked.slug, outcome, {**about, **self._counts(outcome, threat)})
         self.clock.save()
-        self.progress.say(f"  {self.subject.key}, {_line(row)}")
+        self.progress.say(f"  {self.subject.key}, {line(row)}")
         return outcome
 
     def sound(self, threat: str = "linf") -> Flags:
@@ -207,15 +176,48 @@ class Audit:
         entropy = [self.setting.seed, *(zlib.crc32(str(word).encode("utf-8", "backslashreplace")) for word in words)]
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
-    def _batch(
-        self, attack: Attack, network: nn.Module, at: NDArray[np.int64], route: str, threat: str, slug: str
-    ) -> Outcome:
+    def _carried_out(
+        self, asked: Attempt, on: Flags, places: NDArray[np.int64], model: nn.Module, patience: int, keep: bool
+    ) -> tuple[Outcome, int]:
+        """An attack on the images at these places, in their order, from where a stopped run left it, until the time or
+        the patience is up; and how many images are spared. keep: hold its examples, where there is room for them."""
+        outcome, made = self.ledger.begun(asked.slug, asked.question(on)), [self.images[:0]]
+        count, known = len(places), self.paces.get(asked.kind)
+        held = keep and not outcome.tried and count * self.images[0].numel() <= _HELD
+        todo, pace = places[~outcome.attempted[places]], Pace(self.probe, asked.attack.cost, known)
+        most = min(self.setting.batch_size, patience or self.setting.batch_size)
+        title = f"{self.subject.key}, {asked.label}"
+        title += f" ({minutes(self.remaining())} left)" if math.isfinite(self.until) else ""
+        with self.progress.count(title) as shown:
+            while len(todo) and not out_of_patience(outcome, places, patience):
+                at = todo[: pace.next(min(len(todo), most), self.remaining())]
+                try:
+                    if not len(at):
+                        break
+                    part = self._batch(asked, model, at)
+                except TimeUp:
+                    break
+                outcome, todo = outcome.then(at, part), todo[len(at) :]
+                pace.took(part.seconds, len(at))
+                self.paces[asked.kind] = max(pace.slower, 1.0)
+                made += [part.adversarial] if held and part.adversarial is not None else []
+                if len(todo):
+                    self.ledger.keep(asked.slug, outcome)
+                    self.clock.save()
+                shown(count - len(todo), count)
+        spared = len(todo) if out_of_patience(outcome, places, patience) else 0
+        outcome.complete = len(todo) == spared
+        outcome.adversarial = torch.cat(made) if held else None
+        return outcome, spared
+
+    def _batch(self, asked: Attempt, network: nn.Module, at: NDArray[np.int64]) -> Outcome:
         """Of the images at these places alone."""
-        started = time.monotonic()
+        started, threat = time.monotonic(), asked.threat
         rows = torch.from_numpy(at).to(self.images.device)
         x, y, index = self.images[rows], self.labels[rows], self.index[rows]
-        with seen_through(network, route, x) as seen, drawing(True, self.setting.seed, slug, int(at[0])):
-            result = attack.run(seen, x, y, index=index, seed=self.setting.seed)
+        draws = drawing(True, self.setting.seed, asked.slug, int(at[0]))
+        with seen_through(network, asked.route, x) as seen, draws:
+            result = asked.attack.run(seen, x, y, index=index, seed=self.setting.seed)
         judged = self.subject.judge(result.images, y)
         norm: Norm = "l2" if threat == "l2" else "linf"
         inside: Flags = Budget(norm, self.setting.radius(threat)).holds(result.images, x).cpu().numpy()
@@ -235,39 +237,3 @@ class Audit:
         accuracy = {"accuracy": left / n, "interval": list(wilson(left, n))}
         counts = {"n": outcome.tried, "successes": outcome.broken}
         return {**counts, **(accuracy if whole else {"accuracy": None, "interval": None})}
-
-
-@contextmanager
-def seen_through(network: nn.Module, route: str, x: Tensor) -> Iterator[nn.Module]:
-    """The network as an attack on the clean images x (n, C, H, W) sees it. Raises InputError for an unknown route."""
-    kind, _, weight = route.partition(":")
-    if kind == "frozen":
-        with frozen_kernels(network, x):
-            yield network
-    elif kind == "mixture":
-        try:
-            factor = float(weight)
-        except ValueError:
-            raise InputError(f"route: got {route!r}; want mixture:W with a number W") from None
-        with gradient_route(network, "both", factor):
-            yield network
-    else:
-        plain = route in ("both", STRAIGHT_THROUGH, INNER_LOGITS)
-        with nullcontext(network) if plain else routed(network, route) as seen:
-            yield seen
-
-
-def _out_of_patience(outcome: Outcome, places: NDArray[np.int64], patience: int) -> bool:
-    """Whether the last of the images tried, in their order, all stand."""
-    tried = places[outcome.attempted[places]]
-    return 0 < patience <= len(tried) and not outcome.success[tried[-patience:]].any()
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    """What a person reads when an attack has ended."""
-    parts = [row["attack"], *([f"route {row['route']}"] if row["route"] != "both" else []), row["threat"]]
-    cut = "" if row["complete"] else ", stopped early by the time budget"
-    outside = f", {row['outside']} more lie outside the ball and do not count" if row["outside"] else ""
-    name = ", ".join([*parts, *([f"made on {row['source']}"] if row["source"] else [])])
-    spared = f", {row['spared']} further ones left out" if row["spared"] else ""
-    return f"{name}: breaks {row['successes']} of {row['n']}{spared}{outside}  {row['seconds']:.1f} s{cut}"
