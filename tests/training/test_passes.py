@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from stops import STEPS, before_step, interrupt
 from torch import Tensor, nn
 
 from shconv.data import ImageData
@@ -65,6 +66,22 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(
     stopped = train(CONFIG, data, recipe, tmp_path / "stopped", progress=False)
     assert outcome(stopped) == outcome(train(CONFIG, data, recipe, tmp_path / "whole", progress=False))
     assert [tape.recorded for tape in tapes] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["none", "fgsm-rs"])
+def test_one_that_is_stopped_in_the_middle_of_an_epoch_and_goes_on_gives_the_bits_of_one_that_records_nothing(
+    name: str, data: ImageData, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any
+) -> None:
+    recipe, engine = replace(recipe, epochs=3, ema=0.9), Engine(save_steps=1)
+    asked: dict[str, Any] = {"defence": create_defence(name), "engine": engine, "progress": False}
+    plain = train(CONFIG, data, recipe, tmp_path / "plain", **asked)
+    tapes = request.getfixturevalue("tapes")
+    with monkeypatch.context() as patch:
+        before_step(patch, STEPS + 2, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(CONFIG, data, recipe, tmp_path / "stopped", **asked)
+    assert outcome(train(CONFIG, data, recipe, tmp_path / "stopped", **asked)) == outcome(plain)
+    assert [(tape.recorded, tape.replayed) for tape in tapes] == [(1, STEPS), (1, STEPS)]  # from the third of six each
 
 
 @dataclass(frozen=True)
