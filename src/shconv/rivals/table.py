@@ -152,39 +152,41 @@ def _line(
     audits: Mapping[tuple[str, int], Mapping[str, Any] | None],
     prices: Mapping[str, Mapping[str, float]],
 ) -> Line:
-    ids = {row["id"]: row for row in results.records}
-    there = [seed for seed in seeds if f"table1/{rival.name}/seed{seed}/clean" in ids]
-    found: dict[str, list[Share]] = {}
-    distances: list[float] = []
-    alarms: list[str] = []
-    known = False
-    for seed in there:
-        rows = {row["attack"]: row for row in results.records if (row["model"], row["seed"]) == (rival.name, seed)}
-        for name in (name for name in (*SHARES, *SEARCHES) if name in rows):
-            right = results.outcomes[rows[name]["id"]]["correct"]
-            found.setdefault(name, []).append((float(right.mean()), *wilson(int(right.sum()), len(right))))
-        if run.DEEPFOOL in rows:
-            distance = rows[run.DEEPFOOL].get("median_l2")
-            distances.append(np.inf if distance is None else distance)
-        verdict = audits[rival.name, seed]
-        if verdict is not None:
-            known, alarms = True, [*alarms, *verdict["alarms"]]
-            for title, threat in ((WORST, "linf"), (WORST_L2, "l2")):
-                case = verdict["worst_case"].get(threat)
-                if case is not None and case["accuracy"] is not None:
-                    found.setdefault(title, []).append((case["accuracy"], *case["interval"]))
-    whole = {name: over_seeds(shares) for name, shares in found.items() if len(shares) == len(there)}
-    own = prices.get(rival.name, {})
+    mine = [row for row in results.records if row["model"] == rival.name]
+    met = {seed: {row["attack"]: row for row in mine if row["seed"] == seed} for seed in seeds}
+    met = {seed: rows for seed, rows in met.items() if "clean" in rows}
+    verdicts = [verdict for seed in met if (verdict := audits[rival.name, seed]) is not None]
+    shares = [_shares(rows, results) | _worst_shares(audits[rival.name, seed]) for seed, rows in met.items()]
+    known = [name for name in shares[0] if all(name in each for each in shares)] if shares else []
+    distances = [rows[run.DEEPFOOL].get("median_l2") for rows in met.values() if run.DEEPFOOL in rows]
     sizes = results.facts.get("sizes.json", {})
+    own = prices.get(rival.name, {})
     return Line(
         rival,
-        tuple(there),
-        whole,
-        mean(distances) if distances and len(distances) == len(there) else None,
-        tuple(dict.fromkeys(alarms)) if known else None,
-        next((sizes[f"{rival.name}/seed{seed}"]["parameters"] for seed in there), None),
+        tuple(met),
+        {name: over_seeds([each[name] for each in shares]) for name in known},
+        mean(np.inf if each is None else each for each in distances) if len(distances) == len(met) > 0 else None,
+        tuple(dict.fromkeys(alarm for verdict in verdicts for alarm in verdict["alarms"])) if verdicts else None,
+        next((sizes[f"{rival.name}/seed{seed}"]["parameters"] for seed in met), None),
         {name: own.get(key) for name, key in PRICES.items()},
     )
+
+
+def _shares(rows: Mapping[str, Mapping[str, Any]], results: Results) -> dict[str, Share]:
+    """Of one seed's rows by attack."""
+    right = {name: results.outcomes[rows[name]["id"]]["correct"] for name in (*SHARES, *SEARCHES) if name in rows}
+    return {name: (float(each.mean()), *wilson(int(each.sum()), len(each))) for name, each in right.items()}
+
+
+def _worst_shares(verdict: Mapping[str, Any] | None) -> dict[str, Share]:
+    """Of an audit, where there is one that came to every image."""
+    cases = {} if verdict is None else verdict["worst_case"]
+    named = {title: cases.get(threat) for title, threat in ((WORST, "linf"), (WORST_L2, "l2"))}
+    return {
+        title: (case["accuracy"], *case["interval"])
+        for title, case in named.items()
+        if case is not None and case["accuracy"] is not None
+    }
 
 
 def _notes(folder: Path, lines: Sequence[Line], images: Mapping[str, int]) -> list[str]:
