@@ -8,7 +8,7 @@ from typing import Any
 from shconv.audit.findings import Finding
 from shconv.audit.verdict import WORST_CASE
 from shconv.report.audit.tables import budget_words
-from shconv.report.output.numbers import DASH, percent, span
+from shconv.report.numbers import DASH, percent, span
 
 RESULTS = {True: "<strong>alarm</strong>", False: "no alarm", None: "no answer"}
 

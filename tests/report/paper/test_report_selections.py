@@ -11,7 +11,7 @@ from rich.console import Console
 
 from shconv.report import load_run, print_tables, read
 from shconv.report.folder.run import Selection
-from shconv.report.output.numbers import NO_IMAGES
+from shconv.report.numbers import NO_IMAGES
 from shconv.report.paper.selections import FEW, selection_sentence
 from shconv.report.paper.summaries import worst_case
 from shconv.report.paper.tables import table1, table2, table3, table4

@@ -5,7 +5,7 @@ import pytest
 from shconv.intervals import wilson
 from shconv.paired import Paired
 from shconv.report import load_run, published
-from shconv.report.output.numbers import NOT_RUN
+from shconv.report.numbers import NOT_RUN
 from shconv.report.paper.extra_steps import extra_steps, published_extra_steps, steps_to_reach
 from shconv.report.paper.results import search_rows
 from shconv.report.paper.summaries import attacks, other_attacks, quasi_boundary, summaries, training

@@ -9,8 +9,8 @@ from statistics import fmean, stdev
 from shconv.numbers import counted
 from shconv.report.audit.tables import ROUTES, attacks, budget_words, checks, results, threat_of
 from shconv.report.folder.audits import ALARM, SHARED, Accuracy, Audit, Twin, Verdict
+from shconv.report.numbers import NOT_RUN, count, p_text, pct, percent, said
 from shconv.report.output.cells import Grid, GridColumn
-from shconv.report.output.numbers import NOT_RUN, count, p_text, pct, percent, said
 
 RESULT_KEYS = ("what", "accuracy", "interval", "correct", "n", "attacks", "untried", "reason")
 CHECK_KEYS = ("check", "name", "result", "text", "source", "seconds")

@@ -7,8 +7,8 @@ from typing import Any
 
 from shconv.numbers import radius_text
 from shconv.report.folder.audits import CONFIDENT, SHARED, Audit, Finding, Tried
+from shconv.report.numbers import count, percent, points_span, signed, span
 from shconv.report.output.cells import Grid, GridColumn
-from shconv.report.output.numbers import count, percent, points_span, signed, span
 from shconv.report.published import network_name
 
 THREATS = {"linf": "L∞", "l2": "L2", "pixels": "few pixels", "undetected": "past the detector, L∞"}

@@ -11,8 +11,8 @@ import numpy as np
 
 from shconv.paired import Paired, hull, mean_interval
 from shconv.report.folder.rows import Outcomes, on_shared_images
+from shconv.report.numbers import between, p_text, points, points_span, signed, span
 from shconv.report.output.cells import Cell, Score
-from shconv.report.output.numbers import between, p_text, points, points_span, signed, span
 
 VERDICTS = {
     "higher": "SHC is higher",

@@ -10,8 +10,8 @@ import numpy as np
 from shconv.numbers import radius_text
 from shconv.report.folder.rows import Outcomes, Row, on_shared_images
 from shconv.report.folder.run import Run
+from shconv.report.numbers import DASH, mean
 from shconv.report.output.cells import Cell, Score
-from shconv.report.output.numbers import DASH, mean
 from shconv.report.published import is_shc
 
 OBJECTIVES = ("least_likely", "untargeted")

@@ -11,7 +11,7 @@ from pathlib import Path
 from shconv.numbers import counted
 from shconv.report.folder.fields import Ends, Options, Share, Texts, optional, read, typed, whole
 from shconv.report.folder.rows import AUDIT, parsed, read_json_lines
-from shconv.report.output.numbers import DASH, NOT_RUN, percent, points, points_span, said, span
+from shconv.report.numbers import DASH, NOT_RUN, percent, points, points_span, said, span
 from shconv.report.published import network_name
 
 ALARM = "alarm"

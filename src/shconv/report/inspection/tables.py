@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from shconv.numbers import radius_text
+from shconv.report.numbers import percent, points, points_span, signed
 from shconv.report.output.cells import Grid, GridColumn
-from shconv.report.output.numbers import percent, points, points_span, signed
 
 _percent = partial(percent, digits=1)
 _three = "{:.3f}".format

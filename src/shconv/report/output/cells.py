@@ -10,7 +10,7 @@ from typing import Any
 from shconv.paired import hull
 from shconv.report.folder.rows import Outcomes, Row
 from shconv.report.folder.run import Run
-from shconv.report.output.numbers import (
+from shconv.report.numbers import (
     DASH,
     NO_IMAGES,
     NOT_RUN,

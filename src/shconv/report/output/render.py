@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from shconv.report.numbers import DASH, MINUS, NO_IMAGES, NOT_RUN
 from shconv.report.output.cells import Cell, Column, Grid, GridColumn, Line, Table
-from shconv.report.output.numbers import DASH, MINUS, NO_IMAGES, NOT_RUN
 
 CSV_COLUMNS = (
     *("table", "data", "model", "network", "variant", "group", "column", "status", "seed", "n", "wanted", "accuracy"),

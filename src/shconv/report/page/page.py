@@ -17,9 +17,9 @@ from shconv.report.audit.sections import comparison, sections
 from shconv.report.computed.compare import VERDICTS
 from shconv.report.folder.audits import ALARM
 from shconv.report.folder.run import Run
+from shconv.report.numbers import between
 from shconv.report.output.canvas import Drawn
 from shconv.report.output.cells import Grid, GridColumn, Line, Table
-from shconv.report.output.numbers import between
 from shconv.report.paper.answer import PAPERS, answer, limits, meaning
 from shconv.report.paper.beside import CLEAN, WORST, pairs
 from shconv.report.paper.statement import Statement

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from shconv.report.computed.compare import VERDICTS
 from shconv.report.computed.worst_case import OBJECTIVES
 from shconv.report.folder.run import Run
-from shconv.report.output.numbers import between, pct
+from shconv.report.numbers import between, pct
 from shconv.report.paper.beside import CLEAN, WORST, Pair
 from shconv.report.paper.results import blocked
 from shconv.report.paper.selections import CONFIDENT

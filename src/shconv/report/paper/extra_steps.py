@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from shconv.report import published as paper
 from shconv.report.folder.run import Run
+from shconv.report.numbers import signed
 from shconv.report.output.cells import Grid, GridColumn
-from shconv.report.output.numbers import signed
 from shconv.report.paper.results import rounds, search_rows
 from shconv.report.published import network_name
 

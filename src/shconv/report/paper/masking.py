@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from shconv.report.computed.compare import Comparison, compare
 from shconv.report.computed.worst_case import OBJECTIVES, THREATS, worst_case_cell
 from shconv.report.folder.run import Run
+from shconv.report.numbers import between, mean, pct, span
 from shconv.report.output.cells import Cell
-from shconv.report.output.numbers import between, mean, pct, span
 from shconv.report.paper.beside import WORST, Pair, pairs
 from shconv.report.paper.results import OBJECTIVE_NAMES, blocked, by_route
 from shconv.report.paper.statement import Statement

@@ -8,8 +8,8 @@ from shconv.report.computed.compare import better, compare, seeds_text
 from shconv.report.computed.worst_case import OBJECTIVES
 from shconv.report.folder.rows import Row
 from shconv.report.folder.run import Run
+from shconv.report.numbers import between, count, mean, pct, signed, span
 from shconv.report.output.cells import Cell
-from shconv.report.output.numbers import between, count, mean, pct, signed, span
 from shconv.report.paper.beside import CLEAN, NOISE, Pair, pairs
 from shconv.report.paper.masking import read_routes, read_worst_cases
 from shconv.report.paper.results import ATTACK_NAMES, ATTACKS, OBJECTIVE_NAMES, SEARCHES, by_route, searched

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from shconv.report.computed.compare import better, compare
 from shconv.report.folder.run import Run
-from shconv.report.output.numbers import between, mean, pct
+from shconv.report.numbers import between, mean, pct
 from shconv.report.paper.extra_steps import measured_extra_steps
 from shconv.report.paper.results import searched
 from shconv.report.paper.statement import Statement

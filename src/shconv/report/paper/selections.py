@@ -4,7 +4,7 @@ from collections.abc import Container, Iterator
 
 from shconv.numbers import counted
 from shconv.report.folder.run import Run, Selection
-from shconv.report.output.numbers import count, pct
+from shconv.report.numbers import count, pct
 from shconv.report.paper.statement import Statement
 from shconv.report.published import network_name
 

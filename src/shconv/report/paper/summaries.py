@@ -11,8 +11,8 @@ from shconv.numbers import radius_text
 from shconv.report.computed.worst_case import THREATS, WorstCase, worst_cases
 from shconv.report.folder.rows import Row
 from shconv.report.folder.run import Run, Trained
+from shconv.report.numbers import count, mean, percent, short, span
 from shconv.report.output.cells import Grid, GridColumn
-from shconv.report.output.numbers import count, mean, percent, short, span
 from shconv.report.paper.extra_steps import extra_steps
 from shconv.report.paper.results import ATTACK_NAMES, ATTACKS, OBJECTIVE_NAMES
 from shconv.report.paper.selections import read_selections

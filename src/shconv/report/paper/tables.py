@@ -7,8 +7,8 @@ from dataclasses import replace
 from shconv.report.computed.worst_case import OBJECTIVES, THREATS, worst_case_cell
 from shconv.report.folder.rows import Row
 from shconv.report.folder.run import Run
+from shconv.report.numbers import NO_IMAGES
 from shconv.report.output.cells import Cell, Column, Line, Table
-from shconv.report.output.numbers import NO_IMAGES
 from shconv.report.paper import results
 from shconv.report.paper.results import ATTACKS, OBJECTIVE_NAMES, SEARCHES, attacked, by_route, rounds, search_rows
 from shconv.report.paper.selections import clean_images, read_selections, selected

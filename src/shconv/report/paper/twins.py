@@ -2,8 +2,8 @@
 
 from shconv.report.computed.compare import VERDICTS
 from shconv.report.folder.run import Run
+from shconv.report.numbers import percent, signed
 from shconv.report.output.cells import Grid, GridColumn
-from shconv.report.output.numbers import percent, signed
 from shconv.report.paper.beside import pairs
 
 

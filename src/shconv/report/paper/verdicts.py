@@ -7,8 +7,8 @@ from typing import Any
 from shconv.report.computed.compare import compare
 from shconv.report.computed.worst_case import OBJECTIVES
 from shconv.report.folder.run import Run
+from shconv.report.numbers import percent
 from shconv.report.output.cells import Grid, GridColumn
-from shconv.report.output.numbers import percent
 from shconv.report.paper.results import OBJECTIVE_NAMES, SEARCHES, blocked, by_route, searched
 from shconv.report.published import is_shc, network_name, twin
 
