@@ -8,7 +8,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # The tests: a worker a core, each with a stretch of them, so that what a file's tests share is mostly made once.
 # WITH=python3 runs them by an interpreter that has all of [dev] already, such as that of a machine without a network.
-PYTEST := $(if $(WITH),PYTHONPATH=src $(WITH),$(BIN)/python) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+RUN := $(if $(WITH),PYTHONPATH=src $(WITH),$(BIN)/python)
+PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 .PHONY: reproduce test test-gpu lint docs bench-gpu wheel clean
 
@@ -20,6 +21,7 @@ test: $(if $(WITH),,.venv/.dev)
 
 # Those that need a CUDA device; all workers compile kernels at a time.
 test-gpu: $(if $(WITH),,.venv/.dev)
+	@$(RUN) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "test-gpu: torch finds no CUDA device")'
 	$(PYTEST) -m gpu $(ARGS)
 
 lint: .venv/.dev

@@ -4,6 +4,7 @@ Ctrl-C (130), SIGTERM and the loss of another process (75) leave a run that the 
 import errno
 import io
 import os
+import re
 import sys
 import time
 from dataclasses import fields
@@ -58,9 +59,11 @@ def run(arguments: list[str]) -> int:
         if error.strerror is None:
             raise
         return _failed(f"{error.strerror}{place}", 2)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         from shconv.training import TrainingDiverged
 
+        if said := _short_of_memory(error, options):
+            return _failed(said, 1)
         if type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
             reason = " ".join(str(error).partition("\nSet TORCH")[0].split())[:300]
             return _failed(f"torch.compile cannot compile here: {reason}; run the same command without it", 2)
@@ -99,6 +102,19 @@ def _interruption(error: BaseException | None) -> BaseException | None:
 
 def _stopped(options: Any) -> str:
     return "stopped; the same command continues from here" if hasattr(options, "out") else "stopped"
+
+
+def _short_of_memory(error: Exception, options: Any) -> str:
+    """What to say where memory ran out, on the device or off it; "" where something else is the matter."""
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if not known and "can't allocate memory" not in str(error):
+        return ""
+    asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
+    ways = {"accumulation": "--accumulation 2 (a step in two parts)", "batch_size": "a smaller --batch-size",
+            "batch": "a smaller --batch"}  # fmt: skip
+    hints = " or ".join(way for name, way in ways.items() if hasattr(options, name))
+    said = "memory ran out" + (f": {asked[1]} more were wanted" if asked else "")
+    return said + (f"; try {hints}" if hints else "") + "; what was written is intact"
 
 
 def _parse(arguments: list[str]) -> Any:

@@ -24,6 +24,7 @@ from shconv.commands.report import Report
 from shconv.commands.reproduce import PRESETS, Reproduce
 from shconv.commands.train import Train
 from shconv.experiments.run_folder import RunFolder
+from shconv.training.passes import Passes
 from toys import colour_folder
 
 COMMANDS = {
@@ -72,6 +73,44 @@ def test_a_machine_on_which_torch_compile_fails_is_said_in_a_line_and_training_g
     assert said.startswith("shconv: torch.compile cannot compile here: ")
     assert said.endswith("RuntimeError: No working C++ compiler found; run the same command without it")
     assert shconv(*command).code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
+            ": 2.00 GiB more were wanted",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 512 bytes. Err"),
+            ": 512 bytes",
+        ),
+        (MemoryError("forward found no memory for its scratch"), "; try"),
+    ],
+)
+def test_where_memory_runs_out_a_line_says_what_takes_less_and_that_goes_on(
+    error, wanted, shconv, pictures, monkeypatch
+):
+    command = ["train", "--data", f"folder:{pictures}", "--width", 2, "--epochs", 2, "--batch-size", 8, "--out", "here"]
+    with monkeypatch.context() as patch:
+        original = Passes.__call__
+
+        def short(self, *arguments):
+            if len(self.learner.optimizer.state) and self.learner.network.training and Path("here/log.jsonl").exists():
+                raise error
+            return original(self, *arguments)
+
+        patch.setattr(Passes, "__call__", short)
+        ended = shconv(*command)
+    assert ended.code == 1
+    said = ended.err.splitlines()[-1]
+    assert said.startswith(f"shconv: memory ran out{wanted}")
+    assert "try --accumulation 2 (a step in two parts) or a smaller --batch-size; what was written is intact" in said
+    going_on = shconv(*command, "--accumulation", 2)
+    assert going_on.code == 0
+    assert "accumulation 1 -> 2" in going_on.err
+    assert len(Path("here/log.jsonl").read_text().splitlines()) == 2
 
 
 def test_the_version_is_a_line(shconv):

@@ -1,6 +1,7 @@
 """shconv info: versions, device, and what there is to choose from."""
 
 from dataclasses import asdict, dataclass, fields
+from importlib import metadata
 
 import torch
 from rich.table import Table
@@ -23,10 +24,18 @@ class Info:
     def run(self) -> None:
         out = console()
         out.print(
-            f"shconv {shconv.__version__}, torch {torch.__version__}, devices {' '.join(available())}, "
+            f"shconv {shconv.__version__}, torch {torch.__version__}, {_triton()}, devices {' '.join(available())}, "
             f"{torch.get_num_threads()} threads, formulations {', '.join(FORMULATIONS)}"
         )
         out.print(_networks(), _relatives(), _attacks(), _recipes())
+
+
+def _triton() -> str:
+    """Without it there are no kernels for a GPU."""
+    try:
+        return f"triton {metadata.version('triton')}"
+    except metadata.PackageNotFoundError:
+        return "no triton"
 
 
 def _networks() -> Table:
