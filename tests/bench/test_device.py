@@ -1,6 +1,7 @@
 """Times of a card, of the host and of both: what is taken from where, with a card that only counts."""
 
 import itertools
+import weakref
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from shconv.bench import device, timing
 from shconv.bench.device import Times
+from shconv.capturing import CudaRecorder, Recording
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -69,3 +71,36 @@ def test_comparisons_show_all_three_on_a_card_and_one_on_a_cpu(card: Card) -> No
     assert timing.parts(CUDA) == {"device": "", "host": ", host", "wall": ", wall"}
     assert timing.parts(CUDA, first="wall") == {"wall": "", "device": ", device", "host": ", host"}
     assert timing.parts(CPU) == {"wall": ""}
+
+
+def test_captured_work_is_warmed_up_and_recorded_once_and_its_results_stay_with_the_graph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    did: list[str] = []
+    results: list[weakref.ref[Any]] = []
+
+    def work() -> torch.Tensor:
+        made = torch.zeros(1)
+        results.append(weakref.ref(made))
+        return made
+
+    class Recorder(CudaRecorder):
+        def aside(self, run: Any) -> Any:
+            did.append("aside")
+            return run()
+
+        def record(self, run: Any, pool: Any) -> Recording:
+            did.append("record")
+            return Recording(run(), lambda: did.append("replay"))
+
+        def pool(self) -> None:
+            return None
+
+    monkeypatch.setattr(device, "CudaRecorder", Recorder)
+    replay = device.captured(work)
+    replay()
+    replay()
+    assert did == ["aside"] * 3 + ["record"] + ["replay"] * 2
+    assert [each() is not None for each in results] == [False, False, False, True]
+    del replay
+    assert results[-1]() is None

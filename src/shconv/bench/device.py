@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from shconv.capturing import CudaRecorder, Results
+
 Work = Callable[[], object]
 
 _WARM = 3  # calls before anything counts: compiling, choosing, allocating
@@ -38,7 +40,7 @@ def times(work: Work, device: torch.device, rounds: int = 5, calls: int = 3) -> 
 def replayed(work: Work, device: torch.device, calls: int = 10, replays: int = 7) -> float:
     """Seconds of one call on the card, from replays of a CUDA graph of several; on a CPU of one call.
 
-    Raises RuntimeError for work that cannot be captured."""
+    Raises Uncapturable for work that cannot be captured."""
     if device.type != "cuda":
         return times(work, device, rounds=1).wall
     replay = captured(lambda: [work() for _ in range(calls)])
@@ -54,19 +56,20 @@ def replayed(work: Work, device: torch.device, calls: int = 10, replays: int = 7
 
 
 def captured(work: Work) -> Work:
-    """The same work, from a CUDA graph. Raises RuntimeError where it waits for the card or reads what it computes."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM):
-            work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = work()
+    """The same work, from a CUDA graph. Raises Uncapturable where it waits for the card or reads what it computes, and
+    leaves nothing under way."""
+    recorder, kept = CudaRecorder(), list[object]()
 
-    def replay(graph: torch.cuda.CUDAGraph = graph, kept: object = kept) -> None:
-        graph.replay()
+    def run() -> Results:
+        kept[:] = [work()]
+        return ()
+
+    for _ in range(_WARM):
+        recorder.aside(run)
+    recording = recorder.record(run, recorder.pool())
+
+    def replay(kept: object = kept) -> None:  # what the graph writes stays as long as it
+        recording.replay()
 
     return replay
 
