@@ -203,7 +203,9 @@ class SHConv2d(nn.Conv2d):
         if (theta := self._theta(x, routes)) is not None:  # what stands below, in one op
             geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
             hyper: Hypernetwork = self._modules["hyper"]  # type: ignore[assignment]
-            return layer.shc_conv2d(x, self.kernel(), self.bias, theta, geometry, hyper.order or (), hyper.eps)
+            own = self._parameters
+            bias = own["bias"] if "bias" in own else self.bias  # as for the kernel
+            return layer.shc_conv2d(x, self.kernel(), bias, theta, geometry, hyper.order or (), hyper.eps)
         M = self.filter_map(scale_gradient(x, routes.hypernetwork)) if routes.frozen is None else routes.frozen(x)
         if routes.recorder is not None:
             routes.recorder(M.detach())

@@ -113,9 +113,9 @@ def _rounded(weight: Tensor, x: Tensor, theta: Theta, into: Tensor | None) -> Te
 
 def _gradients(dY: Tensor, saved: Inputs, numbers: Numbers, mask: cpu.Mask) -> tuple[Tensor | None, ...]:
     """The gradients of the inputs; None for each that is not wanted. saved: the inputs and what was kept."""
-    *inputs, whole = saved
     if dY.is_cuda:
         return replay.call(_backward, (dY, *saved), *numbers, mask)
+    *inputs, whole = saved
     if plan := cpu.plan(inputs, *numbers):
         return plan.backward(dY, inputs, whole, mask)
     return _backward((dY, *saved), *numbers, mask)
@@ -180,8 +180,8 @@ def _derivative(ctx: Any, dY: Tensor) -> Sequence[Tensor | None]:
     saved, needs = ctx.saved_tensors, ctx.needs_input_grad[:-1]
     if torch.is_grad_enabled():
         return _again(dY, saved[:-1], ctx.numbers, needs)
-    of_x, of_weight, *of_others = needs
-    mask = of_x, of_weight, any(of_others[4:]), any(of_others[:4])
+    of_x, of_weight, of_W1, of_b1, of_W2, of_b2, *of_bias = needs
+    mask = of_x, of_weight, True in of_bias, of_W1 or of_b1 or of_W2 or of_b2
     if direct():
         return _gradients(dY, saved, ctx.numbers, mask)
     *inputs, whole = saved

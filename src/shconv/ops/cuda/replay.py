@@ -4,7 +4,6 @@ its Python. A call is one allocation for all that is not returned, one for each 
 The first call of a kind runs the function as it is, and compiles and tries what has to be; the second is recorded.
 """
 
-import contextlib
 import functools
 import itertools
 import logging
@@ -27,7 +26,6 @@ _MOST = 4096  # kinds of call remembered
 _FEW = 8  # of them that are looked through one by one
 _TRIES = 4  # calls of a kind that may be recorded, where the first try tiles
 _ALIGNED = 256  # bytes, where a buffer of the scratch begins: as torch's own do
-_NOTHING = contextlib.nullcontext()
 _log = logging.getLogger(__name__)
 
 
@@ -81,10 +79,12 @@ def _remember(near: Hashable, inputs: Sequence[Tensor], player: "Player") -> Non
     strides: list[Any] = [list(each.stride()) for each in inputs]
     try:
         kind = torch._C._dynamo.guards.TensorGuards
-        guards = kind(*inputs, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)
+        fits = kind(*inputs, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides).check
+        served = fits(*inputs)
     except (AttributeError, TypeError, ValueError, SystemError):  # another torch's
         return
-    _near[near] = ((guards.check, player), *_near.get(near, ()))[:_FEW]
+    if served:
+        _near[near] = ((fits, player), *_near.get(near, ()))[:_FEW]
 
 
 def _next(found: Tape | UnrecordableError, known: int, device: int) -> "Player | int | None":
@@ -155,7 +155,11 @@ class Player:
         """addresses: of the inputs, where they are known."""
         empty = self.empty
         roots = [*inputs, *[empty(*kind) for kind in self.made], *self.others]
-        with autocast_off(inputs[0]) if self.computes else _NOTHING:
+        if self.computes:
+            with autocast_off(inputs[0]):
+                for step in self.steps:
+                    step(roots, addresses)
+        else:
             for step in self.steps:
                 step(roots, addresses)
         if self.whole:
