@@ -204,7 +204,7 @@ class SHConv2d(nn.Conv2d):
             geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
             hyper: Hypernetwork = self._modules["hyper"]  # type: ignore[assignment]
             own = self._parameters
-            bias = own["bias"] if "bias" in own else self.bias  # as for the kernel
+            bias = own.get("bias") if "bias" in own else self.bias  # which is slow to find
             return layer.shc_conv2d(x, self.kernel(), bias, theta, geometry, hyper.order or (), hyper.eps)
         M = self.filter_map(scale_gradient(x, routes.hypernetwork)) if routes.frozen is None else routes.frozen(x)
         if routes.recorder is not None:

@@ -11,12 +11,13 @@ _TENSORS = (Tensor, nn.Parameter, type(None))
 
 def untouched(module: nn.Module) -> bool:
     """Whether calling the module is calling its class's forward: nobody hooked in, for this module or for all."""
+    own = module.__dict__  # a module's attributes are slow to find one by one
     return not (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
         or torch_module._global_forward_hooks
         or torch_module._global_forward_pre_hooks
         or torch_module._global_backward_hooks
