@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,22 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def one_at_a_time(path: Path, seconds: float) -> Iterator[None]:
+    """Processes take turns, by a lock beside `path`. Where files cannot be locked, or another one takes longer than so
+    many seconds, they do not. Its folder is made if need be."""
+    lock: filelock.BaseFileLock | None = None
+    with suppress(OSError, NotImplementedError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(f"{path}.lock")
+        lock.acquire(timeout=seconds)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,6 +128,19 @@ def test_what_another_process_found_meanwhile_is_kept() -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"b": [64, 64]}))
     candidates.choose("c")
     assert set(json.loads(path.read_text())) == {"a", "b", "c"}
+
+
+def test_processes_that_keep_their_choices_at_once_lose_none(caplog: pytest.LogCaptureFixture) -> None:
+    def keep(place: int) -> None:
+        store = tuning._Store(CPU)  # of its own, as a process has
+        for number in range(10):
+            store.keep(f"{place} {number}", [place, number])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(keep, range(4)))
+    kept = json.loads(tuning._path(CPU).read_text())
+    assert kept == {f"{place} {number}": [place, number] for place in range(4) for number in range(10)}
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("home", [True, False])

@@ -10,14 +10,12 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
-import filelock
 import torch
 
-from shconv.files import cache_folder, replace_file
+from shconv.files import cache_folder, one_at_a_time, replace_file
 
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-w"]
 _NATIVE = "-march=native"  # left out where a compiler does not know it
@@ -86,6 +84,14 @@ def _named(name: str, content: bytes) -> str:
     return f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.so"
 
 
+def _one_at_a_time(name: str) -> AbstractContextManager[None]:
+    """Processes that start together wait for the one that compiles."""
+    try:
+        return one_at_a_time(cache_folder() / name, _SECONDS)
+    except OSError:  # no home
+        return nullcontext()
+
+
 def _compile(compiler: list[str], source: Path, made: Path) -> None:
     command, folder = [*compiler, *_FLAGS, str(source), "-o", str(made)], str(made.parent)
     native = _run([*command, _NATIVE], _SECONDS, folder)
@@ -98,22 +104,6 @@ def _run(command: list[str], seconds: float, folder: str) -> subprocess.Complete
     """folder: for the compiler's own files, which stay where it is killed."""
     environment = {**os.environ, "TMPDIR": folder}
     return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, env=environment)
-
-
-@contextmanager
-def _one_at_a_time(name: str) -> Iterator[None]:
-    """Processes that start together wait for the one that compiles; where files cannot be locked each compiles."""
-    lock: filelock.BaseFileLock | None = None
-    with suppress(OSError, NotImplementedError):
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / f"{name}.lock")
-        lock.acquire(timeout=_SECONDS)
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
 
 
 def _key(compiler: list[str], folder: Path) -> str:

@@ -23,7 +23,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from shconv.files import cache_folder, replace_json
+from shconv.files import cache_folder, one_at_a_time, replace_json
 from shconv.ops.cuda import tape
 from shconv.switches import switch
 
@@ -33,6 +33,7 @@ Run = Callable[[], Results]
 
 _WORTH = 25e6  # products for an image: a layer of a ResNet at 224 pixels has 115 million, one of a small network 2
 _REPETITIONS = 5
+_WAITED = 10.0  # seconds that another process may take to write
 _log = logging.getLogger(__name__)
 
 
@@ -101,11 +102,12 @@ class _Store:
             return {}
 
     def keep(self, key: str, sides: list[int]) -> None:
-        self.chosen = {**self._read(), **self.chosen, key: sides}  # other processes tried others meanwhile
+        self.chosen[key] = sides
         try:
             path = _path(self.device)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_json(path, self.chosen)
+            with one_at_a_time(path, _WAITED):
+                self.chosen = {**self._read(), **self.chosen}  # other processes tried others meanwhile
+                replace_json(path, self.chosen)
         except OSError as error:
             if not self.warned:
                 _log.warning("the choice of tiles cannot be kept, each process tries them anew: %s", error)
