@@ -99,7 +99,7 @@ def _plain_forms() -> dict[Any, Callable[..., Any]]:
 
 def _filtered_conv2d(
     x: Tensor, weight: Tensor, M: Tensor,
-    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, formulation: str,
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, *_: Any,
 ) -> Tensor:  # fmt: skip
     """conv(X_n, W * M_n) as the 1x1 convolution, with W, of X_n's taps, each scaled by M_n: no kernel per image."""
     (pad_h, pad_w), (step_h, step_w) = padding, stride
@@ -116,7 +116,7 @@ def _filtered_conv2d(
     return F.conv2d(columns, weight.reshape(len(weight), -1, 1, 1), groups=groups)
 
 
-def _channel_mean_variance(x: Tensor) -> tuple[Tensor, Tensor]:
+def _channel_mean_variance(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     x = at_least_float32(x)
     mean = x.mean((2, 3))
     return mean, (x - mean[:, :, None, None]).square().mean((2, 3))

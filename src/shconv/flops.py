@@ -55,7 +55,7 @@ def fvcore() -> dict[str, Callable[..., int]]:
         return flops.convolution(_shape(inputs[0]), _shape(inputs[1]), _shape(outputs[0])) // 2
 
     def layer(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-        linear = flops.hypernetwork(_shape(inputs[0])[0], _shape(inputs[3]), _shape(inputs[5])) // 2
+        linear = flops.hypernetwork(_shape(inputs[0])[0], _shape(inputs[2]), _shape(inputs[4])) // 2
         return filtered(inputs, outputs) + linear
 
     return {"shconv::filtered_conv2d": filtered, "shconv::layer": layer}

@@ -59,7 +59,7 @@ def test_each_gradient_counts_what_torchs_convolution_counts_for_it(options: dic
 def by_op(layer: SHConv2d, x: Tensor) -> Tensor:
     """The fused op, as a compiled graph calls it."""
     numbers = (layer.stride, layer.padding, layer.dilation, layer.groups, (0, 1), layer.hyper.eps)
-    Y: Tensor = torch.ops.shconv.layer.default(x, layer.weight, layer.bias, *layer.hyper.parameters(), *numbers)
+    Y: Tensor = torch.ops.shconv.layer.default(x, layer.weight, *layer.hyper.parameters(), layer.bias, *numbers)
     return Y
 
 

@@ -1,6 +1,7 @@
 """A layer as one op: equal to its definition in every setting, differentiable like it, and seen by whoever has to see
 it. What SHConv2d makes of it is in tests/test_layers.py, when it may be used at all in tests/test_untouched.py."""
 
+import functools
 import itertools
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from shconv import SHConv2d
 from shconv.errors import InputError
-from shconv.ops import hypernetwork
+from shconv.ops import hypernetwork, registration
 from shconv.ops import layer as op
 from shconv.ops.cpu import library
 from shconv.ops.geometry import Geometry
@@ -122,17 +123,18 @@ def test_an_image_has_the_same_bits_alone_and_in_any_batch_beside_a_broken_one(r
 def test_opcheck_passes_in_both_directions(case):
     layer, x = build(case)
     theta = [parameter.detach() for parameter in layer.hyper.parameters()]
-    numbers = (list(layer.stride), list(layer.padding), list(layer.dilation), layer.groups, [0, 1], 1e-5)
-    inputs = [x, layer.weight, layer.bias, *theta]
+    numbers = (layer.stride, layer.padding, layer.dilation, layer.groups, (0, 1), 1e-5)
+    inputs = [x, layer.weight, *theta, layer.bias]
     leaves = [None if each is None else each.detach().requires_grad_() for each in inputs]
     torch.library.opcheck(torch.ops.shconv.layer.default, (*leaves, *numbers))
     tensors = [None if each is None else each.detach() for each in inputs]
-    told = op._told(Geometry(*numbers[:4]), numbers[4]), numbers[5]
+    told = functools.partial(registration.tell, (Geometry(*numbers[:4]), *numbers[4:]))
     for keep in (False, True):
-        torch.library.opcheck(torch.ops.shconv.layer_forward.default, (*tensors, *told, keep))
-    Y, *kept = torch.ops.shconv.layer_forward.default(*tensors, *told, True)
-    for mask in ([True] * 4, [True, False, False, False], [False, True, False, True]):
-        arguments = (torch.randn_like(Y), *tensors, *kept, *told, mask)
+        torch.library.opcheck(torch.ops.shconv.layer_forward.default, (*tensors, told(keep)))
+    Y, *kept = torch.ops.shconv.layer_forward.default(*tensors, told(True))
+    count = len(tensors) - tensors.count(None)
+    for mask in ((True,) * 7, (True, *[False] * 6), (False, *[True] * 5, False)):
+        arguments = (torch.randn_like(Y), *tensors, *kept, told(mask[:count]))
         torch.library.opcheck(torch.ops.shconv.layer_backward.default, arguments)
 
 

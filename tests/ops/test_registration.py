@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from shconv.errors import InputError
-from shconv.ops import FORMULATIONS, filtered_conv2d
+from shconv.ops import FORMULATIONS, filtered_conv2d, registration
 from shconv.ops.geometry import Geometry
 
 PLAIN = Geometry((1, 1), (1, 1), (1, 1), 1)
@@ -35,13 +35,20 @@ def serving(dtype: torch.dtype) -> list[str]:
     return [name for name, each in FORMULATIONS.items() if not each.reasons_against(x, weight, PLAIN)]
 
 
+def told(name: str, more: Any) -> str:
+    """What the ops below autograd are told beside tensors."""
+    return registration.tell((Geometry((1, 1), (1, 0), (1, 2), 1), name), more)
+
+
 NAMES = serving(torch.float64)  # those made of torch's own operations, which take any dtype
 
 
 @pytest.mark.parametrize(("name", "N"), [*((name, 3) for name in NAMES), (NAMES[0], 0)])
-def test_opcheck_passes_on_the_forward_op(name: str, N: int) -> None:
+def test_opcheck_passes_on_the_op_and_on_what_it_becomes_below_autograd(name: str, N: int) -> None:
     x, weight, M, _ = inputs(N)
     torch.library.opcheck(torch.ops.shconv.filtered_conv2d.default, (x, weight, M, [1, 1], [1, 0], [1, 2], 1, name))
+    arguments = (x.detach(), weight.detach(), M.detach(), told(name, False))
+    torch.library.opcheck(torch.ops.shconv.filtered_conv2d_forward.default, arguments)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +59,8 @@ def test_opcheck_passes_on_the_forward_op(name: str, N: int) -> None:
 )
 def test_opcheck_passes_on_the_backward_op(name: str, N: int, mask: tuple[bool, bool, bool]) -> None:
     x, weight, M, _ = inputs(N)
-    dY = torch.randn(N, 6, 6, 2).requires_grad_()
-    arguments = (dY, x, weight, M, [1, 1], [1, 0], [1, 2], 1, name, list(mask))
+    dY = torch.randn(N, 6, 6, 2)
+    arguments = (dY, x.detach(), weight.detach(), M.detach(), told(name, mask))
     torch.library.opcheck(torch.ops.shconv.filtered_conv2d_backward.default, arguments)
 
 

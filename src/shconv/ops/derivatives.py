@@ -14,31 +14,31 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from shconv.ops import registration
-from shconv.ops.geometry import Geometry
+from shconv.ops import choice
 from shconv.ops.modes import transforming
 from shconv.ops.plain import grouped
+from shconv.ops.registration import Numbers, Op
 
 Tensors = tuple[Tensor, ...]
 Changes = Sequence[Tensor | None]
 
 
 def convolve(*inputs: Any) -> Tensor:
-    """Y: registration.forward's arguments and result."""
+    """Y (N, C, H', W') of x (N, D, H, W), weight (C, D / groups, S_h, S_w), M (N, S_h, S_w), geometry, formulation."""
     Y: Tensor
     if not transforming():
-        Y = registration.forward(*inputs)
+        Y = _op(inputs[:3], inputs[3:])
     elif not torch.compiler.is_compiling():
         Y = _Forward.apply(*inputs)
     else:  # torch.compile takes no autograd.Function that has a jvp: the formulation made of torch's own operations
-        x, weight, M, stride, padding, dilation, groups, _ = inputs
-        Y = grouped.forward(x, weight, M, Geometry(stride, padding, dilation, groups))
+        Y = grouped.forward(*inputs[:4])
     return Y
 
 
 def gradients(*inputs: Any) -> Tensors:
-    """(dX, dW, dM): registration.backward's arguments and results."""
-    results: Tensors = _Backward.apply(*inputs) if transforming() else registration.backward(*inputs)
+    """(dX, dW, dM) of (dY, x, weight, M, geometry, formulation, mask); an empty tensor for each that mask does not ask
+    for. Differentiable."""
+    results: Tensors = _Backward.apply(*inputs)
     return results
 
 
@@ -160,7 +160,11 @@ def _entries(size: int, tensor: Tensor, dim: int | None) -> Tensor:
 
 
 class _Forward(torch.autograd.Function):
-    forward = staticmethod(registration.forward)
+    @staticmethod
+    def forward(*inputs: Any) -> Tensor:
+        Y: Tensor = _op.compute(inputs[:3], inputs[3:])
+        return Y
+
     setup_context = staticmethod(_setup_forward)
     backward = staticmethod(_forward_vjp)
     jvp = staticmethod(_forward_jvp)
@@ -168,16 +172,41 @@ class _Forward(torch.autograd.Function):
 
 
 class _Backward(torch.autograd.Function):
-    forward = staticmethod(registration.backward)
+    @staticmethod
+    def forward(*inputs: Any) -> Tensors:
+        found = _op.gradients(inputs[:1], inputs[1:4], inputs[4:-1], inputs[-1])
+        return tuple(inputs[0].new_empty(0) if each is None else each for each in found)
+
     setup_context = staticmethod(_setup_backward)
     backward = staticmethod(_backward_vjp)
     jvp = staticmethod(_backward_jvp)
     vmap = staticmethod(functools.partial(_backward_vmap, gradients))
 
 
-for _op, _vjp, _setup, _vmap in (
-    (registration.forward, _forward_vjp, _setup_forward, _forward_vmap),
-    (registration.backward, _backward_vjp, _setup_backward, _backward_vmap),
-):
-    _op.register_autograd(_vjp, setup_context=_setup)
-    _op.register_vmap(functools.partial(_vmap, _op))
+# in torch.library
+
+
+def _compute(inputs: Tensors, numbers: Numbers, keep: bool) -> Tensors:
+    x, weight, M = inputs
+    return (choice.compute(x, weight, M, *numbers),)
+
+
+def _shapes(inputs: Tensors, numbers: Numbers, keep: bool) -> Tensors:
+    x, weight, _ = inputs
+    return (choice.output(x, weight, numbers[0]),)
+
+
+def _gradients(cotangents: Tensors, inputs: Tensors, numbers: Numbers, mask: Sequence[bool]) -> Changes:
+    (dY,), (x, weight, M), (geometry, formulation) = cotangents, inputs, numbers
+    return choice.gradients(dY, x, weight, M, geometry, formulation, mask)
+
+
+def _again(cotangents: Tensors, inputs: Tensors, numbers: Numbers, mask: Sequence[bool]) -> Changes:
+    return gradients(*cotangents, *inputs, *numbers, mask)
+
+
+_op = Op(
+    "filtered_conv2d(Tensor x, Tensor weight, Tensor filter_map, SymInt[] stride, SymInt[] padding, "
+    "SymInt[] dilation, SymInt groups, str formulation) -> Tensor",
+    results=("Y",), forward=_compute, shapes=_shapes, backward=_gradients, again=_again,
+)  # fmt: skip

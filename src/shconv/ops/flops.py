@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from shconv.ops import layer as _defines_the_ops  # noqa: F401
+from shconv.ops.registration import told
 
 Shape = Sequence[int]
 _COUNTER = "torch.utils.flop_counter"
@@ -42,55 +43,52 @@ def _theta_gradients(images: int, W1: Shape, W2: Shape, of_s: bool, of_theta: bo
     return 2 * images * products * (of_s or of_theta)
 
 
-def _filtered_conv2d(x: Shape, weight: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:
-    return convolution(x, weight, out_shape)
+def _filtered_conv2d(x: Shape, weight: Shape, *_: Any, out_shape: Any, **__: Any) -> int:
+    return convolution(x, weight, _first(out_shape))
 
 
 def _filtered_conv2d_backward(dY: Shape, x: Shape, weight: Shape, *others: Any, **_: Any) -> int:
-    return _gradients(dY, x, weight, *others[-1])
+    return _gradients(dY, x, weight, *told(others[-1]))
 
 
 def _filter_map(x: Shape, W1: Shape, b1: Shape, W2: Shape, *_: Any, **__: Any) -> int:
     return hypernetwork(x[0], W1, W2)
 
 
-def _filter_map_backward(dM: Shape, *others: Any, **_: Any) -> int:
-    W1, W2, of_x, of_theta = others[4], others[6], *others[-2:]
-    return _theta_gradients(dM[0], W1, W2, of_x, of_theta)
+def _filter_map_backward(dM: Shape, x: Shape, W1: Shape, b1: Shape, W2: Shape, *others: Any, **_: Any) -> int:
+    of_x, *of_theta = told(others[-1])
+    return _theta_gradients(dM[0], W1, W2, of_x, any(of_theta))
 
 
-def _layer(
-    x: Shape, weight: Shape, bias: Any, W1: Shape, b1: Shape, W2: Shape, *_: Any, out_shape: Any, **__: Any
-) -> int:
-    return convolution(x, weight, out_shape) + hypernetwork(x[0], W1, W2)
+def _layer(x: Shape, weight: Shape, W1: Shape, b1: Shape, W2: Shape, *_: Any, out_shape: Any, **__: Any) -> int:
+    return convolution(x, weight, _first(out_shape)) + hypernetwork(x[0], W1, W2)
 
 
-def _layer_forward(*inputs: Any, out_shape: Any, **_: Any) -> int:
-    return _layer(*inputs, out_shape=out_shape[0])
-
-
-def _layer_backward(
-    dY: Shape, x: Shape, weight: Shape, bias: Any, W1: Shape, b1: Shape, W2: Shape, *others: Any, **_: Any
-) -> int:
-    of_x, of_weight, _bias, of_theta = others[-1]
+def _layer_backward(dY: Shape, x: Shape, weight: Shape, W1: Shape, b1: Shape, W2: Shape, *others: Any, **_: Any) -> int:
+    of_x, of_weight, *of_others = told(others[-1])
+    of_theta = any(of_others[:4])
     through = _theta_gradients(x[0], W1, W2, of_x, of_theta)
     return _gradients(dY, x, weight, of_x, of_weight, of_x or of_theta) + through
+
+
+def _first(out_shape: Any) -> Shape:
+    """Of a tensor, or of the first of several."""
+    shape: Shape = out_shape if isinstance(out_shape[0], int) else out_shape[0]
+    return shape
 
 
 def _register(counter: ModuleType) -> None:
     ops = torch.ops.shconv
     formulas = {
-        ops.filtered_conv2d: _filtered_conv2d,
-        ops.filtered_conv2d_backward: _filtered_conv2d_backward,
-        ops.filter_map: _filter_map,
-        ops.filter_map_backward: _filter_map_backward,
-        ops.layer: _layer,
-        ops.layer_forward: _layer_forward,
-        ops.layer_backward: _layer_backward,
+        "filtered_conv2d": (_filtered_conv2d, _filtered_conv2d_backward),
+        "filter_map": (_filter_map, _filter_map_backward),
+        "layer": (_layer, _layer_backward),
     }
-    for op, formula in formulas.items():
-        if op not in counter.flop_registry:
-            counter.register_flop_formula(op)(formula)
+    for name, (forward, backward) in formulas.items():
+        every = {name: forward, f"{name}_forward": forward, f"{name}_backward": backward}
+        for each, formula in every.items():
+            if (op := getattr(ops, each)) not in counter.flop_registry:
+                counter.register_flop_formula(op)(formula)
 
 
 class _WhenImported(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -125,3 +125,9 @@ def memory_format(x: Tensor) -> torch.memory_format:
     """The layout the output takes: channels_last where x is, contiguous otherwise."""
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
+
+
+def like(gradient: Tensor, of: Tensor) -> Tensor:
+    """The gradient in its tensor's layout."""
+    layout = memory_format(of) if of.dim() == 4 else torch.contiguous_format
+    return gradient.contiguous(memory_format=layout)

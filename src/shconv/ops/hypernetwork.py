@@ -3,7 +3,6 @@ shconv.layers.Hypernetwork is its definition, and what computes M elsewhere. Whe
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,10 @@ from shconv.ops import kept, statistics
 from shconv.ops.cuda import runtime
 from shconv.ops.geometry import check_hypernetwork, memory_format
 from shconv.ops.modes import autocast_off, transforming
+from shconv.ops.registration import Op, differentiated
 
+Inputs = tuple[Tensor, ...]  # x, W1, b1, W2, b2
+Numbers = tuple[Sequence[int], float]  # what W1 looks at, and eps
 Theta = tuple[Tensor, Tensor, Tensor, Tensor]  # W1 (K, F), b1 (K,), W2 (T, K), b2 (T,)
 States = tuple[Tensor, Tensor, Tensor]  # M (N, T), [mu, sigma] (N, 2, D), the hidden neurons (N, K)
 
@@ -33,8 +35,7 @@ def filter_map(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> Ten
     x (N, D, H, W), theta = W1 (K, len(order) * D), b1, W2 (T, K), b2 -> M (N, T), in x's dtype or float32, whichever is
     more precise. order: what W1 takes, 0 for mu and 1 for sigma = sqrt(population variance + eps).
     """
-    M: Tensor
-    M, _, _ = _forward(x, *theta, order, eps)
+    M: Tensor = _op((x, *theta), (tuple(order), eps))
     return M
 
 
@@ -100,64 +101,36 @@ def states(x: Tensor, W1: Tensor, W2: Tensor) -> States:
     return M, seen, hidden
 
 
-@torch.library.custom_op("shconv::filter_map", mutates_args=())
-def _forward(
-    x: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, order: Sequence[int], eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(inputs: Inputs, numbers: Numbers, keep: bool) -> tuple[Tensor, ...]:
+    (x, W1, b1, W2, b2), (order, eps) = inputs, numbers
     check_hypernetwork(x, (W1, b1, W2, b2), order, len(W2))
-    return compute(x, (W1, b1, W2, b2), order, eps)
+    found = compute(x, (W1, b1, W2, b2), order, eps)
+    return found if keep else found[:1]
 
 
-@_forward.register_fake
-def _(x, W1, b1, W2, b2, order, eps):  # type: ignore[no-untyped-def]
-    return states(x, W1, W2)
+def _shapes(inputs: Inputs, numbers: Numbers, keep: bool) -> tuple[Tensor, ...]:
+    x, W1, _, W2, _ = inputs
+    found = states(x, W1, W2)
+    return found if keep else found[:1]
 
 
-@torch.library.custom_op("shconv::filter_map_backward", mutates_args=())
-def _backward(
-    dM: Tensor, x: Tensor, M: Tensor, seen: Tensor, hidden: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor,
-    order: Sequence[int], needs_x: bool, needs_theta: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    found = gradients(dM, x, M, seen, hidden, (W1, b1, W2, b2), order, needs_x, needs_theta)
-    dX, dW1, db1, dW2, db2 = (x.new_empty(0) if each is None else each for each in found)
-    return dX, dW1, db1, dW2, db2
+def _backward(dresults: Inputs, saved: Inputs, numbers: Numbers, mask: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    (dM,), (x, W1, b1, W2, b2, M, seen, hidden), (order, _) = dresults, saved, numbers
+    return gradients(dM, x, M, seen, hidden, (W1, b1, W2, b2), order, mask[0], any(mask[1:]))
 
 
-@_backward.register_fake
-def _(dM, x, M, seen, hidden, W1, b1, W2, b2, order, needs_x, needs_theta):  # type: ignore[no-untyped-def]
-    dX = torch.empty_like(_dense(x)) if needs_x else x.new_empty(0)
-    return dX, *(each.new_empty(each.shape) if needs_theta else x.new_empty(0) for each in (W1, b1, W2, b2))
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, W1, b1, W2, b2, ctx.order, ctx.eps = inputs
-    ctx.save_for_backward(x, *output, W1, b1, W2, b2)
-    ctx.set_materialize_grads(False)  # of the two outputs nobody sees
-
-
-def _autograd(ctx: Any, dM: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    if dM is None:
-        return (None,) * 7
-    needs = ctx.needs_input_grad[:5]
-    found: Sequence[Tensor]
-    if torch.is_grad_enabled():
-        found = _differentiable(dM, ctx, needs)
-    else:
-        found = _backward(dM, *ctx.saved_tensors, ctx.order, needs[0], any(needs[1:]))
-    return *(each if needed else None for each, needed in zip(found, needs, strict=True)), None, None
-
-
-def _differentiable(dM: Tensor, ctx: Any, needs: Sequence[bool]) -> list[Tensor]:
-    """The gradients where they will themselves be differentiated: torch goes through its own operations once more."""
-    x, _, _, _, *theta = ctx.saved_tensors
+def _again(dresults: Inputs, inputs: Inputs, numbers: Numbers, mask: Sequence[bool]) -> list[Tensor | None]:
+    """Torch goes through its own operations once more."""
+    (dM,), (x, W1, b1, W2, b2) = dresults, inputs
     with autocast_off(x):
-        M, _, _ = plain(x, tuple(theta), ctx.order, ctx.eps)
-    wanted = [each for each, needed in zip((x, *theta), needs, strict=True) if needed]
-    found = iter(torch.autograd.grad(M, wanted, dM, create_graph=True))
-    return [next(found) if needed else dM for needed in needs]
+        M, _, _ = plain(x, (W1, b1, W2, b2), *numbers)
+    return differentiated(M, inputs, dM, mask)
 
 
-_forward.register_autograd(_autograd, setup_context=_setup_context)
+_op = Op(
+    "filter_map(Tensor x, Tensor W1, Tensor b1, Tensor W2, Tensor b2, int[] order, float eps) -> Tensor",
+    ("M",), ("M", "seen", "hidden"), forward=_forward, shapes=_shapes, backward=_backward, again=_again,
+)  # fmt: skip
 
 
 def plain(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> States:
@@ -181,7 +154,7 @@ def _plain_backward(
     if needs_x:
         ds = (dz @ W1).unflatten(1, (len(order), -1)).unbind(1)
         dmu, dsigma = (ds[order.index(which)] if which in order else torch.zeros_like(ds[0]) for which in (0, 1))
-        dX = statistics.channel_mean_variance_backward(x, seen[:, 0], dmu, dsigma / (2 * seen[:, 1]))
+        dX = statistics.input_gradient(x, seen[:, 0], dmu, dsigma / (2 * seen[:, 1]))
     if needs_theta:
         found = dz.T @ _inputs(seen, order), dz.sum(0), dlogits.T @ hidden, dlogits.sum(0)
         dtheta = tuple(gradient.to(of.dtype) for gradient, of in zip(found, theta, strict=True))

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+TENSORS = (Tensor, torch.nn.Parameter)  # what is no sub-class with ways of its own
+
 
 def autocasting(tensor: Tensor) -> bool:
     """Whether autocast is on for the tensor's device; it raises for meta tensors."""
@@ -45,6 +47,27 @@ def direct() -> bool:
         or torch._C._get_tracing_state() is not None
         or torch._C._autograd._profiler_enabled()
     )
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether the tensor is memory of a CPU or of a CUDA device, with its numbers in it, and nothing more: no
+    sub-class, no sparse, quantised or nested one, no view that changes signs, none that a transform of torch.func left
+    over, and no zero without memory."""
+    if type(tensor) not in TENSORS:
+        return False
+    keys = torch._C._dispatch_keys(tensor)
+    number = keys.raw_repr()
+    if (found := _plain.get(number)) is None:
+        for each in _USUAL:
+            keys = keys.remove(each)
+        found = _plain[number] = keys.raw_repr() in _MEMORY
+    return found
+
+
+_KEYS = torch._C.DispatchKey
+_MEMORY = {torch._C.DispatchKeySet(each).raw_repr() for each in (_KEYS.CPU, _KEYS.CUDA)}
+_USUAL = (_KEYS.ADInplaceOrView, _KEYS.AutogradCPU, _KEYS.AutogradCUDA, _KEYS.AutocastCPU, _KEYS.AutocastCUDA)
+_plain: dict[int, bool] = {}  # by what torch dispatches by
 
 
 def refuse_tangents() -> None:

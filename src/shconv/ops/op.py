@@ -56,5 +56,5 @@ def filtered_conv2d(
     if formulation not in ("auto", *FORMULATIONS):
         raise InputError(f"unknown formulation {formulation!r}, choose from auto, {', '.join(FORMULATIONS)}")
     filter_map = filter_map.to(torch.promote_types(filter_map.dtype, x.dtype))  # dW is summed in its precision
-    Y = derivatives.convolve(x, weight, filter_map, stride, padding, dilation, groups, formulation)
+    Y = derivatives.convolve(x, weight, filter_map, geometry, formulation)
     return Y if bias is None else Y + bias[:, None, None]

@@ -1,21 +1,23 @@
 """Mean and variance of every channel of every image, as one op: a single visit of the input in each direction.
 The compiled kernels do it on the CPU in float32 and bfloat16, Triton's on CUDA; elsewhere torch does."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from shconv.ops.cpu import statistics as cpu
 from shconv.ops.cuda import runtime
+from shconv.ops.geometry import like
 from shconv.ops.modes import transforming
+from shconv.ops.registration import Op
 
 
 def channel_mean_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and population variance over the pixels: x (N, D, H, W) -> (N, D) and (N, D), in x's dtype or float32,
     whichever is more precise. Differentiable like the filtered convolution itself.
     """
-    mean, variance = _plain(x) if transforming() else _forward(x)
+    mean, variance = _plain(x) if transforming() else _op((x,), ())
     return mean, variance
 
 
@@ -29,8 +31,8 @@ def _plain(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-@torch.library.custom_op("shconv::channel_mean_variance", mutates_args=())
-def _forward(x: Tensor) -> tuple[Tensor, Tensor]:
+def _forward(inputs: tuple[Tensor], numbers: tuple[()], keep: bool) -> tuple[Tensor, Tensor]:
+    (x,) = inputs
     if x.numel() == 0:
         x = at_least_float32(x)
         return x.new_zeros(x.shape[:2]), x.new_zeros(x.shape[:2])
@@ -42,14 +44,14 @@ def _forward(x: Tensor) -> tuple[Tensor, Tensor]:
     return cpu.mean_variance(x) if cpu.serves(x) else _plain(x)
 
 
-@_forward.register_fake
-def _(x: Tensor) -> tuple[Tensor, Tensor]:
+def _shapes(inputs: tuple[Tensor], numbers: tuple[()], keep: bool) -> tuple[Tensor, Tensor]:
+    (x,) = inputs
     dtype = torch.promote_types(x.dtype, torch.float32)
     return x.new_empty(x.shape[:2], dtype=dtype), x.new_empty(x.shape[:2], dtype=dtype)
 
 
-@torch.library.custom_op("shconv::channel_mean_variance_backward", mutates_args=())
-def channel_mean_variance_backward(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) -> Tensor:
+def input_gradient(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) -> Tensor:
+    """dX of x (N, D, H, W), its means, and the gradients of its means and variances, (N, D) each."""
     if x.numel() == 0:
         return torch.empty_like(x)
     if runtime.statistics_serve(x):
@@ -68,28 +70,25 @@ def _plain_backward(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) -
     return torch.addcmul(level[:, :, None, None], slope[:, :, None, None], x - mean[:, :, None, None])
 
 
-@channel_mean_variance_backward.register_fake
-def _(x: Tensor, mean: Tensor, dmean: Tensor, dvariance: Tensor) -> Tensor:
-    return torch.empty_like(x)
+def _backward(
+    gradients: tuple[Tensor, Tensor], saved: tuple[Tensor, Tensor], numbers: tuple[()], mask: Sequence[bool]
+) -> tuple[Tensor]:
+    return (like(input_gradient(*saved, *gradients), saved[0]),)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(inputs[0], output[0])
-
-
-def _autograd(ctx: Any, dmean: Tensor, dvariance: Tensor) -> Tensor:
-    x, mean = ctx.saved_tensors
-    dX: Tensor
-    if torch.is_grad_enabled():  # it will itself be differentiated
-        dX = _plain_backward(at_least_float32(x), _plain(x)[0], dmean, dvariance).to(x.dtype)
-    else:
-        dX = channel_mean_variance_backward(x, mean, dmean, dvariance)
-    return dX
-
-
-_forward.register_autograd(_autograd, setup_context=_setup_context)
+def _again(
+    gradients: tuple[Tensor, Tensor], inputs: tuple[Tensor], numbers: tuple[()], mask: Sequence[bool]
+) -> tuple[Tensor]:
+    (x,), X = inputs, at_least_float32(inputs[0])
+    return (_plain_backward(X, _plain(X)[0], *gradients).to(x.dtype),)
 
 
 def _readable(x: Tensor) -> Tensor:
     """What the compiled kernels can read of it: float16 becomes float32."""
     return x.float() if x.dtype == torch.float16 else x
+
+
+_op = Op(
+    "channel_mean_variance(Tensor x) -> (Tensor, Tensor)", ("mean", "variance"), ("mean",),
+    forward=_forward, shapes=_shapes, backward=_backward, again=_again,
+)  # fmt: skip
