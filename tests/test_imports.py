@@ -2,8 +2,10 @@
 its fork that has shconv too."""
 
 import json
+import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,19 @@ def imported() -> dict[str, list[str]]:
 def test_importing_it_imports_nothing_heavy(case: str, imported: dict[str, list[str]]) -> None:
     assert any(name.startswith("shconv") for name in imported[case]), imported[case]
     assert set(imported[case]) & CASES[case][1] == set()
+
+
+def test_no_files_use_each_other_not_for_types_either() -> None:
+    """There is an order in which each file uses only those before it; the package itself hands on what all have."""
+    root = Path(shconv.__file__).parent
+    files = {".".join(("shconv", *each.relative_to(root).with_suffix("").parts)): each for each in root.rglob("*.py")}
+    files = {name.removesuffix(".__init__"): each for name, each in files.items()}
+    uses = {}
+    for name, file in files.items():
+        imports = re.findall(r"^ *from (shconv[\w.]*) import (?:\(([^)]*)\)|(.*))", file.read_text(), re.MULTILINE)
+        named = [(module, word.strip()) for module, *words in imports for word in ",".join(words).split(",")]
+        found = {f"{module}.{word}" if f"{module}.{word}" in files else module for module, word in named}
+        uses[name] = found & (files.keys() - {"shconv"})
+    order = list(TopologicalSorter(uses).static_order())  # a CycleError names those that do
+    assert order.index("shconv.report.numbers") < order.index("shconv.report.folder.audits")
+    assert len(order) > 300
