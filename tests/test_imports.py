@@ -79,7 +79,9 @@ def test_no_files_use_each_other_not_for_types_either() -> None:
     uses = {}
     for name, file in files.items():
         imports = re.findall(r"^ *from (shconv[\w.]*) import (?:\(([^)]*)\)|(.*))", file.read_text(), re.MULTILINE)
-        named = [(module, word.strip()) for module, *words in imports for word in ",".join(words).split(",")]
+        named = [
+            (module, word) for module, *some in imports for word in re.findall(r"(\w+)(?: as \w+)?", "".join(some))
+        ]
         found = {f"{module}.{word}" if f"{module}.{word}" in files else module for module, word in named}
         uses[name] = found & (files.keys() - {"shconv"})
     order = list(TopologicalSorter(uses).static_order())  # a CycleError names those that do

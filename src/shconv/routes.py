@@ -143,12 +143,8 @@ def frozen_kernels(model: nn.Module, x: Tensor) -> Iterator[None]:
         for each in frozen.values():
             each.rewind()
 
-    hook = model.register_forward_pre_hook(rewind)
-    try:
-        with _changed({layer: {"frozen": each} for layer, each in frozen.items()}):
-            yield
-    finally:
-        hook.remove()
+    with model.register_forward_pre_hook(rewind), _changed({layer: {"frozen": each} for layer, each in frozen.items()}):
+        yield
 
 
 def holds_a_batch(model: object) -> bool:

@@ -17,6 +17,7 @@ from shconv.attacks.checks import Index, check_inputs
 from shconv.attacks.cost import Cost
 from shconv.errors import InputError
 from shconv.replaying import replaying
+from shconv.routes import eval_mode
 
 Model = Callable[[Tensor], Tensor]  # (N, C, H, W) in [0, 1] -> logits (N, K)
 
@@ -140,17 +141,13 @@ def borrowed(model: Model) -> Iterator[Model]:
     whatever the caller's mode; copies of inference tensors made inside are ordinary tensors.
     """
     module = model if isinstance(model, nn.Module) else nn.Module()
-    modes = [(part, part.training) for part in module.modules()]
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     try:
-        module.eval()
         for parameter in trained:
             parameter.requires_grad_(False)
-        with torch.inference_mode(False), torch.enable_grad(), naming_channels():
+        with eval_mode(module), torch.inference_mode(False), torch.enable_grad(), naming_channels():
             yield replaying(model)
     finally:
-        for part, training in modes:
-            part.training = training
         for parameter in trained:
             parameter.requires_grad_(True)
 

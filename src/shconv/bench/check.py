@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from shconv.ops import filtered_conv2d, reference
 from shconv.ops.geometry import Geometry
-from shconv.routes import shc_layers
+from shconv.routes import eval_mode, shc_layers
 
 Convolution = Callable[[Tensor, Tensor, Tensor], Tensor]  # x, weight, M -> Y
 Results = dict[str, Tensor]
@@ -65,16 +66,10 @@ def layers_deviation(network: nn.Module, images: Tensor) -> str:
             seen.add(kind)
             found.extend(filter(None, [_layer_deviation(layer, x)]))
 
-    hooks = [layer.register_forward_pre_hook(check) for layer in shc_layers(network).values()]
-    modes = [(module, module.training) for module in network.modules()]
-    try:
-        with torch.no_grad():
-            network.eval()(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes:
-            module.training = training
+    with ExitStack() as hooks, eval_mode(network), torch.no_grad():
+        for layer in shc_layers(network).values():
+            hooks.enter_context(layer.register_forward_pre_hook(check))
+        network(images)
     return "".join(found)
 
 

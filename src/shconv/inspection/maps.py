@@ -2,7 +2,7 @@
 are to saturation, how strongly they follow their layer's input, and what is lost where they stop following it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -42,12 +42,10 @@ def _inputs(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
         return keep
 
-    hooks = [layer.register_forward_pre_hook(keeper(name)) for name, layer in shc_layers(model).items()]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in shc_layers(model).items():
+            hooks.enter_context(layer.register_forward_pre_hook(keeper(name)))
         yield held
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def mean_maps(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -74,11 +72,8 @@ def active_neurons(hyper: nn.Module, x: Tensor) -> Tensor | None:
     if not isinstance(hyper, Hypernetwork):
         return None
     active: list[Tensor] = []
-    hook = hyper.hidden.register_forward_hook(lambda _, __, out: active.append((out > 0).any(0)))
-    try:
+    with hyper.hidden.register_forward_hook(lambda _, __, out: active.append((out > 0).any(0))):
         hyper(x)
-    finally:
-        hook.remove()
     return active[0]
 
 

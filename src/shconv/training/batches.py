@@ -1,6 +1,8 @@
 """What a recipe makes of a data set's images, looked at before the first step: are there steps enough to learn, and can
 every batch norm do with its share of a batch?"""
 
+from contextlib import ExitStack
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,7 @@ from shconv.data.order import share_of
 from shconv.errors import InputError
 from shconv.numbers import counted
 from shconv.processes import Processes
+from shconv.routes import eval_mode
 from shconv.training.engine import Engine
 from shconv.training.recipe import Recipe
 
@@ -57,21 +60,15 @@ def check_batch_norms(network: nn.Module, image: Tensor, micro_batch: int, what:
     if micro_batch > 1:
         return
     values: dict[str, int] = {}
-    hooks = [
-        module.register_forward_pre_hook(
-            lambda _, inputs, name=name: values.update({name: inputs[0].numel() // inputs[0].shape[1]})
-        )
-        for name, module in network.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or not network.training)
-    ]
-    training = {module: module.training for module in network.modules()}
-    try:
-        network.eval()(image[None])
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks:
+        for name, module in network.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or not network.training):
+                note = module.register_forward_pre_hook(
+                    lambda _, inputs, name=name: values.update({name: inputs[0].numel() // inputs[0].shape[1]})
+                )
+                hooks.enter_context(note)
+        with eval_mode(network):
+            network(image[None])
     for name, count in values.items():
         if count < 2:
             raise InputError(
