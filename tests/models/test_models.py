@@ -12,6 +12,7 @@ import shconv
 from shconv import SHConv2d, create_model
 from shconv.errors import InputError
 from shconv.models import matched_width
+from shconv.models.stem import check_images
 from toys import scrambled
 
 VANILLA = ["plain10", "resnet18", "resnet50"]
@@ -242,3 +243,17 @@ def test_matched_width_gives_the_vanilla_network_nearest_in_size_to_the_shc_one(
     wanted = size(f"{name}_shc", width)
     errors = {at: abs(size(name, at) - wanted) for at in (matched - 1, matched, matched + 1)}
     assert min(errors, key=errors.__getitem__) == matched
+
+
+def test_images_of_symbolic_sizes_are_checked_by_a_compiler_as_they_are_in_eager_mode() -> None:
+    """torch 2.11 did not find a symbolic number of channels in a tuple of numbers."""
+    torch._dynamo.reset()
+    conv = nn.Conv2d(3, 2, 1)
+
+    def checked(x: Tensor) -> Tensor:
+        check_images(x, conv)
+        return x + 1
+
+    compiled = torch.compile(checked, fullgraph=True, dynamic=True, backend="eager")
+    for x in (torch.rand(2, 3, 4, 4), torch.rand(3, 3, 5, 4)):
+        assert torch.equal(compiled(x), x + 1)

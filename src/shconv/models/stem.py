@@ -9,7 +9,7 @@ from shconv.tracing import traced
 def check_images(x: Tensor, conv1: nn.Module) -> None:
     """Raises InputError for what torch would complain of in words of its own: no floats, no batch, other channels."""
     channels = getattr(conv1, "in_channels", None)
-    if traced(x) or (x.dim() == 4 and x.is_floating_point() and channels in (None, x.shape[1])):
+    if traced(x) or (x.dim() == 4 and x.is_floating_point() and (channels is None or channels == x.shape[1])):
         return
     got = f"{x.dtype} images of shape {tuple(x.shape)}"
     hint = "" if x.is_floating_point() else "; use images.float() / 255 for 8-bit ones"
