@@ -11,16 +11,23 @@ unexport PYTHONDONTWRITEBYTECODE
 RUN := $(if $(WITH),PYTHONPATH=src $(WITH),$(BIN)/python)
 PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
+# $(call has,PYTHON,MODULES): a line and the end where that Python lacks one of them.
+has = @$(1) -c 'import sys, importlib.util as u; lacks = [each for each in "$(2)".split() if u.find_spec(each) is None]; \
+	sys.exit(sys.executable + " has no " + " and no ".join(lacks) if lacks else None)'
+GPU_PYTHON := $(or $(WITH),$(wildcard $(BIN)/python),$(PYTHON))
+
 .PHONY: reproduce test test-gpu lint docs bench-gpu wheel clean
 
 reproduce: .venv/.demo
 	$(BIN)/shconv reproduce $(ARGS)
 
 test: $(if $(WITH),,.venv/.dev)
+	$(call has,$(RUN),torch pytest xdist)
 	$(PYTEST) $(ARGS)
 
 # Those that need a CUDA device; all workers compile kernels at a time.
 test-gpu: $(if $(WITH),,.venv/.dev)
+	$(call has,$(RUN),torch pytest xdist)
 	@$(RUN) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "test-gpu: torch finds no CUDA device")'
 	$(PYTEST) -m gpu $(ARGS)
 
@@ -41,7 +48,8 @@ wheel: .venv/.wheel
 
 # At most six minutes on a Hopper card. Installs nothing: by $(WITH), else .venv where there is one, else $(PYTHON).
 bench-gpu:
-	PYTHONPATH=$(CURDIR)/src $(or $(WITH),$(wildcard $(BIN)/python),$(PYTHON)) -m shconv.bench.gpu $(ARGS)
+	$(call has,$(GPU_PYTHON),torch triton)
+	PYTHONPATH=$(CURDIR)/src $(GPU_PYTHON) -m shconv.bench.gpu $(ARGS)
 
 clean:
 	rm -rf .venv
