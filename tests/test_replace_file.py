@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from shconv.files import replace_file, replace_json
+from shconv.errors import InputError
+from shconv.files import cache_folder, check_writable, replace_file, replace_json
 
 
 @pytest.mark.parametrize("old", [None, b"old"])
@@ -48,3 +49,28 @@ def test_json_comes_back_and_what_json_cannot_hold_leaves_the_old_file(tmp_path:
     with pytest.raises(TypeError):
         replace_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": [1, None, "ü"]}
+
+
+def test_the_cache_folder_is_a_whole_path_whatever_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library without a folder in its name would be looked for elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for named, found in {".": tmp_path, "here": tmp_path / "here", "~/there": tmp_path / "home" / "there"}.items():
+        monkeypatch.setenv("SHCONV_CACHE", named)
+        assert cache_folder() == found
+    monkeypatch.delenv("SHCONV_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_folder() == tmp_path / "home" / ".cache" / "shconv"
+
+
+def test_what_cannot_be_written_is_told_before_and_what_can_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("old")
+    check_writable(tmp_path / "old")
+    check_writable(tmp_path / "new" / "file")
+    assert (tmp_path / "old").read_text() == "old"
+    assert os.listdir(tmp_path / "new") == []
+    for wrong in (tmp_path / "old" / "file", tmp_path):
+        with pytest.raises(InputError, match=f"{wrong} cannot be written: "):
+            check_writable(wrong)

@@ -51,9 +51,9 @@ def cache_folder() -> Path:
 
     Raises OSError where the user has no home.
     """
-    if folder := os.environ.get("SHCONV_CACHE"):
-        return Path(folder)
     try:
+        if folder := os.environ.get("SHCONV_CACHE"):
+            return Path(folder).expanduser().absolute()
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shconv"
     except RuntimeError as error:
         raise FileNotFoundError("there is no home folder; SHCONV_CACHE can name another one") from error
