@@ -367,6 +367,23 @@ def test_a_kind_of_call_runs_once_is_recorded_and_then_only_replayed(calls):
     assert four(x, scale) == [0] * 4
 
 
+def test_kinds_that_share_what_is_told_quickly_are_not_taken_for_each_other(calls):
+    def function(tensors: Sequence[Tensor]) -> tuple[Tensor]:
+        calls.append("itself")
+        x, other = tensors
+        return (x @ other + other.stride(0),)  # a number that only other's kind tells
+
+    x = torch.randn(4, 4)
+    others = [torch.randn(4, 4), torch.randn(4, 4).t(), torch.randn(4, 8)[:, :4], torch.randn(4, 4)]
+    for _ in range(4):
+        for other in others:
+            (got,) = replay.call(function, [x, other])
+            assert torch.equal(got, x @ other + other.stride(0))
+    assert len(calls) == 6, "three kinds, each once as it is and once recorded"
+    (found,) = replay._near.values()
+    assert len(found) == 3
+
+
 def test_a_call_that_tries_tiles_is_not_the_one_that_is_replayed_and_one_that_cannot_be_says_why_once(calls, caplog):
     def tries(tensors: Sequence[Tensor]) -> tuple[Tensor]:
         (x,) = tensors
