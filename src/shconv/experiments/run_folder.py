@@ -45,10 +45,8 @@ class Asked:
     def check(self, folder: Path) -> None:
         """Raises InputError where a folder holds a run with another option, naming it, or a damaged config.toml."""
         path, plain = folder / "config.toml", self.plain
-        try:
+        with whole(path):
             stored = {**_plain(self.usual), **read_toml(path)} if path.exists() else plain
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}); take another --out") from error
         _check_same(folder, stored, plain, {**stored, **plain}.keys() - {*self.free})
 
     def is_refused(self, folder: Path) -> bool:
@@ -134,10 +132,8 @@ class RunFolder:
     def read_json(self, name: str) -> Row:
         """What save_json stored; {} where nothing is. Raises InputError for a damaged file."""
         path = self.path / name
-        try:
+        with whole(path):
             stored: Row = json.loads(path.read_bytes()) if path.exists() else {}
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}); take another --out") from error
         return stored
 
     def save_images(self, names: Sequence[str], labels: NDArray[Any]) -> None:
@@ -160,6 +156,15 @@ class RunFolder:
             raise InputError(
                 f"{path} is missing or damaged; to compute it again, remove the row {id} from rows.jsonl"
             ) from None
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """What is read in here has to be whole. Raises InputError, naming the file, where it is damaged."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({error}); take another --out") from error
 
 
 def file_name(id: str) -> str:

@@ -5,15 +5,14 @@ stopped run goes on with the same numbers, and rows added later are treated alik
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from shconv.audit.clock import minutes
 from shconv.audit.setting import budget_seconds
-from shconv.errors import InputError
+from shconv.experiments.run_folder import whole
 from shconv.files import replace_json
 from shconv.numbers import counted
 from shconv.training import Recipe
@@ -74,7 +73,7 @@ class Plan:
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """What was kept there; None where nothing was. Raises InputError where it is damaged."""
-        with _named_where_damaged(path):
+        with whole(path):
             return cls(**json.loads(path.read_bytes())) if path.exists() else None
 
     def save(self, path: Path) -> Self:
@@ -91,21 +90,13 @@ class Plan:
         return said
 
 
-@contextmanager
-def _named_where_damaged(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({error}); take another --out") from error
-
-
 class Clock:
     """The time that a table has taken, those of stopped runs included; it is kept whenever it is read. Raises
     InputError where the file is damaged."""
 
     def __init__(self, path: Path, budget: str) -> None:
         self._path, self._budget, self._began = path, budget_seconds(budget), time.monotonic()
-        with _named_where_damaged(path):
+        with whole(path):
             self._before = float(json.loads(path.read_bytes())["seconds"]) if path.exists() else 0.0
 
     def left(self) -> float:
