@@ -52,6 +52,18 @@ def test_a_recorded_training_is_the_same_bit_by_bit(
     assert (tape.recorded, tape.replayed) == (1, 2 * (70 // 16) - 2)
 
 
+def test_so_is_one_with_all_that_a_recipe_may_have_outside_of_the_passes(
+    data: ImageData, recipe: Recipe, tmp_path: Path, request: Any
+) -> None:
+    """Mixed images, AdamW, a rate that changes at every step, the mean of the weights: none of it is recorded."""
+    more: dict[str, Any] = {"mixup": 0.2, "cutmix": 1.0, "ema": 0.9, "label_smoothing": 0.1}
+    recipe = replace(recipe, epochs=3, optimizer="adamw", learning_rate=1e-3, hyper_weight_decay=0.0, **more)
+    plain = train(CONFIG, data, recipe, tmp_path / "plain", progress=False)
+    tapes = request.getfixturevalue("tapes")
+    assert outcome(train(CONFIG, data, recipe, tmp_path / "taped", progress=False)) == outcome(plain)
+    assert [(tape.recorded, tape.replayed) for tape in tapes] == [(1, 3 * STEPS - 2)]
+
+
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(
     data: ImageData, recipe: Recipe, tmp_path: Path, tapes: list[Tape]
 ) -> None:
