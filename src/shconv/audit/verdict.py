@@ -195,13 +195,13 @@ def _attack_words(attack: str, threat: str, source: str, routes: Sequence[str]) 
 
 
 def threat_name(setting: Setting, threat: str) -> str:
-    if threat == "pixels":
-        return "when a few pixels may change freely"
-    if threat == "undetected":
-        return f"within L-infinity {radius_text(setting.eps)} and past the detector"
-    if threat == "l2":
-        return f"within L2 {radius_text(setting.eps_l2)}"
-    return f"within L-infinity {radius_text(setting.eps)}"
+    linf = f"within L-infinity {radius_text(setting.eps)}"
+    return {
+        "linf": linf,
+        "l2": f"within L2 {radius_text(setting.eps_l2)}",
+        "pixels": "when a few pixels may change freely",
+        "undetected": f"{linf} and past the detector",
+    }[threat]
 
 
 def _words(case: Case) -> str:
