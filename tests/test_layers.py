@@ -339,3 +339,22 @@ def test_a_depthwise_layer_in_float32_agrees_with_float64_forward_and_backward(m
     right = torch.autograd.grad(expected, [X, *exact.parameters()], dY.double())
     for gradient, of in zip(found, right, strict=True):
         torch.testing.assert_close(gradient, of.float(), rtol=1e-3, atol=1e-3)
+
+
+LATER = [(1,), [1], [2, 1], (1, 1, 1), (), (-1,), (-1, 1), (0, 0), 0, 1.5, (1.5, 1), None, 2]
+
+
+@pytest.mark.parametrize("value", LATER, ids=str)
+@pytest.mark.parametrize("name", ["stride", "padding", "dilation"])
+def test_numbers_set_later_are_taken_or_refused_as_by_a_convolution(name: str, value: Any) -> None:
+    conv, layer = nn.Conv2d(4, 6, 3, padding=1), SHConv2d(4, 6, 3, padding=1)
+    setattr(conv, name, value)
+    setattr(layer, name, value)
+    x = torch.randn(2, 4, 6, 6)
+    try:
+        size = conv(x).shape
+    except (RuntimeError, TypeError):
+        with pytest.raises(InputError, match=f"{name} must be"):
+            layer(x)
+    else:
+        assert layer(x).shape == size

@@ -225,7 +225,8 @@ class SHConv2d(nn.Conv2d):
             or cls.filter_map is not SHConv2d.filter_map
             or cls.padded is not SHConv2d.padded
             or self.padding_mode != "zeros"
-            or not type(self.stride) is type(self.padding) is type(self.dilation) is tuple  # as torch makes them
+            or not type(self.stride) is type(self.padding) is type(self.dilation) is tuple  # as torch makes them,
+            or not len(self.stride) == len(self.padding) == len(self.dilation) == 2
             or type(hyper) is not Hypernetwork
             or not untouched(hyper)
             or hyper.map_groups != 1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from shconv.errors import InputError
 from shconv.ops import cpu, cuda, plain
-from shconv.ops.geometry import Geometry, like, memory_format
+from shconv.ops.geometry import Geometry, check_numbers, like, memory_format
 from shconv.ops.modes import autocast_off
 
 
@@ -76,5 +76,6 @@ def gradients(
 
 def output(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     """A tensor like Y, whose elements mean nothing."""
+    check_numbers(geometry)
     size = geometry.output_size(x, weight)
     return x.new_empty(x.shape[0], weight.shape[0], *size).contiguous(memory_format=memory_format(x))

@@ -33,8 +33,9 @@ class Geometry(NamedTuple):
 
 
 def pair(name: str, value: IntOrPair, least: int) -> Pair:
-    """2 -> (2, 2). Raises InputError for anything but an integer or a pair of integers of at least `least`."""
-    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    """2 and, as in torch, (2,) -> (2, 2). Raises InputError for anything but integers of at least `least`."""
+    values = tuple(value) if isinstance(value, Sequence) else (value,)
+    values = values * 2 if len(values) == 1 else values
     if len(values) != 2 or not all(hasattr(each, "__index__") and each >= least for each in values):
         raise InputError(f"{name} must be an integer of at least {least} or a pair of them, got {value}")
     return values[0], values[1]
@@ -68,11 +69,20 @@ def check_dimensions(x: Tensor, weight: Tensor) -> None:
         )
 
 
+def check_numbers(geometry: Geometry) -> None:
+    """Raise InputError unless the geometry is one. A layer's numbers can be set to anything."""
+    for name, least in (("stride", 1), ("padding", 0), ("dilation", 1)):
+        pair(name, getattr(geometry, name), least)
+    if not hasattr(geometry.groups, "__index__"):
+        raise InputError(f"groups must be an integer, got {geometry.groups}")
+
+
 def check(
     x: Tensor, weight: Tensor, filter_map: Tensor, bias: Tensor | None, geometry: Geometry, rounds: bool = False
 ) -> None:
-    """Raise InputError unless the shapes, dtypes and devices of a filtered convolution fit together. rounds: the weight
-    may be of another dtype than x."""
+    """Raise InputError unless numbers, shapes, dtypes and devices of a filtered convolution fit together. rounds: the
+    weight may be of another dtype than x."""
+    check_numbers(geometry)
     if geometry.groups < 1 or x.shape[1] != weight.shape[1] * geometry.groups or weight.shape[0] % geometry.groups:
         raise InputError(
             f"x {tuple(x.shape)} and weight {tuple(weight.shape)} do not fit with groups={geometry.groups}: "
