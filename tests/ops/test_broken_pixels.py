@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shconv.ops import FORMULATIONS, filtered_conv2d
+from shconv.ops import FORMULATIONS, filtered_conv2d, reference
 from shconv.ops.geometry import Geometry
 
 ON_CPU = [name for name in FORMULATIONS if name != "triton"]
@@ -37,3 +37,25 @@ def test_they_stay_in_their_image_whichever_edge_they_lie_at(name, stride, layou
     for got, wanted in zip(found, clean, strict=True):
         assert torch.equal(got[[0, 2]], wanted[[0, 2]])
         assert not got[1].isfinite().all()
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ON_CPU)
+def test_one_reaches_the_gradients_of_taps_that_use_it_and_no_others(name, value, dilation):
+    dtype = torch.bfloat16 if name == "amx" else torch.float32
+    x, weight, M = torch.randn(2, 8, 5, 4).to(dtype), torch.randn(6, 8, 3, 3).to(dtype), torch.rand(2, 3, 3)
+    geometry = Geometry((1, 1), (dilation, dilation), (dilation, dilation), 1)
+    if reasons := FORMULATIONS[name].reasons_against(x, weight, geometry):
+        pytest.skip("; ".join(reasons))
+    dY = torch.randn(2, 6, 5, 4).to(dtype)
+    for place in ((0, 0), (4, 0), (0, 3), (4, 3), (2, 1)):
+        broken = x.clone()
+        broken[1, 3, place[0], place[1]] = value
+        leaves = [each.detach().requires_grad_() for each in (weight, M)]
+        found, wanted = (
+            torch.autograd.grad(f(broken, *leaves, None, 1, dilation, dilation), leaves, dY)
+            for f in (lambda *given: filtered_conv2d(*given, formulation=name), reference.filtered_conv2d)
+        )
+        for got, right in zip(found, wanted, strict=True):
+            assert torch.equal(got.isfinite(), right.isfinite()), place

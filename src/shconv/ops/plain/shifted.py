@@ -47,6 +47,9 @@ def backward(
         scales = m.flatten(1)
         R = rows.padded(X) if needs_weight or needs_map else None
         dy_rows = rows.spread(dy)  # (n * area, C), zero where no output lies
+        beside = None  # such rows, where their pixels times zero would not be zero
+        if R is not None and dW is not None and not R.isfinite().all():
+            beside = rows.spread(torch.ones_like(dy[:, :1])) == 0
         dR = x.new_zeros(len(dy_rows) + rows.offsets[-1], x.shape[1])
         dm = torch.zeros_like(m).flatten(1)
         for t, offset in enumerate(rows.offsets):
@@ -58,7 +61,8 @@ def backward(
                 if R is not None and needs_map:
                     dm[:, t] = (rows.output(G) * rows.output(R[window])).sum((1, 2, 3))
             if R is not None and dW is not None:
-                dW[t] += dy_rows.T @ _scaled(R[window], scales[:, t])
+                part = _scaled(R[window], scales[:, t])
+                dW[t] += dy_rows.T @ (part if beside is None else part.masked_fill(beside, 0))
         if needs_x:
             dX.append(rows.cropped(dR))
         dM.append(dm.view(m.shape))
