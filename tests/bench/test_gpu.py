@@ -164,6 +164,30 @@ class TestKernels:
             for name, right in {"Y": Y, "dX": dX, "dW": dW, "dM": dM.flatten(1)}.items():
                 torch.testing.assert_close(found[name], right.detach())
 
+    def test_on_another_card_than_a_hopper_one_its_kernels_are_left_out_and_those_for_every_card_checked(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(self.kernels, "left_out", lambda device: "this is another card")
+        monkeypatch.setattr(self.kernels, "_pointers", lambda of: {"Y": self.kernels.truth(of)["Y"].float()})
+        monkeypatch.setattr(self.kernels, "_variant", None)  # is not asked for
+        jobs = self.kernels.jobs(self.kernels.ODD[:1], torch.bfloat16, 1)
+        asked = jobs, torch.device("cpu"), None, lambda: 60.0
+        said, row = self.kernels.check(*asked)
+        assert said == {"left out": "this is another card"}
+        assert row["tile"] == "for every card"
+        assert row["off"] < 1
+        assert list(gpu.chosen(self.kernels.table(*asked))) == [said]
+        report = Report(Path("unused"), {})
+        report.found["parts"]["kernels"] = {"error": "", "rows": [said, row]}
+        assert report.failures() == []
+
+    def test_which_card_it_is_says_the_driver(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A100")
+        for capability, out in {(9, 0): False, (8, 0): True, (12, 0): True}.items():
+            monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, of=capability: of)
+            assert ("A100" in self.kernels.left_out(torch.device("cuda"))) is out
+        assert self.kernels.left_out(torch.device("cpu")) == ""
+
     def test_a_wrong_a_missing_and_an_unwritten_result_deviate(self) -> None:
         wanted = {"Y": torch.ones(4, dtype=torch.float64)}
         right = torch.ones(4, dtype=torch.bfloat16)

@@ -178,7 +178,8 @@ def chosen(rows: Iterator[Row]) -> Iterator[Row]:
     """Those rows, and after each layer and pass what the rule takes and the fastest of all, over cuDNN's."""
     best: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        best.setdefault((row["layer"], row["pass"]), []).append(row)
+        if "layer" in row:
+            best.setdefault((row["layer"], row["pass"]), []).append(row)
         yield row
     for (layer, name), found in best.items():
         timed = [row for row in found if "ratio" in row]
