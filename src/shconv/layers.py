@@ -88,7 +88,7 @@ class Hypernetwork(nn.Module):
         if hypernetwork.fused(x) and (theta := self.theta()) is not None:  # what stands below, in one op
             M = hypernetwork.filter_map(x, theta, self.order or (), self.eps)
             return self._scaled(M.view(-1, *self.map_size))
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):  # it knows no meta device
             return self.maps(channel_statistics(x, self.statistics, self.eps))
 
     def maps(self, s: Tensor) -> Tensor:

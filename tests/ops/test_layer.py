@@ -276,3 +276,18 @@ def test_a_map_of_a_hypernetwork_that_does_not_fit_is_refused_too():
     _change(layer, "more statistics")
     with pytest.raises(InputError, match=r"\(2, 8\).*\(2, 64\)"):
         hypernetwork.filter_map(x, layer.hyper.theta(), (0, 1), 1e-5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"dilation": (9, 9)}, {"stride": (0, 0)}, {"groups": 3}], ids=str)
+def test_a_call_that_does_not_fit_is_refused_in_the_same_words_compiled(options):
+    layer, x = build(CASES[0])
+    for name, value in options.items():
+        setattr(layer, name, value)
+    torch._dynamo.reset()
+    refusals = []
+    for call in (layer, torch.compile(layer, backend="aot_eager")):
+        with pytest.raises(InputError) as refusal:
+            call(x)
+        refusals.append(str(refusal.value))
+    torch._dynamo.reset()
+    assert refusals[0] == refusals[1]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from shconv import SHConv2d
+from shconv.errors import InputError
 from shconv.ops import filtered_conv2d, hypernetwork
 from shconv.ops.statistics import channel_mean_variance
 
@@ -17,7 +18,7 @@ Op = Callable[..., Tensor]
 
 
 def layer(x: Tensor, weight: Tensor, bias: Tensor, *theta: Tensor) -> Tensor:
-    module = SHConv2d(3, 4, 3, padding=1, dtype=x.dtype)
+    module = SHConv2d(3, 4, 3, padding=1, dtype=weight.dtype)
     hidden, output = module.hyper.hidden, module.hyper.output
     names = {"weight": module, "bias": module}
     for (name, of), given in zip(names.items(), (weight, bias), strict=True):
@@ -142,3 +143,34 @@ def test_a_vectorised_hessian_is_the_other(name: str) -> None:
 
     hessian = torch.autograd.functional.hessian
     same(hessian(value, tensors[0], vectorize=True), hessian(value, tensors[0]))
+
+
+NO_IMAGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "complex64": lambda x: x.to(torch.complex64),
+    "float8_e4m3fn": lambda x: x.to(torch.float8_e4m3fn),
+    "dense.*sparse_coo": lambda x: x.to_sparse(),
+    "dense.*_mkldnn": lambda x: x.to_mkldnn(),
+}
+
+
+@pytest.mark.parametrize("said", NO_IMAGES)
+@by_op
+def test_what_no_image_can_be_is_refused_and_named(name: str, said: str) -> None:
+    op, (x, *others) = inputs(torch.float32)[name]
+    with pytest.raises(InputError, match=said):
+        op(NO_IMAGES[said](x), *others)
+
+
+@pytest.mark.parametrize("change", [Tensor.double, lambda bias: bias.to("meta")], ids=["of another dtype", "elsewhere"])
+def test_a_bias_that_does_not_fit_is_refused_after_one_that_did(change: Callable[[Tensor], Tensor]) -> None:
+    x, module = torch.randn(2, 3, 5, 4), SHConv2d(3, 4, 3)
+    module(x)
+    module.bias = nn.Parameter(change(module.bias.detach()))  # type: ignore[union-attr]
+    with pytest.raises(InputError, match=r"float64|meta"):
+        module(x)
+
+
+def test_a_layer_on_the_meta_device_gives_the_shape() -> None:
+    module = SHConv2d(3, 4, 3, stride=2, device="meta")
+    Y = module(torch.empty(2, 3, 9, 7, device="meta"))
+    assert (Y.shape, Y.device.type) == ((2, 4, 4, 3), "meta")

@@ -12,6 +12,7 @@ from shconv.errors import InputError
 
 Pair = tuple[int, int]
 IntOrPair = int | Pair
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # of images, weights and maps
 
 
 class Geometry(NamedTuple):
@@ -69,6 +70,23 @@ def check_dimensions(x: Tensor, weight: Tensor) -> None:
         )
 
 
+def check_images(x: Tensor) -> None:
+    """Raise InputError unless x can have channel statistics."""
+    if x.dim() != 4 or x.is_complex() or x.is_quantized or (x.is_floating_point() and x.dtype not in DTYPES):
+        raise InputError(
+            f"images must be (N, D, H, W), integers or floating-point numbers of 16 bits or more, "
+            f"got {tuple(x.shape)} in {x.dtype}"
+        )
+    check_dense(x)
+
+
+def check_dense(*tensors: Tensor) -> None:
+    """Raise InputError for sparse tensors and others whose elements do not lie at a distance from each other."""
+    for each in tensors:
+        if each.layout != torch.strided:
+            raise InputError(f"tensors must be dense, got {each.layout}: to_dense() makes them so")
+
+
 def check_numbers(geometry: Geometry) -> None:
     """Raise InputError unless the geometry is one. A layer's numbers can be set to anything."""
     for name, least in (("stride", 1), ("padding", 0), ("dilation", 1)):
@@ -99,15 +117,16 @@ def check(
         raise InputError(
             f"bias must be (C,) = {(weight.shape[0],)} in {weight.dtype}, got {tuple(bias.shape)} in {bias.dtype}"
         )
-    if not (x.is_floating_point() and filter_map.is_floating_point() and (rounds or x.dtype == weight.dtype)):
+    if not (x.dtype in DTYPES and filter_map.dtype in DTYPES and (rounds or x.dtype == weight.dtype)):
         raise InputError(
-            f"a filtered convolution takes a floating-point map, x and weight, the last two of one dtype; "
-            f"got {filter_map.dtype}, {x.dtype} and {weight.dtype}"
+            f"a filtered convolution takes a floating-point map, x and weight of 16 bits or more, the last two of one "
+            f"dtype; got {filter_map.dtype}, {x.dtype} and {weight.dtype}"
         )
-    if not x.device == weight.device == filter_map.device:
-        raise InputError(
-            f"x, weight and filter_map must be on one device, got {x.device}, {weight.device}, {filter_map.device}"
-        )
+    tensors = (x, weight, filter_map) if bias is None else (x, weight, filter_map, bias)
+    if any(each.device != x.device for each in tensors):
+        given = ", ".join(str(each.device) for each in tensors)
+        raise InputError(f"x, weight, filter_map and bias must be on one device, got {given}")
+    check_dense(*tensors)
     if min(x.shape[2:]) < 1 or min(geometry.output_size(x, weight)) < 1:
         raise InputError(
             f"a kernel of {tuple(weight.shape[2:])} with dilation {geometry.dilation} does not fit into "

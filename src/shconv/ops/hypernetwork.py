@@ -10,7 +10,7 @@ from torch import Tensor
 
 from shconv.ops import kept, statistics
 from shconv.ops.cuda import runtime
-from shconv.ops.geometry import check_hypernetwork, memory_format
+from shconv.ops.geometry import check_hypernetwork, check_images, memory_format
 from shconv.ops.modes import autocast_off, transforming
 from shconv.ops.registration import Op, differentiated
 
@@ -35,6 +35,7 @@ def filter_map(x: Tensor, theta: Theta, order: Sequence[int], eps: float) -> Ten
     x (N, D, H, W), theta = W1 (K, len(order) * D), b1, W2 (T, K), b2 -> M (N, T), in x's dtype or float32, whichever is
     more precise. order: what W1 takes, 0 for mu and 1 for sigma = sqrt(population variance + eps).
     """
+    check_images(x)
     M: Tensor = _op((x, *theta), (tuple(order), eps))
     return M
 

@@ -50,6 +50,8 @@ def shc_conv2d(
         if not (at_once and _rounds(x, weight)):
             others = [] if bias is None else [cast(bias, x.dtype)]
             inputs = (x, cast(weight, x.dtype), *theta, *others)
+    if not at_once:
+        _check(inputs, geometry, order)  # a compiler would say no more than that a size is negative
     Y: Tensor = _op(inputs, (geometry, order, eps), at_once)
     return Y
 
@@ -74,8 +76,7 @@ def _forward(inputs: Inputs, geometry: Geometry, order: Order, eps: float, keep:
     """Part by part."""
     x, weight, W1, b1, W2, b2, *bias = inputs
     theta, rounds = (W1, b1, W2, b2), _rounds(x, weight)
-    check_hypernetwork(x, theta, order, weight[:1, :1].numel())
-    check(x, weight, x.new_empty(len(x), *weight.shape[2:]), bias[0] if bias else None, geometry, rounds)
+    _check(inputs, geometry, order)
     whole, parts = None, None
     if keep:
         whole = x.new_empty(kept.count(x, weight, W1, W2, rounds), dtype=kept.dtype(x))
@@ -85,6 +86,14 @@ def _forward(inputs: Inputs, geometry: Geometry, order: Order, eps: float, keep:
     Y = choice.compute(x, W, M.view(-1, *weight.shape[2:]), geometry, "auto")
     Y = Y.add_(bias[0].to(Y.dtype)[:, None, None]) if bias else Y
     return (Y,) if whole is None else (Y, whole)
+
+
+def _check(inputs: Inputs, geometry: Geometry, order: Order) -> None:
+    """Raise InputError unless it all fits together."""
+    x, weight, *theta = inputs[:6]
+    check_hypernetwork(x, theta, order, weight[:1, :1].numel())
+    maps = x.new_empty(len(x), *weight.shape[2:])
+    check(x, weight, maps, inputs[6] if inputs[6:] else None, geometry, _rounds(x, weight))
 
 
 def _rounded(weight: Tensor, x: Tensor, theta: Theta, into: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from shconv.ops.cpu import statistics as cpu
 from shconv.ops.cuda import runtime
-from shconv.ops.geometry import like
+from shconv.ops.geometry import check_images, like
 from shconv.ops.modes import transforming
 from shconv.ops.registration import Op
 
@@ -17,6 +17,7 @@ def channel_mean_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and population variance over the pixels: x (N, D, H, W) -> (N, D) and (N, D), in x's dtype or float32,
     whichever is more precise. Differentiable like the filtered convolution itself.
     """
+    check_images(x)
     mean, variance = _plain(x) if transforming() else _op((x,), ())
     return mean, variance
 

@@ -106,7 +106,7 @@ def plan(inputs: Inputs, geometry: Geometry, order: tuple[int, ...], eps: float)
     key = (
         x.shape, x.stride(), x.dtype, weight.shape, weight.stride(), weight.dtype, geometry, order, eps,
         W1.shape, W1.dtype, b1.numel(), b1.dtype, W2.shape, W2.dtype, b2.numel(), b2.dtype,
-        None if bias is None else bias.numel(), torch.get_num_threads(),
+        None if bias is None else (bias.numel(), bias.dtype), torch.get_num_threads(),
     )  # fmt: skip
     try:
         found = _plans[key]
