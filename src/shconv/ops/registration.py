@@ -26,6 +26,7 @@ Numbers = tuple[Any, ...]  # all that is no tensor, hashable; the four of a conv
 _library = torch.library.Library("shconv", "FRAGMENT")
 _EXACT = (torch.Tag.needs_exact_strides,)  # Inductor gives its inputs as they were traced, so in no other layout
 _TYPES = set(TENSORS)
+_TRACED = 2  # to be raised where what is traced of the ops changes and no schema does
 
 
 class Op:
@@ -56,7 +57,7 @@ class Op:
         self._given, self._geometric = len(given.split(", ")), "stride" in given
         self._read = functools.cache(self._read_once)
         every = [*(f"Tensor d{each}" for each in results), *tensors, *(f"Tensor {each}" for each in kept)]
-        self._version = zlib.crc32(repr((schema, tensors, every)).encode()) // 2
+        self._version = zlib.crc32(repr((_TRACED, schema, tensors, every)).encode()) // 2
         _library.define(f"{head}, int version=0) -> {returns}")
         _library.impl(self.name, self._differentiable, "CompositeImplicitAutograd")
         _vectorise(self.name)
@@ -117,7 +118,7 @@ class Op:
         _vectorise(name)
 
     def _differentiable(self, *given: Any) -> Any:
-        inputs = tuple(_solid(each) for each in _there(given[: self.tensors]))
+        inputs = _there(given[: self.tensors])
         numbers = _fixed(given[self.tensors : self._given])  # torch leaves a version of 0 out
         numbers = (Geometry(*numbers[:4]), *numbers[4:]) if self._geometric else numbers
         if torch.is_grad_enabled() and any(each.requires_grad for each in inputs):
@@ -211,11 +212,6 @@ def _vectorise(name: str) -> None:
 
 def _there(tensors: Sequence[Tensor | None]) -> Tensors:
     return tuple([each for each in tensors if each is not None])
-
-
-def _solid(tensor: Tensor) -> Tensor:
-    """With its numbers in memory: not a view that changes their sign, nor a zero that has none."""
-    return tensor.clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor
 
 
 def _fixed(value: Any) -> Any:
