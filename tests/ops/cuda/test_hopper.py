@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from triton_toys import PLACES, Run
 
+from shconv.errors import InputError
 from shconv.ops import reference
 from shconv.ops.cuda import tape
 from shconv.ops.cuda.ahead import StandIn
@@ -328,13 +329,15 @@ def test_both_passes_go_to_these_kernels_where_they_serve_and_to_the_others_once
     assert "no such instruction" in caplog.text
     monkeypatch.setattr(passes, "_failed", [])
 
-    def full(*arguments: Any) -> Tensor:
-        raise torch.OutOfMemoryError("a large layer")
+    for others in (torch.OutOfMemoryError("a large layer"), InputError("SHCONV_TUNE is 'off'")):
 
-    monkeypatch.setattr(passes, "forward", full)
-    with pytest.raises(torch.OutOfMemoryError):
-        formulation.forward(x, weight, M, geometry)
-    assert not passes._failed
+        def refuses(*arguments: Any, error: Exception = others) -> Tensor:
+            raise error
+
+        monkeypatch.setattr(passes, "forward", refuses)
+        with pytest.raises(type(others)):
+            formulation.forward(x, weight, M, geometry)
+        assert not passes._failed
 
 
 class _Kernel:

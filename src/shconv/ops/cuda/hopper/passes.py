@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from shconv.errors import InputError
 from shconv.ops.cuda import runtime, tape, tuning
 from shconv.ops.cuda.hopper.tiles import FEW_PIXELS, MANY_PIXELS, Shape, Tile, candidates, rule
 from shconv.ops.geometry import Geometry
@@ -28,10 +29,10 @@ def serves(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
 
 def attempt(call: Callable[[], Result]) -> Result | None:
     """What these kernels give. Where they fail, in Triton or its compiler, the log says why, they are left alone from
-    then on, and there is None; want of memory is not their failure."""
+    then on, and there is None; want of memory, or a switch set to what is none, is not their failure."""
     try:
         return call()
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, InputError):
         raise
     except Exception as error:
         _failed.append(error)
