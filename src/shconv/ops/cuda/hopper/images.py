@@ -72,6 +72,15 @@ def _add(sums, scale, P, reached):
 
 
 @triton.jit
+def added(sums, scale, P):
+    """sums + scale * P, not put off: where it waits for the next product, registers do not suffice for both."""
+    if _WIDEN:
+        return sums + scale * P
+    return tl.inline_asm_elementwise("fma.rn.f32 $0, $1, $2, $3;", "=f,f,f,f", [scale, P, sums], tl.float32,
+                                     is_pure=False, pack=1)  # fmt: skip
+
+
+@triton.jit
 def _places(tile, N, ROWS: tl.constexpr, H: tl.constexpr, W: tl.constexpr, COLUMN: tl.constexpr):
     """Of each row of a tile: its image, row and column, its number among all pixels, whether there is such an image."""
     i = tl.arange(0, ROWS)

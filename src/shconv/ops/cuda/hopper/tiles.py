@@ -27,6 +27,7 @@ class Tile(NamedTuple):
 
     @property
     def halves(self) -> int:
+        """How many parts the tile is made in, one after the other."""
         return max(1, self.parts)
 
     def operands(self, size: int) -> int:
@@ -74,19 +75,19 @@ class Shape(NamedTuple):
         return self.size == 2 and self.K in channels and self.COLS in channels
 
 
-@functools.cache
 def rule(shape: Shape) -> Tile:
     """The tile to take where nothing else was measured."""
     return candidates(shape)[0]
 
 
-def candidates(shape: Shape) -> list[Tile]:
+@functools.cache
+def candidates(shape: Shape) -> tuple[Tile, ...]:
     """The rule's first, then what else may be fast: all fit into shared memory. Where whole products were measured none
     but the fastest of them is here; products in parts were measured nowhere so far, so tuning tries them."""
     found = {"weight": _weight, "flat": _flat}.get(shape.purpose, _products)(shape)
     if shape.known:
         found = [found[0], *(each for each in found[1:] if each.parts)]
-    return [each for each in dict.fromkeys(found) if each.operands(shape.size) <= SHARED_BYTES - 8192]
+    return tuple(each for each in dict.fromkeys(found) if each.operands(shape.size) <= SHARED_BYTES - 8192)
 
 
 def _products(shape: Shape) -> list[Tile]:

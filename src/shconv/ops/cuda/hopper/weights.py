@@ -12,9 +12,7 @@ of a tile goes to a slot of its own, and `gather` adds the slots in their order.
 import triton
 import triton.language as tl
 
-from shconv.ops.cuda.hopper.images import dot, settled, summed, tap
-
-_WIDEN = tl.constexpr(triton.knobs.runtime.interpret)
+from shconv.ops.cuda.hopper.images import added, dot, settled, summed, tap
 
 
 @triton.jit
@@ -60,15 +58,6 @@ def _product(P, g, a, n, h, w, dh, dw, parity_h, parity_w, c, d, D: tl.constexpr
     A = _box_of_x(a, n, h + dh, w + dw, parity_h, parity_w, d, D, STRIDE, COLUMNS, HIGH, WIDE)
     P = dot(G, A, P, PRECISION)
     return settled(P) if HIGH > 1 else P  # a box of several lines gets to wgmma by registers
-
-
-@triton.jit
-def _scaled(sums, scale, P):
-    """sums + scale * P, not put off: where it waits for the next product, registers do not suffice for both."""
-    if _WIDEN:
-        return sums + scale * P
-    return tl.inline_asm_elementwise("fma.rn.f32 $0, $1, $2, $3;", "=f,f,f,f", [scale, P, sums], tl.float32,
-                                     is_pure=False, pack=1)  # fmt: skip
 
 
 @triton.jit
@@ -133,10 +122,10 @@ def sums(g, a, M, weight, parts, shares, units, places, share, slots,
                 h, w = top + box // wide * HIGH, left + box % wide * WIDE
                 G = _box_of_dy(g, n, h, w, c, ROWS, HIGH, WIDE)
                 A = _box_of_x(a, n, h + dh, w + dw, parity_h, parity_w, d, D, STRIDE, COLUMNS, HIGH, WIDE)
-                total = _scaled(total, scale, dot(G, A, zeros, PRECISION))
+                total = added(total, scale, dot(G, A, zeros, PRECISION))
                 if PARTS == 2:
                     A = _box_of_x(a, n, h + dh, w + dw, parity_h, parity_w, d + COLUMNS, D, STRIDE, COLUMNS, HIGH, WIDE)
-                    more = _scaled(more, scale, dot(G, A, zeros, PRECISION))
+                    more = added(more, scale, dot(G, A, zeros, PRECISION))
         elif NESTED:
             for unit in range(begin, end):
                 n, before = unit // PIECES, unit % PIECES * steps
