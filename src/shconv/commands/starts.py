@@ -45,10 +45,13 @@ class Start:
     @property
     def beside(self) -> dict[str, Any]:
         """The config.json beside a file of weights, where the file is a checkpoint's of ours."""
-        if self.from_library:
-            return {}
+        return {} if self.from_library else load_info(self._place) or {}
+
+    @property
+    def _place(self) -> Path:
+        """The folder that the source is or lies in."""
         place = Path(self.source)
-        return load_info(place if place.is_dir() else place.parent) or {}
+        return place if place.is_dir() else place.parent
 
     @property
     def is_ours(self) -> bool:
@@ -82,8 +85,7 @@ class Start:
     @property
     def usual_folder(self) -> Path:
         """Of the result."""
-        place = Path(self.source)
-        name = (place if place.is_dir() else place.parent).resolve().name if self.is_ours else self.network
+        name = self._place.resolve().name if self.is_ours else self.network
         return Path("runs/finetune") / re.sub(r"[^\w.-]+", "-", name)
 
     def networks(
