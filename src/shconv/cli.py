@@ -75,7 +75,7 @@ def run(arguments: list[str]) -> int:
 
 def _run(options: Any) -> None:
     from shconv.capturing import graphs
-    from shconv.data.batches import naming_dead_workers
+    from shconv.data.worker_failures import naming_dead_workers
     from shconv.switches import SWITCHES, switch
     from shconv.terminal import Lines, progress_line
     from shconv.training.signals import ended_by_sigterm

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from shconv.data import evaluation_batches
-from shconv.data.batches import StoppedWaiting
+from shconv.data.worker_processes import StoppedWaiting
 
 
 class Trouble:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shconv.data import ImageData, ImageSplit, training_batches
-from shconv.data.batches import StoppedWaiting
+from shconv.data.worker_processes import StoppedWaiting
 from shconv.files import replace_file
 from shconv.processes import Processes
 from shconv.training.ahead import compiled_ahead

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from shconv.data import ImageData, ImageSplit
-from shconv.data.batches import naming_dead_workers
 from shconv.data.loading import near
+from shconv.data.worker_failures import naming_dead_workers
 from shconv.errors import InputError
 from shconv.files import locked
 from shconv.models import vanilla_of
