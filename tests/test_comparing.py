@@ -146,6 +146,15 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     shconv.evaluate({"c": given["shc"]}, (IMAGES, LABELS.flip(0)), ATTACKS, folder=tmp_path / "c", images=10, **QUICK)
     with pytest.raises(InputError, match="about other data: files or labels differ"):
         shconv.compare([tmp_path / "a", tmp_path / "c"])
+    shconv.evaluate({"d": given["shc"]}, (IMAGES * 0.9, LABELS), ATTACKS, folder=tmp_path / "d", images=10, **QUICK)
+    with pytest.raises(InputError, match=r"about other data \(images_and_labels"):
+        shconv.compare([tmp_path / "a", tmp_path / "d"])
+    weak = {**ATTACKS, "large": FGSM(0.03, objective="untargeted")}
+    shconv.evaluate({"e": given["shc"]}, data, weak, folder=tmp_path / "e", selection=range(10), **QUICK)
+    with pytest.raises(
+        InputError, match=r"large has epsilon = 0\.08 in .*a and .* in .*e; want one attack under one name"
+    ):
+        shconv.compare([tmp_path / "a", tmp_path / "e"])
     with pytest.raises(InputError, match="baseline: got 'plan'; did you mean plain"):
         shconv.compare(given, data, ATTACKS, baseline="plan", **QUICK)
     with pytest.raises(InputError, match="got 1 network; want at least two"):
@@ -154,3 +163,21 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         shconv.compare(given)
     with pytest.raises(InputError, match="no budget within which every network was attacked alike"):
         shconv.compare(given, data, {"any": lambda model, images, labels: images}, **QUICK)
+
+
+def test_networks_of_two_runs_keep_what_their_detectors_reject(tmp_path: Path) -> None:
+    class Bright(torch.nn.Sequential):
+        """Takes bright images for attacked ones."""
+
+        def score(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((1, 2, 3))
+
+    for name in "ab":
+        network = Bright(colour_networks()[0])
+        network.joint = network.threshold = None
+        shconv.evaluate({name: network}, (IMAGES, LABELS), ATTACKS, folder=tmp_path / name, **QUICK)
+    titles = [f"{name}, right or rejected" for name in ("small, untargeted", "large, untargeted")]
+    table = shconv.compare([tmp_path / "a", tmp_path / "b"]).table()
+    alone = shconv.results.load(tmp_path / "a").summary()
+    for title in ("clean, right and not rejected", *titles):
+        assert table[title].tolist() == [float(alone[title].iloc[0])] * 2

@@ -11,6 +11,7 @@ import shconv
 from shconv.attacks import FGSM, PGD
 from shconv.errors import InputError
 from shconv.intervals import wilson
+from shconv.models.normalize import Normalize
 from toys import colour_networks, colours
 
 LABELS = torch.tensor([i % 3 for i in range(20)])
@@ -124,6 +125,50 @@ def test_a_folder_goes_on_where_it_was_and_refuses_another_run(tmp_path: Path) -
     assert shconv.results.load(tmp_path).summary().equals(again.summary())
     with pytest.raises(InputError, match="seed"):
         shconv.evaluate(vanilla, (IMAGES, LABELS), {"none": counted}, folder=tmp_path, seed=3, **QUICK)
+
+
+def test_a_folder_refuses_other_images_labels_and_settings_of_the_network(tmp_path: Path) -> None:
+    """Rows of other images would be returned as these, as nothing in a name or in weights tells them apart."""
+    vanilla, _ = colour_networks()
+
+    def run(images: Tensor, labels: Tensor, mean: float) -> None:
+        network = nn.Sequential(Normalize((mean,) * 3, (0.5,) * 3), vanilla)
+        shconv.evaluate(network, (images, labels), {"mine": sign_step}, folder=tmp_path, **QUICK)
+
+    run(IMAGES, LABELS, 0.5)
+    run(IMAGES, LABELS, 0.5)
+    for images, labels, mean, said in (
+        (IMAGES * 0.9, LABELS, 0.5, "images_and_labels"),
+        (IMAGES, LABELS.flip(0), 0.5, "images_and_labels"),
+        (IMAGES, LABELS, 0.4, "settings"),
+    ):
+        with pytest.raises(InputError, match=f"holds a run with .*{said}"):
+            run(images, labels, mean)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_network_that_returns_nan_is_not_right(classes: int) -> None:
+    """argmax finds class 0 among NaN."""
+
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(torch.arange(len(x))[:, None] == 2, torch.nan, torch.eye(classes)[:1])
+
+    with pytest.raises(InputError, match="NaN or infinity on 1 of 8 images; want finite"):
+        shconv.evaluate(Broken(), (IMAGES, LABELS * 0), {"mine": lambda model, x, y: x}, **QUICK)
+
+
+def test_images_out_of_range_are_refused_before_a_network_sees_them() -> None:
+    with pytest.raises(InputError, match="images: got values from 0 to 2"):
+        shconv.evaluate(colour_networks()[0], (255 * IMAGES, LABELS), {"mine": sign_step}, **QUICK)
+    with pytest.raises(InputError, match="images: got NaN"):
+        shconv.evaluate(colour_networks()[0], (IMAGES / IMAGES, LABELS), {"mine": sign_step}, **QUICK)
+
+
+def test_images_of_different_sizes_are_refused_by_their_places() -> None:
+    data = [(IMAGES[0], 0), (IMAGES[1], 1), (IMAGES[2, :, :4], 2)]
+    with pytest.raises(InputError, match=r"image 0 has shape \(3, 8, 8\), image 2 \(3, 4, 8\); want one shape"):
+        shconv.evaluate(colour_networks()[0], data, {"mine": sign_step}, **QUICK)
 
 
 def test_saved_results_are_a_run_folder_with_csv_and_pictures(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from shconv.attacks.base import borrowed
 from shconv.attacks.checks import check_count
 from shconv.attacks.foreign import as_attack
 from shconv.data import ImageData
-from shconv.data.given import as_data
+from shconv.data.given import as_data, fingerprint
 from shconv.errors import InputError
 from shconv.experiments import own_attacks
 from shconv.experiments.network import Network, Pair
@@ -199,6 +199,7 @@ def _settle(
     held.settle(Asked({"command": "shconv.evaluate", **asked}, usual))
     own_attacks.settle_attacks(held, attacks or {})
     about = {"name": data.name, "classes": data.classes, "image_size": data.image_size, "note": data.note}
+    about |= fingerprint(data)
     counts = {"train_images": 0, "test_images": len(data.test), "skipped": data.skipped}
     held.settle_json("data.json", {**about, **counts}, grows=True)
 

@@ -10,6 +10,7 @@ from attack_toys import InUse, everything_about
 from torch import Tensor
 
 from shconv.attacks import FGSM, IFGSM, Attack, GaussianNoise, LocSearchAdv, RandFGSM, Substitute
+from shconv.attacks.budget import distances
 from shconv.errors import InputError
 
 SEARCH = LocSearchAdv(pixels_per_step=2, steps=3, max_probes=5, batch_size=7)
@@ -160,6 +161,11 @@ def test_distances_are_those_from_the_clean_image(attack: Attack) -> None:
     delta = (result.images - images).flatten(1).numpy()
     np.testing.assert_allclose(result.distances["linf"].numpy(), np.abs(delta).max(1), rtol=1e-12)
     np.testing.assert_allclose(result.distances["l2"].numpy(), np.sqrt((delta**2).sum(1)), rtol=1e-12)
+
+
+def test_distances_of_half_precision_images_are_not_rounded_to_it() -> None:
+    a, b = (torch.tensor([[[[value]]]], dtype=torch.bfloat16) for value in (0.00390625, 1.0))
+    assert distances(a, b)["linf"].tolist() == [0.99609375]  # bfloat16 has no such number
 
 
 @every_attack

@@ -5,7 +5,7 @@ import torch
 from attack_toys import Linear, Toy, inner_images
 from torch import Tensor
 
-from shconv.attacks import DeepFool
+from shconv.attacks import DeepFool, SemiRandom
 from shconv.attacks.budget import Norm
 
 NORMS = pytest.mark.parametrize("norm", ["l2", "linf"])
@@ -71,3 +71,18 @@ def test_an_image_without_a_gradient_stays(plain_toy: Toy) -> None:
     network, x, y = plain_toy
     result = DeepFool().run(lambda z: network(z.detach()), x[:6], y[:6])
     assert torch.equal(result.images, x[:6])
+
+
+@pytest.mark.parametrize("attack", [DeepFool(), DeepFool("linf"), SemiRandom(share=0.5)], ids=str)
+def test_an_image_on_the_boundary_crosses_it(attack: DeepFool | SemiRandom) -> None:
+    """Equal logits: the first class is predicted, and the step to the other's boundary has no length."""
+
+    def model(x: Tensor) -> Tensor:
+        level = x.mean((1, 2, 3))
+        return torch.stack([level, torch.full_like(level, 0.5)], 1)
+
+    images, labels = torch.full((1, 3, 4, 4), 0.5), torch.zeros(1, dtype=torch.int64)
+    result = attack.run(model, images, labels)
+    assert model(images).argmax(1).tolist() == [0]
+    assert model(result.images).argmax(1).tolist() == [1]
+    assert 0 < float(result.distances["l2"]) < 1e-2

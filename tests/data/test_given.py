@@ -1,5 +1,6 @@
 """A user's own images in whatever form: the pixels and labels that come out, and what is refused."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from shconv.data.given import as_data
+from shconv.data.given import as_data, fingerprint
 from shconv.errors import InputError
 
 IMAGES = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -98,16 +99,74 @@ def test_a_part_of_a_dataset_has_its_images_and_labels() -> None:
     assert len(part) == len(part.names) == 2
 
 
-def test_a_dataset_that_knows_its_labels_is_not_read_for_them() -> None:
-    class Known(Pictures):
-        targets = np.array([0, 1, 2, 1, 0])
+def test_a_dataset_that_knows_its_labels_is_hardly_read_for_them() -> None:
+    class Known(Dataset[Any]):
+        targets = np.arange(5000) % 7
+        read = 0
 
-        def __getitem__(self, i: int) -> Any:
-            if i > 0:
-                raise AssertionError("was read")
-            return super().__getitem__(i)
+        def __len__(self) -> int:
+            return 5000
 
-    assert as_data(Known()).test.labels.tolist() == LABELS.tolist()
+        def __getitem__(self, i: int) -> tuple[Tensor, int]:
+            self.read += 1
+            return IMAGES[0], int(self.targets[i])
+
+    data = Known()
+    assert as_data(data).test.labels.tolist() == data.targets.tolist()
+    assert data.read <= 100
+
+
+class Labelled(Dataset[Any]):
+    """Says `targets` of its labels; its items have LABELS."""
+
+    def __init__(self, targets: Any) -> None:
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return IMAGES[i], int(LABELS[i])
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [[1, 2, 0, 2, 1], ["ant", "bee", "cow", "bee", "ant"], torch.eye(5), [0.0, 1, 2, 1, 0], LABELS.tolist()],
+    ids=["before target_transform", "names", "one-hot", "floats", "the same"],
+)
+def test_a_label_is_that_of_the_item(targets: Any) -> None:
+    assert as_data(Labelled(targets)).test.labels.tolist() == LABELS.tolist()
+
+
+def test_grey_pictures_of_16_bits_keep_their_levels() -> None:
+    levels = (np.arange(16).reshape(4, 4) * 257 * 16).astype(np.uint16)
+    (pixels,) = as_data([(Image.fromarray(levels), 0)]).test[0][:1]
+    assert pixels.tolist() == [(np.arange(16).reshape(4, 4) * 16).tolist()]
+
+
+def test_arrays_are_read_as_they_stand_in_memory() -> None:
+    """Read-only, backwards, in the other order of bytes."""
+    kept = IMAGES.numpy().copy()
+    kept.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(pixels((kept, LABELS.numpy())), IMAGES)
+    assert torch.equal(pixels((kept[:, ::-1], LABELS.numpy()[::-1])), IMAGES.flip(1))
+    assert torch.equal(pixels((kept.astype(">f4"), LABELS.numpy().astype(">i8"))), IMAGES)
+
+
+def test_own_data_is_known_again_by_its_images_and_labels() -> None:
+    def digest(images: Tensor, labels: Tensor) -> dict[str, str]:
+        held, pairs = as_data((images, labels)), as_data(list(zip(images, labels.tolist(), strict=True)))
+        assert fingerprint(held) == fingerprint(pairs)
+        return fingerprint(held)
+
+    changed = IMAGES.clone()
+    changed[4, 2, 3, 3] += 0.5
+    digests = [digest(IMAGES, LABELS), digest(changed, LABELS), digest(IMAGES, LABELS.roll(1)), {}]
+    digests += [digest(IMAGES, LABELS + 1), digest(IMAGES.double(), LABELS)]
+    assert len({str(each) for each in digests}) == 6
+    assert digest(IMAGES.contiguous(memory_format=torch.channels_last), LABELS) == digests[0]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +180,11 @@ def test_a_dataset_that_knows_its_labels_is_not_read_for_them() -> None:
         ((IMAGES[:0], LABELS[:0]), "images: got shape (0, 3, 4, 4); want (N, C, H, W), at least one"),
         ([], "data: got no image; want at least one"),
         ([{"a": 1}], "data: item 0 is a dict; want a pair (image, label)"),
+        ((IMAGES, LABELS - 1), "labels: got -1; want classes numbered from 0"),
+        ((IMAGES.numpy(), np.array(list("abcde"))), "labels: got an array of <U1; want numbers"),
+        ([(Image.new("F", (4, 4)), 0)], "data: image 0 has floating-point pixels"),
+        ([(Image.new("I", (4, 4)), 0)], "data: image 0 has integer pixels of unknown brightness"),
+        (DataLoader([(IMAGES[0], 0), (IMAGES[1, :, :3], 1)]), "the DataLoader gives images of shapes [(3, 3, 4), (3"),  # type: ignore[arg-type]
         ([(IMAGES, 0)], "data: image 0 has shape (5, 3, 4, 4); want (C, H, W)"),
         ("nowhere", "data 'nowhere' is unknown"),
     ],

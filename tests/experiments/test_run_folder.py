@@ -222,6 +222,25 @@ def test_facts_must_agree_with_those_of_an_earlier_command(tmp_path: Path):
         folder.settle_json("data.json", {"classes": ("a", "b"), "test_images": 5, "skipped": 1})
 
 
+def test_a_fact_inside_a_record_of_an_earlier_version_may_be_missing(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    folder.settle_json("networks.json", {"a": {"weights": "1"}}, grows=True)
+    new = {"a": {"weights": "1", "settings": "2"}, "b": {"weights": "3", "settings": "4"}}
+    for _ in range(2):
+        folder.settle_json("networks.json", new, grows=True, later=("settings",))
+    with pytest.raises(InputError, match=r"b\.settings = '4', asked for is '5'"):
+        folder.settle_json("networks.json", {"b": {"weights": "3", "settings": "5"}}, grows=True, later=("settings",))
+
+
+def test_a_folder_of_other_files_or_labels_is_refused(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    folder.save_images(("a.png", "b.png"), np.array([0, 1]))
+    folder.save_images(("a.png", "b.png"), np.array([0, 1]))
+    for names, labels in ((("a.png", "b.png"), [1, 0]), (("b.png", "a.png"), [0, 1])):
+        with pytest.raises(InputError, match=r"images.csv has other files or labels"):
+            folder.save_images(names, np.array(labels))
+
+
 def test_facts_that_grow_keep_the_old_ones(tmp_path: Path):
     folder = RunFolder(tmp_path)
     folder.settle_json("networks.json", {"a": "1"}, grows=True)

@@ -37,6 +37,6 @@ ANY_CHANGE = Budget("linf", math.inf)
 
 def distances(adversarial: Tensor, clean: Tensor) -> dict[str, Tensor]:
     """L-infinity and L2 distance (N,) of each image (N, C, H, W) from its clean one, in at least float32."""
-    delta = (adversarial - clean).flatten(1)
-    delta = delta if delta.dtype == torch.float64 else delta.float()
+    wide = torch.float64 if torch.float64 in (adversarial.dtype, clean.dtype) else torch.float32
+    delta = (adversarial.to(wide) - clean.to(wide)).flatten(1)
     return {"linf": delta.abs().amax(1), "l2": torch.linalg.vector_norm(delta, dim=1)}

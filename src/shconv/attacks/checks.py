@@ -23,7 +23,7 @@ def check_inputs(
     `index` None means places 0, 1, ..., N - 1. Raises InputError for anything but float images (N, C, H, W) in [0, 1]
     up to rounding, int64 labels (N,), N places >= 0 and a seed >= 0.
     """
-    _check_images(images)
+    check_images(images)
     n = images.shape[0]
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or tuple(labels.shape) != (n,):
         raise InputError(
@@ -86,7 +86,8 @@ def check_flag(name: str, value: object) -> None:
         raise InputError(f"{name}: got {value!r}; want True or False")
 
 
-def _check_images(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
+    """Raise InputError for anything but float images (N, C, H, W) in [0, 1] up to rounding, at least one."""
     wanted = "want float images of shape (N, C, H, W) in [0, 1]"
     if not isinstance(images, Tensor):
         raise InputError(f"images: got {_describe(images)}; {wanted}")

@@ -18,6 +18,7 @@ from shconv.attacks.spelling import other_names
 from shconv.attacks.under_way import spread
 from shconv.numbers import read_numbers
 
+LEAST = 1e-4  # a step at least this long, as in the authors' code: where two logits are equal there is no way to go
 FAR = 1e6  # a step this long leaves the box in every direction that it has
 Project = Callable[[Tensor, Tensor], Tensor]  # of images at (n,) and a gradient (n, C, H, W), where steps may go
 
@@ -77,7 +78,7 @@ class BoundaryDescent(MinimalAttack):
                 largest = w.abs().amax((1, 2, 3))
                 unit = w / largest.clamp_min(torch.finfo(w.dtype).tiny)[:, None, None, None]
                 length = unit.abs().sum((1, 2, 3)) if self.norm == "linf" else unit.square().sum((1, 2, 3)).sqrt()
-                away = torch.where(largest > 0, (f.abs() / largest / length).clamp_max(FAR), torch.inf)
+                away = torch.where(largest > 0, (f.abs() / largest / length).clamp(LEAST, FAR), torch.inf)
                 direction = unit.sign() if self.norm == "linf" else unit / length[:, None, None, None]
                 closer = away < nearest
                 nearest = torch.where(closer, away, nearest)
@@ -92,8 +93,9 @@ class DeepFool(BoundaryDescent):
 
     To the boundary with class k, f_k = z_k - z_y and w_k its gradient, the L2 step is |f_k| / ||w_k||_2^2 w_k and the
     L-infinity step |f_k| / ||w_k||_1 sign(w_k) (Algorithm 2 and their section 3.3). Only the `candidates` wrong classes
-    that are likeliest for the clean image are looked at, as in the authors' code; at most all. Points are clipped to
-    [0, 1]. The distance reached holds the overshoot: divide by 1 + overshoot for the distance to the boundary itself.
+    that are likeliest for the clean image are looked at, as in the authors' code; at most all. A step is at least 1e-4
+    long, so that an image on the boundary crosses it. Points are clipped to [0, 1]. The distance reached holds the
+    overshoot: divide by 1 + overshoot for the distance to the boundary itself.
     """
 
     def nearest(

@@ -27,7 +27,7 @@ from shconv.audit.subject import PASSES, Subject, TimeUp
 from shconv.audit.verdict import judge
 from shconv.audit.views import look, view_of
 from shconv.errors import InputError
-from shconv.experiments.network import Network
+from shconv.experiments.network import LATER, Network
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 
@@ -59,12 +59,12 @@ class Session:
         held = (self.images, self.labels, self.index)
         images = hashlib.sha256(b"".join(each.cpu().numpy().tobytes() for each in held)).hexdigest()[:16]
         networks = {
-            role: {"name": each.key, "weights": Network(each.name, each.seed, each.network).digest}
+            role: {"name": each.key, **Network(each.name, each.seed, each.network).identity}
             for role, each in self.subjects.items()
         }
         usual = {each.name: each.default for each in fields(Setting) if each.default is not MISSING}
         asked = {**asdict(self.setting), "images": images, "networks": networks}
-        self.folder.settle_json("audit.json", asked, usual=usual)
+        self.folder.settle_json("audit.json", asked, usual=usual, later=LATER)
 
     def run(self, effort: Effort | None = None) -> Audit:
         """All networks, all checks, all verdicts; returns the network's own audit."""

@@ -16,6 +16,7 @@ from shconv import __version__, report
 from shconv.commands.config_file import plain, usual
 from shconv.commands.options import DataOptions, PaperOptions, TableOptions
 from shconv.data import ImageData, Preparation
+from shconv.data.given import fingerprint
 from shconv.experiments.network import Pair
 from shconv.experiments.paper import TABLES, run_paper
 from shconv.experiments.progress import ExperimentProgress
@@ -79,6 +80,7 @@ def describe(folder: RunFolder, asked: Asked, data: ImageData, processes: Proces
     folder.settle(asked)
     train_images = 0 if data.train is None else len(data.train)
     about = {"name": data.name, "classes": data.classes, "note": data.note, **data.preparation.stored()}
+    about |= fingerprint(data)
     counts = {"train_images": train_images, "test_images": len(data.test), "skipped": data.skipped}
     folder.settle_json("data.json", {**about, **counts}, grows=True)  # by what earlier versions did not store
     names = ("torch", "torchvision", "numpy", "accelerate", "safetensors", "scikit-image")

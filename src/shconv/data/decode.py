@@ -95,6 +95,13 @@ def _converted(image: Image.Image, data: bytes) -> Image.Image:
     image.load()
     if image.format == "PNG":
         check_png(data)
+    image = to_eight_bits(image).convert("RGB")
+    return image if turn is None else image.transpose(turn)
+
+
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """An image that Pillow has read, in whatever mode, as "L" or "RGB". Raises ValueError where its pixels' brightness
+    or colours are not known."""
     if image.mode.startswith("I"):
         image = _from_integers(image)
     if image.mode in REFUSED:
@@ -103,8 +110,7 @@ def _converted(image: Image.Image, data: bytes) -> Image.Image:
         raise ValueError("signed pixels; wanted unsigned ones")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns
-    image = image.convert("RGB")
-    return image if turn is None else image.transpose(turn)
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def _converted_small(image: Image.Image, data: bytes) -> Image.Image:
@@ -114,9 +120,11 @@ def _converted_small(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _from_integers(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits, "I;16..." or, from some readers, "I"."""
+    """Grey of more than 8 bits, "I;16..." or, from some readers, "I". In an image made in memory, which has no format,
+    "I;16" has all its 16 bits."""
     bits = _tag(image, BITS) or (16,)
-    if image.format not in INTEGERS or max(bits) > 16 or SIGNED in _tag(image, SAMPLE_FORMAT):
+    known = image.format in INTEGERS or (image.format is None and image.mode.startswith("I;16"))
+    if not known or max(bits) > 16 or SIGNED in _tag(image, SAMPLE_FORMAT):
         raise ValueError("integer pixels of unknown brightness; wanted 8 or 16 bits, unsigned")
     top = 2 ** bits[0] - 1
     grey = np.asarray(image).astype(np.int64)

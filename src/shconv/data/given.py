@@ -1,6 +1,8 @@
 """A user's own images as a data set of ours: tensors, a torch Dataset, a DataLoader, a Hugging Face dataset, or the
 command line's words. Images stay what they are: floats in [0, 1], or uint8; nothing is resized."""
 
+import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from shconv.data.datasets import load_data
+from shconv.data.decode import to_eight_bits
 from shconv.data.splits import ImageData, ImageSplit, MemorySplit
 from shconv.errors import InputError
 
@@ -22,6 +25,7 @@ WANTED = (
 )
 IMAGE_COLUMNS = ("image", "img", "pixel_values", "images")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target")
+LOOKED_AT = 64  # items of a dataset, which may be slow to read
 
 
 def as_data(data: Any, name: str = "own data") -> ImageData:
@@ -45,7 +49,7 @@ def as_data(data: Any, name: str = "own data") -> ImageData:
         and len(data) == 2
         and all(isinstance(each, Tensor | np.ndarray) for each in data)
     ):
-        split: ImageSplit = _in_memory(*map(torch.as_tensor, data))
+        split: ImageSplit = _in_memory(*map(_tensor, ("images", "labels"), data))
     elif isinstance(data, DataLoader):
         split, classes = _of_loader(data), getattr(data.dataset, "classes", ())
     elif hasattr(data, "column_names") and hasattr(data, "features"):
@@ -57,10 +61,27 @@ def as_data(data: Any, name: str = "own data") -> ImageData:
     if not len(split):
         raise InputError("data: got no image; want at least one")
     labels = split.labels
+    if int(labels.min()) < 0:
+        raise InputError(f"labels: got {int(labels.min())}; want classes numbered from 0")
     count = max(int(labels.max()) + 1, len(classes), 2)
     names = [str(each) for each in classes] + [str(number) for number in range(len(classes), count)]
     channels, *_, side = split[0][0].shape
-    return ImageData(name, tuple(names), None, split, side, "", 0, channels=channels)
+    return ImageData(name, tuple(names), None, split, side, "", 0, channels=channels, own=True)
+
+
+def fingerprint(data: ImageData) -> dict[str, str]:
+    """What a run folder keeps to know a user's own data again: a digest of the labels and of the images, of all that
+    are in memory, else of 64, spread evenly. {} for data that has a name."""
+    if not data.own:
+        return {}
+    split = data.test
+    sha = hashlib.sha256(split.labels.cpu().numpy().tobytes())
+    images = split.images if isinstance(split, MemorySplit) else [split[at][0] for at in _spread(len(split))]
+    for image in images:
+        pixels = image.detach().cpu().contiguous()
+        sha.update(repr((pixels.dtype, tuple(pixels.shape))).encode())
+        sha.update(pixels.flatten().view(torch.uint8).numpy())
+    return {"images_and_labels": sha.hexdigest()[:16]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +103,10 @@ class DatasetSplit:
 
     @cached_property
     def labels(self) -> Tensor:
-        """Its `targets` or `labels`, else those of all its items, which are read for it once."""
-        for known in ("targets", "labels"):
-            labels = getattr(self.dataset, known, None)
-            if isinstance(labels, Tensor | np.ndarray | list) and len(labels) == len(self):
-                return torch.as_tensor(labels, dtype=torch.int64)
+        """Those of all its items, which are read for it once; or its `targets` or `labels`, where items agree."""
+        known = _known_labels(self.dataset)
+        if known is not None and all(self[at][1] == int(known[at]) for at in _spread(len(self))):
+            return known
         return torch.tensor([self[i][1] for i in range(len(self))], dtype=torch.int64)
 
     @property
@@ -96,6 +116,25 @@ class DatasetSplit:
         if isinstance(files, list) and len(files) == len(self) and isinstance(files[0][0], str):
             return [path for path, _ in files]
         return _Places(len(self))
+
+
+def _known_labels(dataset: Any) -> Tensor | None:
+    """What a dataset says of its labels, int64 (N,), where that are class numbers. An item may have another label:
+    torchvision's `targets` are those before `target_transform`."""
+    for held in (getattr(dataset, name, None) for name in ("targets", "labels")):
+        if isinstance(held, Tensor | np.ndarray | list) and len(held) == len(dataset):
+            try:
+                labels = torch.as_tensor(held)
+            except (ValueError, TypeError):  # names of classes
+                continue
+            if labels.dim() == 1 and not labels.is_floating_point() and labels.dtype != torch.bool:
+                return labels.long()
+    return None
+
+
+def _spread(n: int) -> range:
+    """Places of at most 64 of n items, from the first to near the last."""
+    return range(0, n, max(1, -(-n // LOOKED_AT)))
 
 
 class _Places(Sequence[str]):
@@ -110,6 +149,18 @@ class _Places(Sequence[str]):
     def __getitem__(self, index: Any) -> Any:
         places = range(self.n)[index]
         return str(places) if isinstance(places, int) else [str(place) for place in places]
+
+
+def _tensor(name: str, values: Any) -> Tensor:
+    """Of an array too that is read-only, read backwards or in another order of bytes. Raises InputError for others."""
+    if isinstance(values, np.ndarray) and (min(values.strides, default=1) < 0 or not values.dtype.isnative):
+        values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # it is only read
+            return torch.as_tensor(values)
+    except TypeError as error:
+        raise InputError(f"{name}: got an array of {values.dtype}; want numbers") from error
 
 
 def _in_memory(images: Tensor, labels: Tensor) -> MemorySplit:
@@ -134,6 +185,8 @@ def _of_loader(loader: DataLoader[Any]) -> MemorySplit:
         labels.append(torch.as_tensor(batch[1]))
     if not images:
         raise InputError("data: the DataLoader gives no batch; want at least one image")
+    if len(shapes := {tuple(batch.shape[1:]) for batch in images}) > 1:
+        raise InputError(f"data: the DataLoader gives images of shapes {sorted(shapes)}; want one shape")
     return _in_memory(torch.cat(images), torch.cat(labels))
 
 
@@ -177,7 +230,10 @@ def _pair(item: Any, index: int) -> tuple[Tensor, int]:
     except (TypeError, KeyError, IndexError, ValueError) as error:
         raise InputError(f"data: item {index} is a {type(item).__name__}; want a pair (image, label)") from error
     if isinstance(image, Image.Image):
-        kept = image if image.mode in ("L", "RGB") else image.convert("RGB")
+        try:
+            kept = to_eight_bits(image)
+        except ValueError as error:
+            raise InputError(f"data: image {index} has {error}") from error
         return torch.from_numpy(np.atleast_3d(np.array(kept))).permute(2, 0, 1), label
     tensor = torch.as_tensor(image)
     if tensor.dim() != 3:

@@ -152,7 +152,12 @@ class _TestedImages:
     def __call__(self, index: Any) -> Tensor:
         if isinstance(self.split, MemorySplit):
             return _taken(self.split.images, index)
-        return torch.stack([self.split[i][0] for i in index])
+        images = [self.split[i][0] for i in index]
+        for place, image in zip(index, images, strict=True):
+            if image.shape != images[0].shape:
+                first, other = tuple(images[0].shape), tuple(image.shape)
+                raise InputError(f"data: image {index[0]} has shape {first}, image {place} {other}; want one shape")
+        return torch.stack(images)
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,6 +63,7 @@ class ImageData:
     skipped: int  # files left out by on_corrupt="skip"
     test_preset: Preset = "paper"  # how images of another size are prepared
     channels: int = 3
+    own: bool = False  # a user's tensors or Dataset, which no name tells from others
 
     @property
     def train_size(self) -> int:

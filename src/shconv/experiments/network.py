@@ -12,6 +12,7 @@ from shconv.attacks.checks import check_logits_shape
 from shconv.errors import InputError, first_line
 from shconv.routes import ROUTES, HypernetworkPaths, gradient_route, shc_layers
 
+LATER = ("settings",)  # of an identity, what folders of earlier versions lack
 ROUTES_OF = {False: ("both",), True: ROUTES}  # by whether it is an SHC network
 WITH_STRICT = {False: ("both",), True: (*ROUTES, "strict")}
 
@@ -44,6 +45,27 @@ class Network:
             sha.update(name.encode())
             sha.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
         return sha.hexdigest()[:16]
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells a network from another one of its name, as run folders keep it."""
+        return {"weights": self.digest, "settings": _settings(self.model)}
+
+
+def _settings(model: nn.Module) -> str:
+    """A digest of what a network computes beside its weights, as far as it can be told: the kinds of its modules, and
+    the numbers with a fraction that they hold, such as the constants of a normalisation."""
+    parts = []
+    for name, module in model.named_modules():
+        held = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+        parts.append((name, type(module).__name__, sorted((k, v) for k, v in held.items() if _is_fractional(v))))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _is_fractional(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return bool(value) and all(_is_fractional(each) for each in value)
+    return type(value) is float
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shconv.attacks.budget import Norm
+from shconv.errors import InputError
 from shconv.metrics import (
     accuracy_interval,
     alarm_threshold,
@@ -78,8 +79,14 @@ def judge(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
     """prediction, correct, p_y, rc and floored, each (n,), from the logits (n, K) of a fresh forward pass.
 
     With two classes there is no relative confidence (eq 5 needs others to compare): rc is NaN.
+    Raises InputError for NaN or infinity, in which argmax would still find a class.
     """
     logits, labels = on_host(logits, labels)
+    if strange := int((~logits.isfinite().all(1)).sum()):
+        raise InputError(
+            f"the network returned logits with NaN or infinity on {strange} of {len(logits)} images; want finite "
+            "logits (an audit counts such images as misclassified)"
+        )
     p_y, prediction = logits.double().softmax(1).gather(1, labels[:, None])[:, 0], logits.argmax(1)
     judged = {"prediction": prediction, "correct": prediction == labels, "p_y": p_y}
     if logits.shape[1] > 2:

@@ -92,14 +92,16 @@ class RunFolder:
         *,
         grows: bool = False,
         usual: Mapping[str, Any] = MappingProxyType({}),
+        later: Collection[str] = (),
     ) -> None:
         """Store facts that the rows rest on; those of an earlier command must agree. grows: new ones may join them.
 
-        usual: as which facts count that a file of an earlier version lacks.
+        usual: as which facts count that a file of an earlier version lacks. later: what such a file's records lack.
         Raises InputError naming the first fact that differs.
         """
         plain = _plain(facts)
         stored = {**_plain(usual), **self.read_json(name)} if (self.path / name).exists() else plain
+        plain = _known(plain, stored, later)
         _check_same(self.path, stored, plain, stored.keys() & plain.keys() if grows else {**stored, **plain})
         self.save_json(name, {**stored, **plain})
 
@@ -137,14 +139,17 @@ class RunFolder:
         return stored
 
     def save_images(self, names: Sequence[str], labels: NDArray[Any]) -> None:
-        """images.csv: every test image's place, file and label, once."""
-        path = self.path / "images.csv"
-        if self.writes and not path.exists():
-            text = io.StringIO()
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(("index", "file", "label"))
-            writer.writerows((place, names[place], int(label)) for place, label in enumerate(labels))
-            replace_file(path, text.getvalue().encode("utf-8", "backslashreplace"))
+        """images.csv: every test image's place, file and label. Raises InputError where it is about other images."""
+        path, text = self.path / "images.csv", io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("index", "file", "label"))
+        writer.writerows((place, names[place], int(label)) for place, label in enumerate(labels))
+        content = text.getvalue().encode("utf-8", "backslashreplace")
+        if path.exists():
+            if path.read_bytes() != content:
+                raise InputError(f"{path} has other files or labels than the data now; take another --out")
+        elif self.writes:
+            replace_file(path, content)
 
     def outcomes(self, id: str) -> dict[str, NDArray[Any]]:
         """The per-image arrays of a row that is there. Raises InputError where their file is missing or damaged."""
@@ -199,6 +204,17 @@ def _check_same(folder: Path, stored: Row, asked: Row, bound: Collection[str]) -
             f"{folder} holds a run with {name} = {there!r}, asked for is {here!r}; "
             "take another --out, or the same as there"
         )
+
+
+def _known(asked: Row, stored: Any, later: Collection[str]) -> Row:
+    """`asked` without what is `later` than the stored records of the same name."""
+    if not isinstance(stored, dict):
+        return asked
+    return {
+        name: _known(value, stored.get(name), later) if isinstance(value, dict) else value
+        for name, value in asked.items()
+        if name in stored or name not in later
+    }
 
 
 def _plain(values: Mapping[str, Any]) -> Row:

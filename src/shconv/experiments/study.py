@@ -14,10 +14,11 @@ from torch import Tensor
 
 from shconv.attacks import Attack, MinimalAttack
 from shconv.attacks.budget import Norm
+from shconv.attacks.checks import check_images
 from shconv.attacks.foreign import ForeignResult
 from shconv.data import ImageData, evaluation_batches
 from shconv.data.splits import in_unit_range
-from shconv.experiments.network import Network, Pair, routed
+from shconv.experiments.network import LATER, Network, Pair, routed
 from shconv.experiments.outcomes import Outcomes, judge, on_host, summary
 from shconv.experiments.partial import Columns, Partial
 from shconv.experiments.progress import ExperimentProgress
@@ -62,11 +63,11 @@ class Study:
     def __post_init__(self) -> None:
         """Raises InputError where the folder's rows are about other networks, or about other pairs of them."""
         networks = {
-            member.key: {"weights": member.digest, "pair": [other.key for other in pair.members]}
+            member.key: {**member.identity, "pair": [other.key for other in pair.members]}
             for pair in self.pairs
             for member in pair.members
         }
-        self.folder.settle_json("networks.json", networks, grows=True)
+        self.folder.settle_json("networks.json", networks, grows=True, later=LATER)
         sizes = {network.key: {"parameters": network.parameters} for network in self.networks}
         self.folder.settle_json("sizes.json", sizes, grows=True)
         self.folder.save_images(self.data.test.names, self.data.test.labels.numpy())
@@ -79,6 +80,8 @@ class Study:
         """The test images at `index`, in that order, always `size` (default: batch_size) at a time."""
         size = size or self.batch_size
         for batch in evaluation_batches(self.data.test, index.tolist(), size, workers=self.workers):
+            if batch.images.is_floating_point():  # a user's own
+                check_images(batch.images)
             x, y, places = (padded(part, size) for part in (batch.images, batch.labels, batch.index))
             x, y = (part.to(self.device, non_blocking=True) for part in (x, y))
             yield Images(in_unit_range(x), y, places, len(batch.labels))

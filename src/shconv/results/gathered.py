@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from shconv.errors import InputError
+from shconv.experiments.run_folder import Row
 from shconv.results import Results
 from shconv.results.audits import audited
 from shconv.results.compared import Compared, compared
-from shconv.results.measures import Measures
+from shconv.results.measures import SHOWN, Measures, title_of
 
 Given = Results | str | Path
 
@@ -53,7 +54,14 @@ def _check_same_data(sources: Sequence[_Source]) -> None:
     first = sources[0]
     for other in sources[1:]:
         stored = bool(first.images and other.images)
-        for name in ("test_images", "classes", "image_size", "test_preset", *([] if stored else ["name"])):
+        for name in (
+            "test_images",
+            "classes",
+            "image_size",
+            "test_preset",
+            "images_and_labels",
+            *([] if stored else ["name"]),
+        ):
             here, there = first.data.get(name), other.data.get(name)
             if None not in (here, there) and here != there:
                 raise InputError(
@@ -78,8 +86,26 @@ def _networks(sources: Sequence[_Source]) -> list[Compared]:
             origins[model] = {"model": row["model"], "source": f"results {place + 1}" if path is None else str(path)}
         for key, about in run.facts.get("sizes.json", {}).items():
             sizes[f"{place}/{key}"] = about["parameters"]
+    _check_same_attacks(records, origins)
     together = compared(Measures(records, outcomes), sizes)
     return [*(replace(each, **origins[each.model]) for each in together), *found]
+
+
+def _check_same_attacks(records: Sequence[Row], origins: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises InputError where a name stands for different attacks: accuracies under different budgets would be in one
+    column, and a weak attack would count for the worst case of a large budget. What earlier versions did not store
+    of an attack may be missing."""
+    first: dict[Any, Row] = {}
+    for row in (row for row in records if row["experiment"] in SHOWN and row["attack"] != "clean"):
+        here, known = row["parameters"], first.setdefault(title_of(row), row)
+        there = known["parameters"]
+        for name in here.keys() & there.keys():
+            if here[name] != there[name]:
+                sources = [origins[each["model"]]["source"] for each in (known, row)]
+                raise InputError(
+                    f"compare: {row['attack']} has {name} = {there[name]!r} in {sources[0]} and {here[name]!r} in "
+                    f"{sources[1]}; want one attack under one name"
+                )
 
 
 def _told_apart(networks: Sequence[Compared]) -> list[Compared]:

@@ -13,6 +13,7 @@ from shconv.experiments.outcomes import Outcomes, right_with_rejection
 from shconv.experiments.run_folder import Row
 
 JUDGED = ("table2", "table4", "evaluate")  # experiments whose attacks count for a worst case
+SHOWN = ("table1", "table2", "table3", "evaluate")  # whose accuracies are measures of their own
 Network = tuple[str, int]  # name, seed of training
 Right = tuple[NDArray[Any], NDArray[np.bool_]]  # places (n,), and whether the network is right there
 
@@ -96,12 +97,9 @@ class Measures:
         """(title, (places, right)) of everything that is measured on one network through both routes."""
         for row in self.records:
             if (row["model"], row["seed"]) == network and (row["route"] or "both") == "both" and row["n"]:
-                if row["experiment"] not in (*JUDGED, "table1", "table3") or row["experiment"] == "table4":
+                if row["experiment"] not in SHOWN:
                     continue
-                sigma = row["parameters"].get("sigma")
-                words = [row["attack"], row["objective"], None if sigma is None else f"sigma {sigma:g}"]
-                words += [None if row["step"] is None else f"step {row['step']}"]
-                found, title = self.outcomes[row["id"]], ", ".join(word for word in words if word)
+                found, title = self.outcomes[row["id"]], title_of(row)
                 yield title, (found["index"], found["correct"])
                 yield from self._with_rejection(row, title)
         for threat in self.threats():
@@ -112,8 +110,10 @@ class Measures:
     def _with_rejection(self, row: Row, title: str) -> Iterator[tuple[str, Right]]:
         """The same for a network with a detector: clean images count where they are not rejected, attacked ones also
         where they are."""
-        clean = f"table1/{row['model']}/seed{row['seed']}/clean"
-        if "score" not in self.outcomes[row["id"]] or clean not in self.outcomes:
+        network = row["model"], row["seed"]
+        rows = (each for each in self.records if (each["model"], each["seed"]) == network)
+        clean = next((each["id"] for each in rows if each["attack"] == "clean"), None)
+        if "score" not in self.outcomes[row["id"]] or clean is None:
             return
         found = Outcomes.of(self.outcomes[row["id"]], 0.0)
         if row["attack"] == "clean":
@@ -121,6 +121,14 @@ class Measures:
         else:
             reference = Outcomes.of(self.outcomes[clean], 0.0)
             yield f"{title}, right or rejected", (found.index, right_with_rejection(found, reference))
+
+
+def title_of(row: Row) -> str:
+    """What a row measures, in words: "fgsm, untargeted"."""
+    sigma = row["parameters"].get("sigma")
+    words = [row["attack"], row["objective"], None if sigma is None else f"sigma {sigma:g}"]
+    words += [None if row["step"] is None else f"step {row['step']}"]
+    return ", ".join(word for word in words if word)
 
 
 def budget_of(row: Row) -> Budget:
