@@ -182,6 +182,19 @@ def test_saved_results_are_a_run_folder_with_csv_and_pictures(tmp_path: Path) ->
     assert len(list((tmp_path / "kept" / "adversarial" / "evaluate--model--seed0--mine--both").glob("*.png"))) == 5
 
 
+def test_results_are_not_saved_over_those_of_another_run(tmp_path: Path) -> None:
+    """Its rows have the same names."""
+    runs = [
+        shconv.evaluate(colour_networks()[0], (IMAGES, LABELS), {"fgsm": FGSM(epsilon)}, **QUICK)
+        for epsilon in (0.01, 0.08)
+    ]
+    for _ in range(2):
+        runs[0].save(tmp_path / "kept")
+    with pytest.raises(InputError, match="kept holds another run; take another folder"):
+        runs[1].save(tmp_path / "kept")
+    assert shconv.results.load(tmp_path / "kept").rows().equals(runs[0].rows())
+
+
 def test_two_classes_have_no_relative_confidence_and_everything_else(tmp_path: Path) -> None:
     class Bright(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Attacks of others: functions and objects of libraries, held to the box and to their budget, on whatever network."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -167,3 +169,76 @@ def test_art_attacks_the_network_it_is_given() -> None:
     found = as_attack(attack)(Rows(), x, y)
     assert torch.allclose(found, torch.from_numpy(attack.generate(x.numpy(), y.numpy())))
     assert attack.estimator is first
+
+
+BUDGET = 0.1
+
+
+def by_global(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+    return images + BUDGET
+
+
+def moved(model: Any, images: Tensor, labels: Tensor, by: Any = 0.1) -> Tensor:
+    return images + by
+
+
+class Mover:
+    def __init__(self, by: Any) -> None:
+        self.by = (by, "up")
+
+    def __call__(self, model: Any, images: Tensor, labels: Tensor) -> Tensor:
+        return images + self.by[0]
+
+    def method(self, model: Any, images: Tensor, labels: Tensor) -> Tensor:
+        return images + self.by[0]
+
+
+def enclosing(by: Any) -> Callable[..., Tensor]:
+    return lambda model, images, labels: images + by
+
+
+def with_default(by: Any) -> Callable[..., Tensor]:
+    def attack(model: Any, images: Tensor, labels: Tensor, by: Any = by) -> Tensor:
+        return images + by
+
+    return attack
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda by: partial(moved, by=by),
+        lambda by: partial(moved, by=torch.full((3, 1, 1), by)),
+        lambda by: enclosing(np.float32(by)),
+        enclosing,
+        with_default,
+        Mover,
+        lambda by: Mover(by).method,
+    ],
+    ids=["partial", "array", "numpy", "enclosing", "default", "object", "method"],
+)
+def test_one_function_with_other_numbers_is_another_attack(make: Any) -> None:
+    """A run folder would return the rows of the first for the second."""
+    assert repr(as_attack(make(0.1))) == repr(as_attack(make(0.1)))
+    assert repr(as_attack(make(0.1))) != repr(as_attack(make(0.2)))
+
+
+def test_a_global_number_is_a_part_of_the_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = repr(as_attack(by_global))
+    monkeypatch.setitem(by_global.__globals__, "BUDGET", 0.2)
+    assert repr(as_attack(by_global)) != before
+
+
+def test_what_a_function_counts_makes_no_other_attack_of_it() -> None:
+    calls, seen = 0, list[int]()
+
+    def counting(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        seen.append(len(images))
+        return images
+
+    before = repr(as_attack(counting))
+    as_attack(counting)(Rows(), *batch())
+    assert calls == len(seen) == 1
+    assert repr(as_attack(counting)) == before

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from shconv.attacks import PGD, UndetectedPGD, create_attack
+from shconv.errors import InputError
 from shconv.models.detector import DetectorNetwork
 
 EPS = 0.1
@@ -79,3 +80,9 @@ def test_it_is_an_attack_by_name() -> None:
     attack = create_attack("undetected_pgd", eps="4/255", steps=7)
     assert isinstance(attack, UndetectedPGD)
     assert (attack.epsilon, attack.steps) == (4 / 255, 7)
+
+
+def test_it_does_not_aim_at_classes_past_a_detector() -> None:
+    x, y = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(InputError, match="UndetectedPGD cannot aim at given classes where a network has a detector"):
+        UndetectedPGD(0.1, steps=2)(Linear(), x, y, targeted=y + 1)

@@ -10,10 +10,11 @@ import shconv
 from shconv.errors import InputError
 
 
-def audited(folder: Path, name: str, scale: float, images: int = 12) -> None:
+def audited(folder: Path, name: str, scale: float, images: int = 12, light: float = 1.0) -> None:
     model, checks = Brightest(scale), [attacking(2, "strength", 0.05)]
     how = {"images": images, "budget": "full", "effort": shconv.audit.Effort(), "progress": False}
-    shconv.audit.run(model, colour_images(), 0.05, name=name, folder=folder, checks=checks, **how)  # type: ignore[arg-type]
+    x, y = colour_images()
+    shconv.audit.run(model, (light * x, y), 0.05, name=name, folder=folder, checks=checks, **how)  # type: ignore[arg-type]
 
 
 def test_audits_are_compared_by_the_images_that_they_left_standing(tmp_path: Path) -> None:
@@ -34,3 +35,6 @@ def test_audits_on_other_images_are_refused(tmp_path: Path) -> None:
     audited(tmp_path / "b", "b", 20.0, images=13)
     with pytest.raises(InputError, match=r"a and b were judged on other images \(clean: 12 and 13\)"):
         shconv.compare([tmp_path / "a", tmp_path / "b"])
+    audited(tmp_path / "c", "c", 20.0, light=0.9)
+    with pytest.raises(InputError, match=r"a and .*c are about other images or labels"):
+        shconv.compare([tmp_path / "a", tmp_path / "c"])

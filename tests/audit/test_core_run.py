@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from core_toys import EPS, Brightest, Shift, ToyCheck, attacking, colour_images
-from torch import nn
+from torch import Tensor, nn
 
 from shconv import audit
 from shconv.attacks.cost import Cost
@@ -479,3 +479,24 @@ def test_an_attack_that_takes_far_too_long_is_ended_in_its_midst(tmp_path: Path,
     assert not report.rows[0]["complete"]
     unfinished = "left unfinished: the time was used up while it ran"
     assert f"Not tried: check 8, looping ({unfinished}); for lack of time, endless, linf." in report.verdict
+
+
+class Detached(Brightest):
+    """No gradient reaches the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.detach())
+
+
+@pytest.mark.parametrize(("epsilon", "left"), [(None, None), (0.0, 24), (0.3, 0)])
+def test_images_that_survive_attacks_along_no_gradient_are_no_worst_case(epsilon: float | None, left: int) -> None:
+    """epsilon: of an attack that needs no gradient; None: there is none."""
+    checks: list[Check] = [attacking(2, "strength", 0.3)]
+    if epsilon is not None:
+        checks.append(ToyCheck(6, "shift", lambda audit: audit.attack("shift", Shift(epsilon))))
+    report = audit.run(Detached(), colour_images(), 0.3, budget="full", effort=FULL, checks=checks, progress=False)
+    case = report.worst_case["linf"]
+    assert case["correct"] == left
+    assert (case["accuracy"] is None) == (epsilon is None)
+    said = "only attacks by gradient were tried, and the gradient is 0 on most images, so nothing is known."
+    assert (said in report.verdict) == (epsilon is None)

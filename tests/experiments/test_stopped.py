@@ -194,10 +194,10 @@ def test_what_is_left_of_rows_that_are_in_is_removed_by_the_next_run(make_study,
 class Slow(nn.Module):
     def __init__(self, inner: nn.Module, pause: float) -> None:
         super().__init__()
-        self.inner, self.pause = inner, pause
+        self.inner, self._pause = inner, pause
 
     def forward(self, x: Tensor) -> Tensor:
-        time.sleep(self.pause)
+        time.sleep(self._pause)
         logits: Tensor = self.inner(x)
         return logits
 

@@ -1,6 +1,7 @@
 """Other people's attacks as ours: a function, or an object of foolbox, torchattacks, ART or pyautoattack.
 Whatever they return counts only inside the box and inside the budget that was stated."""
 
+import dis
 import hashlib
 import inspect
 import math
@@ -8,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from operator import index as as_integer
 from typing import Any, SupportsIndex, cast
 
@@ -26,6 +28,7 @@ from shconv.errors import InputError
 from shconv.numbers import read_budgets
 
 STREAM = 15
+MOST = 10**6  # values of an array that is told from others
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,16 +164,55 @@ class _numpy_randomness:  # noqa: N801 (a context manager)
 
 
 def _words(attack: Any) -> str:
-    """The attack's name and what it was made with, the same in every process."""
+    """The attack's name and all plain values that it goes by, the same in every process."""
+    if isinstance(attack, partial):
+        args = [_value(each) for each in attack.args] + [f"{k}={_value(v)}" for k, v in sorted(attack.keywords.items())]
+        return f"partial({', '.join([_words(attack.func), *args])})"
+    if inspect.ismethod(attack):
+        return f"{_function_words(attack.__func__)} of {_words(attack.__self__)}"
     if inspect.isroutine(attack):
-        with suppress(OSError, TypeError):  # a function without a source file goes by its name alone
-            digest = hashlib.sha256(inspect.getsource(attack).encode()).hexdigest()[:8]
-            return f"{attack.__module__}.{attack.__qualname__}@{digest}"
-        return f"{attack.__module__}.{attack.__qualname__}"
+        return _function_words(attack)
     cls = type(attack)
-    plain = {
-        name: value
-        for name, value in sorted(getattr(attack, "__dict__", {}).items())
-        if isinstance(value, str | int | float | bool) and not (isinstance(value, float) and math.isnan(value))
-    }
-    return f"{cls.__module__}.{cls.__qualname__}({', '.join(f'{name}={value!r}' for name, value in plain.items())})"
+    held = sorted((name, value) for name, value in getattr(attack, "__dict__", {}).items() if _is_plain(value))
+    return f"{cls.__module__}.{cls.__qualname__}({', '.join(f'{name}={_value(value)}' for name, value in held)})"
+
+
+def _function_words(function: Any) -> str:
+    """Its name, a digest of its source, and what it takes from outside: defaults, enclosing and global values, but for
+    those that it sets itself, such as a count of its calls."""
+    name = f"{function.__module__}.{function.__qualname__}"
+    with suppress(OSError, TypeError):  # a function without a source file goes by its name
+        name += f"@{hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:8]}"
+    outside: dict[str, Any] = {}
+    with suppress(TypeError, ValueError):  # one that is not written in Python
+        names = inspect.getclosurevars(function)
+        given = {key: each.default for key, each in inspect.signature(function).parameters.items()}
+        outside = {**names.globals, **names.nonlocals, **given}
+        for each in dis.get_instructions(function):
+            if each.opname in ("STORE_DEREF", "STORE_GLOBAL"):
+                outside.pop(each.argval, None)
+    held = [f"{key}={_value(value)}" for key, value in sorted(outside.items()) if _is_plain(value)]
+    return f"{name}({', '.join(held)})" if held else name
+
+
+def _is_plain(value: object) -> bool:
+    """Does it say the same in every process, and does not change? Numbers, text, arrays, and tuples of these."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, Tensor | np.ndarray):
+        return math.prod(value.shape) <= MOST
+    return isinstance(value, str | int | float | bool | np.generic) and not (
+        isinstance(value, float) and math.isnan(value)
+    )
+
+
+def _value(value: Any) -> str:
+    """A number as Python has it, more of them as a digest; a function by its name."""
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        if array.ndim == 0:
+            return repr(array.item())
+        return f"{array.dtype}{array.shape}@{hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:8]}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return repr(value) if _is_plain(value) else _words(value)

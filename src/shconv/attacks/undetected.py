@@ -13,6 +13,7 @@ from shconv.attacks.checks import Index, check_inputs
 from shconv.attacks.pgd import PGD
 from shconv.attacks.search import SearchAttack
 from shconv.attacks.spelling import other_names
+from shconv.errors import InputError
 
 
 class Joint(nn.Module):
@@ -50,6 +51,21 @@ class Undetected(SearchAttack):
             if result.target is not None:
                 target[at] = result.target
         return AttackResult(found, target if bool((target >= 0).all()) else None, queries, distances(found, x))
+
+    def run_towards(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        targeted: Tensor,
+        *,
+        index: Index | None = None,
+        seed: SupportsIndex = 0,
+    ) -> AttackResult:
+        """Only where there is no detector: past one there is no aim at given classes."""
+        if hasattr(model, "joint"):
+            raise InputError(f"{type(self).__name__} cannot aim at given classes where a network has a detector")
+        return super().run_towards(model, images, labels, targeted, index=index, seed=seed)
 
 
 @other_names

@@ -111,6 +111,7 @@ class Audit:
             "headline": True,  # for readers of folders
             "shared": shared and bool(on[self.standing(threat, shared=True)].all()),
             "spared": spared,
+            "blind": self._is_blind(asked),
         }
         if self.subject.is_random and isinstance(model, AuditedNetwork):
             about["parameters"]["draws"] = model.passes
@@ -154,6 +155,11 @@ class Audit:
     def blind(self) -> bool:
         """Whether the network has no gradient."""
         return self.sight is not None and self.sight.blind
+
+    def _is_blind(self, asked: Attempt) -> bool:
+        """Does the attack follow the network's own gradient, where it has none?"""
+        by_gradient = asked.source is None and asked.attack.cost is not None and asked.attack.cost.backwards > 0
+        return self.blind and by_gradient and (self.view is None or asked.route != self.view.route)
 
     @property
     def slower(self) -> float:

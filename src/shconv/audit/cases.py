@@ -11,12 +11,14 @@ import numpy as np
 from shconv.audit.audit import Audit
 from shconv.audit.findings import Flags, any_of
 from shconv.audit.ledger import THREATS
+from shconv.experiments.run_folder import Row
 from shconv.intervals import wilson
 from shconv.numbers import counted
 from shconv.paired import Paired
 
 Case = dict[str, Any]
 NO_ATTACK = "no attack was tried"
+BLIND = "only attacks by gradient were tried, and the gradient is 0 on most images"
 
 
 def worst_cases(audit: Audit) -> dict[str, Case]:
@@ -29,16 +31,20 @@ def worst_cases(audit: Audit) -> dict[str, Case]:
 def _case(audit: Audit, threat: str) -> Case:
     ledger, sound, all_of_them = audit.ledger, audit.sound(threat), np.ones(len(audit.correct), bool)
     standing, met = audit.standing(threat), ledger.tried(threat)
-    attacks = sum(row["n"] > 0 for row, _ in ledger.under(threat))
-    shared = [row["attack"] for row, _ in ledger.under(threat, shared=True) if row["n"]]
+    rows, shared = ([row for row, _ in ledger.under(threat, each) if row["n"]] for each in (False, True))
+    attacks = _count(rows)
     first = Counter(label for label, right in zip(ledger.broken_by(threat), sound, strict=True) if label and right)
-    about = {"attacks": attacks, "broken_by": dict(first.most_common())}
+    about = {**attacks, "broken_by": dict(first.most_common())}
     sharing = audit.standing(threat, shared=True), ledger.tried(threat, shared=True)
     return {
         **_over(sound, standing, met, all_of_them, about),
-        "confident": _over(sound, standing, met, audit.confident, {"attacks": attacks}) | _classes(audit),
-        "shared": _over(sound, *sharing, all_of_them, {"attacks": len(shared)}) | {"names": shared},
+        "confident": _over(sound, standing, met, audit.confident, attacks) | _classes(audit),
+        "shared": _over(sound, *sharing, all_of_them, _count(shared)) | {"names": [row["attack"] for row in shared]},
     }
+
+
+def _count(rows: Sequence[Row]) -> Case:
+    return {"attacks": len(rows), "blind": bool(rows) and all(row.get("blind") for row in rows)}
 
 
 def _classes(audit: Audit) -> Case:
@@ -49,7 +55,8 @@ def _classes(audit: Audit) -> Case:
 
 
 def _over(sound: Flags, standing: Flags, met: Flags, images: Flags, about: Case) -> Case:
-    """Right on how many of the images (N,), where every one that could be broken met an attack; else no accuracy.
+    """Right on how many of the images (N,), where every one that could be broken met an attack that could break it;
+    else no accuracy.
 
     sound (N,): `Audit.sound`. met (N,): the images that attacks came to. attacked and left: how many are sound and
     met, and survive.
@@ -59,7 +66,7 @@ def _over(sound: Flags, standing: Flags, met: Flags, images: Flags, about: Case)
     untried = int((can & ~met).sum())
     held = {"clean": int(can.sum()), "untried": untried, "attacked": attacked, "left": left, **about}
     never = f"{counted(untried, 'image')} {'was' if untried == 1 else 'were'} not attacked" if untried else ""
-    why = never if about["attacks"] else NO_ATTACK
+    why = NO_ATTACK if not about["attacks"] else BLIND if about["blind"] and left else never
     if why:
         return {"correct": None, "n": int(images.sum()), "accuracy": None, "interval": None, "reason": why, **held}
     return {**share(left, int(images.sum())), "reason": "", **held}

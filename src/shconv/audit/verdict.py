@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from shconv.audit.audit import Audit
-from shconv.audit.cases import NO_ATTACK, Case, against_twin, share, spread, worst_cases
+from shconv.audit.cases import BLIND, NO_ATTACK, Case, against_twin, share, spread, worst_cases
 from shconv.audit.ledger import THREATS
 from shconv.audit.setting import Setting
 from shconv.audit.words import percent
@@ -43,8 +43,8 @@ def worst_case_sentences(setting: Setting, cases: Mapping[str, Case]) -> list[st
 
 def worst_case_sentence(where: str, case: Case) -> str:
     """A worst case in words; where images were not attacked, what happened to those that were, and that it is none."""
-    if case["reason"] == NO_ATTACK:
-        return f"Worst case {where}: no attack was tried, so nothing is known."
+    if case["reason"] in (NO_ATTACK, BLIND):
+        return f"Worst case {where}: {case['reason']}, so nothing is known."
     if case["reason"]:
         return (
             f"No worst case {where}: {case['attacked']} of {case['clean']} correct images were attacked, and "

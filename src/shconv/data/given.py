@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Subset
 
 from shconv.data.datasets import load_data
 from shconv.data.decode import to_eight_bits
-from shconv.data.splits import ImageData, ImageSplit, MemorySplit
+from shconv.data.splits import ImageData, ImageSplit, MemorySplit, in_unit_range
 from shconv.errors import InputError
 
 WANTED = (
@@ -78,9 +78,9 @@ def fingerprint(data: ImageData) -> dict[str, str]:
     sha = hashlib.sha256(split.labels.cpu().numpy().tobytes())
     images = split.images if isinstance(split, MemorySplit) else [split[at][0] for at in _spread(len(split))]
     for image in images:
-        pixels = image.detach().cpu().contiguous()
-        sha.update(repr((pixels.dtype, tuple(pixels.shape))).encode())
-        sha.update(pixels.flatten().view(torch.uint8).numpy())
+        pixels = in_unit_range(image.detach()).cpu()  # as a network gets them
+        sha.update(repr(tuple(pixels.shape)).encode())
+        sha.update(pixels.contiguous().numpy())
     return {"images_and_labels": sha.hexdigest()[:16]}
 
 

@@ -53,13 +53,11 @@ class Network:
 
 
 def _settings(model: nn.Module) -> str:
-    """A digest of what a network computes beside its weights, as far as it can be told: the kinds of its modules, and
-    the numbers with a fraction that they hold, such as the constants of a normalisation."""
-    parts = []
-    for name, module in model.named_modules():
-        held = {key: value for key, value in vars(module).items() if not key.startswith("_")}
-        parts.append((name, type(module).__name__, sorted((k, v) for k, v in held.items() if _is_fractional(v))))
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    """A digest of the numbers with a fraction that its modules hold beside the weights, such as the constants of a
+    normalisation; private ones left out."""
+    held = [(key, value) for module in model.modules() for key, value in sorted(vars(module).items())]
+    kept = [(key, value) for key, value in held if _is_fractional(value) and not key.startswith("_")]
+    return hashlib.sha256(repr(kept).encode()).hexdigest()[:16]
 
 
 def _is_fractional(value: object) -> bool:

@@ -245,7 +245,8 @@ class Results:
         """
         path = Path(folder)
         with RunFolder.opened(path) as held:
-            if held.rows and set(held.rows) - {row["id"] for row in self.records}:
+            ours = {row["id"]: row for row in self.records}
+            if any(ours.get(id) != row for id, row in held.rows.items()):
                 raise InputError(f"{path} holds another run; take another folder")
             for row in self.records:
                 if row["id"] not in held.rows:

@@ -1,5 +1,6 @@
 """The networks of one comparison: from runs, results and audits, about the same data, each under a name of its own."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,22 +55,19 @@ def _check_same_data(sources: Sequence[_Source]) -> None:
     first = sources[0]
     for other in sources[1:]:
         stored = bool(first.images and other.images)
-        for name in (
-            "test_images",
-            "classes",
-            "image_size",
-            "test_preset",
-            "images_and_labels",
-            *([] if stored else ["name"]),
-        ):
-            here, there = first.data.get(name), other.data.get(name)
-            if None not in (here, there) and here != there:
-                raise InputError(
-                    f"compare: {first.name} and {other.name} are about other data "
-                    f"({name}: {here!r:.60} and {there!r:.60})"
-                )
+        _check_same_facts(first, other, "test_images", "classes", "image_size", "test_preset")
         if stored and first.images != other.images:
             raise InputError(f"compare: {first.name} and {other.name} are about other data: files or labels differ")
+        _check_same_facts(first, other, "images_and_labels", *([] if stored else ["name"]))
+
+
+def _check_same_facts(first: _Source, other: _Source, *names: str) -> None:
+    for name in names:
+        here, there = first.data.get(name), other.data.get(name)
+        if None not in (here, there) and here != there:
+            raise InputError(
+                f"compare: {first.name} and {other.name} are about other data ({name}: {here!r:.60} and {there!r:.60})"
+            )
 
 
 def _networks(sources: Sequence[_Source]) -> list[Compared]:
@@ -86,9 +84,21 @@ def _networks(sources: Sequence[_Source]) -> list[Compared]:
             origins[model] = {"model": row["model"], "source": f"results {place + 1}" if path is None else str(path)}
         for key, about in run.facts.get("sizes.json", {}).items():
             sizes[f"{place}/{key}"] = about["parameters"]
+    _check_same_audited(found)
     _check_same_attacks(records, origins)
     together = compared(Measures(records, outcomes), sizes)
     return [*(replace(each, **origins[each.model]) for each in together), *found]
+
+
+def _check_same_audited(networks: Sequence[Compared]) -> None:
+    """Raises InputError where audits are about the same places in other data, by the digests that they keep."""
+    first: dict[bytes, tuple[str, object]] = {}
+    for each in networks:
+        path = Path(each.source) / "audit.json"
+        images = json.loads(path.read_bytes()).get("images") if path.is_file() else None
+        source, known = first.setdefault(each.measures["clean"][0].tobytes(), (each.source, images))
+        if None not in (images, known) and images != known:
+            raise InputError(f"compare: the audits {source} and {each.source} are about other images or labels")
 
 
 def _check_same_attacks(records: Sequence[Row], origins: Mapping[str, Mapping[str, str]]) -> None:
