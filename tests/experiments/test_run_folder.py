@@ -234,8 +234,8 @@ def test_a_fact_inside_a_record_of_an_earlier_version_may_be_missing(tmp_path: P
 
 def test_a_folder_of_other_files_or_labels_is_refused(tmp_path: Path):
     folder = RunFolder(tmp_path)
-    folder.save_images(("a.png", "b.png"), np.array([0, 1]))
-    folder.save_images(("a.png", "b.png"), np.array([0, 1]))
+    folder.save_images(("/old/a.png", "/old/b.png"), np.array([0, 1]))
+    folder.save_images(("/new/a.png", "/new/b.png"), np.array([0, 1]))  # moved
     for names, labels in ((("a.png", "b.png"), [1, 0]), (("b.png", "a.png"), [0, 1])):
         with pytest.raises(InputError, match=r"images.csv has other files or labels"):
             folder.save_images(names, np.array(labels))

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -139,14 +140,15 @@ class RunFolder:
         return stored
 
     def save_images(self, names: Sequence[str], labels: NDArray[Any]) -> None:
-        """images.csv: every test image's place, file and label. Raises InputError where it is about other images."""
+        """images.csv: every test image's place, file and label. Raises InputError where it is about other images; the
+        folder of the files may be another one."""
         path, text = self.path / "images.csv", io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("index", "file", "label"))
         writer.writerows((place, names[place], int(label)) for place, label in enumerate(labels))
         content = text.getvalue().encode("utf-8", "backslashreplace")
         if path.exists():
-            if path.read_bytes() != content:
+            if _told(path.read_bytes()) != _told(content):
                 raise InputError(f"{path} has other files or labels than the data now; take another --out")
         elif self.writes:
             replace_file(path, content)
@@ -170,6 +172,12 @@ def whole(path: Path) -> Iterator[None]:
         yield
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} is damaged ({error}); take another --out") from error
+
+
+def _told(images: bytes) -> list[tuple[str, str]]:
+    """Of the lines of images.csv a file's own name and its label."""
+    lines = csv.reader(io.StringIO(images.decode("utf-8", "backslashreplace"), newline=""))
+    return [(re.split(r"[/\\]", line[1])[-1], line[2]) for line in lines if len(line) == 3]
 
 
 def file_name(id: str) -> str:
