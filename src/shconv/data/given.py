@@ -80,7 +80,7 @@ def fingerprint(data: ImageData) -> dict[str, str]:
     for image in images:
         pixels = in_unit_range(image.detach()).cpu()  # as a network gets them
         sha.update(repr(tuple(pixels.shape)).encode())
-        sha.update(pixels.contiguous().numpy())
+        sha.update(pixels.contiguous().numpy().tobytes())
     return {"images_and_labels": sha.hexdigest()[:16]}
 
 
