@@ -16,6 +16,11 @@ def first_line(error: BaseException, most: int = 160) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:most]
 
 
+def one_line(error: BaseException, shown: slice = slice(300)) -> str:
+    """An error's kind and what it says in one line, that much of it."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[shown]}"
+
+
 def near(given: str, known: Sequence[str], *, otherwise: str = "", listed: bool = False) -> str:
     """The hint for a name that is not among those known: "did you mean X?", else `otherwise`, by default all of them.
 

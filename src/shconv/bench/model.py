@@ -11,6 +11,7 @@ from shconv.bench.measurement import Measurement
 from shconv.bench.memory import peak_memory
 from shconv.bench.setting import Setting
 from shconv.bench.timing import compared, parts
+from shconv.errors import one_line
 
 TIMES = ("training step", "inference")
 MEMORY = "peak memory of a training step"
@@ -68,6 +69,6 @@ def _captured(
     try:
         graphs = {name: captured(work) for name, work in works.items()}
     except Exception as error:  # whatever a graph cannot hold
-        yield found(unit="ms", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        yield found(unit="ms", reason=one_line(error, slice(200)))
         return
     yield from _timed(found, graphs, rounds, device, lambda: None)
