@@ -126,5 +126,5 @@ def test_where_no_kernel_can_be_made_their_parts_say_so_and_the_others_go_on(
     for part in [*command.kernel_parts(True), Part("networks", 1, _raises)]:
         report.run(part)
     no_kernels, *others = report.failures()
-    assert no_kernels.startswith(f"{KERNELS[0]}: ImportError: ")
+    assert no_kernels.startswith(f"{KERNELS[0]}: ModuleNotFoundError: ")
     assert others == [no_kernels.replace(*KERNELS), "networks: RuntimeError: no such kernel"]
