@@ -16,8 +16,8 @@ from shconv.attacks.budget import ANY_CHANGE, Budget, distances
 from shconv.attacks.checks import Index, check_inputs
 from shconv.attacks.cost import Cost
 from shconv.errors import InputError
+from shconv.eval_mode import eval_mode
 from shconv.replaying import replaying
-from shconv.routes import eval_mode
 
 Model = Callable[[Tensor], Tensor]  # (N, C, H, W) in [0, 1] -> logits (N, K)
 

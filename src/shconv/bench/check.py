@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shconv.eval_mode import eval_mode
 from shconv.ops import filtered_conv2d, reference
 from shconv.ops.geometry import Geometry
-from shconv.routes import eval_mode, shc_layers
+from shconv.routes import shc_layers
 
 Convolution = Callable[[Tensor, Tensor, Tensor], Tensor]  # x, weight, M -> Y
 Results = dict[str, Tensor]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shconv.errors import InputError
-from shconv.routes import eval_mode
+from shconv.eval_mode import eval_mode
 
 
 class Check(NamedTuple):

@@ -12,8 +12,8 @@ from shconv.conversion.layers import to_convolution
 from shconv.conversion.start import resting_level, start_at_identity
 from shconv.copying import copied
 from shconv.errors import InputError
+from shconv.eval_mode import eval_mode
 from shconv.layers import SHConv2d
-from shconv.routes import eval_mode
 from shconv.variants import maps_by_sub_kernel
 
 ModelT = TypeVar("ModelT", bound=nn.Module)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from shconv.eval_mode import eval_mode
 from shconv.layers import Hypernetwork
-from shconv.routes import constant_maps, eval_mode, record_filter_maps, shc_layers
+from shconv.routes import constant_maps, record_filter_maps, shc_layers
 
 LOW, HIGH = 0.05, 0.95  # a sigmoid beyond these hardly moves any more: its slope is below a fifth of the largest
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from shconv.data.order import share_of
 from shconv.errors import InputError
+from shconv.eval_mode import eval_mode
 from shconv.numbers import counted
 from shconv.processes import Processes
-from shconv.routes import eval_mode
 from shconv.training.engine import Engine
 from shconv.training.recipe import Recipe
 
