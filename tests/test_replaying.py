@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from shconv import capturing, replaying
 from shconv.layers import SHConv2d
 from shconv.models import create_model
+from shconv.replaying import memory, network, state
 from shconv.routes import HypernetworkPaths, frozen_kernels, gradient_route, record_filter_maps
 from tape import Tape
 
@@ -37,7 +38,7 @@ def slope(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]
 
 def replays(model: nn.Module, tape: Tape, *ask: Callable[[Callable[[Tensor], Tensor]], object]) -> None:
     """Asks often enough that everything is recorded."""
-    for _ in range(replaying.SEEN + 1):
+    for _ in range(memory.SEEN + 1):
         for each in ask:
             each(replaying.replaying(model, tape))
 
@@ -47,7 +48,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) ->
     torch.manual_seed(0)
     caplog.set_level("INFO", "shconv")
     monkeypatch.setattr(capturing, "_said", set())
-    replaying._is_steady.cache_clear()
+    state.is_steady.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["plain10", "plain10_shc"])
@@ -213,10 +214,10 @@ class Looking(nn.Module):
 def test_code_that_cannot_be_recorded_is_found_out(
     what: str, reason: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replaying, "KNOWN", (*replaying.KNOWN, __name__))
+    monkeypatch.setattr(state, "KNOWN", (*state.KNOWN, __name__))
     model, tape = Looking(what).eval(), Tape()
     seen = replaying.replaying(model, tape)
-    for _ in range(replaying.SEEN + 1):
+    for _ in range(memory.SEEN + 1):
         seen(images(0))
     assert replaying.replaying(model, tape) is model
     assert tape.recorded == 0
@@ -225,9 +226,9 @@ def test_code_that_cannot_be_recorded_is_found_out(
 
 
 def test_a_network_in_ever_new_states_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replaying, "KNOWN", (*replaying.KNOWN, __name__))
+    monkeypatch.setattr(state, "KNOWN", (*state.KNOWN, __name__))
     model, tape = Looking("counts").eval(), Tape()
-    for _ in range(replaying.STATES):
+    for _ in range(network.STATES):
         replaying.replaying(model, tape)(images(0))
     assert replaying.replaying(model, tape) is model
 
@@ -255,14 +256,14 @@ def test_where_memory_is_short_while_passes_are_recorded_they_run_as_they_are(ca
 def test_what_has_no_room_beside_others_makes_room_and_takes_longer_to_come_back_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(replaying, "_most", lambda device: 3.0)
+    monkeypatch.setattr(memory, "_most", lambda device: 3.0)
     one, other = small(), small()
     tapes = {one: Tape(size=2), other: Tape(size=2)}
     with torch.no_grad():
         for seed in range(100):
             for model, tape in tapes.items():  # in turns, as a pair of networks is asked
                 assert torch.equal(replaying.replaying(model, tape)(images(seed)), model(images(seed)))
-                assert sum(len(replaying._NETWORKS[each].pairs) for each in tapes if each in replaying._NETWORKS) <= 1
+                assert sum(len(memory.NETWORKS[each].pairs) for each in tapes if each in memory.NETWORKS) <= 1
     assert 1 <= tapes[one].recorded <= 3
     assert 1 <= tapes[other].recorded <= 3
 
@@ -270,7 +271,7 @@ def test_what_has_no_room_beside_others_makes_room_and_takes_longer_to_come_back
 def test_what_takes_more_than_all_graphs_may_is_given_up_with_a_reason(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(replaying, "_most", lambda device: 2.0**30)
+    monkeypatch.setattr(memory, "_most", lambda device: 2.0**30)
     model, tape = small(), Tape(size=2**30)
     for seed in range(6):
         found, wanted = slope(replaying.replaying(model, tape), images(seed)), slope(model, images(seed))

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shconv import replaying
 from shconv.attacks import FGSM, IFGSM, PGD, Attack, DeepFool, LocSearchAdv, RandFGSM, Square
 from shconv.attacks.jsma import JSMA
 from shconv.attacks.substitute import Substitute
@@ -16,6 +15,7 @@ from shconv.audit.subject import AuditedNetwork
 from shconv.capturing import graphs
 from shconv.layers import SHConv2d
 from shconv.models import create_model
+from shconv.replaying import memory
 from shconv.routes import gradient_route
 from tape import Tape
 
@@ -53,7 +53,7 @@ def test_attacks_find_the_same(name: str, network: nn.Module, monkeypatch: pytes
     attack = ATTACKS[name]
     wanted = [found(attack, network, seed) for seed in range(4)]
     tape = Tape()
-    monkeypatch.setattr(replaying, "_CUDA", tape)
+    monkeypatch.setattr("shconv.replaying.network._CUDA", tape)
     for seed in range(4):
         assert all(map(torch.equal, found(attack, network, seed), wanted[seed])), seed
     assert tape.recorded
@@ -68,7 +68,7 @@ def test_attacks_through_one_route_find_the_same(
     with inside():
         wanted = [found(FGSM(), network, seed)[0] for seed in range(4)]
     tape = Tape()
-    monkeypatch.setattr(replaying, "_CUDA", tape)
+    monkeypatch.setattr("shconv.replaying.network._CUDA", tape)
     for seed in range(4):
         found(FGSM(), network, seed)  # through both, in turn
         with inside():
@@ -82,7 +82,7 @@ def test_the_watch_of_an_audit_is_called_at_every_pass(network: nn.Module, monke
     wanted = found(PGD(0.05, steps=6), audited, 0)
     passes = len(calls)
     tape = Tape()
-    monkeypatch.setattr(replaying, "_CUDA", tape)
+    monkeypatch.setattr("shconv.replaying.network._CUDA", tape)
     for times in range(1, 4):
         assert all(map(torch.equal, found(PGD(0.05, steps=6), audited, 0), wanted))
         assert len(calls) == (1 + times) * passes
@@ -90,7 +90,7 @@ def test_the_watch_of_an_audit_is_called_at_every_pass(network: nn.Module, monke
 
 
 def test_a_network_is_left_as_it_was(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replaying, "_CUDA", Tape())
+    monkeypatch.setattr("shconv.replaying.network._CUDA", Tape())
     network.train()
     for seed in range(4):
         found(FGSM(), network, seed)
@@ -109,5 +109,5 @@ def test_on_a_gpu_graphs_change_no_bit(name: str) -> None:
             wanted = ATTACKS[name].run(model, x, y, seed=seed)
         result = ATTACKS[name].run(model, x, y, seed=seed)
         assert torch.equal(result.images, wanted.images)
-    known = replaying._NETWORKS[model]
+    known = memory.NETWORKS[model]
     assert known.pairs, known.reason
