@@ -21,6 +21,12 @@ def one_line(error: BaseException, shown: slice = slice(300)) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[shown]}"
 
 
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first of some names and how many more there are; "none" of none."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "none"
+
+
 def near(given: str, known: Sequence[str], *, otherwise: str = "", listed: bool = False) -> str:
     """The hint for a name that is not among those known: "did you mean X?", else `otherwise`, by default all of them.
 

@@ -11,7 +11,7 @@ from shconv.conversion.convert import Start, swap
 from shconv.conversion.layers import to_convolution
 from shconv.conversion.start import resting_level, start_at_identity
 from shconv.copying import copied
-from shconv.errors import InputError
+from shconv.errors import InputError, few
 from shconv.eval_mode import eval_mode
 from shconv.layers import SHConv2d
 from shconv.variants import maps_by_sub_kernel
@@ -74,8 +74,7 @@ def load_vanilla(model: nn.Module, state: Mapping[str, Tensor], start: Start = "
     others = [key for key in state if key in own and state[key].shape != own[key].shape]
     for keys, what in ((missing, "missing"), (unexpected, "unexpected"), (others, "of another shape")):
         if keys:
-            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-            raise InputError(f"these weights do not fit {type(model).__name__}, {what}: {', '.join(keys[:5])}{more}")
+            raise InputError(f"these weights do not fit {type(model).__name__}, {what}: {few(keys, 5)}")
     model.load_state_dict(state, strict=False)
     if start == "identity":
         start_at_identity(module for module in model.modules() if isinstance(module, SHConv2d))

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from shconv.errors import InputError
+from shconv.errors import InputError, few
 from shconv.pretrained.state_file import read_weights
 from shconv.training.checkpoint import MODEL
 
@@ -27,7 +27,7 @@ def fill(network: nn.Module, given: str | Path | Mapping[str, Any]) -> None:
         wrong = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
         extra = [name for name in fitting if name not in own]
         if wrong or extra:
-            reasons.append(f"missing {_few(wrong)}; unexpected {_few(extra)}")
+            reasons.append(f"missing {few(wrong)}; unexpected {few(extra)}")
             continue
         shapes = [name for name in fitting if fitting[name].shape != own[name].shape]
         if any(not name.startswith(head) for name in shapes):
@@ -60,7 +60,3 @@ def _found(given: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Mapping[
 def _without_prefix(weights: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
     prefix = next((name[: -len(first)] for name in weights if f".{name}".endswith(f".{first}")), "")
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "nothing"

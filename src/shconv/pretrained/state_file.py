@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shconv.errors import InputError
+from shconv.errors import InputError, few
 from shconv.training.tensors import read_tensors
 
 Weights = dict[str, Tensor]
@@ -152,12 +152,11 @@ def _refused(file: Path, text: str) -> list[str]:
 def _says_what_is_refused(file: Path, names: list[str]) -> str:
     whole = any(name.startswith(NETWORKS) for name in names)
     own = [name for name in names if not name.startswith("torch.nn.modules.")] or names
-    shown = ", ".join(own[:4]) + (f" and {len(own) - 4} more" if len(own) > 4 else "")
     what = "a whole network, not its weights alone" if whole else "objects beside weights"
     taken = "torch.load(FILE, weights_only=False)" + (".state_dict()" if whole else '["the key of its weights"]')
     return (
-        f"{file} holds {what}: {shown}. To read them could run code, so they are not read. Where you trust the file, "
-        f'store its weights alone: torch.save({taken}, "weights.pth")'
+        f"{file} holds {what}: {few(own, 4)}. To read them could run code, so they are not read. Where you trust the "
+        f'file, store its weights alone: torch.save({taken}, "weights.pth")'
     )
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from shconv.report.output.tex import ESCAPED
+
 Words = Sequence[str]
-TEX = {"\\": r"\textbackslash{}", "∞": r"$_\infty$", "–": "--", "<": "$<$", ">": "$>$", "~": r"\textasciitilde{}"}
-TEX |= {sign: f"\\{sign}" for sign in "%&_#${}"} | {"^": r"\textasciicircum{}"}
+TEX = ESCAPED | {"∞": r"$_\infty$", "<": "$<$", ">": "$>$"}
 
 
 def terminal(header: Words, rows: Iterable[Words], **first: Any) -> Table:

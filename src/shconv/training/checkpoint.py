@@ -3,7 +3,7 @@
 Every file is replaced in one step: a full disk or an interrupt leaves the file that was there before."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from shconv.errors import InputError, first_line
+from shconv.errors import InputError, few, first_line
 from shconv.files import replace_file, replace_json
 from shconv.models.normalize import Normalization
 from shconv.models.wrapped import wrapped
@@ -141,11 +141,11 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelConfig, dict[str,
     missing = [name for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
     if missing or unexpected:
-        raise InputError(f"{file} is not a {config.name}: missing {_few(missing)}; unexpected {_few(unexpected)}")
+        raise InputError(f"{file} is not a {config.name}: missing {few(missing)}; unexpected {few(unexpected)}")
     shapes = [(name, tuple(tensors[name].shape), tuple(wanted[name].shape)) for name in wanted]
     wrong = [f"{name} {there}, not {here}" for name, there, here in shapes if there != here]
     if wrong:
-        raise InputError(f"{file} holds other shapes than {CONFIG} says: {_few(wrong)}")
+        raise InputError(f"{file} holds other shapes than {CONFIG} says: {few(wrong)}")
     model.load_state_dict(tensors)
     return model.eval(), config, info
 
@@ -180,11 +180,6 @@ def _build(path: Path, info: dict[str, Any]) -> tuple[nn.Module, ModelConfig]:
 def _bare(name: str) -> str:
     """A tensor's name without what torch.compile and DistributedDataParallel put into it."""
     return name.replace("_orig_mod.", "").removeprefix("module.")
-
-
-def _few(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more if names else "none"
 
 
 def _short(value: Any, most: int = 80) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from shconv.report.output.cells import Grid, Line, Table
 
-_ESCAPED = {each: f"\\{each}" for each in "&%$#_{}"} | {
+ESCAPED = {each: f"\\{each}" for each in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -48,7 +48,7 @@ def to_tex(table: Table | Grid) -> str:
 
 
 def escaped(text: str) -> str:
-    return "".join(_ESCAPED.get(letter, letter) for letter in text)
+    return "".join(ESCAPED.get(letter, letter) for letter in text)
 
 
 def _row(cells: Sequence[str]) -> str:

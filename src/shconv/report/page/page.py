@@ -13,6 +13,7 @@ from urllib.parse import quote
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from shconv.errors import few
 from shconv.report.audit.sections import comparison, sections
 from shconv.report.computed.compare import VERDICTS
 from shconv.report.folder.audits import ALARM
@@ -104,9 +105,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     data = run.data
     yield "Data", f"{data.title}. {data.note}".strip()
     if data.classes:
-        more = len(data.classes) - CLASSES_SHOWN
-        shown = ", ".join(data.classes[:CLASSES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
-        yield "Classes", f"{len(data.classes):,}: {shown}"
+        yield "Classes", f"{len(data.classes):,}: {few(data.classes, CLASSES_SHOWN)}"
     sizes = [
         f"{data.train_images:,} to train on" if data.train_images else "",  # an audit reads none
         f"{data.test_images:,} to test on" if data.test_images is not None else "",
