@@ -23,7 +23,7 @@ from shconv.pretrained import save_pretrained
 from shconv.pretrained.finetune import fine_tune
 from shconv.processes import Processes
 from shconv.training import Recipe, correct_in
-from shconv.training.batches import warning_of_few_steps
+from shconv.training.batch_size import warning_of_few_steps
 from shconv.training.job import epoch_steps
 from shconv.training.tracking import CURVES, TOLD, Trackers, check_trackers
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from shconv.data import ImageSplit, evaluation_batches, training_batches
 from shconv.data.loading import near
 from shconv.errors import InputError
-from shconv.training.batches import check_batch_norms
+from shconv.training.batch_size import check_batch_norms
 from shconv.training.learner import autocast_dtype, others_and_theta
 from shconv.training.mixing import mixing
 from shconv.training.optimisers import WeightMean, create_optimizer

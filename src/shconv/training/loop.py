@@ -18,7 +18,7 @@ from shconv.files import locked
 from shconv.models import vanilla_of
 from shconv.models.shapes import shapes_only
 from shconv.processes import Processes
-from shconv.training.batches import check_micro_batch, smallest_share, warning_of_few_steps
+from shconv.training.batch_size import check_micro_batch, smallest_share, warning_of_few_steps
 from shconv.training.checkpoint import ModelConfig, check_same_run, load_info, run_record, save_checkpoint
 from shconv.training.compiling import reason_against_graphs, said
 from shconv.training.defences import Defence, Plain, Source

@@ -14,7 +14,7 @@ from shconv.data.splits import MemorySplit
 from shconv.errors import InputError
 from shconv.pretrained.finetune import fine_tune
 from shconv.training import Engine, ModelConfig, Recipe, train
-from shconv.training.batches import check_batch_norms, smallest_share, warning_of_few_steps
+from shconv.training.batch_size import check_batch_norms, smallest_share, warning_of_few_steps
 
 
 def data(n: int, side: int = 8) -> ImageData:
