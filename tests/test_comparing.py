@@ -17,6 +17,7 @@ from shconv.attacks.budget import Budget
 from shconv.errors import InputError
 from shconv.intervals import wilson
 from shconv.paired import Paired
+from shconv.results import shown
 from shconv.results.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, svg
 from shconv.results.compared import Compared, Worst, on_shared_images
 from toys import colour_networks, colours
@@ -120,6 +121,13 @@ def test_every_output_holds_the_same_table(tmp_path: Path, capsys: pytest.Captur
     printed = capsys.readouterr().out
     assert all(line.name in printed for line in comparison.lines)
     assert "soft &lt;b&gt;" in comparison._repr_html_()
+
+
+def test_what_latex_has_no_letter_for_is_a_command_in_its_table() -> None:
+    table = shown.latex(["network", "noise, σ 0.1, L∞"], [["ε 8/255 – 2 × wide_|_", "1.0 ± 0.1"]])
+    assert table.isascii()
+    assert r"noise, $\sigma$ 0.1, L$_\infty$" in table
+    assert r"-- 2 $\times$ wide\_\textbar{}\_" in table
 
 
 def test_the_points_of_the_chart_lie_at_clean_and_worst(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The one exception for bad input: the command line prints its message in a line and exits with code 2. And the exit
-code where nothing has to be set right: another process is gone, say, or a scheduler wanted the machine. And how messages
-say other errors in a line, and names that are near or many."""
+code where nothing has to be set right: another process is gone, say, or a scheduler wanted the machine. And how
+messages say other errors in a line, and names that are near or many."""
 
 import difflib
 from collections.abc import Sequence
