@@ -71,20 +71,38 @@ def test_importing_it_imports_nothing_heavy(case: str, imported: dict[str, list[
     assert set(imported[case]) & CASES[case][1] == set()
 
 
-def test_no_files_use_each_other_not_for_types_either() -> None:
-    """There is an order in which each file uses only those before it; the package itself hands on what all have."""
+@pytest.fixture(scope="module")
+def uses() -> dict[str, set[str]]:
+    """By file, the files of the package that it imports, not for types either."""
     root = Path(shconv.__file__).parent
     files = {".".join(("shconv", *each.relative_to(root).with_suffix("").parts)): each for each in root.rglob("*.py")}
     files = {name.removesuffix(".__init__"): each for name, each in files.items()}
-    uses = {}
+    found = {}
     for name, file in files.items():
         code = re.sub(r'""".*?"""|#[^\n]*', "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
         imports = re.findall(r"^ *from (shconv[\w.]*) import (?:\(([^)]*)\)|(.*))", code, re.MULTILINE)
         named = [
             (module, word) for module, *some in imports for word in re.findall(r"(\w+)(?: as \w+)?", "".join(some))
         ]
-        found = {f"{module}.{word}" if f"{module}.{word}" in files else module for module, word in named}
-        uses[name] = found & (files.keys() - {"shconv"})
+        used = {f"{module}.{word}" if f"{module}.{word}" in files else module for module, word in named}
+        found[name] = used & (files.keys() - {"shconv"})
+    return found
+
+
+def test_no_files_use_each_other(uses: dict[str, set[str]]) -> None:
+    """There is an order in which each file uses only those before it; the package itself hands on what all have."""
     order = list(TopologicalSorter(uses).static_order())  # a CycleError names those that do
     assert order.index("shconv.report.numbers") < order.index("shconv.report.folder.audits")
     assert len(order) > 300
+
+
+def test_the_architecture_says_which_folders_each_folder_uses(uses: dict[str, set[str]]) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folders = {each.parent.name for each in Path(shconv.__file__).parent.glob("*/__init__.py")}
+    assert len(folders) > 15
+    for folder in folders - {"commands"}:  # which use all
+        (entry,) = re.findall(rf"\*\*`{folder}/`(.*?)(?=\n- |\n\n)", text, re.DOTALL)
+        said = re.findall(r"`(\w+)`", " ".join(re.findall(r"\bUses ([^.]*)\.", entry)))
+        used = {other.split(".")[1] for file, others in uses.items() if f"{file}.".startswith(f"shconv.{folder}.")
+                for other in others}  # fmt: skip
+        assert set(said) & folders == used & folders - {folder}, folder

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import shconv
 from shconv.bench.gpu.report import Row
 
 
@@ -20,7 +19,7 @@ def from_nothing(command: list[str], left: Callable[[], float]) -> Iterator[Row]
         kept = {"SHCONV_CACHE": f"{folder}/shconv", "TRITON_CACHE_DIR": f"{folder}/triton"}
         environment = {**os.environ, **kept}
         environment.pop("TRITON_INTERPRET", None)
-        source = str(Path(shconv.__file__).resolve().parents[1])  # however this one was found
+        source = str(Path(__file__).resolve().parents[3])  # however this one was found
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [source, environment.get("PYTHONPATH")]))
         start = time.monotonic()
         with tempfile.TemporaryFile() as output:
