@@ -118,6 +118,25 @@ def _short_of_memory(error: Exception, options: Any) -> str:
 
 
 def _parse(arguments: list[str]) -> Any:
+    from shconv.commands.reproduce import PRESETS
+
+    arguments, preset = _taken(arguments, "--preset")
+    arguments, config = _taken(arguments, "--config")
+    name, *arguments = arguments or [""]
+    kinds = _commands()
+    if name in ("-h", "--help", "-V", "--version"):
+        print(f"shconv {shconv.__version__}" if "v" in name.lower() else _overview(kinds))
+        raise SystemExit(0)
+    if name not in kinds:
+        said = f"there is no command {name}" if name and not name.startswith("-") else "a command comes first"
+        raise InputError(f"{said}; {near(name, list(kinds), listed=True)}")
+    extra = {"--config": _CONFIG} if fields(kinds[name]) else {}
+    if name in ("reproduce", "plan"):
+        extra = {"--preset": f"All options at once: {' or '.join(PRESETS)}.", **extra}
+    return parse(kinds[name], name, arguments, _defaults(kinds[name], name, preset, config), extra)
+
+
+def _commands() -> dict[str, type[Any]]:
     from shconv.commands.audit import AuditCommand
     from shconv.commands.bench import Bench
     from shconv.commands.compare import Compare
@@ -127,10 +146,10 @@ def _parse(arguments: list[str]) -> Any:
     from shconv.commands.inspect import Inspect
     from shconv.commands.plan import Plan
     from shconv.commands.report import Report
-    from shconv.commands.reproduce import PRESETS, Reproduce
+    from shconv.commands.reproduce import Reproduce
     from shconv.commands.train import Train
 
-    kinds: dict[str, type[Any]] = {
+    return {
         "reproduce": Reproduce,
         "train": Train,
         "evaluate": Evaluate,
@@ -143,29 +162,23 @@ def _parse(arguments: list[str]) -> Any:
         "bench": Bench,
         "info": Info,
     }
-    arguments, preset = _taken(arguments, "--preset")
-    arguments, config = _taken(arguments, "--config")
-    name, *arguments = arguments or [""]
-    if name in ("-h", "--help", "-V", "--version"):
-        print(f"shconv {shconv.__version__}" if "v" in name.lower() else _overview(kinds))
-        raise SystemExit(0)
-    if name not in kinds:
-        said = f"there is no command {name}" if name and not name.startswith("-") else "a command comes first"
-        raise InputError(f"{said}; {near(name, list(kinds), listed=True)}")
-    base: Any = {"reproduce": PRESETS["demo"], "plan": Plan(), "train": Train()}.get(name)
+
+
+def _defaults(kind: type[Any], name: str, preset: str | None, config: str | None) -> Any:
+    """The command's options where the command line does not say them: those of a preset, below a file's."""
+    from shconv.commands.reproduce import PRESETS
+
+    base: Any = kind() if name in ("plan", "train") else PRESETS["demo"] if name == "reproduce" else None
     if preset is not None:
         if name not in ("reproduce", "plan"):
             raise InputError(f"--preset {preset}: {name} has none; wanted `shconv reproduce --preset`")
         if preset not in PRESETS:
             raise InputError(f"--preset {preset}: {near(preset, list(PRESETS), listed=True)}")
-        base = PRESETS[preset] if name == "reproduce" else Plan(**vars(PRESETS[preset]))
+        base = PRESETS[preset] if name == "reproduce" else kind(**vars(PRESETS[preset]))
     if config is not None:
         command = "reproduce" if name == "plan" else name  # it plans what a run folder's config.toml asks for
-        base = from_toml(kinds[name], command, Path(config), base)
-    extra = {"--config": _CONFIG} if fields(kinds[name]) else {}
-    if name in ("reproduce", "plan"):
-        extra = {"--preset": f"All options at once: {' or '.join(PRESETS)}.", **extra}
-    return parse(kinds[name], name, arguments, base, extra)
+        base = from_toml(kind, command, Path(config), base)
+    return base
 
 
 def _overview(kinds: dict[str, type[Any]]) -> str:

@@ -54,8 +54,8 @@ def train(
     The folder decides where to begin: empty, at the start; interrupted, after the last step whose state is stored;
     finished, nothing is trained and the stored result comes back. Below it, best/ is the checkpoint of the best test
     accuracy (chosen by test images: never a result) and, with engine.keep_every, epochN/ that of every N-th epoch.
-    Started in several processes (torchrun, accelerate launch), they divide each
-    batch among them; they must share the folder. Torch's global random state is left as it was.
+    Several processes (torchrun, accelerate launch) divide each batch among them; they must share the folder. Torch's
+    global random state is left as it was.
 
     Args:
         config: the network to build.
