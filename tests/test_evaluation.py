@@ -1,8 +1,12 @@
 """shconv.evaluate from end to end: an attack of twelve lines, plain modules, own data; what it stores and refuses."""
 
+import json
+from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -193,6 +197,48 @@ def test_results_are_not_saved_over_those_of_another_run(tmp_path: Path) -> None
     with pytest.raises(InputError, match="kept holds another run; take another folder"):
         runs[1].save(tmp_path / "kept")
     assert shconv.results.load(tmp_path / "kept").rows().equals(runs[0].rows())
+
+
+@dataclass(frozen=True)
+class Own(FGSM):
+    """A user's attack, with a setting that JSON has no word for."""
+
+    kind: torch.dtype = torch.float32
+
+
+def test_numbers_of_numpy_are_taken_as_pythons_and_no_result_is_lost_for_others(tmp_path: Path) -> None:
+    def rows(attack: Any, number: Any, name: str) -> Any:
+        how = {"seed": number(2), "images": number(12), "batch_size": number(8), "progress": False}
+        return shconv.evaluate(colour_networks()[0], (IMAGES, LABELS), {"a": attack}, folder=tmp_path / name, **how)
+
+    for name, number, real in (
+        ("python", int, float),
+        ("numpy", np.int64, np.float64),
+        ("again", np.int32, np.float64),
+    ):
+        results = rows(PGD(real(0.05), steps=number(3), random_start=np.bool_(True)), number, name)
+        assert results.records[1]["parameters"] == asdict(PGD(0.05, steps=3))
+        stored = json.loads((tmp_path / name / "attacks.json").read_text())
+        assert stored == {"a": repr(PGD(0.05, steps=3))}
+    own = rows(Own(epsilon=Fraction(1, 20)), int, "own")
+    assert own.records[1]["parameters"]["kind"] == "torch.float32"
+    assert own.records[1]["parameters"]["epsilon"] == 0.05
+
+
+def test_networks_are_compared_by_a_seed_that_both_have() -> None:
+    vanilla, shc = colour_networks()
+    results = shconv.evaluate({"a": vanilla, "b": shc}, (IMAGES, LABELS), {"mine": sign_step}, **QUICK)
+    several = []
+    for row in results.records:
+        for seed in (3, 1) if row["model"] == "a" else (1, 2):
+            id = row["id"].replace("seed0", f"seed{seed}")
+            several.append(({**row, "id": id, "seed": seed}, results.outcomes[row["id"]]))
+    shifted = [
+        (row, {**held, "correct": ~held["correct"]}) if row["seed"] != 1 else (row, held) for row, held in several
+    ]
+    both = shconv.results.Results([row for row, _ in shifted], {row["id"]: held for row, held in shifted})
+    assert both.compare("a", "b").equals(results.compare("a", "b"))
+    assert both.compare("a", "b").equals(both.compare("a", "b", seed=1))
 
 
 def test_two_classes_have_no_relative_confidence_and_everything_else(tmp_path: Path) -> None:

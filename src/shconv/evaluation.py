@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from shconv import numbers
 from shconv.attacks import Attack
 from shconv.attacks.base import borrowed
 from shconv.attacks.checks import check_count
@@ -86,6 +87,7 @@ def evaluate(
     Raises:
         InputError: networks, images, labels or attacks that cannot be used; a folder that holds another run.
     """
+    images, seed, batch_size = map(numbers.plain, (images, seed, batch_size))
     check_count("batch_size", batch_size, 1)
     check_count("seed", seed, 0)
     if images is not None:

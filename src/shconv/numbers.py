@@ -3,22 +3,31 @@ moved: images lie in [0, 1], so that a budget or a step above 1 was meant in gre
 
 import math
 from numbers import Real
+from typing import TypeVar
 
 from shconv.errors import InputError
+
+T = TypeVar("T")
 
 
 def number(name: str, value: object, low: float = 0.0, high: float = math.inf, *, above: bool = False) -> float:
     """A finite number in [low, high], with `above` in (low, high]; a text such as "0.03" or "8/255" is read.
 
-    Anything but text comes back as it is. Raises InputError for whatever else `name` was given.
+    An int or float of Python comes back as it is. Raises InputError for whatever else `name` was given.
     """
-    read = _from_text(value) if isinstance(value, str) else value
+    read = _from_text(value) if isinstance(value, str) else plain(value)
     at = float(read) if type(read) is not bool and isinstance(read, Real) else math.nan
     if not math.isfinite(at) or not low <= at <= high or (above and at == low):
         bounds = f"{'>' if above else '>='} {low:g}" if high == math.inf else f"{'>' if above else 'from'} {low:g}"
         bounds += "" if high == math.inf else f" {'and at most' if above else 'to'} {high:g}"
         raise InputError(f"{name}: got {value!r}; want a number {bounds}, such as 0.03 or 8/255")
-    return read  # type: ignore[return-value]
+    return read if type(read) in (int, float) else at  # type: ignore[return-value]
+
+
+def plain(value: T) -> T:
+    """A single number of numpy or torch as Python has it, which can be stored and compared; all else as it is."""
+    item = getattr(value, "item", None)
+    return item() if item is not None and getattr(value, "ndim", None) == 0 else value
 
 
 def budget(name: str, value: object, norm: str = "linf", *, above: bool = False) -> float:

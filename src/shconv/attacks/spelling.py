@@ -7,19 +7,21 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from shconv.errors import InputError
+from shconv.numbers import plain
 
 OTHER_NAMES = {"eps": "epsilon", "alpha": "step_size"}
 T = TypeVar("T")
 
 
 def other_names(cls: type[T]) -> type[T]:
-    """Above a dataclass: its constructor takes the other libraries' names too."""
+    """Above a dataclass: its constructor takes the other libraries' names too, and numbers of numpy and torch."""
     init: Any = cls.__init__
     positional = [field.name for field in fields(cls) if field.init and not field.kw_only]  # type: ignore[arg-type]
 
     @wraps(init)
     def spelt(self: T, *args: Any, **given: Any) -> None:
-        init(self, *args, **our_names(cls, given, positional[: len(args)]))
+        own = our_names(cls, given, positional[: len(args)])
+        init(self, *map(plain, args), **{name: plain(value) for name, value in own.items()})
 
     vars_of: Any = cls
     vars_of.__init__ = spelt

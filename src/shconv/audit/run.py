@@ -108,6 +108,8 @@ def run(
         InputError: networks, images, labels, radii or budgets that cannot be used.
     """
     started, say = time.monotonic(), ExperimentProgress(progress)
+    images, seed, batch_size = map(numbers.plain, (images, seed, batch_size))
+    training_seed, twin_seed = numbers.plain(training_seed), numbers.plain(twin_seed)
     check_count("seed", seed, 0)
     if seeds and training_seed in seeds:
         raise InputError(f"seeds: got {training_seed} again, the network's own; want other seeds of training")

@@ -112,7 +112,7 @@ class RunFolder:
         if self.writes:
             path = self.path / "rows.jsonl"
             with named(path), path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(row, default=_other) + "\n")
                 file.flush()
                 os.fsync(file.fileno())  # what it was computed from is removed next
         self.rows[row["id"]] = row
@@ -227,5 +227,10 @@ def _known(asked: Row, stored: Any, later: Collection[str]) -> Row:
 
 def _plain(values: Mapping[str, Any]) -> Row:
     """As JSON and TOML give them back: lists, no tuples."""
-    plain: Row = json.loads(json.dumps(dict(values)))
+    plain: Row = json.loads(json.dumps(dict(values), default=_other))
     return plain
+
+
+def _other(value: Any) -> Any:
+    """What JSON has no word for, so that what was computed is not lost: numbers of numpy, the rest as text."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)

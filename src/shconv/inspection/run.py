@@ -59,6 +59,7 @@ def run(
     """
     gradients.check_has_maps(model)
     budget = numbers.budget("eps", eps, above=True)
+    images, steps, batch_size, seed = map(numbers.plain, (images, steps, batch_size, seed))
     for word, value, least in (("steps", steps, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
         check_count(word, value, least)
     if images is not None:

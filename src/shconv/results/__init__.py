@@ -156,7 +156,7 @@ class Results:
         test. Only attacks that both networks had count, on the images of both.
 
         Args:
-            seed: both networks' training seed, if there are several.
+            seed: both networks' training seed, if there are several. None: the lowest that both have.
 
         Raises:
             InputError: an unknown network.
@@ -164,6 +164,9 @@ class Results:
         import pandas as pd
 
         lines = []
+        if seed is None:  # one that both have, where there is one
+            seeds = [{number for name, number in self.measures.networks() if name == each} for each in (a, b)]
+            seed = min(set.intersection(*seeds), default=None)
         for title, left, right in self._shared(self._found(a, seed), self._found(b, seed)):
             index, at_a, at_b = np.intersect1d(left[0], right[0], return_indices=True)
             if not len(index):

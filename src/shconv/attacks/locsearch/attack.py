@@ -16,10 +16,12 @@ from shconv.attacks.cost import Cost
 from shconv.attacks.locsearch.rules import Rules
 from shconv.attacks.locsearch.search import Search
 from shconv.attacks.locsearch.trace import LocSearchResult, Recorder, check_trace_steps
+from shconv.attacks.spelling import other_names
 
 STREAM = 3
 
 
+@other_names
 @dataclass(frozen=True)
 class LocSearchAdv(Rules, Attack):
     """A search that probes candidate pixels one by one and changes the t most harmful ones in each round.
