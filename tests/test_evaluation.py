@@ -225,6 +225,18 @@ def test_numbers_of_numpy_are_taken_as_pythons_and_no_result_is_lost_for_others(
     assert own.records[1]["parameters"]["epsilon"] == 0.05
 
 
+def test_of_a_random_network_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    vanilla, _ = colour_networks()
+
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return vanilla(x) + torch.randn(len(x), 3)
+
+    for network, count in ((vanilla, 0), (Noisy(), 1)):
+        shconv.evaluate({"net": network}, (IMAGES, LABELS), {"a": FGSM(0.1)}, batch_size=8)
+        assert capsys.readouterr().err.count("net/seed0 is random: two passes") == count
+
+
 def test_networks_are_compared_by_a_seed_that_both_have() -> None:
     vanilla, shc = colour_networks()
     results = shconv.evaluate({"a": vanilla, "b": shc}, (IMAGES, LABELS), {"mine": sign_step}, **QUICK)

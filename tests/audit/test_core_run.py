@@ -13,6 +13,7 @@ import pytest
 import torch
 from core_toys import EPS, Brightest, Shift, ToyCheck, attacking, colour_images
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from shconv import audit
 from shconv.attacks.cost import Cost
@@ -380,7 +381,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "images in [0, 255]": ({"data": (X * 255, Y)}, "normalisation belongs inside"),
     "labels as numbers": ({"data": (X, Y.float())}, "labels: got .* want an int64"),
     "labels of other images": ({"data": (X, Y[:-1])}, "labels: got"),
-    "a list": ({"data": ([1], [2])}, "want .images, labels., both tensors"),
+    "a list": ({"data": ([1], [2])}, "want .images, labels., both tensors or arrays"),
     "too few images": ({"data": (X[:9], Y[:9])}, "images: got 9; want at least 10"),
     "too few chosen": ({"images": 3}, "images: got 3; want at least 10"),
     "none chosen": ({"images": 0}, "images must be at least 1"),
@@ -500,3 +501,11 @@ def test_images_that_survive_attacks_along_no_gradient_are_no_worst_case(epsilon
     assert (case["accuracy"] is None) == (epsilon is None)
     said = "only attacks by gradient were tried, and the gradient is 0 on most images, so nothing is known."
     assert (said in report.verdict) == (epsilon is None)
+
+
+def test_images_may_come_as_for_an_evaluation() -> None:
+    x, y = colour_images()
+    given = [(x, y), (x.numpy(), y.numpy()), TensorDataset(x, y), DataLoader(TensorDataset(x, y), batch_size=7)]
+    how: dict[str, Any] = {"budget": "full", "effort": FULL, "checks": [attacking(2, "strength")], "progress": False}
+    cases = [audit.run(Brightest(), data, EPS, **how).worst_case for data in given]
+    assert all(case == cases[0] for case in cases)

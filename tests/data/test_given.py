@@ -138,6 +138,11 @@ def test_a_label_is_that_of_the_item(targets: Any) -> None:
     assert as_data(Labelled(targets)).test.labels.tolist() == LABELS.tolist()
 
 
+@pytest.mark.parametrize("one", [1, 1.0, "1", True, np.int64(1), np.float32(1), torch.tensor(1), torch.tensor(1.0)])
+def test_a_label_may_be_whatever_is_a_classs_number(one: Any) -> None:
+    assert as_data([(IMAGES[0], 0), (IMAGES[1], one)]).test.labels.tolist() == [0, 1]
+
+
 def test_grey_pictures_of_16_bits_keep_their_levels() -> None:
     levels = (np.arange(16).reshape(4, 4) * 257 * 16).astype(np.uint16)
     (pixels,) = as_data([(Image.fromarray(levels), 0)]).test[0][:1]
@@ -182,6 +187,10 @@ def test_own_data_is_known_again_by_its_images_and_labels() -> None:
         ((IMAGES.long(), LABELS), "images: got torch.int64; want floats in [0, 1], or uint8"),
         ((IMAGES[:0], LABELS[:0]), "images: got shape (0, 3, 4, 4); want (N, C, H, W), at least one"),
         ([], "data: got no image; want at least one"),
+        ([(IMAGES[0], 1.5)], "data: item 0 has the label 1.5; want the number of a class"),
+        ([(IMAGES[0], None)], "data: item 0 has the label None; want the number of a class"),
+        ([(IMAGES[0], "ant")], "data: item 0 has the label 'ant'; want the number of a class"),
+        ([(IMAGES[0], torch.eye(3)[1])], "data: item 0 has the label shape (3,); want the number of a class"),
         ([{"a": 1}], "data: item 0 is a dict; want a pair (image, label)"),
         ((IMAGES, LABELS - 1), "labels: got -1; want classes numbered from 0"),
         ((IMAGES.numpy(), np.array(list("abcde"))), "labels: got an array of <U1; want numbers"),

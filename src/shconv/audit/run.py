@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,14 +23,15 @@ from shconv.audit.preflight import check_images, training_parts
 from shconv.audit.session import MAIN, TWIN, Session, Subjects
 from shconv.audit.setting import Effort, Setting, usual_eps_l2
 from shconv.audit.subject import Subject
-from shconv.data import ImageData, ImageSplit, Preparation
+from shconv.data import ImageData, Preparation
+from shconv.data.given import as_data
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import Row, RunFolder
 from shconv.experiments.selection import drawn, taken
 from shconv.experiments.study import CONFIDENT
 
-Images = tuple[Tensor, Tensor] | ImageData | ImageSplit
+Images = Any  # what `shconv.data.given.as_data` takes, or a split of shconv.data
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +87,8 @@ def run(
     Args:
         model: from float images (N, C, H, W) in [0, 1] to logits (N, K), with normalisation inside. Its mode and flags
             are restored. All networks are moved to the device of the first.
-        data: (images, labels int64 (N,)), or a data set of shconv.data, whose test images are used.
+        data: (images, labels int64 (N,)), a torch Dataset or DataLoader of (image, label), a Hugging Face dataset, or a
+            data set of shconv.data, whose test images are used: see `shconv.data.given.as_data`.
         eps: the L-infinity radius, a number or "8/255".
         twin: a network to compare with, image by image.
         sources: further networks by name, for transfer.
@@ -180,11 +183,11 @@ def _images(data: Images, wanted: int | None, seed: int) -> tuple[Tensor, Tensor
     if wanted is not None and wanted < 1:
         raise InputError(f"images must be at least 1, got {wanted}")
     if isinstance(data, tuple):
-        if len(data) != 2 or not all(isinstance(each, Tensor) for each in data):
-            raise InputError("data: got a tuple of other things; want (images, labels), both tensors")
-        images, labels = check_images(*data, wanted)
+        if len(data) != 2 or not all(isinstance(each, Tensor | np.ndarray) for each in data):
+            raise InputError("data: got a tuple of other things; want (images, labels), both tensors or arrays")
+        images, labels = check_images(*map(torch.as_tensor, data), wanted)
         index = torch.from_numpy(drawn(len(images), wanted, seed))
         return images[index.to(images.device)], labels[index.to(labels.device)], index
-    split = data.test if isinstance(data, ImageData) else data
+    split = data if hasattr(data, "take") else as_data(data).test
     chosen = drawn(len(split), wanted, seed)
     return *check_images(*taken(split, chosen), wanted), torch.from_numpy(chosen)

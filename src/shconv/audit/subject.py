@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from shconv.attacks.checks import check_logits_shape
 from shconv.errors import InputError
-from shconv.experiments.network import first_logits
+from shconv.experiments.network import first_logits, same_answers
 from shconv.experiments.question import padded
 from shconv.replaying import replaying
 from shconv.routes import shc_layers
 
 PASSES = 8  # of a random network, averaged
 HUGE = 1e30  # in the place of an infinite logit
-_SAME = 1e-4  # two passes that differ by more, relative to the largest logit, are random
 
 
 class Judged(NamedTuple):
@@ -66,7 +65,7 @@ class Subject:
                 "want a network for these classes"
             )
         self.probabilities = _are_probabilities(first)
-        self.is_random = not _agree(first, second)
+        self.is_random = not same_answers(first, second)
         kind = AuditedDetector if self.has_detector else AuditedNetwork
         self.model = kind(network, self.probabilities, PASSES if self.is_random else 1)
         self.model.eval()
@@ -194,9 +193,3 @@ def drawing(active: bool, *words: object) -> Iterator[None]:
 def _are_probabilities(out: Tensor) -> bool:
     rows = out[out.isfinite().all(1)]
     return len(rows) > 0 and bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-3).all())
-
-
-def _agree(first: Tensor, second: Tensor) -> bool:
-    """The same up to what the order of additions does to floating point."""
-    scale = float(first.nan_to_num(0.0, 0.0, 0.0).abs().max())
-    return torch.allclose(first, second, rtol=_SAME, atol=_SAME * scale, equal_nan=True)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index as as_integer
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from shconv.data.datasets import load_data
 from shconv.data.decode import to_eight_bits
 from shconv.data.splits import ImageData, ImageSplit, MemorySplit, in_unit_range
 from shconv.errors import InputError
+from shconv.numbers import plain
 
 WANTED = (
     "want (images, labels), a torch Dataset of (image, label), a DataLoader, a Hugging Face dataset with an image and "
@@ -224,11 +226,24 @@ class _Columns:
         return list(self.dataset[self.label])
 
 
+def _class(given: Any, index: int) -> int:
+    """The number of a class, from whatever is exactly one."""
+    value = plain(given)
+    try:
+        if isinstance(value, str) or (isinstance(value, float) and value.is_integer()):
+            value = int(value)
+        return as_integer(value)
+    except (TypeError, ValueError) as error:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor | np.ndarray) else f"{value!r:.40}"
+        raise InputError(f"data: item {index} has the label {got}; want the number of a class") from error
+
+
 def _pair(item: Any, index: int) -> tuple[Tensor, int]:
     try:
-        image, label = item[0], int(item[1])
-    except (TypeError, KeyError, IndexError, ValueError) as error:
+        image, given = item[0], item[1]
+    except (TypeError, KeyError, IndexError) as error:
         raise InputError(f"data: item {index} is a {type(item).__name__}; want a pair (image, label)") from error
+    label = _class(given, index)
     if isinstance(image, Image.Image):
         try:
             kept = to_eight_bits(image)

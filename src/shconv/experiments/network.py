@@ -12,6 +12,7 @@ from shconv.attacks.checks import check_logits_shape
 from shconv.errors import InputError, first_line
 from shconv.routes import ROUTES, HypernetworkPaths, gradient_route, shc_layers
 
+SAME = 1e-4  # two passes that differ by more, relative to the largest logit, are random
 LATER = ("settings",)  # of an identity, what folders of earlier versions lack
 ROUTES_OF = {False: ("both",), True: ROUTES}  # by whether it is an SHC network
 WITH_STRICT = {False: ("both",), True: (*ROUTES, "strict")}
@@ -91,6 +92,12 @@ def first_logits(name: str, model: nn.Module, x: Tensor) -> Tensor:
         return check_logits_shape(out, len(x))
     except InputError as error:
         raise InputError(str(error).replace("model:", f"{name}:", 1)) from None
+
+
+def same_answers(first: Tensor, second: Tensor) -> bool:
+    """Of two passes: the same up to what the order of additions does to floating point."""
+    scale = float(first.nan_to_num(0.0, 0.0, 0.0).abs().max())
+    return torch.allclose(first, second, rtol=SAME, atol=SAME * scale, equal_nan=True)
 
 
 def routes_of(network: Network) -> tuple[str, ...]:

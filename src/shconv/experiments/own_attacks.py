@@ -10,12 +10,13 @@ from shconv.attacks import Attack
 from shconv.data import ImageData
 from shconv.data.splits import in_unit_range
 from shconv.errors import InputError
-from shconv.experiments.network import Network, first_logits, routes_of
+from shconv.experiments.network import Network, first_logits, routes_of, same_answers
 from shconv.experiments.question import Index
 from shconv.experiments.run_folder import Row, RunFolder
 from shconv.experiments.study import Study
 
 EXPERIMENT = "evaluate"
+LOOKED_AT = 8  # images
 
 
 def run_own(
@@ -26,8 +27,24 @@ def run_own(
     Raises InputError where the folder knows one of the names as another attack.
     """
     settle_attacks(study.folder, attacks)
+    for network in study.networks:
+        if _is_random(study, network):
+            study.progress.say(
+                f"{network.key} is random: two passes over the same images differ. It is judged by one pass, so that "
+                "another run gives other numbers, and attacks that do not average its passes look weaker than they "
+                "are. PGD(samples=8) averages; so does an audit"
+            )
     for _ in rows(study, attacks, _index(study, confident, most), routes):
         pass
+
+
+@torch.no_grad()
+def _is_random(study: Study, network: Network) -> bool:
+    """Whether it gives the same images another answer in a second pass."""
+    (images,) = study.batches(np.arange(min(LOOKED_AT, len(study.data.test))), LOOKED_AT)
+    with torch.random.fork_rng([images.x.device] if images.x.is_cuda else []):
+        first, second = (network.model(images.x) for _ in range(2))
+    return not same_answers(first, second)
 
 
 def settle_attacks(folder: RunFolder, attacks: Mapping[str, Attack]) -> None:
