@@ -169,6 +169,17 @@ def test_images_out_of_range_are_refused_before_a_network_sees_them() -> None:
         shconv.evaluate(colour_networks()[0], (IMAGES / IMAGES, LABELS), {"mine": sign_step}, **QUICK)
 
 
+def test_a_network_that_works_in_place_is_refused_and_the_images_are_as_they_were() -> None:
+    class InPlace(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sub_(0.5).flatten(1)[:, :3]
+
+    images = IMAGES.clone()
+    with pytest.raises(InputError, match="net: it changes the images that it is given, by an operation in place"):
+        shconv.evaluate({"net": InPlace()}, (images, LABELS), {"mine": sign_step}, **QUICK)
+    assert torch.equal(images, IMAGES)
+
+
 def test_images_of_different_sizes_are_refused_by_their_places() -> None:
     data = [(IMAGES[0], 0), (IMAGES[1], 1), (IMAGES[2, :, :4], 2)]
     with pytest.raises(InputError, match=r"image 0 has shape \(3, 8, 8\), image 2 \(3, 4, 8\); want one shape"):

@@ -1,5 +1,6 @@
 """What every attack promises: the model is left as found, inputs are checked at the door, calls are pure."""
 
+from contextlib import suppress
 from dataclasses import FrozenInstanceError, asdict, fields, is_dataclass
 from typing import ClassVar
 
@@ -161,6 +162,19 @@ def test_distances_are_those_from_the_clean_image(attack: Attack) -> None:
     delta = (result.images - images).flatten(1).numpy()
     np.testing.assert_allclose(result.distances["linf"].numpy(), np.abs(delta).max(1), rtol=1e-12)
     np.testing.assert_allclose(result.distances["l2"].numpy(), np.sqrt((delta**2).sum(1)), rtol=1e-12)
+
+
+@every_attack
+def test_a_network_that_works_in_place_is_attacked_as_any_other_or_refused(attack: Attack) -> None:
+    def in_place(x: Tensor) -> Tensor:
+        return linear(x.mul_(2) / 2)
+
+    images, labels = batch()
+    kept, found = images.clone(), None
+    with suppress(InputError):
+        found = attack(in_place, images, labels)
+    assert found is None or torch.equal(found, attack(linear, images, labels))
+    assert torch.equal(images, kept)
 
 
 def test_distances_of_half_precision_images_are_not_rounded_to_it() -> None:

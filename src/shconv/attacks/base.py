@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from shconv.attacks.budget import ANY_CHANGE, Budget, distances
-from shconv.attacks.checks import Index, check_inputs
+from shconv.attacks.checks import IN_PLACE, Index, check_inputs
 from shconv.attacks.cost import Cost
 from shconv.errors import InputError
 from shconv.eval_mode import eval_mode
@@ -120,7 +120,8 @@ class BatchAttack(Attack):
     ) -> AttackResult:
         with borrowed(model) as model:
             x, y, places = check_inputs(images, labels, index, seed)
-            adversarial, y_t, queries = self.perturb(model, x, y, places, as_integer(seed))
+            with left_alone(x):
+                adversarial, y_t, queries = self.perturb(model, x, y, places, as_integer(seed))
         return AttackResult(adversarial, y_t, torch.full_like(y, queries), distances(adversarial, x))
 
     @abstractmethod
@@ -145,7 +146,7 @@ def borrowed(model: Model) -> Iterator[Model]:
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
-        with eval_mode(module), torch.inference_mode(False), torch.enable_grad(), naming_channels():
+        with eval_mode(module), torch.inference_mode(False), torch.enable_grad(), naming_what_is_wrong():
             yield replaying(model)
     finally:
         for parameter in trained:
@@ -153,15 +154,27 @@ def borrowed(model: Model) -> Iterator[Model]:
 
 
 @contextmanager
-def naming_channels() -> Iterator[None]:
-    """torch's complaint where images have other channels than the network takes, in our words."""
+def naming_what_is_wrong() -> Iterator[None]:
+    """torch's complaints about a network and the images that it is given, in our words."""
     try:
         yield
     except RuntimeError as error:
+        if "leaf Variable that requires grad is being used in an in-place" in str(error):
+            raise InputError(IN_PLACE) from error
         found = re.search(r"to have (\d+) channels, but got (\d+) channels", str(error))
         if found is None:
             raise
         raise InputError(f"images: got {found[2]} channels; want {found[1]}, which the network takes") from error
+
+
+@contextmanager
+def left_alone(x: Tensor) -> Iterator[None]:
+    """Raises InputError where the images x were changed in here: a network that works on them in place would be
+    attacked from others than it was given."""
+    before = x._version
+    yield
+    if x._version != before:
+        raise InputError(IN_PLACE)
 
 
 def generators(seed: int, stream: int, index: Sequence[int]) -> list[np.random.Generator]:

@@ -12,6 +12,10 @@ from torch import Tensor
 
 from shconv.errors import InputError
 
+IN_PLACE = (
+    "model: it changes the images that it is given, by an operation in place; want one that leaves them as they are, "
+    "such as lambda x: model(x.clone())"
+)
 Index = Tensor | np.ndarray | Sequence[SupportsIndex]
 
 

@@ -9,7 +9,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from shconv.attacks.base import Attack, AttackResult, Model, borrowed
+from shconv.attacks.base import Attack, AttackResult, Model, borrowed, left_alone
 from shconv.attacks.budget import ANY_CHANGE, Budget, Norm, distances
 from shconv.attacks.checks import Index, check_inputs
 from shconv.attacks.cost import Cost
@@ -39,7 +39,8 @@ class MinimalAttack(Attack):
             if x.dtype not in (torch.float32, torch.float64):
                 raise InputError(f"images: got {x.dtype}; want float32 or float64, in which distances are exact enough")
             x = x.contiguous()  # so that sums round alike in any layout
-            found, y_t, queries = self.nearest(model, x, y, places, as_integer(seed))
+            with left_alone(x):
+                found, y_t, queries = self.nearest(model, x, y, places, as_integer(seed))
         reached = distances(found, x)
         if self.epsilon is not None:
             far = reached[self._norm] > self.epsilon * (1 + 1e-6)

@@ -10,7 +10,7 @@ from typing import ClassVar, SupportsIndex
 import torch
 from torch import Tensor
 
-from shconv.attacks.base import Attack, AttackResult, Model, borrowed
+from shconv.attacks.base import Attack, AttackResult, Model, borrowed, left_alone
 from shconv.attacks.budget import distances
 from shconv.attacks.checks import Index, check_inputs, check_logits, check_targets
 from shconv.attacks.cost import Cost
@@ -36,7 +36,8 @@ class SearchAttack(Attack):
         with borrowed(model) as model:
             x, y, places = check_inputs(images, labels, index, seed)
             x = x.contiguous()  # so that sums round alike in any layout; pyautoattack needs it too
-            found, queries = self.search(model, x, y, places, as_integer(seed))
+            with left_alone(x):
+                found, queries = self.search(model, x, y, places, as_integer(seed))
         return AttackResult(found, None, queries, distances(found, x))
 
     def run_towards(
@@ -56,7 +57,8 @@ class SearchAttack(Attack):
             x, y, places = check_inputs(images, labels, index, seed)
             goal = check_targets(targeted, y)
             x = x.contiguous()
-            found, queries = self.search(model, x, y, places, as_integer(seed), goal)
+            with left_alone(x):
+                found, queries = self.search(model, x, y, places, as_integer(seed), goal)
         return AttackResult(found, goal, queries, distances(found, x))
 
     @abstractmethod

@@ -162,7 +162,8 @@ def _labels(model: Model, images: Tensor, dtype: torch.dtype, highest: int) -> t
     found, classes = [], 0
     with torch.no_grad():
         for part in images.split(CHUNK):
-            logits = check_logits(model(part.to(dtype)), torch.full((len(part),), highest, device=part.device))
+            labels = torch.full((len(part),), highest, device=part.device)
+            logits = check_logits(model(part.to(dtype, copy=True)), labels)
             found.append(logits.argmax(1))
             classes = logits.shape[1]
     return torch.cat(found), classes

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from shconv.attacks.checks import check_logits_shape
+from shconv.attacks.checks import IN_PLACE, check_logits_shape
 from shconv.errors import InputError, first_line
 from shconv.routes import ROUTES, HypernetworkPaths, gradient_route, shc_layers
 
@@ -81,13 +81,16 @@ class Pair:
 @torch.no_grad()
 def first_logits(name: str, model: nn.Module, x: Tensor) -> Tensor:
     """What a network returns for images (n, C, H, W). Raises InputError where it takes none or gives no logits."""
+    given = x.clone()
     try:
-        out = model(x)
+        out = model(given)
     except InputError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         shape = tuple(x.shape[1:])
         raise InputError(f"{name} cannot take images of shape {shape} in [0, 1]: {first_line(error)}") from error
+    if not given.is_inference() and given._version:
+        raise InputError(IN_PLACE.replace("model:", f"{name}:", 1))
     try:
         return check_logits_shape(out, len(x))
     except InputError as error:
