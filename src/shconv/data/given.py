@@ -28,6 +28,7 @@ WANTED = (
 IMAGE_COLUMNS = ("image", "img", "pixel_values", "images")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target")
 LOOKED_AT = 64  # items of a dataset, which may be slow to read
+SMALL = 2**28  # bytes of images, all of which are looked at
 
 
 def as_data(data: Any, name: str = "own data") -> ImageData:
@@ -72,15 +73,15 @@ def as_data(data: Any, name: str = "own data") -> ImageData:
 
 
 def fingerprint(data: ImageData) -> dict[str, str]:
-    """What a run folder keeps to know a user's own data again: a digest of the labels and of the images, of all that
-    are in memory, else of 64, spread evenly. {} for data that has a name."""
+    """What a run folder keeps to know a user's own data again: a digest of the labels and of the images, of all where
+    they take little memory, else of 64, spread evenly. {} for data that has a name."""
     if not data.own:
         return {}
     split = data.test
     sha = hashlib.sha256(split.labels.cpu().numpy().tobytes())
-    images = split.images if isinstance(split, MemorySplit) else [split[at][0] for at in _spread(len(split))]
-    for image in images:
-        pixels = in_unit_range(image.detach()).cpu()  # as a network gets them
+    small = isinstance(split, MemorySplit) and split.images.nbytes <= SMALL
+    for at in range(len(split)) if small else _spread(len(split)):
+        pixels = in_unit_range(split[at][0].detach()).cpu()  # as a network gets them
         sha.update(repr(tuple(pixels.shape)).encode())
         sha.update(pixels.contiguous().numpy().tobytes())
     return {"images_and_labels": sha.hexdigest()[:16]}
