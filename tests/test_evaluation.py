@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import shconv
-from shconv.attacks import FGSM, PGD
+from shconv.attacks import FGSM, PGD, Foreign
 from shconv.errors import InputError
 from shconv.intervals import wilson
 from shconv.models.normalize import Normalize
@@ -97,6 +97,27 @@ def test_worst_case_is_per_image_over_attacks_that_all_networks_met() -> None:
             assert (line.low, line.high) == wilson(int(of_all.sum()), 20)
     assert worst.loc[("shc", "L∞ 0.08", True)].attacks == 6
     assert ("plain", "L∞ 0.08", True) not in worst.index
+
+
+def test_an_image_that_an_attack_repairs_is_not_robust() -> None:
+    """The clean image lies within every budget: attacked towards another class, a wrong image may become right."""
+
+    def repair(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return (2 * images - sign_step(model, images, labels)).clamp(0, 1)
+
+    vanilla, _ = colour_networks()
+    wrong = LABELS.clone()
+    wrong[:7] = (wrong[:7] + 1) % 3
+    attacks = {"repair": Foreign(repair, epsilon=0.05), "away": FGSM(0.05, objective="untargeted")}
+    results = shconv.evaluate({"a": vanilla, "b": vanilla}, (IMAGES, wrong), attacks, **QUICK)
+    images = results.images()
+    hand = images[images.model == "a"].groupby("index").correct.all()
+    assert 0 < hand.mean() < images[(images.model == "a") & (images.attack == "repair")].correct.mean()
+    assert results.worst_case().accuracy.tolist() == [hand.mean()] * 2
+    assert set(results.summary()["worst case L∞ 0.05"]) == {hand.mean()}
+    clean = images[(images.model == "a") & (images.attack == "clean")].correct.mean()
+    assert results.curve("a", "repair").accuracy.tolist() == [clean]
+    assert results.compare("a", "b").set_index("measure").loc["worst case L∞ 0.05", "a"] == hand.mean()
 
 
 def test_compare_pairs_the_images() -> None:

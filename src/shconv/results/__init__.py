@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -129,7 +129,8 @@ class Results:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def worst_case(self) -> "DataFrame":
-        """One line for each network and budget: the images that no attack within the budget fools, with 95 % interval.
+        """One line for each network and budget: the images that are right without an attack and that no attack within
+        the budget fools, with 95 % interval.
 
         The first line counts the attacks that every network had (with the gradient of both routes), so networks can be
         compared. If an SHC network was also attacked through single routes, a second line counts these too.
@@ -210,7 +211,11 @@ class Results:
             ways = f"{len(rows)} kinds of it" if rows else f"{name} did not meet it through route {route}"
             raise InputError(f"curve: got attack {attack!r}, {ways}; want one of {met}")
         (row,) = rows.values()
-        points = curve(Outcomes.of(self.outcomes[row["id"]], 0.0), norm or row["parameters"].get("norm", "l2"))
+        found, clean = Outcomes.of(self.outcomes[row["id"]], 0.0), self._clean(row)
+        if clean is not None:  # what is wrong without an attack is so at distance 0, also where an attack repairs it
+            right = clean.at(found.index).correct
+            found = replace(found, correct=found.correct & right, linf=found.linf * right, l2=found.l2 * right)
+        points = curve(found, norm or row["parameters"].get("norm", "l2"))
         return pd.DataFrame(points, columns=Point._fields)
 
     def summary(self) -> "DataFrame":

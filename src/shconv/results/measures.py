@@ -53,7 +53,8 @@ class Measures:
         return [Threat(budget, own) for budget in budgets for own in ((False, True) if single else (False,))]
 
     def right(self, model: str, seed: int, threat: Threat) -> tuple[NDArray[Any], NDArray[np.bool_], int] | None:
-        """Places, whether the network is right there under every attack, and of how many attacks; None without one."""
+        """Places, whether the network is right there without and under every attack, and of how many attacks; None
+        without one. An attack may repair what is wrong without it, as one towards the least likely class often does."""
         rows = {
             (row["attack"], row["objective"], row["route"] or "both"): row
             for row in self._judged(model, seed)
@@ -71,7 +72,16 @@ class Measures:
         index = found[0].index
         for each in found[1:]:
             index = np.intersect1d(index, each.index)
-        return index, np.logical_and.reduce([each.at(index).correct for each in found]), len(rows)
+        correct = np.logical_and.reduce([each.at(index).correct for each in found])
+        if (clean := self._clean(model, seed)) is not None:
+            correct &= ~np.isin(index, clean.index[~clean.correct])
+        return index, correct, len(rows)
+
+    def _clean(self, model: str, seed: int) -> Outcomes | None:
+        """What the network makes of images that are not attacked."""
+        rows = (row for row in self.records if (row["model"], row["seed"]) == (model, seed))
+        id = next((row["id"] for row in rows if row["attack"] == "clean"), None)
+        return None if id is None else Outcomes.of(self.outcomes[id], 0.0)
 
     def within(self, threat: Threat) -> tuple[str, ...]:
         """The attacks that count for a threat's worst case through both routes, by name and objective."""
@@ -110,17 +120,14 @@ class Measures:
     def _with_rejection(self, row: Row, title: str) -> Iterator[tuple[str, Right]]:
         """The same for a network with a detector: clean images count where they are not rejected, attacked ones also
         where they are."""
-        network = row["model"], row["seed"]
-        rows = (each for each in self.records if (each["model"], each["seed"]) == network)
-        clean = next((each["id"] for each in rows if each["attack"] == "clean"), None)
+        clean = self._clean(row["model"], row["seed"])
         if "score" not in self.outcomes[row["id"]] or clean is None:
             return
         found = Outcomes.of(self.outcomes[row["id"]], 0.0)
         if row["attack"] == "clean":
             yield f"{title}, right and not rejected", (found.index, right_with_rejection(found, None))
         else:
-            reference = Outcomes.of(self.outcomes[clean], 0.0)
-            yield f"{title}, right or rejected", (found.index, right_with_rejection(found, reference))
+            yield f"{title}, right or rejected", (found.index, right_with_rejection(found, clean))
 
 
 def title_of(row: Row) -> str:
