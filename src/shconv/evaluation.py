@@ -87,7 +87,7 @@ def evaluate(
     Raises:
         InputError: networks, images, labels or attacks that cannot be used; a folder that holds another run.
     """
-    images, seed, batch_size = map(numbers.plain, (images, seed, batch_size))
+    images, seed, batch_size = numbers.plain(images), numbers.plain(seed), numbers.plain(batch_size)
     check_count("batch_size", batch_size, 1)
     check_count("seed", seed, 0)
     if images is not None:

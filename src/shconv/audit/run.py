@@ -111,7 +111,7 @@ def run(
         InputError: networks, images, labels, radii or budgets that cannot be used.
     """
     started, say = time.monotonic(), ExperimentProgress(progress)
-    images, seed, batch_size = map(numbers.plain, (images, seed, batch_size))
+    images, seed, batch_size = numbers.plain(images), numbers.plain(seed), numbers.plain(batch_size)
     training_seed, twin_seed = numbers.plain(training_seed), numbers.plain(twin_seed)
     check_count("seed", seed, 0)
     if seeds and training_seed in seeds:
@@ -185,7 +185,8 @@ def _images(data: Images, wanted: int | None, seed: int) -> tuple[Tensor, Tensor
     if isinstance(data, tuple):
         if len(data) != 2 or not all(isinstance(each, Tensor | np.ndarray) for each in data):
             raise InputError("data: got a tuple of other things; want (images, labels), both tensors or arrays")
-        images, labels = check_images(*map(torch.as_tensor, data), wanted)
+        images, labels = (torch.as_tensor(each) for each in data)
+        images, labels = check_images(images, labels, wanted)
         index = torch.from_numpy(drawn(len(images), wanted, seed))
         return images[index.to(images.device)], labels[index.to(labels.device)], index
     split = data if hasattr(data, "take") else as_data(data).test

@@ -59,7 +59,8 @@ def run(
     """
     gradients.check_has_maps(model)
     budget = numbers.budget("eps", eps, above=True)
-    images, steps, batch_size, seed = map(numbers.plain, (images, steps, batch_size, seed))
+    images, seed = numbers.plain(images), numbers.plain(seed)
+    steps, batch_size = numbers.plain(steps), numbers.plain(batch_size)
     for word, value, least in (("steps", steps, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
         check_count(word, value, least)
     if images is not None:
