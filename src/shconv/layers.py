@@ -199,13 +199,15 @@ class SHConv2d(nn.Conv2d):
         return self._filtered(x) if x.dim() == 4 else self._filtered(x[None])[0]
 
     def _filtered(self, x: Tensor) -> Tensor:
-        routes = in_force(self, x)
+        routes, weight = in_force(self, x), self.kernel()
         if (theta := self._theta(x, routes)) is not None:  # what stands below, in one op
             geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
             hyper: Hypernetwork = self._modules["hyper"]  # type: ignore[assignment]
             own = self._parameters
             bias = own.get("bias") if "bias" in own else self.bias  # which is slow to find
-            return layer.shc_conv2d(x, self.kernel(), bias, theta, geometry, hyper.order or (), hyper.eps)
+            Y = layer.shc_conv2d(x, weight, bias, theta, geometry, hyper.order or (), hyper.eps)
+            if Y is not None:
+                return Y
         M = self.filter_map(scale_gradient(x, routes.hypernetwork)) if routes.frozen is None else routes.frozen(x)
         if routes.recorder is not None:
             routes.recorder(M.detach())
@@ -213,7 +215,7 @@ class SHConv2d(nn.Conv2d):
         stride: Any = self.stride
         dilation: Any = self.dilation
         convolve = filtered_conv2d if M.dim() == 3 else variants.filtered_by_groups
-        return convolve(X, self.kernel(), M, self.bias, stride, padding, dilation, self.groups)
+        return convolve(X, weight, M, self.bias, stride, padding, dilation, self.groups)
 
     def _theta(self, x: Tensor, routes: Routes) -> Theta | None:
         """The hypernetwork's parameters, where the layer is the paper's, nobody looks in and nothing is replaced."""
@@ -231,7 +233,6 @@ class SHConv2d(nn.Conv2d):
             or not untouched(hyper)
             or hyper.map_groups != 1
             or hyper._buffers.get("gain", x) is not None
-            or not layer.serves(x)
         ):
             return None
         return hyper.theta()

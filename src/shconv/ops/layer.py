@@ -12,7 +12,7 @@ from shconv.ops.cpu import layer as cpu
 from shconv.ops.cuda import launches, replay, runtime
 from shconv.ops.derivatives import convolve
 from shconv.ops.geometry import Geometry, check, check_hypernetwork, like
-from shconv.ops.modes import TENSORS, autocast_off, autocasting, cast, exporting, transforming
+from shconv.ops.modes import TENSORS, autocast_off, autocasting, cast, direct, exporting, transforming
 from shconv.ops.registration import Op, differentiated, kernels_may_have
 
 Theta = tuple[Tensor, Tensor, Tensor, Tensor]  # W1 (K, F), b1 (K,), W2 (T, K), b2 (T,)
@@ -21,28 +21,26 @@ Numbers = tuple[Geometry, Order, float]  # the last is eps
 Inputs = tuple[Tensor, ...]  # x, the weight, W1, b1, W2, b2, and the bias where there is one
 
 
-def serves(x: Tensor) -> bool:
-    """Whether the op computes what its definition does here. It does not in transforms, for tensors that are more than
-    tensors, on other devices, and where autocast rounds for the convolution what the statistics see as it is. An
-    exported program is made of the definition, for others to read."""
-    if type(x) not in TENSORS or not (x.is_cpu or x.is_cuda) or transforming() or exporting():
-        return False
-    kind = "cpu" if x.is_cpu else "cuda"
-    return not torch.is_autocast_enabled(kind) or x.dtype == torch.get_autocast_dtype(kind)
-
-
 def shc_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, theta: Theta, geometry: Geometry, order: Order, eps: float
-) -> Tensor:
+) -> Tensor | None:
     """Y (N, C, H', W') of x (N, D, H, W), weight (C, D / groups, S_h, S_w), bias (C,), and theta, which makes the maps.
+    None where the op does not compute what its definition does.
 
     Y_n = conv(X_n, W * M_n), M_n = sigmoid(W2 relu(W1 s_n + b1) + b2), s_n = [mu, sigma] of the channels of X_n,
-    sigma = sqrt(population variance + eps). Differentiable any number of times. For x that it serves.
+    sigma = sqrt(population variance + eps). Differentiable any number of times.
 
     Raises:
         InputError: shapes, dtypes or devices do not fit.
     """
     inputs: Inputs = (x, weight, *theta) if bias is None else (x, weight, *theta, bias)
+    numbers = geometry, order, eps
+    Y: Tensor
+    if direct() and (plan := cpu.seen(inputs, *numbers)):
+        Y = _op.at_once(inputs, numbers, plan.forward)
+        return Y
+    if not _serves(x):
+        return None
     at_once = kernels_may_have((x,), inputs[1:])
     if weight.dtype != x.dtype:
         if not autocasting(x):
@@ -52,8 +50,18 @@ def shc_conv2d(
             inputs = (x, cast(weight, x.dtype), *theta, *others)
     if not at_once:
         _check(inputs, geometry, order)  # a compiler would say no more than that a size is negative
-    Y: Tensor = _op(inputs, (geometry, order, eps), at_once)
+    Y = (_op.at_once if at_once else _op.dispatched)(inputs, numbers)
     return Y
+
+
+def _serves(x: Tensor) -> bool:
+    """Whether the op computes what its definition does here. It does not in transforms, for tensors that are more than
+    tensors, on other devices, and where autocast rounds for the convolution what the statistics see as it is. An
+    exported program is made of the definition, for others to read."""
+    if type(x) not in TENSORS or not (x.is_cpu or x.is_cuda) or transforming() or exporting():
+        return False
+    kind = "cpu" if x.is_cpu else "cuda"
+    return not torch.is_autocast_enabled(kind) or x.dtype == torch.get_autocast_dtype(kind)
 
 
 def _rounds(x: Tensor, weight: Tensor) -> bool:
@@ -68,7 +76,7 @@ def _compute(inputs: Inputs, numbers: Numbers, keep: bool) -> tuple[Tensor, ...]
     if x.is_cuda:
         return replay.call(_forward, inputs, *numbers, keep)
     if plan := cpu.plan(inputs, *numbers):
-        return plan.forward(inputs, keep)
+        return plan.forward(inputs, numbers, keep)
     return _forward(inputs, *numbers, keep)
 
 
@@ -112,7 +120,7 @@ def _gradients(gradients: Inputs, saved: Inputs, numbers: Numbers, mask: Sequenc
     if dY.is_cuda:
         return replay.call(_backward, (dY, *saved), *numbers, wanted)
     *inputs, whole = saved
-    if plan := cpu.plan(inputs, *numbers):
+    if whole.is_contiguous() and (plan := cpu.plan(inputs, *numbers)):
         return plan.backward(dY, inputs, whole, wanted)
     return _backward((dY, *saved), *numbers, wanted)
 

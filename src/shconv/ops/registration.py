@@ -21,6 +21,7 @@ from shconv.ops.modes import TENSORS, direct, is_plain, refuse_tangents
 
 Tensors = tuple[Tensor, ...]
 Found = Sequence[Tensor | None]
+Forward = Callable[..., Sequence[Tensor]]
 Numbers = tuple[Any, ...]  # all that is no tensor, hashable; the four of a convolution as one Geometry
 
 _library = torch.library.Library("shconv", "FRAGMENT")
@@ -44,7 +45,7 @@ class Op:
 
     def __init__(
         self, schema: str, results: tuple[str, ...], kept: tuple[str, ...] = (), *,
-        forward: Callable[..., Sequence[Tensor]], shapes: Callable[..., Sequence[Tensor]],
+        forward: Forward, shapes: Callable[..., Sequence[Tensor]],
         backward: Callable[..., Found], again: Callable[..., Found],
     ) -> None:  # fmt: skip
         head, _, returns = schema.partition(") -> ")
@@ -64,16 +65,23 @@ class Op:
         self._define("forward", tensors, forward, shapes)
         self._define("backward", every, self._wanted, self._wanted_shapes)
 
-    def __call__(self, inputs: Tensors, numbers: Numbers, at_once: bool | None = None) -> Any:
-        """The results, differentiable. at_once: what kernels_may_have says of the inputs."""
-        if not (kernels_may_have(inputs) if at_once is None else at_once):
-            flat = (*numbers[0], *numbers[1:]) if self._geometric else numbers
-            op = getattr(torch.ops.shconv, self.name).default
-            return op(*inputs, *self._none(inputs), *flat, self._version)
+    def __call__(self, inputs: Tensors, numbers: Numbers) -> Any:
+        """The results, differentiable."""
+        return (self.at_once if kernels_may_have(inputs) else self.dispatched)(inputs, numbers)
+
+    def at_once(self, inputs: Tensors, numbers: Numbers, forward: Forward | None = None) -> Any:
+        """The results of inputs that kernels may have. forward: one that is known to serve these."""
+        forward = forward or self.forward
         if torch.is_grad_enabled():
-            return _apply(self, numbers, True, *inputs)
-        found = self.forward(inputs, numbers, False)
+            return _apply(self, numbers, forward, *inputs)
+        found = forward(inputs, numbers, False)
         return found[0] if self.results == 1 else tuple(found)
+
+    def dispatched(self, inputs: Tensors, numbers: Numbers) -> Any:
+        """The results, with torch's dispatcher between."""
+        flat = (*numbers[0], *numbers[1:]) if self._geometric else numbers
+        op = getattr(torch.ops.shconv, self.name).default
+        return op(*inputs, *self._none(inputs), *flat, self._version)
 
     def compute(self, inputs: Tensors, numbers: Numbers) -> Any:
         """The results, below autograd."""
@@ -122,7 +130,7 @@ class Op:
         numbers = _fixed(given[self.tensors : self._given])  # torch leaves a version of 0 out
         numbers = (Geometry(*numbers[:4]), *numbers[4:]) if self._geometric else numbers
         if torch.is_grad_enabled() and any(each.requires_grad for each in inputs):
-            return _Function.apply(self, numbers, False, *inputs)
+            return _Function.apply(self, numbers, None, *inputs)
         found = self._forward(inputs, numbers, False)
         return found[0] if self.results == 1 else tuple(found)
 
@@ -142,9 +150,10 @@ class Op:
 
 class _Function(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, op: Op, numbers: Numbers, at_once: bool, *inputs: Tensor) -> Any:
-        found = (op.forward if at_once else op._forward)(inputs, numbers, True)
-        ctx.op, ctx.numbers, ctx.at_once = op, numbers, at_once
+    def forward(ctx: Any, op: Op, numbers: Numbers, at_once: Forward | None, *inputs: Tensor) -> Any:
+        found = (at_once or op._forward)(inputs, numbers, True)
+        ctx.op, ctx.numbers, ctx.at_once = op, numbers, at_once is not None
+        ctx.hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None  # which give what they like
         ctx.save_for_backward(*inputs, *found[op.kept])
         return found[0] if op.results == 1 else tuple(found[: op.results])
 
@@ -154,7 +163,7 @@ class _Function(torch.autograd.Function):
         if torch.is_grad_enabled():
             found = op.again(gradients, saved[: len(mask)], ctx.numbers, mask)
         else:
-            at_once = ctx.at_once and kernels_may_have(gradients)
+            at_once = ctx.at_once and kernels_may_have((*gradients, *saved) if ctx.hooked else gradients)
             found = (op.backward if at_once else op._backward)(gradients, saved, ctx.numbers, mask)
         return None, None, None, *found
 

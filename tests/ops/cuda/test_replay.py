@@ -19,6 +19,7 @@ from shconv.ops.cuda import replay, tape
 from shconv.ops.cuda.hopper import passes
 from shconv.ops.cuda.hopper.tiles import Tile
 from shconv.ops.geometry import Geometry
+from shconv.ops.seen import Seen
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 BOTH = (0, 1)
@@ -326,7 +327,7 @@ def test_buffers_share_the_scratch_when_they_are_not_used_at_the_same_time():
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How often the function was called itself; CPU tensors are taken for those of the current device."""
     monkeypatch.setattr(replay, "_known", {})
-    monkeypatch.setattr(replay, "_near", {})
+    monkeypatch.setattr(replay, "_near", Seen())
     monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: -1)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     return []

@@ -17,13 +17,13 @@ from shconv.ops import memory
 from shconv.ops.cuda import launcher, runtime, tape, tuning
 from shconv.ops.cuda.tape import Computed, Launched, Ref, Root, Tape, UnrecordableError, record
 from shconv.ops.modes import autocast_off
+from shconv.ops.seen import Seen
 
 Results = tuple[Tensor | None, ...]
 Run = Callable[[list[Tensor | None], Sequence[int]], None]  # of all tensors, and the addresses of the first of them
 Make = Callable[[Sequence[Launched], int], Run]
 
 _MOST = 4096  # kinds of call remembered
-_FEW = 8  # of them that are looked through one by one
 _TRIES = 4  # calls of a kind that may be recorded, where the first try tiles
 _ALIGNED = 256  # bytes, where a buffer of the scratch begins: as torch's own do
 _log = logging.getLogger(__name__)
@@ -47,13 +47,12 @@ def call(function: Callable[..., Results], inputs: Sequence[Tensor], *numbers: H
         return function(inputs, *numbers)
     tf32 = first.dtype == torch.float32 and runtime.tf32()
     near = function, numbers, len(inputs), first.shape, tuning.state(), tf32
-    for fits, player in _near.get(near, ()):
-        if fits(*inputs):
-            return player.play(inputs, addresses)
+    if (player := _near.find(near, inputs)) is not None:
+        return player.play(inputs, addresses)
     key = near, *[(each.shape, each.stride(), each.dtype, each.get_device()) for each in inputs]
     known = _known.get(key, 0)
     if isinstance(known, Player):
-        _remember(near, inputs, known)
+        _near.add(near, inputs, known)
         return known.play(inputs, addresses)
     if known is None or first.numel() == 0 or torch.cuda.is_current_stream_capturing():
         return function(inputs, *numbers)
@@ -69,22 +68,7 @@ def call(function: Callable[..., Results], inputs: Sequence[Tensor], *numbers: H
 
 
 _known: "dict[Hashable, Player | int | None]" = {}  # how often a kind was called, or None where it can't be replayed
-_near: "dict[Hashable, tuple[tuple[Fits, Player], ...]]" = {}  # by what is told quickly: those called last
-Fits = Callable[..., bool]  # of inputs: whether they are of a kind
-
-
-def _remember(near: Hashable, inputs: Sequence[Tensor], player: "Player") -> None:
-    """What torch's compiler checks tensors with takes a tenth of the time in which a key is made and found."""
-    sizes: list[Any] = [list(each.shape) for each in inputs]
-    strides: list[Any] = [list(each.stride()) for each in inputs]
-    try:
-        kind = torch._C._dynamo.guards.TensorGuards
-        fits = kind(*inputs, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides).check
-        served = fits(*inputs)
-    except (AttributeError, TypeError, ValueError, SystemError):  # another torch's
-        return
-    if served:
-        _near[near] = ((fits, player), *_near.get(near, ()))[:_FEW]
+_near: "Seen[Player]" = Seen()
 
 
 def _next(found: Tape | UnrecordableError, known: int, device: int) -> "Player | int | None":
