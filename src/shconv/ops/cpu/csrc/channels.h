@@ -25,7 +25,8 @@ struct Pixel {
 
 struct Factors {  // of a tile
     const float* weight;
-    const std::vector<Step>* steps;
+    const Step *step, *end;
+    const Run* runs;
     bool dM;     // wanted
     bool alone;  // all pixels are of one image
     Pixel pixels[ROWS<1>];
@@ -45,11 +46,11 @@ static void tile(const Factors& f) {
     };
     for (int r = 0; by_taps && f.dM && r < rows; r++) __builtin_prefetch(pixels[r].X);
     V sum[rows][nv] = {};
-    for (const Step& step : *f.steps) {
+    for (const Step* step = f.step; step != f.end; step++) {
         V at[rows][nv] = {};
-        for (const Run& run : step.runs) {
-            const float* w = f.weight + run.row * nv * VL;
-            for (int64_t k = run.offset; k < run.offset + run.count; k++, w += nv * VL) {
+        for (const Run *run = f.runs + step->first, *last = f.runs + step->last; run != last; run++) {
+            const float* w = f.weight + run->row * nv * VL;
+            for (int64_t k = run->offset, stop = k + run->count; k < stop; k++, w += nv * VL) {
                 V b[nv];
 #pragma GCC unroll 3
                 for (int v = 0; v < nv; v++) b[v] = held(load(w + v * VL));
@@ -57,20 +58,20 @@ static void tile(const Factors& f) {
             }
         }
         if (!by_taps) return each([&](int r, int v) { store(pixels[r].Y + v * VL, at[r][v]); });
-        each([&](int r, int v) { sum[r][v] = fma(all(pixels[r].M[step.t]), at[r][v], sum[r][v]); });
+        each([&](int r, int v) { sum[r][v] = fma(all(pixels[r].M[step->t]), at[r][v], sum[r][v]); });
         if (f.dM && f.alone) {
             V product[4] = {};  // that no sum waits for the one before
             each([&](int r, int v) {
                 V& part = product[(r * nv + v) % 4];
                 part = fma(at[r][v], load(pixels[r].X + v * VL), part);
             });
-            pixels[0].products[step.t] += product[0] + product[1] + (product[2] + product[3]);
+            pixels[0].products[step->t] += product[0] + product[1] + (product[2] + product[3]);
         } else if (f.dM) {  // one pixel after the other, so that the order is the image's own
-            V* to = pixels[0].products + step.t;
+            V* to = pixels[0].products + step->t;
             V product = *to;
 #pragma GCC unroll 12
             for (int r = 0; r < rows; r++) {
-                if (V* next = pixels[r].products + step.t; next != to) *to = product, to = next, product = *to;
+                if (V* next = pixels[r].products + step->t; next != to) *to = product, to = next, product = *to;
 #pragma GCC unroll 3
                 for (int v = 0; v < nv; v++) product = fma(at[r][v], load(pixels[r].X + v * VL), product);
             }
@@ -106,14 +107,15 @@ struct Work {
 
     // A rectangle's pixels in all images, in tiles of nearly the same height.
     template <bool by_taps, int nv>
-    void cover(const Rectangle& part) const {
+    void cover(const Rectangles& all, const Rectangle& part) const {
         static constexpr auto of_height = tiles<by_taps, nv>(std::make_index_sequence<ROWS<nv>>());
         const int top = std::max(first, part.top), bottom = std::min(last, part.bottom);
         const int64_t pixels = images * std::max(0, bottom - top) * (part.right - part.left);
         const int64_t count = (pixels + ROWS<nv> - 1) / ROWS<nv>;
         const bool partly = lanes < VL;
         float *homes[ROWS<nv>], of_Y[ROWS<nv> * VL], of_X[ROWS<nv> * VL] = {};  // where vectors are not full
-        Factors f{weight, &part.steps, X.data != nullptr, alone};
+        const Step* const steps = all.steps.data();
+        Factors f{weight, steps + part.first, steps + part.last, all.runs.data(), X.data != nullptr, alone};
         const int64_t right = S.phases_w * source.point, below = S.phases_h * S.width * source.point;
         const int64_t home_right = D.phases_w * Y.point, home_below = D.phases_h * D.width * Y.point;
         const int64_t home = (part.phase / D.phases_w * D.width + part.phase % D.phases_w) * Y.point + channel;
@@ -145,11 +147,11 @@ struct Work {
         }
     }
     template <bool by_taps>
-    void cover(const std::vector<Rectangle>& parts, int nv) const {
-        for (const Rectangle& part : parts)
-            if (nv == 1) cover<by_taps, 1>(part);
-            else if (nv == 2) cover<by_taps, 2>(part);
-            else cover<by_taps, 3>(part);
+    void cover(const Rectangles& all, int nv) const {
+        for (const Rectangle& part : all.parts)
+            if (nv == 1) cover<by_taps, 1>(all, part);
+            else if (nv == 2) cover<by_taps, 2>(all, part);
+            else cover<by_taps, 3>(all, part);
     }
 };
 
@@ -182,7 +184,7 @@ static inline void run(const Pass& p, bool by_taps, const Images* X, float* dM) 
     const Weight weight = pack(p);
     const int64_t panels = weight.panels();
     const Plan plan(p, panels, by_taps);
-    const std::vector<Rectangle> parts = rectangles(p, weight, by_taps);
+    const Rectangles parts = rectangles(p, weight, by_taps);
     int up = 0, down = 0;  // rows of the source around a slab's own
     for (const Tap& t : p.taps) up = std::max(up, -t.dh), down = std::max(down, t.dh);
     std::vector<float> shares(dM ? p.images * plan.slabs * panels * p.T : 0);

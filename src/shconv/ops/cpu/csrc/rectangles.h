@@ -64,55 +64,71 @@ struct Run {  // source channels that lie together, of one tap or of neighbours
 };
 
 struct Step {  // what is summed in registers: one tap, or all of them
-    std::vector<Run> runs;
-    int t;  // the tap
+    int first, last;  // of the runs
+    int t;            // the tap
 };
 
 struct Rectangle {  // of a phase of the destination: what its pixels add up
     int phase, top, bottom, left, right;
+    int first, last;  // of the steps
+};
+
+struct Rectangles {  // three lists, for small layers take as long as it takes to find memory for many
+    std::vector<Rectangle> parts;
     std::vector<Step> steps;
+    std::vector<Run> runs;
 };
 
 static inline bool inside(int at, int size) { return (unsigned)at < (unsigned)size; }
 
-static inline std::vector<Rectangle> rectangles(const Pass& p, const Weight& weight, bool by_taps) {
+static inline Rectangles rectangles(const Pass& p, const Weight& weight, bool by_taps) {
     const Images &S = p.source, &D = p.destination;
     // Where destination pixel (0, 0) reads through a tap.
     const auto y = [&](const Tap& t) { return t.dh * S.phases_h + t.from / S.phases_w; };
     const auto x = [&](const Tap& t) { return t.dw * S.phases_w + t.from % S.phases_w; };
-    std::vector<Rectangle> found;
+    Rectangles found;
+    std::vector<Tap> taps;
+    std::vector<int> rows, columns;
+    taps.reserve(p.T), rows.reserve(2 * p.T + 2), columns.reserve(2 * p.T + 2);
     for (int phase = 0; phase < D.phases(); phase++) {
-        std::vector<Tap> taps;
+        taps.clear();
         for (const Tap& t : p.taps)
             if (t.to == phase) taps.push_back(t);
         if (weight.backwards) std::reverse(taps.begin(), taps.end());
         // The first row (or column) of each stretch that reads through the same taps, and the end of all.
-        const auto cuts = [&](int count, int step, int size, auto place) {
-            std::vector<int> at;
+        const auto cut = [&](std::vector<int>& at, int count, int step, int size, auto place) {
+            at.clear();
             for (int i = 0; i < count; i++)
                 if (i == 0 || std::any_of(taps.begin(), taps.end(), [&](const Tap& t) {
                         return inside(i * step + place(t), size) != inside((i - 1) * step + place(t), size);
                     }))
                     at.push_back(i);
             at.push_back(count);
-            return at;
         };
-        const std::vector<int> rows = cuts(D.rows(phase), S.phases_h, S.height, y);
-        const std::vector<int> columns = cuts(D.columns(phase), S.phases_w, S.width, x);
+        cut(rows, D.rows(phase), S.phases_h, S.height, y);
+        cut(columns, D.columns(phase), S.phases_w, S.width, x);
+        const size_t parts = (rows.size() - 1) * (columns.size() - 1), most = found.runs.size() + parts * taps.size();
+        found.parts.reserve(found.parts.size() + parts), found.steps.reserve(most), found.runs.reserve(most);
         for (size_t i = 0; i + 1 < rows.size(); i++)
             for (size_t j = 0; j + 1 < columns.size(); j++) {
-                Rectangle r{phase, rows[i], rows[i + 1], columns[j], columns[j + 1]};
+                const int first = found.steps.size();
+                const int top = rows[i] * S.phases_h, left = columns[j] * S.phases_w;
                 for (const Tap& t : taps) {
-                    if (!inside(r.top * S.phases_h + y(t), S.height)) continue;
-                    if (!inside(r.left * S.phases_w + x(t), S.width)) continue;
+                    if (!inside(top + y(t), S.height) || !inside(left + x(t), S.width)) continue;
                     const Run run{((int64_t)y(t) * S.width + x(t)) * S.channels, weight.row(t.t), S.channels};
-                    if (by_taps || r.steps.empty()) r.steps.push_back({{run}, t.t});
-                    else if (Run& last = r.steps[0].runs.back();
-                             last.offset + last.count == run.offset && last.row + last.count == run.row)
+                    const int next = found.runs.size();
+                    if (by_taps || (int)found.steps.size() == first) {
+                        found.steps.push_back({next, next, t.t});
+                    } else if (Run& last = found.runs.back();
+                               last.offset + last.count == run.offset && last.row + last.count == run.row) {
                         last.count += run.count;
-                    else r.steps[0].runs.push_back(run);
+                        continue;
+                    }
+                    found.runs.push_back(run);
+                    found.steps.back().last = next + 1;
                 }
-                found.push_back(r);
+                found.parts.push_back({phase, rows[i], rows[i + 1], columns[j], columns[j + 1], first,
+                                       (int)found.steps.size()});
             }
     }
     return found;
