@@ -49,7 +49,7 @@ def measure(
                     baseline_value=seconds["conv2d"] / _CALLS * 1e6, wrong=bool(wrong[each]),
                 )  # fmt: skip
         counts: dict[str, Callable[[nn.Module], int]] = {
-            "parameters": _parameters,
+            "parameters": lambda each: sum(p.numel() for p in each.parameters()),
             "multiply-adds": partial(_multiply_adds, x=x[:1]),
         }
         for name, count in counts.items():
@@ -108,10 +108,6 @@ def _wrong(layer: nn.Module, x: Tensor) -> str:
     error, largest = float((Y.double() - wanted).abs().max()), float(wanted.abs().max())
     allowed = 1e-3 + 8 * torch.finfo(x.dtype).eps
     return "" if error <= allowed * largest else f"off by {error / largest:.1e} of its largest element"
-
-
-def _parameters(layer: nn.Module) -> int:
-    return sum(p.numel() for p in layer.parameters())
 
 
 def _multiply_adds(layer: Any, x: Tensor) -> int:

@@ -12,7 +12,7 @@ from shconv.data.ground_truth import list_flat_val
 from shconv.data.imagenet_labels import ID, check_folders, check_labels
 from shconv.data.listing import Listing, check_same_classes, list_split, some, visible_files, visible_folders
 from shconv.data.parquet import index_parquet
-from shconv.data.tars import TarFiles, index_tars
+from shconv.data.tars import index_tars
 from shconv.errors import InputError
 
 PARTS = {"train": "train", "val": "val", "validation": "val"}  # how shards and their folders are called
@@ -104,11 +104,8 @@ def _list_shards(root: Path, shards: Sequence[str], parquet_memory: float) -> tu
         return Listing(files, classes, labels), said
     tars, labels = index_tars(root, shards)
     labels, classes, said = check_labels(tars, labels, None)
-    return Listing(tars, classes, labels, _empty(tars)), said
-
-
-def _empty(tars: TarFiles) -> tuple[int, ...]:
-    return tuple(np.flatnonzero(tars.members[:, 2] == 0).tolist())
+    empty = np.flatnonzero(tars.members[:, 2] == 0)
+    return Listing(tars, classes, labels, tuple(empty.tolist())), said
 
 
 def _with_same_classes(root: Path, listings: Sequence[Listing]) -> list[Listing]:
