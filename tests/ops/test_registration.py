@@ -1,5 +1,5 @@
 """The op in torch's eyes: opcheck, what autocast casts, the layouts that tracing is told, and torch's other modes.
-Derivatives are in test_registration_transforms.py, torch.compile and torch.export in test_registration_compile.py."""
+Derivatives are in test_derivatives.py, torch.compile and torch.export in test_registration_compile.py."""
 
 import itertools
 from typing import Any

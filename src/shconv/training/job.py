@@ -17,7 +17,7 @@ from shconv.processes import Processes
 from shconv.training.ahead import compiled_ahead
 from shconv.training.checkpoint import save_checkpoint
 from shconv.training.defences import Defence
-from shconv.training.defences.watch import collapse, pgd_accuracy
+from shconv.training.defences.overfitting import collapse, pgd_accuracy
 from shconv.training.engine import Engine
 from shconv.training.epoch import Epoch, Sums, Unread, exploded
 from shconv.training.evaluate import correct_in

@@ -13,7 +13,7 @@ from shconv.data import ImageData
 from shconv.data.splits import MemorySplit
 from shconv.training import Defence, ModelConfig, Recipe, train
 from shconv.training.defences import FGSMRS, PGD
-from shconv.training.defences.watch import pgd_accuracy
+from shconv.training.defences.overfitting import pgd_accuracy
 
 pytestmark = pytest.mark.usefixtures("toy_network")
 

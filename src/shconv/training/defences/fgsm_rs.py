@@ -1,6 +1,6 @@
 """Random-start FGSM: Wong, Rice and Kolter, "Fast is better than free", 2020. The cheap adversarial training.
 
-It can collapse from one epoch to the next (catastrophic overfitting), which only several steps show: see watch.py."""
+It can collapse from one epoch to the next (catastrophic overfitting). Only several steps show it: overfitting.py."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,6 @@
 """Adversarial training as it was first done: Goodfellow, Shlens and Szegedy 2014. One step, beside the clean images.
 
-Like every single step from the image itself it can collapse (catastrophic overfitting): see watch.py."""
+Like every single step from the image itself it can collapse (catastrophic overfitting): see overfitting.py."""
 
 from dataclasses import dataclass
 

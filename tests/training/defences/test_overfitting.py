@@ -7,7 +7,7 @@ from loop_toys import Training
 from shconv.data import ImageData
 from shconv.training import ModelConfig, job
 from shconv.training.defences import FGSMRS
-from shconv.training.defences.watch import collapse, pgd_accuracy
+from shconv.training.defences.overfitting import collapse, pgd_accuracy
 
 pytestmark = pytest.mark.usefixtures("toy_network")
 
