@@ -76,6 +76,14 @@ def test_the_architecture_names_every_room_and_none_that_is_gone() -> None:
     assert set(gone) <= run_folder
 
 
+def test_every_file_that_the_code_names_is_there() -> None:
+    code = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
+    there = {file.name for folder in (ROOT / "src", ROOT / "benchmarks") for file in folder.rglob("*.py")}
+    named = set(re.findall(r"\b\w+\.py\b", code)) - {"file.py", "my_file.py"}  # a user's own
+    assert len(named) > 4
+    assert named - there <= {"hatch_build.py"}
+
+
 def test_no_page_and_no_message_sends_people_to_a_package_that_is_not_published() -> None:
     files = [*PAGES, ROOT / "README.md", *(ROOT / "src").rglob("*.py")]
     found = re.compile(r"pip install ['\"]?shconv")
