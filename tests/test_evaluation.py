@@ -218,6 +218,18 @@ def test_saved_results_are_a_run_folder_with_csv_and_pictures(tmp_path: Path) ->
     assert len(list((tmp_path / "kept" / "adversarial" / "evaluate--model--seed0--mine--both").glob("*.png"))) == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("data.json", "{ half"), ("images.csv", "index,file,label\n0,0,x\n"), ("images.csv", "index,file,label\n0,0,1\n")],
+)
+def test_a_damaged_file_is_named_where_results_are_read(tmp_path: Path, name: str, content: str) -> None:
+    vanilla, _ = colour_networks()
+    shconv.evaluate(vanilla, (IMAGES, LABELS), {"fgsm": FGSM(0.1)}, folder=tmp_path, **QUICK)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=f"{name} is damaged"):
+        shconv.results.load(tmp_path).images()
+
+
 def test_results_are_not_saved_over_those_of_another_run(tmp_path: Path) -> None:
     """Its rows have the same names."""
     runs = [

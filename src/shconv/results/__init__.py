@@ -1,7 +1,6 @@
 """What a run measured, as tables that people use: rows, images, worst cases and paired comparisons as DataFrames.
 `shconv.evaluate` returns it, and `shconv.results.load` reads it from any run folder."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,7 +76,7 @@ class Results:
             )
         held = RunFolder(path, writes=False)
         rows = [row for row in held.rows.values() if row["experiment"] != "audit"]
-        facts = {name: json.loads((path / name).read_bytes()) for name in FACTS if (path / name).is_file()}
+        facts = {name: held.read_json(name) for name in FACTS if (path / name).is_file()}
         labels, files = stored_images(path / "images.csv")
         return cls(rows, Stored(held), facts, labels, files)
 
@@ -290,6 +289,10 @@ class Results:
 
 
 def _at(values: Sequence[Any], index: NDArray[np.int64]) -> list[Any]:
+    if len(values) and len(index) and index.max() >= len(values):
+        raise InputError(
+            f"images.csv is damaged: it has {len(values)} images, the results are about image {index.max()}"
+        )
     return [values[place] for place in index] if len(values) else [None] * len(index)
 
 

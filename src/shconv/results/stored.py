@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shconv.experiments.run_folder import Row, RunFolder
+from shconv.experiments.run_folder import Row, RunFolder, whole
 
 
 class Stored(Mapping[str, Mapping[str, NDArray[Any]]]):
@@ -28,11 +28,12 @@ class Stored(Mapping[str, Mapping[str, NDArray[Any]]]):
 
 
 def stored_images(path: Path) -> tuple[list[int], list[str]]:
+    """Label and file of every test image. Raises InputError where the file is damaged."""
     if not path.is_file():
         return [], []
-    with path.open(encoding="utf-8", newline="") as file:
+    with whole(path), path.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    return [int(line["label"]) for line in lines], [line["file"] for line in lines]
+        return [int(line["label"]) for line in lines], [line["file"] for line in lines]
 
 
 def save_pngs(folder: Path, rows: Sequence[Row], outcomes: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
