@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import shconv
-from shconv.attacks import FGSM, PGD, Foreign
+from shconv.attacks import FGSM, PGD, Foreign, Standard
 from shconv.errors import InputError
 from shconv.intervals import wilson
 from shconv.models.normalize import Normalize
@@ -279,6 +279,12 @@ def test_of_a_random_network_it_is_said(capsys: pytest.CaptureFixture[str]) -> N
     for network, count in ((vanilla, 0), (Noisy(), 1)):
         shconv.evaluate({"net": network}, (IMAGES, LABELS), {"a": FGSM(0.1)}, batch_size=8)
         assert capsys.readouterr().err.count("net/seed0 is random: two passes") == count
+
+
+def test_what_autoattack_leaves_out_for_few_classes_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    attacks = {"aa": Standard(0.01, attacks=("apgd-ce", "apgd-t"))}
+    shconv.evaluate({"net": colour_networks()[0]}, (IMAGES, LABELS), attacks, images=2, batch_size=8)
+    assert "net/seed0, aa: AutoAttack's apgd-t is left out: its loss needs 4 classes" in capsys.readouterr().err
 
 
 def test_networks_are_compared_by_a_seed_that_both_have() -> None:

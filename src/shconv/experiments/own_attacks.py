@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 import numpy as np
 import torch
 
-from shconv.attacks import Attack
+from shconv.attacks import Attack, Standard
 from shconv.data import ImageData
 from shconv.data.splits import in_unit_range
 from shconv.errors import InputError
@@ -28,23 +28,27 @@ def run_own(
     """
     settle_attacks(study.folder, attacks)
     for network in study.networks:
-        if _is_random(study, network):
-            study.progress.say(
-                f"{network.key} is random: two passes over the same images differ. It is judged by one pass, so that "
-                "another run gives other numbers, and attacks that do not average its passes look weaker than they "
-                "are. PGD(samples=8) averages; so does an audit"
-            )
+        for sentence in _told(study, network, attacks):
+            study.progress.say(f"{network.key}{sentence}")
     for _ in rows(study, attacks, _index(study, confident, most), routes):
         pass
 
 
 @torch.no_grad()
-def _is_random(study: Study, network: Network) -> bool:
-    """Whether it gives the same images another answer in a second pass."""
+def _told(study: Study, network: Network, attacks: Mapping[str, Attack]) -> Iterator[str]:
+    """What a person should know of a network before its numbers, from two passes over a few images."""
     (images,) = study.batches(np.arange(min(LOOKED_AT, len(study.data.test))), LOOKED_AT)
     with torch.random.fork_rng([images.x.device] if images.x.is_cuda else []):
         first, second = (network.model(images.x) for _ in range(2))
-    return not same_answers(first, second)
+    if not same_answers(first, second):
+        yield (
+            " is random: two passes over the same images differ. It is judged by one pass, so that another run gives "
+            "other numbers, and attacks that do not average its passes look weaker than they are. PGD(samples=8) "
+            "averages; so does an audit"
+        )
+    for name, attack in attacks.items():
+        if isinstance(attack, Standard):
+            yield from (f", {name}: {note}" for note in attack.notes(first.shape[1]))
 
 
 def settle_attacks(folder: RunFolder, attacks: Mapping[str, Attack]) -> None:
