@@ -269,16 +269,22 @@ def test_numbers_of_numpy_are_taken_as_pythons_and_no_result_is_lost_for_others(
     assert own.records[1]["parameters"]["epsilon"] == 0.05
 
 
-def test_of_a_random_network_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_a_network_that_is_random_or_mixes_its_batch_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     vanilla, _ = colour_networks()
 
     class Noisy(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return vanilla(x) + torch.randn(len(x), 3)
 
-    for network, count in ((vanilla, 0), (Noisy(), 1)):
+    class Mixing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return vanilla(x - x.mean(0))
+
+    random, mixing = "net/seed0 is random: two passes", "net/seed0 answers for an image by the other images of its"
+    for network, told in ((vanilla, []), (Noisy(), [random]), (Mixing(), [mixing])):
         shconv.evaluate({"net": network}, (IMAGES, LABELS), {"a": FGSM(0.1)}, batch_size=8)
-        assert capsys.readouterr().err.count("net/seed0 is random: two passes") == count
+        said = capsys.readouterr().err
+        assert [words for words in (random, mixing) if words in said] == told
 
 
 def test_what_autoattack_leaves_out_for_few_classes_is_said(capsys: pytest.CaptureFixture[str]) -> None:

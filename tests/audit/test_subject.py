@@ -9,7 +9,7 @@ import torch
 from core_toys import EPS, Brightest, attacking, colour_images
 from torch import Tensor, nn
 
-from shconv import audit, replaying
+from shconv import audit
 from shconv.attacks import PGD
 from shconv.attacks.base import borrowed
 from shconv.audit.preflight import preflight, training_parts
@@ -72,6 +72,10 @@ RECOGNISED = {
     ),
     "dropout for ever": (lambda: nn.Sequential(Lazy(), Brightest()).eval(), "is random: two passes .* differ"),
     "random": (lambda: Around(before=noisy).eval(), "is random: two passes .* 8 passes"),
+    "batch statistics": (
+        lambda: Around(after=lambda z: (z - z.mean(0)) / (z.std(0) + 1e-3)).eval(),
+        "answers for an image by the other images of its batch too",
+    ),
     "NaN": (lambda: Around(after=nan_where_bright).eval(), r"NaN on \d+ of 48 clean images: they count as misclass"),
     "normalised outside": (
         lambda: Around(before=lambda x: torch.where(x < 0, x, x * 0)).eval(),
@@ -252,7 +256,7 @@ def test_the_clock_is_asked_at_every_pass_of_an_attack_though_the_network_inside
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tape, asked = Tape(), list[int]()
-    monkeypatch.setattr(replaying, "_CUDA", tape)
+    monkeypatch.setattr("shconv.replaying.network._CUDA", tape)
     network = create_model("plain10", num_classes=3, stem="small", width=2).eval()
     x, y = colour_images(6)
     with borrowed(network):

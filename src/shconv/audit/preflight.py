@@ -84,6 +84,11 @@ def _as_it_is(subject: Subject, images: Tensor, judged: Judged) -> Iterator[str]
             f"its logits over {PASSES} passes (expectation over transformation, Athalye et al. 2018), with the same "
             "numbers drawn every time; the accuracy of a single pass may be lower."
         )
+    if subject.mixes:
+        yield (
+            "answers for an image by the other images of its batch too, as batch norm without stored statistics does. "
+            "Attacks and judgement see an image in different batches, so the accuracies may be too low or too high."
+        )
     if nan := int(judged.nan.sum()):
         yield f"returns NaN on {nan} of {len(judged.nan)} clean images: they count as misclassified."
 

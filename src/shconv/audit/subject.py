@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from shconv.attacks.checks import check_logits_shape
 from shconv.errors import InputError
-from shconv.experiments.network import first_logits, same_answers
+from shconv.experiments.network import first_logits, in_other_company, same_answers
 from shconv.experiments.question import padded
 from shconv.replaying import replaying
 from shconv.routes import shc_layers
@@ -37,6 +37,7 @@ class Subject:
     one_draw    the same with a single pass where it is random: an eighth of the price
     network     the module as given
     probabilities, is_random     what it returned on `images`: a distribution; another answer in a second pass
+    mixes       whether an image's answer hangs on the other images of its batch
     training    its parts that were in training mode as given, in words
     Expects the network in eval mode with frozen parameters (`attacks.base.borrowed`).
 
@@ -66,6 +67,8 @@ class Subject:
             )
         self.probabilities = _are_probabilities(first)
         self.is_random = not same_answers(first, second)
+        alone = first if self.is_random else first_logits(name, network, in_other_company(x))
+        self.mixes = not same_answers(first[:1], alone[:1])
         kind = AuditedDetector if self.has_detector else AuditedNetwork
         self.model = kind(network, self.probabilities, PASSES if self.is_random else 1)
         self.model.eval()

@@ -103,6 +103,11 @@ def same_answers(first: Tensor, second: Tensor) -> bool:
     return torch.allclose(first, second, rtol=SAME, atol=SAME * scale, equal_nan=True)
 
 
+def in_other_company(x: Tensor) -> Tensor:
+    """A batch like x (n, C, H, W) that has its first image and no other one of it."""
+    return x[:1].expand_as(x).contiguous()
+
+
 def routes_of(network: Network) -> tuple[str, ...]:
     """The gradient routes that a network has."""
     return ROUTES_OF[network.is_shc]

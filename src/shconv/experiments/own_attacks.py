@@ -10,7 +10,7 @@ from shconv.attacks import Attack, Standard
 from shconv.data import ImageData
 from shconv.data.splits import in_unit_range
 from shconv.errors import InputError
-from shconv.experiments.network import Network, first_logits, routes_of, same_answers
+from shconv.experiments.network import Network, first_logits, in_other_company, routes_of, same_answers
 from shconv.experiments.question import Index
 from shconv.experiments.run_folder import Row, RunFolder
 from shconv.experiments.study import Study
@@ -36,15 +36,21 @@ def run_own(
 
 @torch.no_grad()
 def _told(study: Study, network: Network, attacks: Mapping[str, Attack]) -> Iterator[str]:
-    """What a person should know of a network before its numbers, from two passes over a few images."""
+    """What a person should know of a network before its numbers, from passes over a few images."""
     (images,) = study.batches(np.arange(min(LOOKED_AT, len(study.data.test))), LOOKED_AT)
     with torch.random.fork_rng([images.x.device] if images.x.is_cuda else []):
         first, second = (network.model(images.x) for _ in range(2))
+        alone = network.model(in_other_company(images.x))
     if not same_answers(first, second):
         yield (
             " is random: two passes over the same images differ. It is judged by one pass, so that another run gives "
             "other numbers, and attacks that do not average its passes look weaker than they are. PGD(samples=8) "
             "averages; so does an audit"
+        )
+    elif not same_answers(first[:1], alone[:1]):
+        yield (
+            " answers for an image by the other images of its batch too, as batch norm without stored statistics does: "
+            f"the numbers are those of batches of {study.batch_size}"
         )
     for name, attack in attacks.items():
         if isinstance(attack, Standard):
