@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,15 +43,27 @@ class Network:
     def digest(self) -> str:
         """Of all weights and buffers: tells a network from another one of its name."""
         sha = hashlib.sha256()
-        for name, tensor in self.model.state_dict().items():
+        for name, value in self.model.state_dict().items():
             sha.update(name.encode())
-            sha.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+            sha.update(_content(value))
         return sha.hexdigest()[:16]
 
     @property
     def identity(self) -> dict[str, str]:
         """What tells a network from another one of its name, as run folders keep it."""
         return {"weights": self.digest, "settings": _settings(self.model)}
+
+
+def _content(value: Any) -> bytes:
+    """Of a tensor its numbers; quantized modules hold tuples of tensors and types too."""
+    if isinstance(value, tuple | list):
+        return b"".join(map(_content, value))
+    if not isinstance(value, Tensor):
+        return repr(value).encode()
+    plain = value.detach().cpu()
+    plain = plain.dequantize() if plain.is_quantized else plain.to_dense() if plain.layout != torch.strided else plain
+    content: bytes = plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return content
 
 
 def _settings(model: nn.Module) -> str:
