@@ -4,6 +4,7 @@
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,7 +75,7 @@ class Subject:
         self.model.eval()
         self.one_draw = AuditedNetwork(network, self.probabilities).eval() if self.is_random else self.model
 
-    @property
+    @cached_property
     def is_shc(self) -> bool:
         return bool(shc_layers(self.network))
 
@@ -87,7 +88,7 @@ class Subject:
         """Gradient routes that white-box attacks take: of an SHC network the convolution's too."""
         return ("both", "convolution") if self.is_shc else ("both",)
 
-    @property
+    @cached_property
     def has_detector(self) -> bool:
         """Whether it has a detector beside its classifier, as `shconv.models.detector` has."""
         return all(hasattr(self.network, each) for each in ("joint", "score", "threshold"))

@@ -36,7 +36,8 @@ def parse(kind: type[Any], command: str, arguments: Sequence[str], base: Any | N
     extra: further options, read by others, to be shown in the help: flag -> help. Raises InputError for whatever does
     not fit, SystemExit after printing the help.
     """
-    shown = {field.name: _shown(kind, field.name) for field in fields(kind)}
+    hints = get_type_hints(kind, include_extras=True)
+    shown = {field.name: _shown(hints[field.name]) for field in fields(kind)}
     parser = _parser(kind, command, base, shown, extra)
     parsed = vars(parser.parse_intermixed_args(_spelt(arguments, parser, command)))
     given = {name: value for name, value in parsed.items() if value is not MISSING}
@@ -213,8 +214,7 @@ def _default(value: Any, about: str) -> str:
     return f" (default: {text})"
 
 
-def _shown(kind: type[Any], name: str) -> Shown:
-    hint = get_type_hints(kind, include_extras=True)[name]
+def _shown(hint: Any) -> Shown:
     marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     return next((mark for mark in marks if isinstance(mark, Shown)), Shown())
 

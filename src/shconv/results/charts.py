@@ -3,6 +3,7 @@ from elsewhere."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -13,6 +14,7 @@ PACKAGE = "shconv.results"
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 420, 56, 48, 16, 16
 
 
+@cache
 def environment(package: str = PACKAGE) -> Environment:
     """Templates of another package, and of this one."""
     places = ChoiceLoader([PackageLoader(each, "") for each in (package, PACKAGE)])

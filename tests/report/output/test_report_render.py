@@ -117,11 +117,9 @@ def test_figures_and_tables_come_in_the_formats_asked_for(run_folder):
 
 def test_a_figures_letters_are_in_its_file_and_the_same_rows_give_the_same_bytes(run_folder):
     run = load_run(run_folder.everything(n=10).save())
-    routes = draw_routes(run)
-    assert b"/FontFile2" in routes.saved("pdf")
-    assert b"<text" not in routes.saved("svg")
-    assert draw_routes(run).saved("svg") == routes.saved("svg")
+    assert b"/FontFile2" in draw_routes(run).saved("pdf")
     once, again = (figure2(run.folder / "arrays" / "figure2.npz").saved("svg") for _ in range(2))
+    assert b"<text" not in once
     assert once == again
 
 
@@ -131,13 +129,14 @@ def _shades(png: bytes) -> NDArray[np.int64]:
 
 def test_a_report_is_the_same_where_its_figures_are_painted_side_by_side(run_folder, monkeypatch):
     folder, written, printed = run_folder.everything(n=10).save(), [], []
-    (folder / "arrays" / "figure3_resnet18-seed0.npz").unlink()  # its twenty axes take as long as all others
+    for name in ("figure2", "figure3_resnet18-seed0"):  # their many axes take longer than all others
+        (folder / "arrays" / f"{name}.npz").unlink()
     for count in (1, 3):
         monkeypatch.setattr(canvas, "processors", lambda count=count: count)
         printed.append(io.StringIO())
         write(folder, console=Console(file=printed[-1], width=100))
         written.append({path.name: path.read_bytes() for path in (*folder.glob("figures/*"), folder / "report.html")})
-        assert len(written[-1]) == 9
+        assert len(written[-1]) == 7
     pixels = [{name: files.pop(name) for name in sorted(files) if name.endswith(".png")} for files in written]
     assert written[0] == written[1]
     for alone, beside in zip(*(map(_shades, each.values()) for each in pixels), strict=True):
@@ -146,6 +145,7 @@ def test_a_report_is_the_same_where_its_figures_are_painted_side_by_side(run_fol
     assert [each.getvalue() for each in printed] == [alone.getvalue()] * 2
 
 
+@pytest.mark.usefixtures("blank")
 def test_figures_that_no_other_process_could_paint_are_painted_here(run_folder, monkeypatch):
     folder, here = run_folder.everything(n=10).save(), os.getpid()
     monkeypatch.setattr(canvas, "processors", lambda: 2)

@@ -55,7 +55,7 @@ def test_figure3_frames_are_green_where_right_and_red_where_wrong(run_folder):
     def shares():
         image = pixels(figure3(path))
         return [
-            (np.abs(image - np.array(colour) / 255).max(axis=-1) < 0.02).mean()
+            (np.abs(image - np.array(colour, np.float32) / 255).max(axis=-1) < 0.02).mean()
             for colour in ((0x1A, 0x7F, 0x37), (0xC6, 0x28, 0x28))
         ]
 

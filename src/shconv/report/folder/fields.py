@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
-from functools import partial
+from functools import cache, partial
 from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -25,7 +25,7 @@ def read(kind: type[T], record: Options, **known: Any) -> T:
 
     A field that may be None or has a default may be missing or null. Raises ValueError for any other.
     """
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     for field in fields(kind):  # type: ignore[arg-type]  # a dataclass, which mypy cannot be told
         hint = hints[field.name]
         choices = get_args(hint)
@@ -38,6 +38,11 @@ def read(kind: type[T], record: Options, **known: Any) -> T:
                 raise ValueError(f'"{field.name}" is missing')
             known[field.name] = None
     return kind(**known)
+
+
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
 
 
 def typed(record: Options, key: str, kind: type) -> Any:

@@ -74,7 +74,7 @@ class Trained:
         return self.model, self.seed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     folder: Path
     rows: tuple[Row, ...]

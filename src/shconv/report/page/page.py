@@ -4,13 +4,14 @@ This file finds what the template prints; the template lays it out and escapes e
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from itertools import groupby
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from shconv.errors import few
@@ -58,12 +59,7 @@ def render(
     room = files(__package__)
     script = room.joinpath("page.js").read_text(encoding="utf-8")
     found = [pair for pair in pairs(run) if pair.results]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, **LAYOUT)
-    environment.filters["address"] = lambda name: quote(name, errors="surrogateescape")  # names may be no text
-    environment.filters["source"] = _source
-    environment.globals |= {"zip": zip, "lines": _lines, "published": _published, "ALARM": ALARM, "VERDICTS": VERDICTS}
-    template = environment.from_string(room.joinpath("page.html.j2").read_text(encoding="utf-8"))
-    return template.render(
+    return _template().render(
         run=run,
         css=Markup(room.joinpath("page.css").read_text(encoding="utf-8")),
         script=Markup(script),
@@ -86,6 +82,15 @@ def render(
         configuration=list(_flat(run.config)),
         environment=list(_flat(run.environment)),
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, **LAYOUT)
+    environment.filters["address"] = lambda name: quote(name, errors="surrogateescape")  # names may be no text
+    environment.filters["source"] = _source
+    environment.globals |= {"zip": zip, "lines": _lines, "published": _published, "ALARM": ALARM, "VERDICTS": VERDICTS}
+    return environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
 
 
 def _lead(run: Run) -> str:

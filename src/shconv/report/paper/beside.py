@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from shconv.report.computed.compare import Comparison, compare
 from shconv.report.computed.worst_case import OBJECTIVES, THREATS, over_same_attacks, worst_case_cell
@@ -50,8 +51,10 @@ class Pair:
         return [each for each in self.results if each.group == group]
 
 
-def pairs(run: Run) -> list[Pair]:
-    return [Pair(both, tuple(_results(run, *both))) for both in run.pairs]
+@lru_cache(maxsize=1)
+def pairs(run: Run) -> tuple[Pair, ...]:
+    """Of the run; kept, for page, tables and sentences ask for them in turn."""
+    return tuple(Pair(both, tuple(_results(run, *both))) for both in run.pairs)
 
 
 def _results(run: Run, vanilla: str, shc: str) -> Iterator[Beside]:
