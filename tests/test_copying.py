@@ -68,13 +68,21 @@ def test_a_copy_computes_the_same_and_learns_by_itself(net: nn.Module) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_it_is_converted_and_exported(net: nn.Module) -> None:
+def test_it_is_converted(net: nn.Module) -> None:
     x = torch.rand(2, 3, 8, 8)
     converted = shconv.to_shc(net, check=x)
     assert isinstance(converted[0], shconv.SHConv2d)
     torch.testing.assert_close(converted(x), net(x))
-    torch.testing.assert_close(plain_program(converted, x).module()(x), net(x), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(shconv.to_vanilla(converted)(x), net(x))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_all_of_them_in_a_row_are_exported() -> None:
+    row, x = nn.Sequential(*(nn.Conv2d(3, 3, 2) for _ in DERIVED)), torch.rand(2, 3, 8, 7)
+    for conv, derive in zip(row, DERIVED.values(), strict=True):
+        derive(conv)
+    converted = shconv.to_shc(row.eval(), where=2, check=x)
+    torch.testing.assert_close(plain_program(converted, x).module()(x), row(x), rtol=1e-4, atol=1e-5)
 
 
 def test_what_has_no_copy_is_named_with_the_way_out() -> None:

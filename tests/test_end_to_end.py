@@ -118,36 +118,30 @@ def stop_at(
     return stopping
 
 
+# In the order of a run: each is counted from where the one before it stopped.
 STOPS = {
     "in the first epochs": (TrainingProgress, "step", 12, True),
     "at the end of an epoch of the second network": (TrainingProgress, "epoch", 50, False),
     "before the first row": (RunFolder, "add", 1, True),
     "after a row of Table 2": (RunFolder, "add", 20, False),
     "in a search": (Search, "round", 3, False),
-    "between a row's arrays and the row": (RunFolder, "save_arrays", 50, False),
-    "before a figure": (RunFolder, "save_arrays", 72, True),
+    "between a row's arrays and the row": (RunFolder, "save_arrays", 8, False),
+    "before a figure": (RunFolder, "save_arrays", 23, True),
 }
 
 
-# Trainings and experiments have such stops in tests of their own.
-SLOW = ("in the first epochs", "before the first row", "before a figure")
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "count", "before"),
-    [pytest.param(*stop, id=words, marks=[pytest.mark.slow] if words in SLOW else []) for words, stop in STOPS.items()],
-)
-def test_stopped_and_given_again_it_equals_an_uninterrupted_run(
-    whole, tmp_path, monkeypatch, capsys, owner, name, count, before
-):
-    if owner is not TrainingProgress:
-        trained(whole, tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, stop_at(count, getattr(owner, name), before))
-        assert reproduce(tmp_path / "run") == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "shconv: stopped; the same command continues from here"
-    assert reproduce(tmp_path / "run") == 0
-    assert_same_run(tmp_path / "run", whole)
+def test_stopped_anywhere_and_given_again_it_equals_an_uninterrupted_run(whole, tmp_path, monkeypatch, capsys):
+    out, rows = tmp_path / "run", []
+    for place, (owner, name, count, before) in STOPS.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, stop_at(count, getattr(owner, name), before))
+            assert reproduce(out) == 130, place
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said == "shconv: stopped; the same command continues from here", place
+        rows.append(len(lines(out / "rows.jsonl")) if (out / "rows.jsonl").exists() else 0)
+    assert rows == [0, 0, 0, 20, 42, 49, 71]
+    assert reproduce(out) == 0
+    assert_same_run(out, whole)
 
 
 def test_a_disk_that_fills_up_is_named_and_nothing_written_is_lost(whole, tmp_path, monkeypatch, capsys):

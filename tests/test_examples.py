@@ -7,6 +7,7 @@ import runpy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,13 @@ def test_an_attack_librarys_example_stays_in_its_ball_and_follows_the_route(
     assert printed == ["both", "convolution"]
 
 
+demo_of = cache(shconv.data.load_data)  # as it is when no test has changed it
+
+
 def part_of_the_demo(patch: pytest.MonkeyPatch, train: int | None, test: int) -> None:
     """The examples find so many of its images."""
     pytest.importorskip("skimage")  # its photographs
-    demo = shconv.data.load_data("demo")
+    demo = demo_of("demo")
     parts = ((demo.train, train), (demo.test, test))
     fewer = [MemorySplit(each.images[:n], each.labels[:n], each.names[:n]) for each, n in parts]
     patch.setattr(shconv.data, "load_data", lambda name: replace(demo, train=fewer[0], test=fewer[1]))
