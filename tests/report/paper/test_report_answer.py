@@ -66,4 +66,4 @@ def test_what_the_answer_does_not_mean_names_the_images_and_the_data(run_folder)
 
 def test_a_run_without_a_pair_has_no_answer(run_folder):
     run_folder.add("table1", "resnet18", "clean", (1, 2))
-    assert pairs(load_run(run_folder.save())) == []
+    assert pairs(load_run(run_folder.save())) == ()
