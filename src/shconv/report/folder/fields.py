@@ -25,7 +25,7 @@ def read(kind: type[T], record: Options, **known: Any) -> T:
 
     A field that may be None or has a default may be missing or null. Raises ValueError for any other.
     """
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]  # a class can be hashed, which mypy does not know of T
     for field in fields(kind):  # type: ignore[arg-type]  # a dataclass, which mypy cannot be told
         hint = hints[field.name]
         choices = get_args(hint)
