@@ -21,15 +21,14 @@ from shconv.intervals import wilson
 from shconv.paired import Paired
 from shconv.results import shown
 from shconv.results.curves import Point, curve
-from shconv.results.measures import Measures, Network, Right, budget_of
+from shconv.results.measures import Measures, Network, Right
+from shconv.results.per_image import per_image, threat_title
 from shconv.results.stored import Stored, save_pngs, stored_images
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 FACTS = ("data.json", "networks.json", "sizes.json", "attacks.json", "environment.json")
-ABOUT = ("experiment", "model", "seed", "attack", "objective", "route", "step")
-PER_IMAGE = ("prediction", "correct", "p_y", "rc", "linf", "l2", "queries", "outside")
 
 
 def load(folder: str | Path) -> "Results":
@@ -96,7 +95,7 @@ class Results:
         for row in self.records:
             low, high = row["interval"] if row["n"] else (None, None)
             kept = {key: value for key, value in row.items() if key not in ("interval", "threat", "wanted")}
-            lines.append({**kept, "threat": _title(row), "low": low, "high": high})
+            lines.append({**kept, "threat": threat_title(row), "low": low, "high": high})
         return pd.DataFrame(lines)
 
     def images(self, model: str | None = None, attack: str | None = None) -> "DataFrame":
@@ -108,23 +107,11 @@ class Results:
         """
         import pandas as pd
 
-        parts = []
-        for row in self.records:
-            if model not in (None, row["model"]) or attack not in (None, row["attack"]):
-                continue
-            found = Outcomes.of(self.outcomes[row["id"]], 0.0)
-            about = {name: row.get(name) for name in ABOUT}
-            columns: dict[str, Any] = {name: getattr(found, name) for name in PER_IMAGE}
-            columns["prediction"] = pd.array(found.prediction, dtype="Int64")
-            columns["prediction"][found.prediction < 0] = pd.NA
-            clean = self._clean(row)
-            if clean is not None:
-                before = clean.at(found.index)
-                columns["clean_prediction"] = pd.array(before.prediction, dtype="Int64")
-                columns["clean_prediction"][before.prediction < 0] = pd.NA
-                columns |= {"clean_correct": before.correct, "rcd": before.rc - found.rc}
-            named = {"label": _at(self.labels, found.index), "file": _at(self.files, found.index)}
-            parts.append(pd.DataFrame({**about, "threat": _title(row), "index": found.index, **named, **columns}))
+        parts = [
+            per_image(row, Outcomes.of(self.outcomes[row["id"]], 0.0), self._clean(row), self.labels, self.files)
+            for row in self.records
+            if model in (None, row["model"]) and attack in (None, row["attack"])
+        ]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def worst_case(self) -> "DataFrame":
@@ -286,18 +273,6 @@ class Results:
                 return network
         known = ", ".join(f"{model} (seed {number})" for model, number in self.measures.networks())
         raise InputError(f"{asked}: got {name!r}{'' if seed is None else f', seed {seed}'}; want one of {known}")
-
-
-def _at(values: Sequence[Any], index: NDArray[np.int64]) -> list[Any]:
-    if len(values) and len(index) and index.max() >= len(values):
-        raise InputError(
-            f"images.csv is damaged: it has {len(values)} images, the results are about image {index.max()}"
-        )
-    return [values[place] for place in index] if len(values) else [None] * len(index)
-
-
-def _title(row: Row) -> str | None:
-    return None if row["attack"] == "clean" else budget_of(row).title
 
 
 def _percent(right: Right | None) -> str:
