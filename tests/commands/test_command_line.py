@@ -65,7 +65,8 @@ def test_a_machine_on_which_torch_compile_fails_is_said_in_a_line_and_training_g
 
     compiling = "shconv.training.learner.compiled"
     monkeypatch.setattr(compiling, lambda network, reason: torch.compile(network, backend=broken))
-    command = ["train", "--data", f"folder:{pictures}", "--width", 2, "--epochs", 1, "--batch-size", 8, "--out", "here"]
+    command = ["train", "--model", "plain10", "--data", f"folder:{pictures}", "--width", 2, "--epochs", 1]
+    command += ["--batch-size", 8, "--out", "here"]
     ended = shconv(*command, "--compile")
     assert ended.code == 2
     assert "Traceback" not in ended.err

@@ -102,10 +102,10 @@ def test_what_it_leaves_is_evaluated_audited_and_compared_like_any_other(
     again = shconv(*run)
     assert again.code == 0, again.err
     assert "epoch" not in again.err  # it is finished, and its first network too
-    attacks = ("--attack", "fgsm", "undetected_pgd")
-    ended = shconv("evaluate", "guarded", *data, *attacks, "--out", "evaluated")
+    attacks = ("fgsm", "undetected_pgd") if columns else ("fgsm",)  # without a detector it is PGD, which takes seconds
+    ended = shconv("evaluate", "guarded", *data, "--attack", *attacks, "--out", "evaluated")
     assert ended.code == 0, ended.err
-    assert "undetected_pgd" in ended.out
+    assert all(attack in ended.out for attack in attacks)
     rows = [json.loads(line) for line in Path("evaluated/rows.jsonl").read_text().splitlines()]
     summary = load("evaluated").summary()
     assert columns <= set(summary.columns)

@@ -173,6 +173,8 @@ def _say_all(trials: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
+    import torch._dynamo  # which every optimiser loads, for seconds: here once, and not in each copy
+
     told = json.loads(sys.argv[1])
     torch.set_num_threads(told["threads"])
     _say_all(told["trials"])

@@ -62,29 +62,45 @@ def truth(x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int) -> dict
     return {"Y": Y.detach(), "dX": dX, "dW": dW, "dM": dM.flatten(1)}
 
 
-def _results(x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int) -> dict[str, Tensor]:
-    """What every kernel gives, in the interpreter: dX, dW and dM in all the ways there are."""
+def _run(*results: Any) -> list[Tensor]:
+    for each in results[-1]:
+        each.run()
+    return [each for each in results[:-1] if each is not None]
+
+
+def _images(x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int) -> dict[str, Tensor]:
+    """Y, dX, and dM beside it, in all the ways that kernels give them, in the interpreter."""
     from shconv.ops.cuda.hopper import launches
 
-    def run(*results: Any) -> list[Tensor]:
-        for each in results[-1]:
-            each.run()
-        return [each for each in results[:-1] if each is not None]
-
-    (Y,) = run(*launches.forward(x, weight, M, stride, IMAGES, "ieee"))
-    found = {"Y": Y}
-    arguments = (dY, x, weight, M, stride)
-    (found["dX"],) = run(*launches.input_gradient(*arguments, IMAGES, "ieee"))
-    found["dX, dM beside"], found["dM beside dX"] = run(*launches.input_gradient(*arguments, IMAGES, "ieee", True))
-    (found["dW"],) = run(*launches.weight_gradient(*arguments, WEIGHTS, "ieee"))
-    found["dW, dM beside"], found["dM beside dW"] = run(*launches.weight_gradient(*arguments, WEIGHTS, "ieee", True))
-    for how, (images, weights) in IN_PARTS.items():
-        (found[f"Y, {how}"],) = run(*launches.forward(x, weight, M, stride, images, "ieee"))
-        (found[f"dX, {how}"],) = run(*launches.input_gradient(*arguments, images, "ieee"))
-        (found[f"dW, {how}"],) = run(*launches.weight_gradient(*arguments, weights, "ieee"))
-    if stride == 1:
-        (found["dW, images flat"],) = run(*launches.weight_gradient(*arguments, WEIGHTS, "ieee", flatly=True))
+    found, arguments = dict[str, Tensor](), (dY, x, weight, M, stride)
+    (found["Y"],) = _run(*launches.forward(x, weight, M, stride, IMAGES, "ieee"))
+    (found["dX"],) = _run(*launches.input_gradient(*arguments, IMAGES, "ieee"))
+    found["dX, dM beside"], found["dM beside dX"] = _run(*launches.input_gradient(*arguments, IMAGES, "ieee", True))
+    for how, (images, _) in IN_PARTS.items():
+        (found[f"Y, {how}"],) = _run(*launches.forward(x, weight, M, stride, images, "ieee"))
+        (found[f"dX, {how}"],) = _run(*launches.input_gradient(*arguments, images, "ieee"))
     return found
+
+
+def _weights(x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int) -> dict[str, Tensor]:
+    """The same of dW alone."""
+    from shconv.ops.cuda.hopper import launches
+
+    found, arguments = dict[str, Tensor](), (dY, x, weight, M, stride)
+    (found["dW"],) = _run(*launches.weight_gradient(*arguments, WEIGHTS, "ieee"))
+    for how, (_, weights) in IN_PARTS.items():
+        (found[f"dW, {how}"],) = _run(*launches.weight_gradient(*arguments, weights, "ieee"))
+    if stride == 1:
+        (found["dW, images flat"],) = _run(*launches.weight_gradient(*arguments, WEIGHTS, "ieee", flatly=True))
+    return found
+
+
+def _beside(x: Tensor, weight: Tensor, M: Tensor, dY: Tensor, stride: int) -> dict[str, Tensor]:
+    """dW with dM beside it."""
+    from shconv.ops.cuda.hopper import launches
+
+    dW, dM = _run(*launches.weight_gradient(dY, x, weight, M, stride, WEIGHTS, "ieee", True))
+    return {"dW, dM beside": dW, "dM beside dW": dM}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +120,9 @@ def test_every_kernel_equals_the_reference_and_writes_every_element(shape, dtype
     x, weight, M, dY = case(*shape, dtype)
     stride = shape[-1]
     wanted = truth(x, weight, M, dY, stride)
-    for name, got in run(_results, x, weight, M, dY, stride).items():
+    arguments = (x, weight, M, dY, stride)
+    found = run(_images, *arguments) | run(_weights, *arguments) | run(_beside, *arguments)
+    for name, got in found.items():
         right = wanted[re.match(r"\w+", name)[0]]
         rounding = 2.0**-7 if got.dtype == torch.bfloat16 else 0.0  # the interpreter cuts off
         error = (got.double() - right).abs().max() / right.abs().max()
@@ -139,11 +157,12 @@ def test_dx_has_the_gradient_through_the_statistics_where_it_is_asked_to(shape, 
 def test_pixels_that_are_no_numbers_stay_in_their_image_whichever_edge_they_lie_at(shape, run):
     x, weight, M, dY = case(*shape, torch.float32)
     stride = shape[-1]
-    clean = run(_results, x, weight, M, dY, stride)
+    clean = run(_images, x, weight, M, dY, stride) | run(_beside, x, weight, M, dY, stride)
     broken = (x.clone(), dY.clone())
     for images, value in zip(broken, (float("inf"), float("nan")), strict=True):
         images[1, :, 0], images[1, :, -1], images[1, :, :, 0], images[1, :, :, -1] = (value,) * 4
-    found = run(_results, broken[0], weight, M, broken[1], stride)
+    arguments = (broken[0], weight, M, broken[1], stride)
+    found = run(_images, *arguments) | run(_beside, *arguments)
     others = [n for n in range(len(x)) if n != 1]
     for name in (each for each in found if not each.startswith("dW")):
         assert torch.equal(found[name][others], clean[name][others]), name
@@ -154,7 +173,7 @@ def test_a_pixel_that_is_no_number_reaches_the_products_of_its_taps_only(run):
     """Boxes of dY run over the image where those of x do, so that its last row meets no zero of dY."""
     x, weight, M, dY = case(2, 16, 16, (3, 18), (3, 3), 1, torch.float32)
     x[0, :, -1, -1] = float("inf")
-    found = run(_results, x, weight, M, dY, 1)
+    found = run(_weights, x, weight, M, dY, 1) | run(_beside, x, weight, M, dY, 1)
     finite = truth(x, weight, M, dY, 1)["dW"].isfinite()
     assert 0 < int((~finite).sum()) < finite.numel()
     for name in ("dW", "dW, dM beside", *(f"dW, {how}" for how in IN_PARTS)):
@@ -165,8 +184,8 @@ def test_the_gradient_of_an_images_map_has_the_same_bits_in_any_batch(run):
     """Beside dW, where an image's products are its own. Beside dX, as in Y and dX, they are a matrix product's rows,
     whose bits do not depend on their place on a card, but do in the interpreter."""
     x, weight, M, dY = case(2, 16, 16, (3, 3), (3, 3), 1, torch.float32)
-    whole = run(_results, x, weight, M, dY, 1)
-    part = run(_results, x[1:], weight, M[1:], dY[1:], 1)
+    whole = run(_beside, x, weight, M, dY, 1)
+    part = run(_beside, x[1:], weight, M[1:], dY[1:], 1)
     assert torch.equal(whole["dM beside dW"][1:], part["dM beside dW"])
 
 
