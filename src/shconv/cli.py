@@ -124,12 +124,14 @@ def _parse(arguments: list[str]) -> Any:
     arguments, config = _taken(arguments, "--config")
     name, *arguments = arguments or [""]
     kinds = _commands()
-    if name in ("-h", "--help", "-V", "--version"):
+    if name == "help" and arguments:
+        name, arguments = arguments[0], ["--help"]
+    if name in ("-h", "--help", "help", "-V", "-v", "--version", "version"):
         print(f"shconv {shconv.__version__}" if "v" in name.lower() else _overview(kinds))
         raise SystemExit(0)
     if name not in kinds:
         said = f"there is no command {name}" if name and not name.startswith("-") else "a command comes first"
-        raise InputError(f"{said}; {near(name, list(kinds), listed=True)}")
+        raise InputError(f"{said}; {near(name, list(kinds), listed=True)}; shconv --help says what each does")
     extra = {"--config": _CONFIG} if fields(kinds[name]) else {}
     if name in ("reproduce", "plan"):
         extra = {"--preset": f"All options at once: {' or '.join(PRESETS)}.", **extra}

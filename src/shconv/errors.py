@@ -3,8 +3,15 @@ code where nothing has to be set right: another process is gone, say, or a sched
 messages say other errors in a line, and names that are near or many."""
 
 import difflib
+import re
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
+READABLE = 20  # names in one message
+NOT_OWN = re.compile(
+    rf"^{re.escape(str(Path(__file__).parent))}|^<|[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3"
+)
 GOES_ON = 75  # EX_TEMPFAIL of sysexits.h: try the same command again
 
 
@@ -28,14 +35,36 @@ def few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more if names else "none"
 
 
+def raised(error: BaseException) -> str:
+    """ValueError: ... (my_file.py, line 3): the last place in a user's own code, neither ours nor a library's."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"SyntaxError: {error.msg} ({Path(error.filename).name}, line {error.lineno})"
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not NOT_OWN.search(frame.filename)]
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    said = (str(error).splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}{': ' if said else ''}{said}{place}"
+
+
 def near(given: str, known: Sequence[str], *, otherwise: str = "", listed: bool = False) -> str:
     """The hint for a name that is not among those known: "did you mean X?", else `otherwise`, by default all of them.
 
-    listed: all of them behind the near ones too.
+    listed: all of them behind the near ones too, unless they are too many to read.
     """
-    bare = {name.lstrip("-"): name for name in known}
-    closest = [bare[name] for name in difflib.get_close_matches(given.lstrip("-"), list(bare), n=2, cutoff=0.65)]
     all_known = f"choose from {', '.join(known)}"
-    if not closest:
+    if not (closest := _closest(given, known)):
         return otherwise or all_known
-    return f"did you mean {' or '.join(closest)}?" + (f" {all_known}" if listed else "")
+    return f"did you mean {' or '.join(closest)}?" + (f" {all_known}" if listed and len(known) <= READABLE else "")
+
+
+def _closest(given: str, known: Sequence[str]) -> list[str]:
+    """The two that are spelt most alike; else one that starts alike (epsilon, eps) or is short for it (lr)."""
+    asked, bare = _bare(given), {_bare(name): name for name in known}
+    if alike := difflib.get_close_matches(asked, list(bare), n=2, cutoff=0.65):
+        return [bare[name] for name in alike]
+    starts = [name for name in bare if min(len(name), len(asked)) > 2 and asked[: len(name)] == name[: len(asked)]]
+    short = [name for name in bare if "".join(part[:1] for part in name.split("-")) == asked and "-" in name]
+    return [bare[name] for name in (starts or short)[:2]]
+
+
+def _bare(name: str) -> str:
+    return name.lstrip("-").lower().replace("_", "-")

@@ -103,7 +103,9 @@ def evaluate(
         where = Path(folder) if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for network in networks:
             stack.enter_context(borrowed(network.model.to(place)))
-        own_attacks.check_fit(networks, given, place)
+        show = ExperimentProgress(progress)
+        for warning in own_attacks.check_fit(networks, given, place):
+            show.say(warning)
         held = stack.enter_context(RunFolder.opened(where))
         _settle(held, given, asked, images, selection, routes, seed, batch_size)
         study = Study(
@@ -113,7 +115,7 @@ def evaluate(
             _counts(images, len(given.test), asked is None),
             batch_size,
             place,
-            ExperimentProgress(progress),
+            show,
             seed,
             keep=keep,
             chosen=chosen,

@@ -71,7 +71,7 @@ def test_every_listed_attack_can_be_created_and_changed() -> None:
 def test_unknown_attack_offers_near_names(name: str, near: str) -> None:
     with pytest.raises(InputError, match=f"{name}.*did you mean.*{near}"):
         create_attack(name)
-    with pytest.raises(InputError, match=r"want one of gaussian, fgsm,"):
+    with pytest.raises(InputError, match=r"choose from gaussian, fgsm,"):
         create_attack("zzzz")
 
 

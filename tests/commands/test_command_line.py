@@ -192,8 +192,17 @@ REFUSED = {
     "negative seed to train": (["train", "--seed", "-1"], "seed must be at least 0, got -1"),
     "no such table": (["evaluate", "x", "--tables", "5"], "there is no table 5; choose from 1, 2, 3, 4"),
     "no table": (["evaluate", "x", "--tables"], "no table given"),
-    "no such run": (["report", "nowhere"], "no run folder nowhere"),
+    "no such run": (["report", "nowhere"], "nowhere is not there"),
     "missing config": (["reproduce", "--config", "nowhere.toml"], "nowhere.toml cannot be read: No such file"),
+    "no command, but help": (["help", "trian"], "there is no command trian; did you mean train"),
+    "a network's name": (["evaluate", "resnet18"], "resnet18 is a network's name; wanted: a folder that shconv train"),
+    "twin itself": (["audit", "a", "--twin", "a"], "the twin is the network itself"),
+    "one network": (["compare", "a.py:f"], "compare: got 1 network; want at least two"),
+    "nothing to compare": (["compare", "nowhere"], "nowhere is not there; want folders of runs or audits"),
+    "no weights": (["finetune", "--from", "resnet18"], "resnet18 is not there; wanted: timm:NAME or torchvision:NAME"),
+    "short": (["train", "--lr", "1"], "train has no option --lr; did you mean --learning-rate"),
+    "longer": (["train", "--dataset", "demo"], "train has no option --dataset; did you mean --data?"),
+    "capitals": (["train", "--model", "ResNet18_SHC"], "did you mean resnet18_shc"),
     "config without command": (["--config", "x.toml"], "a command comes first; choose from reproduce, train"),
 }
 
@@ -284,9 +293,7 @@ def test_a_run_folder_in_use_is_refused(shconv, pictures):
 def test_a_file_in_the_place_of_the_run_folder_is_refused(shconv, pictures):
     Path("file").write_text("mine")
     assert "file is a file" in shconv("reproduce", "--data", f"folder:{pictures}", "--out", "file").message
-    assert (
-        "Not a directory: file/run" in shconv("reproduce", "--data", f"folder:{pictures}", "--out", "file/run").message
-    )
+    assert "file is a file" in shconv("reproduce", "--data", f"folder:{pictures}", "--out", "file/run").message
     assert Path("file").read_text() == "mine"
 
 

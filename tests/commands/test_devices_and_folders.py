@@ -85,5 +85,5 @@ def test_a_run_with_other_options_has_a_folder_of_its_own(shconv, finished, tmp_
     for batch, place in ((8, ""), (6, "-2"), (8, "")):
         ended = shconv(*run, "--batch-size", batch)
         assert ended.code == 0, ended.err
-        assert ("holds a run with other options: this one goes to" in ended.err) == bool(place)
+        assert ("holds another run: this one goes to" in ended.err) == bool(place)
     assert len(list(Path("runs").iterdir())) == 2

@@ -282,7 +282,7 @@ def test_a_report_is_drawn_again_from_the_folder_alone(shconv, copied):
 
 
 def test_a_folder_without_rows_has_no_report(shconv, tmp_path):
-    assert "no results yet" in shconv("report", tmp_path).message
+    assert "Wanted: a folder that shconv reproduce" in shconv("report", tmp_path).message
 
 
 # ---- the warning

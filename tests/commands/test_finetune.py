@@ -61,7 +61,7 @@ def test_the_whole_way_converted_equal_tuned_stored_and_loaded(shconv, pictures,
 
 
 REFUSED = {
-    "a file without its network": (["nowhere.pth"], "its network is wanted too, --arch timm:NAME"),
+    "a file without its network": ([__file__], "its network is wanted too, --arch timm:NAME"),
     "no such file": (["nowhere.pth", "--arch", ARCH], "there is no file nowhere.pth"),
     "no such network": (["timm:resnet18", "--arch", ARCH], "--arch is for a file of weights"),
     "a path for a name": (["timm:/etc/passwd"], "names no network"),
@@ -159,7 +159,7 @@ def test_a_checkpoint_of_ours_says_how_it_is_built_and_sees(shconv, pictures, na
     assert stored["data"]["image_size"] == 12
     assert shc_layers(from_pretrained(OUT))
     refused = shconv("finetune", "--from", "trained", *data, "--normalize", "none")
-    assert "trained is a checkpoint of shconv, which says its normalize by itself" in refused.message
+    assert "trained is a checkpoint of shconv: leave out --normalize, the checkpoint says it" in refused.message
 
 
 def test_a_checkpoint_of_ours_for_other_classes_gets_a_new_head(shconv, pictures, tmp_path):

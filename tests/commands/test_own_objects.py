@@ -9,6 +9,7 @@ import pytest
 
 from shconv.cli import _parse
 from shconv.commands.own_objects import is_object, named
+from shconv.inspection import Inspection
 
 MODULE = """
 import torch
@@ -111,6 +112,9 @@ def test_several_checkpoints_meet_the_same_attacks_under_names_of_their_own(shco
         (["--attack", "missing.py:f"], "there is no file missing.py"),
         (["--attack", "mine:number"], "attack: got int; want an attack of shconv"),
         (["--attack", "fgms"], "there is no attack fgms; did you mean fgsm"),
+        (["--attack", "mine"], "there is no attack mine; `shconv info` lists them. Your own is given as mine:NAME"),
+        (["mine:data", "--attack", "fgsm"], "network mine:data: got tuple; want a torch.nn.Module"),
+        (["--routes", "convolution"], "--routes goes with --attack"),
         (["--attack", "fgsm", "fgsm"], "the name fgsm is taken"),
         (["--attack", "fgsm", "--model", "mine:fails"], "calling it raised ValueError: no such file (mine.py, line"),
         (["--attack", "fgsm", "--model", "mine:data"], "--model mine:data: got tuple; want a torch.nn.Module"),
@@ -121,6 +125,41 @@ def test_several_checkpoints_meet_the_same_attacks_under_names_of_their_own(shco
 )
 def test_what_cannot_be_found_is_refused_in_a_line(shconv, options, said):
     assert said in shconv("evaluate", *OWN, *options).message
+
+
+def test_an_attack_that_fails_is_named_with_the_line_and_one_that_leaves_the_range_is_said(shconv):
+    Path("poor.py").write_text(
+        "def fails(model, x, y):\n    return x.no_such\n\ndef nan(model, x, y):\n    return x / 0\n"
+    )
+    ended = shconv("evaluate", *OWN, "--attack", "poor:fails", "--out", "fails")
+    assert ended.code == 2
+    assert "shconv: the attack poor.fails raised AttributeError: 'Tensor' object has no" in ended.err
+    assert "(poor.py, line 2)" in ended.err
+    ended = shconv("evaluate", *OWN, "--attack", "poor:nan", "--out", "nan")
+    assert ended.code == 0
+    assert "warning: nan returned 12 of 12 images outside its budget or [0, 1], or with NaN" in ended.err
+    sys.modules.pop("poor")
+
+
+def test_an_attack_that_was_edited_goes_to_a_folder_of_its_own(shconv):
+    asked = ["evaluate", "mine:plain", "--data", "mine:data", "--batch-size", 8]
+    assert shconv(*asked, "--attack", "a=mine:weak").code == 0
+    ended = shconv(*asked, "--attack", "a=mine:attack")
+    assert ended.code == 0
+    assert "runs/plain-on-mine-data holds another run: this one goes to runs/plain-on-mine-data-2" in ended.err
+    assert shconv(*asked, "--attack", "a=mine:weak", "fgsm").err.count("-2") == 0
+
+
+def test_own_networks_and_data_are_audited_and_inspected(shconv, monkeypatch):
+    asked = ["--data", "mine:data", "--images", 12]
+    ended = shconv("audit", "mine:filtered", "--twin", "mine:plain", *asked, "--budget", "2s")
+    assert ended.code == 0
+    assert Path("runs/audit-filtered/report.html").exists()
+    assert "has no SHC layer" in shconv("inspect", "mine:plain", *asked).message
+    monkeypatch.setattr(Inspection, "save", lambda self, folder: folder)
+    ended = shconv("inspect", "mine:filtered", *asked, "--steps", 1)
+    assert "runs/inspection-filtered" in ended.err
+    assert "images of a module are for evaluate, compare, audit" in shconv("train", "--data", "mine:data").message
 
 
 def test_a_file_is_named_by_its_path(shconv, tmp_path):

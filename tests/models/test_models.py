@@ -208,9 +208,9 @@ def test_a_normalisation_that_does_not_fit_is_refused(normalize: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "offered"),
     [
-        ("ResNet-18", "resnet18, "),
-        ("resnet18-shc", "resnet18_shc, "),
-        ("plain", "plain10"),
+        ("ResNet-18", "did you mean resnet18 "),
+        ("resnet18-shc", "did you mean resnet18_shc "),
+        ("plain", "did you mean plain10"),
         ("vgg", "plain10, .*50_shc"),
     ],
 )

@@ -4,7 +4,7 @@ Every failure is an InputError that says what was given and what is wanted."""
 import math
 from collections.abc import Sequence
 from operator import index as as_integer
-from typing import SupportsIndex, get_args
+from typing import Any, SupportsIndex, get_args
 
 import numpy as np
 import torch
@@ -63,13 +63,16 @@ def check_logits(logits: Tensor, labels: Tensor) -> Tensor:
     return logits
 
 
-def check_logits_shape(logits: Tensor, n: int) -> Tensor:
+def check_logits_shape(logits: Any, n: int) -> Tensor:
     """What `check_logits` checks without looking at the values, which would make a GPU wait."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.dim() != 2 or len(logits) != n:
-        raise InputError(f"model: returned {_describe(logits)}; want float logits of shape ({n}, classes)")
+        inside = hasattr(logits, "logits") or (isinstance(logits, dict) and "logits" in logits)
+        hint = "; they are its .logits: wrap the network in a module that returns these" if inside else ""
+        raise InputError(f"model: returned {_describe(logits)}; want float logits of shape ({n}, classes){hint}")
     if logits.shape[1] < 2:
         raise InputError("model: returned one logit an image; want at least 2 classes")
-    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+    kept: Tensor = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+    return kept
 
 
 def check_count(name: str, value: object, low: int) -> None:

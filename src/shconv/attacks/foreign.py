@@ -24,7 +24,7 @@ from shconv.attacks.libraries import library_of
 from shconv.attacks.search import own_randomness
 from shconv.attacks.spelling import other_names
 from shconv.attacks.standard import Standard
-from shconv.errors import InputError
+from shconv.errors import InputError, raised
 from shconv.numbers import read_budgets
 
 STREAM = 15
@@ -103,12 +103,24 @@ class Foreign(Attack):
             own = np.random.SeedSequence([as_integer(seed), STREAM, places[0]]).generate_state(1)
             with own_randomness(x.device, int(own[0])), _numpy_randomness(int(own[0])), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = self._call(counted, x.clone(), y.clone())
+                found = self._called(counted, x, y)
             found = self._checked(found, x)
         held = self.budget.holds(found, x)
         kept = torch.where(held[:, None, None, None], found, x).clamp(0.0, 1.0)
         queries = torch.full_like(y, round(counted.passes / len(x)))
         return ForeignResult(kept, None, queries, distances(kept, x), ~held)
+
+    def _called(self, model: nn.Module, x: Tensor, y: Tensor) -> object:
+        """What the attack returns. Raises InputError, with the place, for an error in the attack's own code."""
+        try:
+            return self._call(model, x.clone(), y.clone())
+        except (InputError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError) as e:
+            if "can't allocate memory" in str(e):
+                raise
+            name = _words(self.attack).partition("@")[0].partition("(")[0]
+            raise InputError(f"the attack {name} raised {raised(e)}") from e
 
     def _checked(self, found: object, x: Tensor) -> Tensor:
         if not isinstance(found, Tensor) or found.shape != x.shape:

@@ -1,6 +1,5 @@
 """The attacks by name with their published settings, and LocSearchAdv's settings for smaller images."""
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -27,7 +26,7 @@ from shconv.attacks.square import Square
 from shconv.attacks.standard import Standard
 from shconv.attacks.substitute import Substitute
 from shconv.attacks.undetected import UndetectedPGD
-from shconv.errors import InputError
+from shconv.errors import InputError, near
 
 A = TypeVar("A", bound=Attack)
 
@@ -116,7 +115,7 @@ def create_attack(name: str, **changes: Any) -> Attack:
     """
     known = {**PAPER, **VARIANTS, **RIVALS, **STRONG}
     if name not in known:
-        raise InputError(f"attack: got {name!r}; {_near(name, list(known))}")
+        raise InputError(f"attack: got {name!r}; {near(name, list(known))}")
     return _changed(known[name], changes)
 
 
@@ -151,10 +150,5 @@ def _changed(attack: A, changes: dict[str, Any]) -> A:
     changes = our_names(type(attack), changes)
     for name in changes:
         if name not in known:
-            raise InputError(f"{type(attack).__name__}: got hyper-parameter {name!r}; {_near(name, known)}")
+            raise InputError(f"{type(attack).__name__}: got hyper-parameter {name!r}; {near(name, known)}")
     return replace(attack, **changes)
-
-
-def _near(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"want one of {', '.join(known)}"

@@ -7,19 +7,21 @@ from typing import Annotated
 from shconv import numbers, report
 from shconv.audit.run import run
 from shconv.audit.setting import budget_seconds
-from shconv.commands.checkpoints import Checkpoint, folder_of
-from shconv.commands.options import DataOptions, DeviceOptions, check_confidence, check_least
+from shconv.commands.checkpoints import Checkpoint, as_file, folder_of
+from shconv.commands.options import DeviceOptions, check_confidence, check_least
+from shconv.commands.own_data import OwnDataOptions
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.prepared import prepared_as
 from shconv.commands.running import asked_of, describe, run_folder
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
+from shconv.folders import RUN, check_out
 from shconv.processes import Processes
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditCommand(DataOptions, DeviceOptions):
+class AuditCommand(OwnDataOptions, DeviceOptions):
     """Try to break a trained network with many attacks, report what was tried, and give a verdict.
 
     It runs twelve checks, cheap ones first, within the given time. It reports the worst case per image over all
@@ -27,7 +29,8 @@ class AuditCommand(DataOptions, DeviceOptions):
     """
 
     checkpoint: Annotated[Path, POSITIONAL]
-    """A checkpoint folder, or its model.safetensors."""
+    """A checkpoint folder, its model.safetensors, or your own network as module:function: the function returns a
+    torch.nn.Module from images in [0, 1] to logits. So can the other networks be."""
     twin: Path | None = None
     """A checkpoint to compare with image by image: the vanilla network of an SHC one, or one without the defence."""
     sources: tuple[Path, ...] = ()
@@ -56,6 +59,8 @@ class AuditCommand(DataOptions, DeviceOptions):
     def check(self) -> None:
         super().check()
         budget_seconds(self.budget)
+        if self.twin is not None and folder_of(self.twin) == folder_of(self.checkpoint):
+            raise InputError("the twin is the network itself; wanted: another network")
         numbers.budget("eps", self.eps, above=True)
         if self.eps_l2 is not None:
             numbers.budget("eps_l2", self.eps_l2, "l2", above=True)
@@ -64,10 +69,11 @@ class AuditCommand(DataOptions, DeviceOptions):
 
     @property
     def folder(self) -> Path:
-        return self.out or Path("runs") / f"audit-{folder_of(self.checkpoint).name}"
+        return self.out or Path("runs") / f"audit-{as_file(self.checkpoint)}"
 
     def run(self) -> None:
         self.check()
+        check_out(self.folder, RUN)
         processes = Processes(device=Processes.found(device=self.device).device)  # several would each do the whole
         progress = ExperimentProgress()
         given = [self.checkpoint, *([] if self.twin is None else [self.twin]), *self.seeds, *self.sources]
@@ -75,7 +81,7 @@ class AuditCommand(DataOptions, DeviceOptions):
         preparation = prepared_as(self, [(network.path, network.info) for network in networks], progress.say)
         data = self.load(progress, want_train=False, preparation=preparation)
         for network in networks:
-            network.check_fits(data)
+            network.check_fits(data, progress.say, self.own_data)
             network.model.to(processes.device)
         first, *others = networks
         twin = others.pop(0) if self.twin is not None else None

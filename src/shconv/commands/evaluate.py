@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from shconv.attacks import Attack, create_attack
-from shconv.commands.checkpoints import folder_of
+from shconv.commands.checkpoints import as_file, folder_of
 from shconv.commands.networks import NetworkOptions, networks_and_data
 from shconv.commands.options import PaperOptions
 from shconv.commands.own_objects import named
 from shconv.commands.parser import POSITIONAL
-from shconv.commands.running import asked_of, conclude, describe, run_experiments, run_folder, study_of
+from shconv.commands.running import asked_of, conclude, describe, others_than, run_experiments, run_folder, study_of
 from shconv.errors import InputError, near
 from shconv.experiments.network import Network, Pair
 from shconv.experiments.own_attacks import run_own, settle_attacks
@@ -19,6 +19,7 @@ from shconv.experiments.paper import TABLES
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.experiments.study import Counts
+from shconv.folders import RUN, check_out
 from shconv.processes import Processes
 from shconv.results import Results
 from shconv.results.robustbench import STANDARD, save_standard
@@ -42,7 +43,8 @@ class Evaluate(PaperOptions, NetworkOptions):
     """
 
     checkpoint: Annotated[tuple[Path, ...], POSITIONAL] = ()
-    """Checkpoint folders, or their model.safetensors; NAME=PATH gives it another name in the tables."""
+    """Checkpoint folders, their model.safetensors, or your own networks as module:function: the function returns a
+    torch.nn.Module from images in [0, 1] to logits. NAME=PATH gives one another name in the tables."""
     twin: Path | None = None
     """The checkpoint of the vanilla twin, or of the SHC network if the first is the vanilla one."""
     tables: tuple[int, ...] = (1, 2, 3, 4)
@@ -62,9 +64,7 @@ class Evaluate(PaperOptions, NetworkOptions):
 
     @property
     def folder(self) -> Path:
-        first = self.checkpoint[0].name if self.checkpoint else self.model[0].rpartition(":")[2]
-        if self.checkpoint:
-            first = folder_of(Path(named(str(self.checkpoint[0]))[1])).name
+        first = as_file(Path(named(str(([*self.checkpoint, *self.model] or [""])[0]))[1]))
         others = len(self.checkpoint) + len(self.model) - 1
         more = f"-and-{others}-more" if others else ""
         word = re.sub(r"[^\w.-]+", "-", first)
@@ -91,6 +91,7 @@ class Evaluate(PaperOptions, NetworkOptions):
             given = [f"--{name}" for name in ("images", "eps") if getattr(self, name) is not None]
             given += ["--keep"] if self.keep else []
             given += ["--selection"] if self.selection != "random" else []
+            given += ["--routes"] if self.routes != ("both",) else []
             if given:
                 raise InputError(f"{given[0]} goes with --attack; the paper's tables have options of their own")
         elif self.attacks != "paper":
@@ -113,6 +114,7 @@ class Evaluate(PaperOptions, NetworkOptions):
 
     def run(self) -> None:
         self.check()
+        check_out(self.folder, RUN)
         processes = Processes.found(patient=True, device=self.device)
         progress = ExperimentProgress(processes.is_first)
         attacks = self.named_attacks()
@@ -121,7 +123,8 @@ class Evaluate(PaperOptions, NetworkOptions):
             networks.sort(key=lambda network: network.is_shc)
             _check_pair(networks)
         asked = asked_of(f"evaluate{' --attack' if attacks else ''}", self)
-        place = run_folder(self.folder, self.out, asked, processes, progress)
+        is_other = others_than(networks, attacks, data)
+        place = run_folder(self.folder, self.out, asked, processes, progress, is_other)
         with RunFolder.opened(place, processes) as folder:
             settle_attacks(folder, attacks)  # before config.toml is written: it names what was run
             describe(folder, asked, data, processes)

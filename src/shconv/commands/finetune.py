@@ -18,6 +18,7 @@ from shconv.data import ImageData, evaluation_batches
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.files import own_folder
+from shconv.folders import check_out
 from shconv.intervals import wilson
 from shconv.pretrained import save_pretrained
 from shconv.pretrained.finetune import fine_tune
@@ -91,6 +92,7 @@ class Finetune(DataOptions, LogOptions, HubOptions):
         self.check_hub()
         if self.folder is not None and _is_taken(self.folder):
             raise InputError(f"{self.folder} is there and not empty; wanted: a new folder")
+        check_out(self.folder or Path("runs/finetune"))
 
     def run(self) -> None:
         self.check()

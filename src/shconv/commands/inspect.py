@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import Annotated
 
 from shconv import inspection, numbers
-from shconv.commands.checkpoints import Checkpoint, folder_of
-from shconv.commands.options import DataOptions, DeviceOptions, check_least
+from shconv.commands.checkpoints import Checkpoint, as_file
+from shconv.commands.options import DeviceOptions, check_least
+from shconv.commands.own_data import OwnDataOptions
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.prepared import prepared_as
 from shconv.experiments.progress import ExperimentProgress
+from shconv.folders import check_out
 from shconv.inspection.gradients import check_has_maps
 from shconv.processes import Processes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect(DataOptions, DeviceOptions):
+class Inspect(OwnDataOptions, DeviceOptions):
     """Look at the filter maps and gradient routes of a trained SHC network, layer by layer.
 
     It shows which maps matter and which are dead, how much of the gradient passes through them, and whether an
@@ -24,7 +26,7 @@ class Inspect(DataOptions, DeviceOptions):
     """
 
     checkpoint: Annotated[Path, POSITIONAL]
-    """A checkpoint folder, or its model.safetensors."""
+    """A checkpoint folder, its model.safetensors, or your own network as module:function."""
     eps: str = "8/255"
     """L-infinity budget of every attack: 8/255 or 0.03."""
     images: int | None = None
@@ -45,15 +47,16 @@ class Inspect(DataOptions, DeviceOptions):
 
     @property
     def folder(self) -> Path:
-        return self.out or Path("runs") / f"inspection-{folder_of(self.checkpoint).name}"
+        return self.out or Path("runs") / f"inspection-{as_file(self.checkpoint)}"
 
     def run(self) -> None:
         self.check()
+        check_out(self.folder)
         progress = ExperimentProgress()
         network = Checkpoint.load(self.checkpoint)
         check_has_maps(network.model)
         data = self.load(progress, False, prepared_as(self, [(network.path, network.info)], progress.say))
-        network.check_fits(data)
+        network.check_fits(data, progress.say, self.own_data)
         found = inspection.run(
             network.model.to(Processes.found(device=self.device).device),
             data,

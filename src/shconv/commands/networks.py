@@ -4,29 +4,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
+import torch
 
 from shconv import numbers
 from shconv.attacks import Attack, create_attack, list_attacks
 from shconv.attacks.foreign import as_attack
-from shconv.commands.checkpoints import Checkpoint
+from shconv.commands.checkpoints import Checkpoint, own_network
 from shconv.commands.options import TableOptions, check_least
-from shconv.commands.own_objects import is_object, named, own_object, own_result
+from shconv.commands.own_data import OwnDataOptions
+from shconv.commands.own_objects import named, own_object
 from shconv.commands.prepared import prepared_as
 from shconv.commands.running import load
 from shconv.data import ImageData, Preparation
-from shconv.data.given import as_data
 from shconv.errors import InputError, near
 from shconv.experiments.network import Network
 from shconv.experiments.own_attacks import check_fit
 from shconv.experiments.progress import ExperimentProgress
 from shconv.processes import Processes
 
-SOURCES = ("demo", "cifar10", "folder", "imagenet")  # first words of --data that name no module
-
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkOptions(TableOptions):
+class NetworkOptions(OwnDataOptions, TableOptions):
     """Which networks, on which attacks and images: what evaluate and compare share."""
 
     attack: tuple[str, ...] = ()
@@ -37,8 +35,7 @@ class NetworkOptions(TableOptions):
     eps: str | None = None
     """Budget of the attacks given by name, such as 8/255; by default each attack's own."""
     model: tuple[str, ...] = ()
-    """Further networks, as module:function or NAME=module:function: the function returns a torch.nn.Module from images
-    in [0, 1] to logits."""
+    """Further networks of your own, as module:function or NAME=module:function."""
     images: int | None = None
     """Images for --attack, drawn at random; by default all."""
 
@@ -47,19 +44,9 @@ class NetworkOptions(TableOptions):
         check_least(self, images=1)
         if self.eps is not None:
             numbers.budget("eps", self.eps, "l2")  # each attack knows its own limit
-        if self.own_data and (self.image_size is not None or self.test_preset != "auto"):
-            raise InputError(
-                f"--data {self.data}: its images are taken as they are; leave out --image-size, --test-preset"
-            )
-
-    @property
-    def own_data(self) -> bool:
-        return self.data.partition(":")[0] not in SOURCES and is_object(self.data)
 
     def load(self, progress: ExperimentProgress, want_train: bool, preparation: Preparation | None = None) -> ImageData:
-        if not self.own_data:
-            return super().load(progress, want_train, preparation)
-        return self.with_classes(as_data(own_result("--data", self.data), self.data))
+        return self.with_classes(super().load(progress, want_train, preparation))
 
     @property
     def least_classes(self) -> int:
@@ -84,18 +71,15 @@ class NetworkOptions(TableOptions):
             changes = {} if self.eps is None or own is None else {"epsilon": self.eps}
             return create_attack(text, **changes)
         if ":" not in text:
-            hint = near(text, list_attacks("*"), listed=True)
-            raise InputError(f"--attack: there is no attack {text}; {hint}, or give your own as module:object")
+            hint = near(text, list_attacks("*"), otherwise="`shconv info` lists them.")
+            raise InputError(f"--attack: there is no attack {text}; {hint} Your own is given as {_own_form(text)}")
         return as_attack(own_object("--attack", text))
 
     def own_networks(self) -> Iterator[Network]:
         """Those of --model. Raises InputError where a function returns no module."""
         for text in self.model:
             name, rest = named(text)
-            network = own_result("--model", rest)
-            if not isinstance(network, nn.Module):
-                raise InputError(f"--model {rest}: got {type(network).__name__}; want a torch.nn.Module")
-            yield Network(name or rest.rpartition(":")[2], 0, network.eval())
+            yield Network(name or rest.rpartition(":")[2], 0, own_network("--model", rest))
 
 
 def networks_and_data(
@@ -111,16 +95,17 @@ def networks_and_data(
     if not options.own_data:
         preparation = prepared_as(options, [(each.path, each.info) for each in loaded], progress.say)
     data = load(options, processes, progress, want_train=False, preparation=preparation)
-    for checkpoint in loaded if not options.own_data else ():
-        checkpoint.check_fits(data)
-    networks = [*_told_apart(loaded), *options.own_networks()]
+    for checkpoint in loaded:
+        checkpoint.check_fits(data, progress.say, options.own_data)
+    own = list(options.own_networks())
+    for warning in check_fit(own, data, torch.device("cpu")):
+        progress.say(warning)
+    networks = [*_told_apart(loaded), *own]
     keys = [network.key for network in networks]
     if twice := [key for key in keys if keys.count(key) > 1]:
         raise InputError(f"two networks are called {twice[0].partition('/')[0]}; give one another name as NAME=...")
     for network in networks:
         network.model.to(processes.device)
-    if options.own_data or options.model:
-        check_fit(networks, data, processes.device)
     return networks, data
 
 
@@ -132,3 +117,8 @@ def _told_apart(checkpoints: Sequence[Checkpoint]) -> list[Network]:
         replace(network, name=checkpoint.name_and_folder) if keys.count(network.key) > 1 else network
         for network, checkpoint in zip(networks, checkpoints, strict=True)
     ]
+
+
+def _own_form(text: str) -> str:
+    """How a user's own attack is given; by the file where there is one of that name."""
+    return f"{text}:NAME" if Path(f"{text.removesuffix('.py')}.py").is_file() else "module:object"

@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from shconv.attacks import Attack
+from shconv.commands.own_objects import is_object
 from shconv.data import ImageData, Preparation, load_data
 from shconv.data.parquet import MEMORY
 from shconv.data.splits import FileSplit
@@ -18,10 +19,14 @@ from shconv.pretrained.hub import check_hub, push_to_hub
 from shconv.training import Engine
 from shconv.training.tracking import TrackerName
 
+SOURCES = ("demo", "cifar10", "folder", "imagenet")  # first words of --data that name no module
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """Which images, and how they are read."""
+
+    takes_own_data: ClassVar[bool] = False
 
     data: str = "demo"
     """demo, cifar10, cifar10:PATH, folder:PATH (train/ and test/ or val/, a folder for each class) or imagenet:PATH
@@ -51,8 +56,18 @@ class DataOptions:
     def check(self) -> None:
         """Raises InputError for options out of range, before anything is read or written."""
         check_least(self, workers=0)
+        if self.own_data and not self.takes_own_data:
+            raise InputError(
+                f"--data {self.data}: images of a module are for evaluate, compare, audit and inspect; training wants "
+                "folder:PATH, cifar10, imagenet:PATH or demo"
+            )
         if self.parquet_memory is not None and not 0 < self.parquet_memory < float("inf"):
             raise InputError(f"parquet_memory must be GB above 0, got {self.parquet_memory}")
+
+    @property
+    def own_data(self) -> bool:
+        """Are the images a user's own, module:object?"""
+        return self.data.partition(":")[0] not in SOURCES and is_object(self.data)
 
     def readers(self, data: ImageData, batch_size: int, say: Callable[[str], object]) -> int:
         """The number of workers; says where shared memory allows fewer than the cores do."""

@@ -2,12 +2,11 @@
 Modules are found from the current folder, as `python -m` finds them; whatever fails there is said with its place."""
 
 import sys
-import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from shconv.errors import InputError, near
+from shconv.errors import InputError, near, raised
 
 
 def is_object(text: str) -> bool:
@@ -39,7 +38,7 @@ def own_object(option: str, text: str) -> Any:
             raise InputError(
                 f"{option} {text}: there is no module {error.name}, neither in {folder} nor installed"
             ) from error
-        raise InputError(f"{option} {text}: importing {module} raised {_words(error)}") from error
+        raise InputError(f"{option} {text}: importing {module} raised {raised(error)}") from error
     finally:
         sys.path.remove(str(folder))
     if not hasattr(found, name):
@@ -61,7 +60,7 @@ def own_result(option: str, text: str) -> Any:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{option} {text}: calling it raised {_words(error)}") from error
+        raise InputError(f"{option} {text}: calling it raised {raised(error)}") from error
 
 
 def named(text: str) -> tuple[str, str]:
@@ -70,13 +69,3 @@ def named(text: str) -> tuple[str, str]:
     if not equals or "/" in name or not name or Path(text).exists():
         return "", text
     return name, rest
-
-
-def _words(error: BaseException) -> str:
-    """ValueError: ... (my_file.py, line 3): the last place in the user's own code."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"SyntaxError: {error.msg} ({Path(error.filename).name}, line {error.lineno})"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
-    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if len(frames) > 1 else ""
-    said = (str(error).splitlines() or [""])[0][:200]
-    return f"{type(error).__name__}{': ' if said else ''}{said}{place}"

@@ -25,9 +25,11 @@ class Shown:
 
     name: str = ""
     positional: bool = False
+    hidden: bool = False  # an option of the class that this command does not use
 
 
-POSITIONAL = Shown(positional=True)
+METAVARS = {"eps": "NUMBER", "eps_l2": "NUMBER", "budget": "TIME"}  # texts that are read as something else
+POSITIONAL, HIDDEN = Shown(positional=True), Shown(hidden=True)
 
 
 def parse(kind: type[Any], command: str, arguments: Sequence[str], base: Any | None, extra: dict[str, str]) -> Any:
@@ -72,8 +74,12 @@ def _parser(
     titles: dict[str, Any] = {}
     for field in sorted(fields(kind), key=lambda field: order_of(kind, field.name)):
         how, about = shown[field.name], said.get(field.name, "")
+        if how.hidden:
+            continue
         default = field.default if base is None else getattr(base, field.name)
         settings = _settings(types[field.name])
+        if field.name in METAVARS:
+            settings["metavar"] = METAVARS[field.name]
         if how.positional:
             settings |= {"nargs": "*" if "action" in settings else "?", "default": MISSING}
             settings["metavar"] = settings["metavar"] if settings["metavar"].startswith("{") else field.name.upper()

@@ -11,6 +11,7 @@ from shconv.errors import InputError
 from shconv.experiments.network import Network, Pair
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
+from shconv.folders import RUN, check_out
 from shconv.models import list_models, vanilla_of
 from shconv.processes import Processes
 from shconv.training import RECIPES, ModelConfig, Recipe, train, with_epochs
@@ -60,6 +61,7 @@ class Reproduce(PaperOptions, EngineOptions):
 
     def run(self) -> None:
         self.check()
+        check_out(self.folder, RUN)
         processes = Processes.found(patient=True, device=self.device)
         progress = ExperimentProgress(processes.is_first)
         asked = asked_of("reproduce", self)

@@ -4,7 +4,7 @@ Every process of a run comes through here; the first alone draws figures and spe
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
@@ -13,15 +13,17 @@ from typing import Any
 import torch
 
 from shconv import __version__, report
+from shconv.attacks import Attack
 from shconv.commands.config_file import plain, usual
 from shconv.commands.options import DataOptions, PaperOptions, TableOptions
 from shconv.data import ImageData, Preparation
 from shconv.data.given import fingerprint
-from shconv.experiments.network import Pair
+from shconv.experiments.network import LATER, Network, Pair
+from shconv.experiments.own_attacks import holds_other_attacks
 from shconv.experiments.paper import TABLES, run_paper
 from shconv.experiments.progress import ExperimentProgress
-from shconv.experiments.run_folder import Asked, RunFolder
-from shconv.experiments.study import Counts, Study
+from shconv.experiments.run_folder import Asked, RunFolder, holds_other
+from shconv.experiments.study import NETWORKS, Counts, Study, as_stored
 from shconv.files import own_folder
 from shconv.machine import processor
 from shconv.planning.estimate import announcements
@@ -46,6 +48,7 @@ CARRIED_OUT = (
     "keep_every",
     "log",
 )
+DATA = "data.json"
 PREPARED = ("image_size", "test_preset")  # data.json has what they came to
 FREE = (*ADDS, *CARRIED_OUT, *PREPARED)
 
@@ -67,22 +70,41 @@ def asked_of(command: str, options: Any) -> Asked:
     return Asked({"command": command, **plain(options)}, usual(options), FREE)
 
 
-def run_folder(usual: Path, out: Path | None, asked: Asked, processes: Processes, progress: ExperimentProgress) -> Path:
-    """The folder asked for; else the usual one, or the next of its name where a run with other options has that."""
-    place = out or processes.on_first(lambda: own_folder(usual, asked.is_refused))
+def run_folder(
+    usual: Path,
+    out: Path | None,
+    asked: Asked,
+    processes: Processes,
+    progress: ExperimentProgress,
+    is_other: Callable[[Path], bool] = lambda folder: False,
+) -> Path:
+    """The folder asked for; else the usual one, or the next of its name where a run with other options has that.
+
+    is_other: does a folder hold a run of other networks, attacks or images?
+    """
+    place = out or processes.on_first(
+        lambda: own_folder(usual, lambda folder: asked.is_refused(folder) or is_other(folder))
+    )
     if out is None and place != usual:
-        progress.say(f"{usual} holds a run with other options: this one goes to {place}")
+        progress.say(f"{usual} holds another run: this one goes to {place}")
     return place
+
+
+def others_than(networks: Sequence[Network], attacks: Mapping[str, Attack], data: ImageData) -> Callable[[Path], bool]:
+    """Does a folder hold a run of other networks or images, or other attacks of these names?"""
+    stored, about = as_stored([Pair(tuple(networks))]), _about(data)
+
+    def is_other(folder: Path) -> bool:
+        facts = {NETWORKS: stored, DATA: about}
+        return any(holds_other(folder, *each, LATER) for each in facts.items()) or holds_other_attacks(folder, attacks)
+
+    return is_other
 
 
 def describe(folder: RunFolder, asked: Asked, data: ImageData, processes: Processes) -> None:
     """Store what was asked for, on what data, with which versions and machine."""
     folder.settle(asked)
-    train_images = 0 if data.train is None else len(data.train)
-    about = {"name": data.name, "classes": data.classes, "note": data.note, **data.preparation.stored()}
-    about |= fingerprint(data)
-    counts = {"train_images": train_images, "test_images": len(data.test), "skipped": data.skipped}
-    folder.settle_json("data.json", {**about, **counts}, grows=True)  # by what earlier versions did not store
+    folder.settle_json(DATA, _about(data), grows=True)  # by what earlier versions did not store
     names = ("torch", "torchvision", "numpy", "accelerate", "safetensors", "scikit-image")
     folder.save_json(
         "environment.json",
@@ -100,6 +122,13 @@ def describe(folder: RunFolder, asked: Asked, data: ImageData, processes: Proces
             "started": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         },
     )
+
+
+def _about(data: ImageData) -> dict[str, Any]:
+    train_images = 0 if data.train is None else len(data.train)
+    about = {"name": data.name, "classes": data.classes, "note": data.note, **data.preparation.stored()}
+    about |= fingerprint(data)
+    return {**about, "train_images": train_images, "test_images": len(data.test), "skipped": data.skipped}
 
 
 def run_experiments(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shconv.data import ImageData
 from shconv.errors import InputError
+from shconv.folders import what_is_at
 from shconv.models.normalize import Normalization
 from shconv.pretrained import ConvertedConfig
 from shconv.pretrained.converted import LIBRARIES, create_vanilla, library_and_name
@@ -35,7 +36,9 @@ class Start:
         if self.is_ours:
             own = {"arch": None, "where": ("3",), "normalize": "auto"}
             if other := [name for name, usual in own.items() if getattr(self, name) != usual]:
-                raise InputError(f"{self.source} is a checkpoint of shconv, which says its {other[0]} by itself")
+                raise InputError(
+                    f"{self.source} is a checkpoint of shconv: leave out --{other[0]}, the checkpoint says it"
+                )
             return
         ConvertedConfig(self.network, 1, self.kinds)
         if not self.from_library and not Path(self.source).is_file():
@@ -73,8 +76,11 @@ class Start:
                 raise InputError(f"--arch is for a file of weights; {self.source} names its network")
             library_and_name(self.source)
             return self.source
-        if self.arch is None:
+        if self.arch is None and Path(self.source).is_file():
             raise InputError(f"--from {self.source} is a file: its network is wanted too, --arch timm:NAME, say")
+        if self.arch is None:
+            wanted = f"wanted: timm:NAME or torchvision:NAME, such as timm:{Path(self.source).name}"
+            raise InputError(f"--from {self.source} {what_is_at(Path(self.source))}; {wanted}, a checkpoint or a file")
         return self.arch
 
     @property

@@ -12,10 +12,12 @@ from shconv.commands.running import load
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.files import own_folder
+from shconv.folders import CHECKPOINT, UNFINISHED, check_out
 from shconv.processes import Processes
 from shconv.training import Defence, ModelConfig, Recipe, create_defence, holds_another, train
 
 ADAMW: dict[str, Any] = {"learning_rate": 1e-3, "weight_decay": 0.05}  # the recipes' own are SGD's
+FOLDER = Path("runs/train")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +123,14 @@ class Train(DataOptions, EngineOptions, HubOptions):
 
     def run(self) -> None:
         self.check()
+        check_out(self.out or FOLDER, CHECKPOINT, UNFINISHED)
         defence = self._defence()
         processes = Processes.found(patient=True, device=self.device)
         progress = ExperimentProgress(processes.is_first)
         data = load(self, processes, progress, want_train=True)
         config = model_config(self.model, data, self.width, self.stem, self.normalize)
         trained = self.model if self.defence == "none" else f"{self.model}-{self.defence}"
-        recipe, usual = self._recipe(), Path("runs/train") / f"{trained}-seed{self.seed}"
+        recipe, usual = self._recipe(), FOLDER / f"{trained}-seed{self.seed}"
         out = self.out or processes.on_first(
             lambda: own_folder(usual, lambda place: holds_another(place, config, data, recipe, self.seed, defence))
         )

@@ -1,7 +1,9 @@
 """Attacks that a user gives by name, on every network of a study and the same images: no table of the paper."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,10 +14,10 @@ from shconv.data.splits import in_unit_range
 from shconv.errors import InputError
 from shconv.experiments.network import Network, first_logits, in_other_company, routes_of, same_answers
 from shconv.experiments.question import Index
-from shconv.experiments.run_folder import Row, RunFolder
+from shconv.experiments.run_folder import Row, RunFolder, holds_other, whole
 from shconv.experiments.study import Study
 
-EXPERIMENT = "evaluate"
+EXPERIMENT, ATTACKS = "evaluate", "attacks.json"
 LOOKED_AT = 8  # images
 
 
@@ -61,9 +63,22 @@ def settle_attacks(folder: RunFolder, attacks: Mapping[str, Attack]) -> None:
     """Store what each name stands for. Raises InputError where the folder knows it as another attack."""
     if not attacks:
         return
-    known = folder.read_json("attacks.json")
-    words = {name: _words(attack, known.get(name)) for name, attack in attacks.items()}
-    folder.settle_json("attacks.json", words, grows=True)
+    folder.settle_json(ATTACKS, _said(folder.path, attacks), grows=True)
+
+
+def holds_other_attacks(folder: Path, attacks: Mapping[str, Attack]) -> bool:
+    """Would settle_attacks refuse them?"""
+    try:
+        return bool(attacks) and holds_other(folder, ATTACKS, _said(folder, attacks))
+    except (OSError, InputError):  # its file is damaged
+        return True
+
+
+def _said(folder: Path, attacks: Mapping[str, Attack]) -> dict[str, str]:
+    path = folder / ATTACKS
+    with whole(path):
+        known = json.loads(path.read_bytes()) if path.exists() else {}
+    return {name: _words(attack, known.get(name)) for name, attack in attacks.items()}
 
 
 def _words(attack: Attack, known: str | None) -> str:
@@ -85,14 +100,19 @@ def rows(study: Study, attacks: Mapping[str, Attack], index: Index, routes: Sequ
                 yield study.row(EXPERIMENT, network, name, attack, index, route, size=study.batch_size)
 
 
-def check_fit(networks: Sequence[Network], data: ImageData, device: torch.device) -> None:
-    """Raises InputError where a network does not give logits for the first image, or has fewer classes than labels."""
+def check_fit(networks: Sequence[Network], data: ImageData, device: torch.device) -> Iterator[str]:
+    """A warning for each network with more classes than the data.
+
+    Raises InputError where a network does not give logits for the first image, or has fewer classes than labels.
+    """
     image, _ = data.test[0]
     x, labels = in_unit_range(image[None].to(device)), int(data.test.labels.max()) + 1
     for network in networks:
         classes = first_logits(network.name, network.model, x).shape[1]
         if classes < labels:
             raise InputError(f"{network.name} has {classes} classes, the labels go up to {labels - 1}")
+        if classes > len(data.classes) and not data.classes[-1].isdecimal():  # numbers: nobody said how many there are
+            yield f"warning: {network.name} has {classes} outputs, {data.name} has {len(data.classes)} classes"
 
 
 def _index(study: Study, confident: bool, most: int | None) -> Index:

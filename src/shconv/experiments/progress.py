@@ -13,3 +13,8 @@ class ExperimentProgress(Lines):
         rcd = "" if row["rcd_mean"] is None else f"  RCD {row['rcd_mean']:6.2f}"
         of = f" of the paper's {row['wanted']:,}" if row["wanted"] and row["wanted"] != row["n"] else ""
         self.say(f"{row['id']}: {accuracy}{rcd}  {row['n']:,} images{of}  {row['seconds']:.1f} s")
+        if outside := row.get("outside"):
+            self.say(
+                f"warning: {row['attack']} returned {outside:,} of {row['n']:,} images outside its budget or [0, 1], "
+                "or with NaN: the clean images count instead"
+            )

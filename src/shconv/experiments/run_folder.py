@@ -165,6 +165,17 @@ class RunFolder:
             ) from None
 
 
+def holds_other(folder: Path, name: str, facts: Mapping[str, Any], later: Collection[str] = ()) -> bool:
+    """Would settle_json, with grows, refuse these facts?"""
+    try:
+        with whole(folder / name):
+            stored: Row = json.loads((folder / name).read_bytes()) if (folder / name).exists() else {}
+    except (OSError, InputError):
+        return True
+    plain = _known(_plain(facts), stored, later)
+    return any(stored[each] != plain[each] for each in stored.keys() & plain.keys())
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[None]:
     """What is read in here has to be whole. Raises InputError, naming the file, where it is damaged."""
@@ -204,7 +215,7 @@ def _stored_rows(path: Path, writes: bool) -> Iterator[Row]:
 
 
 def _check_same(folder: Path, stored: Row, asked: Row, bound: Collection[str]) -> None:
-    names = [name for name in {**stored, **asked} if name in bound]
+    names = [name for name in {**asked, **stored} if name in bound]  # the command comes first
     difference = first_difference({n: stored.get(n) for n in names}, {n: asked.get(n) for n in names})
     if difference is not None:
         name, there, here = difference

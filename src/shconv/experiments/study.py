@@ -4,7 +4,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -29,6 +29,7 @@ from shconv.processes import Processes
 from shconv.replaying import replaying
 
 PAPER_IMAGES = {"table1": 50_000, "table2": 5_000, "table3": 500, "table4": 5_000, "quasi_boundary": 500}
+NETWORKS = "networks.json"
 CONFIDENT = 0.9  # pair-selected images: all of a pair right with more than this, unless asked otherwise (section 3.2)
 
 
@@ -62,12 +63,7 @@ class Study:
 
     def __post_init__(self) -> None:
         """Raises InputError where the folder's rows are about other networks, or about other pairs of them."""
-        networks = {
-            member.key: {**member.identity, "pair": [other.key for other in pair.members]}
-            for pair in self.pairs
-            for member in pair.members
-        }
-        self.folder.settle_json("networks.json", networks, grows=True, later=LATER)
+        self.folder.settle_json(NETWORKS, as_stored(self.pairs), grows=True, later=LATER)
         sizes = {network.key: {"parameters": network.parameters} for network in self.networks}
         self.folder.settle_json("sizes.json", sizes, grows=True)
         self.folder.save_images(self.data.test.names, self.data.test.labels.numpy())
@@ -263,6 +259,15 @@ class Study:
         row = self.folder.add({**about, **fields, **(extra or {})}, arrays)
         self.progress.row(row)
         return row
+
+
+def as_stored(pairs: Iterable[Pair]) -> dict[str, Any]:
+    """What networks.json holds of them: tells a network, and its pair, from another one of its name."""
+    return {
+        member.key: {**member.identity, "pair": [other.key for other in pair.members]}
+        for pair in pairs
+        for member in pair.members
+    }
 
 
 def _threat(attack: Attack) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The networks by name: three of the paper's, each vanilla, as its SHC counterpart, with the layers of SHC's relatives,
 and vanilla but as large as its SHC counterpart."""
 
-import difflib
 import fnmatch
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from shconv.conversion import is_3x3, to_shc
-from shconv.errors import InputError
+from shconv.errors import InputError, near
 from shconv.models.normalize import Normalization
 from shconv.models.plain import Plain10
 from shconv.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -74,8 +73,8 @@ def create_model(
         InputError: unknown name (near ones are offered), an argument out of range, or weights of another network.
     """
     if name not in all_models():
-        near = difflib.get_close_matches(name, all_models(), n=3, cutoff=0.4) or list_models()
-        raise InputError(f"unknown model {name!r}; did you mean {', '.join(near)}?")
+        some = f"choose from {', '.join(list_models())}, or others that shconv info lists"
+        raise InputError(f"unknown model {name!r}; {near(name, all_models(), otherwise=some)}")
     if stem not in ("imagenet", "small"):
         raise InputError(f'stem must be "imagenet" or "small", got {stem!r}')
     if min(num_classes, in_channels, width) < 1:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from shconv.conversion import to_shc
 from shconv.conversion.convert import Start
-from shconv.errors import InputError
+from shconv.errors import InputError, near
 from shconv.models.normalize import Normalization, make_normalize
 from shconv.pretrained.network import at_once
 
@@ -80,13 +80,14 @@ def create_vanilla(source: str, num_classes: int | None = None, pretrained: bool
             import timm
 
             if not timm.is_model(name):
-                raise InputError(f"timm has no network {name!r}")
+                hint = near(name, timm.list_models(), otherwise="timm.list_models() lists them")
+                raise InputError(f"timm has no network {name!r}; {hint}")
             with at_once(library) if pretrained else nullcontext():
                 return timm.create_model(name, pretrained=pretrained, **classes)
         import torchvision
 
-        if name not in torchvision.models.list_models(torchvision.models):
-            raise InputError(f"torchvision has no image classifier {name!r}")
+        if name not in (known := torchvision.models.list_models(torchvision.models)):
+            raise InputError(f"torchvision has no image classifier {name!r}; {near(name, known)}")
         with at_once(library) if pretrained else nullcontext():
             weights = "DEFAULT" if pretrained else None
             network: nn.Module = torchvision.models.get_model(name, weights=weights, **classes)

@@ -6,14 +6,13 @@
 A new one is a file with a sub-class of Relative, and a line in KINDS.
 """
 
-import difflib
 from typing import Any
 
 from torch import nn
 
 from shconv.conversion import is_3x3
 from shconv.conversion.where import Where
-from shconv.errors import InputError
+from shconv.errors import InputError, near
 from shconv.relatives.base import Relative
 from shconv.relatives.condconv import CondConv2d
 from shconv.relatives.convert import ModelT, convert
@@ -69,8 +68,7 @@ def to_relative(
         InputError: an unknown kind (near ones are offered); nothing was picked; something picked cannot be converted.
     """
     if isinstance(kind, str) and kind not in RELATIVES:
-        near = difflib.get_close_matches(kind, RELATIVES, n=3, cutoff=0.4) or list(RELATIVES)
-        raise InputError(f"unknown relative {kind!r}; did you mean {', '.join(near)}?")
+        raise InputError(f"unknown relative {kind!r}; {near(kind, list(RELATIVES))}")
     cls: type[nn.Module] = RELATIVES[kind] if isinstance(kind, str) else kind
     if not (isinstance(cls, type) and issubclass(cls, Relative)):
         raise InputError(f"kind must be one of {', '.join(RELATIVES)} or a sub-class of Relative, got {kind!r}")

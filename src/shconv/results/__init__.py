@@ -17,6 +17,7 @@ from shconv.errors import InputError
 from shconv.experiments.outcomes import Outcomes
 from shconv.experiments.run_folder import Row, RunFolder
 from shconv.files import replace_file
+from shconv.folders import what_is_at
 from shconv.intervals import wilson
 from shconv.paired import Paired
 from shconv.results import shown
@@ -71,7 +72,7 @@ class Results:
         path = Path(folder)
         if not (path / "rows.jsonl").is_file():
             raise InputError(
-                f"{path} holds no results: want a folder that reproduce, evaluate or shconv.evaluate wrote"
+                f"{path} {what_is_at(path)}; want a folder with results of reproduce, evaluate or shconv.evaluate"
             )
         held = RunFolder(path, writes=False)
         rows = [row for row in held.rows.values() if row["experiment"] != "audit"]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from shconv.errors import InputError, few, first_line
 from shconv.files import replace_file, replace_json
+from shconv.folders import what_is_at
 from shconv.models.normalize import Normalization
 from shconv.models.wrapped import wrapped
 from shconv.training.recipe import Recipe
@@ -133,7 +134,8 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelConfig, dict[str,
     folder, file = (path.parent, path) if path.suffix == ".safetensors" else (path, path / MODEL)
     info = load_info(folder)
     if info is None:
-        why = "its training is not finished" if (folder / STATE).exists() else f"there is no {CONFIG}"
+        why = f"there is no {CONFIG}" if (folder / MODEL).exists() else f"it {what_is_at(folder)}"
+        why = "its training is not finished" if (folder / STATE).exists() else why
         raise InputError(f"no checkpoint in {folder}: {why}")
     model, config = _build(folder / CONFIG, info)
     tensors = {_bare(name): tensor for name, tensor in read_tensors(file).items()}

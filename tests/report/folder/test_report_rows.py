@@ -16,8 +16,9 @@ def one_row(run_folder, **fields):
 
 
 def test_a_missing_folder_and_a_folder_without_rows_are_told_apart(tmp_path):
-    with pytest.raises(InputError, match="no run folder"):
+    with pytest.raises(InputError, match=r"nowhere is not there\. Wanted: a folder that shconv reproduce"):
         load_run(tmp_path / "nowhere")
+    (tmp_path / "config.toml").touch()
     with pytest.raises(InputError, match=r"no results yet: its rows\.jsonl is missing"):
         load_run(tmp_path)
     (tmp_path / "rows.jsonl").write_text("\n")

@@ -35,14 +35,23 @@ def test_an_advantage_that_the_worst_case_takes_away_is_called_gone(run_folder):
 
 def test_an_advantage_in_the_worst_case_is_an_upper_bound(run_folder):
     run = made(run_folder, shc_worst=50)
-    (said,) = meaning(run, pairs(run))
-    assert said.startswith("ResNet-18-SHC: more accurate than the twin")
-    assert "upper bound" in said
+    said, bound = meaning(run, pairs(run))
+    assert said.startswith("ResNet-18-SHC: more accurate than the twin in the worst case within L∞ 0.02")
+    assert "but not" not in said
+    assert "upper bound" in bound
 
 
 def test_a_network_below_its_twin_is_named(run_folder):
     run = made(run_folder, shc_worst=2)
-    assert "ResNet-18-SHC: less accurate than the twin in the worst case." in meaning(run, pairs(run))
+    assert "ResNet-18-SHC: less accurate than the twin in the worst case within L∞ 0.02" in meaning(run, pairs(run))[-1]
+
+
+def test_a_verdict_within_one_budget_is_not_said_of_the_others(run_folder):
+    for model in ("resnet18", "resnet18_shc"):
+        run_folder.gradient(model, "fgsm_heavy", "untargeted", (5, 100))
+    run = made(run_folder, shc_worst=50)
+    said = meaning(run, pairs(run))[0]
+    assert "in the worst case within L∞ 0.02, but not within L∞ 0.0625 and L∞ 0.1, over the same attacks." in said, said
 
 
 def test_masking_is_said_where_the_convolution_route_is_the_stronger_attack_and_only_there(run_folder):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shconv.errors import InputError
+from shconv.folders import what_is_at
 from shconv.report.folder.audits import Audit, read_audits
 from shconv.report.folder.fields import Counts, Texts, damaged, read
 from shconv.report.folder.rows import Outcomes, Row, by_seed, decoded, read_json_lines, read_outcomes, read_rows
@@ -131,11 +132,13 @@ def load_run(run_folder: Path | str) -> Run:
         Where the folder is missing, holds no row yet, or has a damaged file or line; the message names it.
     """
     folder = Path(run_folder)
-    if not folder.is_dir():
-        raise InputError(f"There is no run folder {folder}; give one that `shconv reproduce` or `shconv audit` wrote.")
     path = folder / "rows.jsonl"
     if not path.is_file():
-        raise InputError(f"{folder} holds no results yet: its rows.jsonl is missing.")
+        if (folder / "config.toml").is_file():
+            raise InputError(f"{folder} holds no results yet: its rows.jsonl is missing.")
+        raise InputError(
+            f"{folder} {what_is_at(folder)}. Wanted: a folder that shconv reproduce, evaluate or audit wrote."
+        )
     rows, notes = read_rows(path)
     audits, audit_notes = read_audits(path)
     if not rows and not audits:

@@ -44,24 +44,32 @@ def meaning(run: Run, found: Sequence[Pair]) -> list[str]:
     worst = {line.seen.verdict for pair in found for line in pair.of(WORST)}
     single = {line.seen.verdict for pair in found for line in pair.of(PAPERS)}
     said = []
-    above = [pair.shc for pair in found if any(line.seen.verdict == "higher" for line in pair.of(WORST))]
-    if above:
-        said.append(
-            f"{_and(above)}: more accurate than the twin in the worst case, over the same attacks. A worst case is an "
-            "upper bound: a stronger attack can only lower it."
-        )
+    if "higher" in worst:
+        above = [f"{where}, over the same attacks." for where in _worst(found, "higher", "more")]
+        said += [*above, "A worst case is an upper bound: a stronger attack can only lower it."]
     elif worst and "higher" in single:
         said.append("The SHC network is more accurate under single attacks, but not in the worst case.")
     elif worst or single:
         said.append("These images show no advantage of SHC under attack.")
-    if "lower" in worst:
-        below = [pair.shc for pair in found if any(line.seen.verdict == "lower" for line in pair.of(WORST))]
-        said.append(f"{_and(below)}: less accurate than the twin in the worst case.")
+    said += [f"{where}." for where in _worst(found, "lower", "less")]
     if masked := [network_name(shc) for _, shc in run.pairs if _is_masked(run, shc)]:
         said.append(
             f"{_and(masked)}: the attack gets stronger when it ignores the hypernetwork route. That part of the "
             "accuracy is gradient masking, not robustness."
         )
+    return said
+
+
+def _worst(found: Sequence[Pair], verdict: str, word: str) -> list[str]:
+    """For each pair with that verdict in a worst case: within which budgets, and that it is not within the others."""
+    said = []
+    for pair in found:
+        lines = pair.of(WORST)
+        there = [line.words for line in lines if line.seen.verdict == verdict]
+        rest = [line.words for line in lines if line.seen.verdict != verdict]
+        but = f", but not within {_and(rest)}" if rest else ""
+        if there:
+            said.append(f"{pair.shc}: {word} accurate than the twin in the worst case within {_and(there)}{but}")
     return said
 
 
