@@ -51,7 +51,7 @@ def test_a_verdict_within_one_budget_is_not_said_of_the_others(run_folder):
         run_folder.gradient(model, "fgsm_heavy", "untargeted", (5, 100))
     run = made(run_folder, shc_worst=50)
     said = meaning(run, pairs(run))[0]
-    assert "in the worst case within L∞ 0.02, but not within L∞ 0.0625 and L∞ 0.1, over the same attacks." in said, said
+    assert "in the worst case within L∞ 0.02 and L∞ 0.0625, but not within L∞ 0.1, over the same attacks." in said, said
 
 
 def test_masking_is_said_where_the_convolution_route_is_the_stronger_attack_and_only_there(run_folder):
