@@ -114,7 +114,8 @@ def _contrast(patches: NDArray[np.uint8]) -> NDArray[np.float64]:
 
     A standard deviation would let through a black patch with one bright corner.
     """
-    levels = np.sort(patches[..., ::2, ::2].reshape(len(patches), 3, -1))  # a quarter of the pixels tells enough
+    pixels = patches[..., ::2, ::2].reshape(len(patches), 3, -1)  # a quarter of them tells enough
+    levels = np.sort(pixels, kind="stable")  # of bytes that is a radix sort, in an eighth of the time
     tenth = levels.shape[-1] // 10
     spread: NDArray[np.float64] = np.mean(levels[..., -1 - tenth].astype(np.float64) - levels[..., tenth], axis=1)
     return spread
