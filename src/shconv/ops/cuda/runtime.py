@@ -8,6 +8,8 @@ import logging
 import torch
 from torch import Tensor
 
+from shconv.errors import one_line
+
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 COUNTED = 2**31 - 2**16  # what the kernels count in 32 bits has to stay below; addresses have 64
 _log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ def reason_against(index: int) -> str:
 
             statistics.mean_variance(torch.ones(1, 1, 2, 2, dtype=torch.float32, device=torch.device("cuda", index)))
         except Exception as error:  # of triton, its driver, a compiler: whatever it is, torch can do without
-            reason = f"Triton's kernels do not run: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            reason = f"Triton's kernels do not run: {one_line(error)}"
     if reason:
         log_once(f"cuda:{index}: {reason}; plain torch is used instead")
     return reason

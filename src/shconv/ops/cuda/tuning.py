@@ -23,6 +23,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from shconv.errors import one_line
 from shconv.files import cache_folder, one_at_a_time, replace_json
 from shconv.ops.cuda import tape
 from shconv.switches import switch
@@ -146,7 +147,7 @@ def _seconds(key: str, candidate: object, run: Run, wanted: Results, clock: Call
             return min(clock(run) for _ in range(_REPETITIONS))
         reason = f"its result is off by {off:.2g} times what rounding explains"
     except Exception as error:  # whatever it is, the others can do without this one
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        reason = one_line(error)
     _log.warning("tile %s is left out for %s: %s", candidate, key, reason)
     return math.inf
 

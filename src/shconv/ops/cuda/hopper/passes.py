@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from shconv.errors import InputError
+from shconv.errors import InputError, one_line
 from shconv.ops.cuda import runtime, tape, tuning
 from shconv.ops.cuda.hopper.tiles import FEW_PIXELS, MANY_PIXELS, Shape, Tile, candidates, rule
 from shconv.ops.geometry import Geometry
@@ -36,8 +36,7 @@ def attempt(call: Callable[[], Result]) -> Result | None:
         raise
     except Exception as error:
         _failed.append(error)
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        runtime.log_once(f"the kernels for Hopper do not run: {reason}; those for every card serve instead")
+        runtime.log_once(f"the kernels for Hopper do not run: {one_line(error)}; those for every card serve instead")
         return None
 
 
