@@ -69,14 +69,14 @@ def test_more_open_groups_than_places_in_a_batch_mix_images_of_several() -> None
 
 def groups_read(groups: Groups, batch: int, readers: int) -> int:
     """How often a group is read by so many readers, each of its places, that keep the groups they used last."""
-    read = 0
+    read, batches = 0, groups.of[order(groups, batch)]
+    kept = groups_wanted(share_of(batch, 0, 1), readers, batch, groups)
     for reader in range(readers):
         held: OrderedDict[int, None] = OrderedDict()
-        places = share_of(batch, reader, readers)
-        for group in groups.of[order(groups, batch)[:, places]].ravel().tolist():
+        for group in batches[:, share_of(batch, reader, readers)].ravel().tolist():
             read += group not in held
             held[group] = held.pop(group, None)
-            if len(held) > groups_wanted(share_of(batch, 0, 1), readers, batch, groups):
+            if len(held) > kept:
                 held.popitem(last=False)
     return read
 
