@@ -36,7 +36,7 @@ def shc_conv2d(
     inputs: Inputs = (x, weight, *theta) if bias is None else (x, weight, *theta, bias)
     numbers = geometry, order, eps
     Y: Tensor
-    if direct() and (plan := cpu.seen(inputs, *numbers)):
+    if x.is_cpu and direct() and (plan := cpu.seen(inputs, *numbers)):
         Y = _op.at_once(inputs, numbers, plan.forward)
         return Y
     if not _serves(x):
