@@ -20,6 +20,7 @@ from shconv.attacks.checks import check_count
 from shconv.attacks.foreign import as_attack
 from shconv.data import ImageData
 from shconv.data.given import as_data, fingerprint
+from shconv.devices import device_named
 from shconv.errors import InputError
 from shconv.experiments import own_attacks
 from shconv.experiments.network import Network, Pair
@@ -170,8 +171,8 @@ def _attacks(attacks: Mapping[str, Any]) -> dict[str, Attack]:
 
 
 def _device(device: torch.device | str | None, networks: Sequence[Network]) -> torch.device:
-    if device is not None:
-        return torch.device(device)
+    if isinstance(device, torch.device) or (device is not None and (device := device_named(device)) is not None):
+        return device
     first = next(networks[0].model.parameters(), None)
     return torch.device("cpu") if first is None else first.device
 

@@ -135,3 +135,13 @@ def test_another_number_of_threads_and_another_stride_are_other_kinds(checks: bo
         torch.set_num_threads(threads)
     layer.stride = (2, 2)
     assert layer(x).shape == (2, 5, 3, 3)
+
+
+def test_calls_of_other_numbers_of_tensors_do_not_disturb_each_other() -> None:
+    seen, weight, bias = Seen[str](), torch.rand(2, 3), torch.rand(4)
+    seen.add("near", [weight, bias], "with bias")
+    assert seen.find("near", [weight]) is None
+    seen.add("near", [weight], "without")
+    if seen:  # this torch has such checks
+        assert seen.find("near", [weight]) == "without"
+        assert seen.find("near", [weight, bias]) == "with bias"

@@ -141,6 +141,8 @@ def borrowed(model: Model) -> Iterator[Model]:
     Without the flags cleared, a custom autograd function would compute dW for nothing. Gradients are enabled inside,
     whatever the caller's mode; copies of inference tensors made inside are ordinary tensors.
     """
+    if not callable(model):
+        raise InputError(f"model: got {type(model).__name__}; want a torch.nn.Module, or a function, to logits (N, K)")
     module = model if isinstance(model, nn.Module) else nn.Module()
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     try:

@@ -189,6 +189,6 @@ def _images(data: Images, wanted: int | None, seed: int) -> tuple[Tensor, Tensor
         images, labels = check_images(images, labels, wanted)
         index = torch.from_numpy(drawn(len(images), wanted, seed))
         return images[index.to(images.device)], labels[index.to(labels.device)], index
-    split = data if hasattr(data, "take") else as_data(data).test
+    split = data if hasattr(data, "take") and not isinstance(data, Tensor | np.ndarray) else as_data(data).test
     chosen = drawn(len(split), wanted, seed)
     return *check_images(*taken(split, chosen), wanted), torch.from_numpy(chosen)

@@ -56,6 +56,8 @@ def to_shc(
             a class with its own forward), with its name and the reason; the check failed; the network cannot be copied
             (inplace=True does not copy).
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: got {type(model).__name__}; want a torch.nn.Module, such as create_model gives")
     if start not in ("identity", "random"):
         raise InputError(f'start must be "identity" or "random", got {start!r}')
     if inplace and isinstance(model, nn.Conv2d):

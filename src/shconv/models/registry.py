@@ -75,11 +75,14 @@ def create_model(
     if name not in all_models():
         some = f"choose from {', '.join(list_models())}, or others that shconv info lists"
         raise InputError(f"unknown model {name!r}; {near(name, all_models(), otherwise=some)}")
+    if isinstance(pretrained, bool):
+        raise InputError(f"pretrained: got {pretrained}; want a checkpoint folder, a file of weights or a state_dict")
     if stem not in ("imagenet", "small"):
         raise InputError(f'stem must be "imagenet" or "small", got {stem!r}')
-    if min(num_classes, in_channels, width) < 1:
+    sizes = (num_classes, in_channels, width)
+    if not all(hasattr(size, "__index__") and size >= 1 for size in sizes):
         raise InputError(
-            f"num_classes, in_channels and width must be at least 1, got {num_classes}, {in_channels}, {width}"
+            f"num_classes, in_channels and width must be at least 1, and integers, got {', '.join(map(repr, sizes))}"
         )
     vanilla, _, kind = name.partition("_")
     real = _nearest_width(vanilla, (num_classes, in_channels, stem), width, parts=8) if kind == MATCHED else width

@@ -19,8 +19,11 @@ class Seen(dict[Hashable, tuple[tuple[Fits, Found], ...]]):
 
     def find(self, near: Hashable, tensors: Sequence[Tensor]) -> Found | None:
         for fits, found in self.get(near, ()):
-            if fits(*tensors):
-                return found
+            try:
+                if fits(*tensors):
+                    return found
+            except TypeError:  # another number of tensors, as of a layer without a bias
+                continue
         return None
 
     def add(self, near: Hashable, tensors: Sequence[Tensor], found: Found) -> None:
