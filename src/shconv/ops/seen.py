@@ -18,12 +18,9 @@ class Seen(dict[Hashable, tuple[tuple[Fits, Found], ...]]):
     """By what is told quickly of a call: the kinds that were added last."""
 
     def find(self, near: Hashable, tensors: Sequence[Tensor]) -> Found | None:
-        for fits, found in self.get(near, ()):
-            try:
-                if fits(*tensors):
-                    return found
-            except TypeError:  # another number of tensors, as of a layer without a bias
-                continue
+        for fits, found in self.get((near, len(tensors)), ()):
+            if fits(*tensors):
+                return found
         return None
 
     def add(self, near: Hashable, tensors: Sequence[Tensor], found: Found) -> None:
@@ -39,4 +36,5 @@ class Seen(dict[Hashable, tuple[tuple[Fits, Found], ...]]):
         if served:
             if len(self) >= _MOST:
                 self.clear()
-            self[near] = ((fits, found), *self.get(near, ()))[:_FEW]
+            key = near, len(tensors)  # as many as the checks were made of: a layer may have a bias
+            self[key] = ((fits, found), *self.get(key, ()))[:_FEW]

@@ -46,7 +46,7 @@ def call(function: Callable[..., Results], inputs: Sequence[Tensor], *numbers: H
     if together % 16:  # kernels are compiled for other addresses
         return function(inputs, *numbers)
     tf32 = first.dtype == torch.float32 and runtime.tf32()
-    near = function, numbers, len(inputs), first.shape, tuning.state(), tf32
+    near = function, numbers, first.shape, tuning.state(), tf32
     if (player := _near.find(near, inputs)) is not None:
         return player.play(inputs, addresses)
     key = near, *[(each.shape, each.stride(), each.dtype, each.get_device()) for each in inputs]
