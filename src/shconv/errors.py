@@ -45,7 +45,7 @@ def raised(error: BaseException) -> str:
     return f"{type(error).__name__}{': ' if said else ''}{said}{place}"
 
 
-def near(given: str, known: Sequence[str], *, otherwise: str = "", listed: bool = False) -> str:
+def near(given: object, known: Sequence[str], *, otherwise: str = "", listed: bool = False) -> str:
     """The hint for a name that is not among those known: "did you mean X?", else `otherwise`, by default all of them.
 
     listed: all of them behind the near ones too, unless they are too many to read.
@@ -56,9 +56,9 @@ def near(given: str, known: Sequence[str], *, otherwise: str = "", listed: bool 
     return f"did you mean {' or '.join(closest)}?" + (f" {all_known}" if listed and len(known) <= READABLE else "")
 
 
-def _closest(given: str, known: Sequence[str]) -> list[str]:
+def _closest(given: object, known: Sequence[str]) -> list[str]:
     """The two that are spelt most alike; else one that starts alike (epsilon, eps) or is short for it (lr)."""
-    asked, bare = _bare(given), {_bare(name): name for name in known}
+    asked, bare = _bare(str(given)), {_bare(name): name for name in known}
     if alike := difflib.get_close_matches(asked, list(bare), n=2, cutoff=0.65):
         return [bare[name] for name in alike]
     starts = [name for name in bare if min(len(name), len(asked)) > 2 and asked[: len(name)] == name[: len(asked)]]
