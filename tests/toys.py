@@ -2,6 +2,7 @@
 memory, and hand-made networks that see it: a vanilla one and its SHC twin with maps that depend on the image."""
 
 import multiprocessing
+import os
 import re
 from collections.abc import Sequence
 from multiprocessing.context import BaseContext
@@ -26,12 +27,24 @@ MINIATURE += ["--table2-images", "8", "--table3-images", "2"]
 
 def processes() -> BaseContext:
     """Starts processes that have torch and shconv loaded, which takes each seconds where it starts from nothing: copies
-    of this one, or, where there may be a GPU, which works in no copy, of one that has only loaded them."""
-    if not torch.cuda.is_available():
+    of this one, or, where there may be a GPU, which works in no copy, or this one has compiled something, of one that
+    has only loaded them."""
+    if not torch.cuda.is_available() and _copies_train():
         return multiprocessing.get_context("fork")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch._dynamo", "shconv.experiments.study", "shconv.training"])
     return context
+
+
+def _copies_train() -> bool:
+    """Whether a copy of this process has gradients: it has none once torch.compile was called in this one."""
+    if child := os.fork():
+        return os.waitpid(child, 0)[1] == 0
+    try:
+        torch.ones(1, requires_grad=True).sum().backward()
+        os._exit(0)
+    finally:
+        os._exit(1)
 
 
 def colours(labels: Sequence[int], seed: int = 0, side: int = 8, least: int = 0) -> Tensor:
