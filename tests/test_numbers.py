@@ -34,7 +34,7 @@ from shconv.attacks import (
 from shconv.attacks.budget import Budget
 from shconv.audit.setting import Setting
 from shconv.errors import InputError
-from shconv.numbers import budget, number, radius_text
+from shconv.numbers import budget, in_points, number, radius_text
 from shconv.training import defences
 from shconv.training.defences import (
     FGSMRS,
@@ -166,3 +166,13 @@ def test_every_attack_and_defence_with_a_budget_is_in_the_table_above() -> None:
 def test_a_radius_is_read_as_a_short_decimal_or_as_levels_of_255(radius: float, text: str) -> None:
     assert radius_text(radius) == text
     assert Budget("linf", radius).title == f"L∞ {text}"
+
+
+def test_a_difference_that_rounds_to_none_has_no_minus() -> None:
+    assert [in_points(each) for each in (-0.0, -0.0004, 0.0, -0.0006, 0.25)] == [
+        "+0.0",
+        "+0.0",
+        "+0.0",
+        "-0.1",
+        "+25.0",
+    ]

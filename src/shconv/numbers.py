@@ -73,6 +73,11 @@ def _from_text(text: str) -> float:
         return math.nan
 
 
+def in_points(difference: float) -> str:
+    """A difference of two shares in points, with its sign; +0.0 for none."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"  # no minus before 0.0
+
+
 def counted(n: int, thing: str) -> str:
     """1 image, 1,000 images"""
     return f"{n:,} {thing}{'' if n == 1 else 's'}"

@@ -10,7 +10,7 @@ from shconv.audit.ledger import THREATS
 from shconv.audit.setting import Setting
 from shconv.audit.words import percent
 from shconv.experiments.run_folder import Row
-from shconv.numbers import counted, radius_text
+from shconv.numbers import counted, in_points, radius_text
 
 SIGNIFICANT = 0.05
 WORST_CASE = 12  # the check that raises no alarm
@@ -120,7 +120,7 @@ def twin_sentence(name: str, twin: str, against: Case) -> str:
     """The comparison of two networks' worst cases within L-infinity, or why there is none."""
     if against["reason"]:
         return f"No comparison with the {twin}: {against['reason']}."
-    low, high = (f"{100 * end:+.1f}" for end in against["interval"])
+    low, high = map(in_points, against["interval"])
     p = "p < 0.001" if against["p"] < 0.001 else f"p = {against['p']:.3f}"
     words = f"{name} is not significantly different from its twin"
     if against["p"] < SIGNIFICANT:
@@ -136,7 +136,7 @@ def twin_sentence(name: str, twin: str, against: Case) -> str:
         f"Comparison with its {twin}, on the same {counted(against['n'], 'image')} and over the same "
         f"{counted(against['attacks'], 'attack')}, worst case within L-infinity: {name} "
         f"{percent(against['accuracy'])}, its twin {percent(against['twin_accuracy'])}, difference "
-        f"{100 * against['difference']:+.1f} points (95 % interval {low} to {high}; McNemar's exact {p}). "
+        f"{in_points(against['difference'])} points (95 % interval {low} to {high}; McNemar's exact {p}). "
         f"{words}.{left if against['left_out'] else ''}{more}"
     )
 

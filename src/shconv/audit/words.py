@@ -1,5 +1,7 @@
 """Shares and differences in words."""
 
+from shconv.numbers import in_points
+
 
 def of(k: int, n: int) -> str:
     """17 of 50 (34.0 %)"""
@@ -12,4 +14,4 @@ def percent(share: float) -> str:
 
 def points(interval: tuple[float, float]) -> str:
     """A difference's 95 % interval, in points."""
-    return f"95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f} points"
+    return f"95 % interval {in_points(interval[0])} to {in_points(interval[1])} points"

@@ -15,6 +15,7 @@ from shconv.attacks.budget import Budget
 from shconv.errors import InputError, near
 from shconv.files import replace_file, replace_text
 from shconv.intervals import wilson
+from shconv.numbers import in_points
 from shconv.paired import Paired
 from shconv.results import charts, shown
 from shconv.results.compared import Compared, on_shared_images
@@ -175,7 +176,7 @@ class Comparison:
         if self.baseline is not None:
             if line.difference is None or line.p is None:
                 return [*row, "–", "–"]
-            row.append("{} ({} to {})".format(*(f"{100 * each:+.1f}" for each in line.difference)))
+            row.append("{} ({} to {})".format(*map(in_points, line.difference)))
             row.append("< 0.001" if line.p < 0.001 else f"{line.p:.3f}")
         return row
 

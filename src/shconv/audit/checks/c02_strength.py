@@ -26,7 +26,7 @@ from shconv.audit.checks.comparison import counts, left, one_step, pgd, run_one_
 from shconv.audit.checks.side import Batch, batches, cost_of, gradient, loss_at, made_by, size
 from shconv.audit.findings import Finding, Outcome
 from shconv.audit.words import of, points
-from shconv.numbers import counted
+from shconv.numbers import counted, in_points
 from shconv.paired import Paired
 
 NUMBER = 2
@@ -98,7 +98,7 @@ class Strength:
             low, high = self.doubled.interval
             yield (
                 f"Doubling the steps to {self.steps[1]} changes the accuracy by "
-                f"{100 * -self.doubled.difference:+.1f} points ({points((-high, -low))})"
+                f"{in_points(-self.doubled.difference)} points ({points((-high, -low))})"
                 + (": PGD has not converged." if self.unsettled else ".")
             )
 
