@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from shconv.data.splits import MemorySplit
 from shconv.errors import InputError
 from shconv.training import Engine, TrainingDiverged, job
-from shconv.training.defences import Step
+from shconv.training.defences import Step, create_defence
 
 pytestmark = pytest.mark.usefixtures("toy_network")
 
@@ -97,3 +97,11 @@ def test_other_bad_input_is_refused(tmp_path: Path, training: Training) -> None:
     for name, value in (("accumulation", 0), ("save_steps", 0), ("keep_every", 0), ("save_minutes", -1.0)):
         with pytest.raises(InputError, match=f"{name} is {value}"):
             Engine(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_detector_that_cannot_be_built_is_refused_before_its_classifier_is_trained(
+    tmp_path: Path, training: Training
+) -> None:
+    with pytest.raises(InputError, match="no layer 'layer9' that gives feature maps"):
+        training.run(defence=create_defence("detector", layer="layer9"))
+    assert not list(tmp_path.iterdir())

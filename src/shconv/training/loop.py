@@ -251,6 +251,9 @@ def _checked(config: ModelConfig, data: ImageData, folder: Path, seed: int, defe
     if len(data.test) == 0:
         raise InputError(f"{data.name} has no test images")
     defence.check(config, data.classes)
+    if defence.first(seed):  # networks are trained before this one is built, which may be refused
+        with torch.device("meta"):
+            config.build()
     return data.train
 
 
