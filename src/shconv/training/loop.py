@@ -252,7 +252,7 @@ def _checked(config: ModelConfig, data: ImageData, folder: Path, seed: int, defe
         raise InputError(f"{data.name} has no test images")
     defence.check(config, data.classes)
     if defence.first(seed):  # networks are trained before this one is built, which may be refused
-        with torch.device("meta"):
+        with shapes_only():
             config.build()
     return data.train
 
