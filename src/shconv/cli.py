@@ -14,7 +14,7 @@ from typing import Any
 import shconv
 from shconv.commands.config_file import from_toml
 from shconv.commands.parser import parse
-from shconv.errors import GOES_ON, InputError, near
+from shconv.errors import GOES_ON, InputError, is_short_of_memory, near
 
 _ABOUT = """Statistical Hyper-Convolution: reproduce the paper, train, attack, and report."""
 _SOURCES = """`shconv COMMAND --help` lists a command's options. `shconv reproduce --preset paper` uses the paper's
@@ -106,8 +106,7 @@ def _stopped(options: Any) -> str:
 
 def _short_of_memory(error: Exception, options: Any) -> str:
     """What to say where memory ran out, on the device or off it; "" where something else is the matter."""
-    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if not known and "can't allocate memory" not in str(error):
+    if not is_short_of_memory(error):
         return ""
     asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
     ways = {"accumulation": "--accumulation 2 (a step in two parts)", "batch_size": "a smaller --batch-size",

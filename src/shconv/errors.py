@@ -29,6 +29,12 @@ def one_line(error: BaseException, shown: slice = slice(300)) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[shown]}"
 
 
+def is_short_of_memory(error: BaseException) -> bool:
+    """Did memory run out, on the device or off it?"""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, unimported
+    return named or "can't allocate memory" in str(error)
+
+
 def few(names: Sequence[str], most: int = 3) -> str:
     """The first of some names and how many more there are; "none" of none."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""

@@ -24,7 +24,7 @@ from shconv.attacks.libraries import library_of
 from shconv.attacks.search import own_randomness
 from shconv.attacks.spelling import other_names
 from shconv.attacks.standard import Standard
-from shconv.errors import InputError, raised
+from shconv.errors import InputError, is_short_of_memory, raised
 from shconv.numbers import read_budgets
 
 STREAM = 15
@@ -114,10 +114,10 @@ class Foreign(Attack):
         """What the attack returns. Raises InputError, with the place, for an error in the attack's own code."""
         try:
             return self._call(model, x.clone(), y.clone())
-        except (InputError, MemoryError, torch.OutOfMemoryError):
+        except InputError:
             raise
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError) as e:
-            if "can't allocate memory" in str(e):
+            if is_short_of_memory(e):
                 raise
             name = _words(self.attack).partition("@")[0].partition("(")[0]
             raise InputError(f"the attack {name} raised {raised(e)}") from e

@@ -92,10 +92,11 @@ def run_folder(
 
 def others_than(networks: Sequence[Network], attacks: Mapping[str, Attack], data: ImageData) -> Callable[[Path], bool]:
     """Does a folder hold a run of other networks or images, or other attacks of these names?"""
-    stored, about = as_stored([Pair(tuple(networks))]), _about(data)
 
     def is_other(folder: Path) -> bool:
-        facts = {NETWORKS: stored, DATA: about}
+        if not folder.exists():  # nothing is read of networks and images for it
+            return False
+        facts = {NETWORKS: as_stored([Pair(tuple(networks))]), DATA: _about(data)}
         return any(holds_other(folder, *each, LATER) for each in facts.items()) or holds_other_attacks(folder, attacks)
 
     return is_other

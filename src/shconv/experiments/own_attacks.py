@@ -1,6 +1,5 @@
 """Attacks that a user gives by name, on every network of a study and the same images: no table of the paper."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from shconv.data.splits import in_unit_range
 from shconv.errors import InputError
 from shconv.experiments.network import Network, first_logits, in_other_company, routes_of, same_answers
 from shconv.experiments.question import Index
-from shconv.experiments.run_folder import Row, RunFolder, holds_other, whole
+from shconv.experiments.run_folder import Row, RunFolder, holds_other, read_facts
 from shconv.experiments.study import Study
 
 EXPERIMENT, ATTACKS = "evaluate", "attacks.json"
@@ -75,9 +74,7 @@ def holds_other_attacks(folder: Path, attacks: Mapping[str, Attack]) -> bool:
 
 
 def _said(folder: Path, attacks: Mapping[str, Attack]) -> dict[str, str]:
-    path = folder / ATTACKS
-    with whole(path):
-        known = json.loads(path.read_bytes()) if path.exists() else {}
+    known = read_facts(folder / ATTACKS)
     return {name: _words(attack, known.get(name)) for name, attack in attacks.items()}
 
 
@@ -100,19 +97,23 @@ def rows(study: Study, attacks: Mapping[str, Attack], index: Index, routes: Sequ
                 yield study.row(EXPERIMENT, network, name, attack, index, route, size=study.batch_size)
 
 
-def check_fit(networks: Sequence[Network], data: ImageData, device: torch.device) -> Iterator[str]:
+def check_fit(networks: Sequence[Network], data: ImageData, device: torch.device) -> list[str]:
     """A warning for each network with more classes than the data.
 
     Raises InputError where a network does not give logits for the first image, or has fewer classes than labels.
     """
     image, _ = data.test[0]
     x, labels = in_unit_range(image[None].to(device)), int(data.test.labels.max()) + 1
+    warnings = []
     for network in networks:
         classes = first_logits(network.name, network.model, x).shape[1]
         if classes < labels:
             raise InputError(f"{network.name} has {classes} classes, the labels go up to {labels - 1}")
         if classes > len(data.classes) and not data.classes[-1].isdecimal():  # numbers: nobody said how many there are
-            yield f"warning: {network.name} has {classes} outputs, {data.name} has {len(data.classes)} classes"
+            warnings.append(
+                f"warning: {network.name} has {classes} outputs, {data.name} has {len(data.classes)} classes"
+            )
+    return warnings
 
 
 def _index(study: Study, confident: bool, most: int | None) -> Index:

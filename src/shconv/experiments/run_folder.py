@@ -134,10 +134,7 @@ class RunFolder:
 
     def read_json(self, name: str) -> Row:
         """What save_json stored; {} where nothing is. Raises InputError for a damaged file."""
-        path = self.path / name
-        with whole(path):
-            stored: Row = json.loads(path.read_bytes()) if path.exists() else {}
-        return stored
+        return read_facts(self.path / name)
 
     def save_images(self, names: Sequence[str], labels: NDArray[Any]) -> None:
         """images.csv: every test image's place, file and label. Raises InputError where it is about other images; the
@@ -165,11 +162,17 @@ class RunFolder:
             ) from None
 
 
+def read_facts(path: Path) -> Row:
+    """What a file of facts holds; {} where there is none. Raises InputError for a damaged one."""
+    with whole(path):
+        stored: Row = json.loads(path.read_bytes()) if path.exists() else {}
+    return stored
+
+
 def holds_other(folder: Path, name: str, facts: Mapping[str, Any], later: Collection[str] = ()) -> bool:
     """Would settle_json, with grows, refuse these facts?"""
     try:
-        with whole(folder / name):
-            stored: Row = json.loads((folder / name).read_bytes()) if (folder / name).exists() else {}
+        stored = read_facts(folder / name)
     except (OSError, InputError):
         return True
     plain = _known(_plain(facts), stored, later)
