@@ -2,7 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +103,17 @@ def test_every_output_holds_the_same_table(tmp_path: Path, capsys: pytest.Captur
     shown = [unescape(text) for text in re.findall(r"<th scope=\"col\"[^>]*>([^<]+)</th>", html)]
     assert shown[:5] == ["network", "clean", WORST, "worst case minus plain", "p"]  # what a narrow screen has to show
     assert sorted(shown) == sorted(header)
-    cells = [[unescape(text) for text in re.findall(r"<td[^>]*>([^<]*)</td>", line)] for line in html.split("<tr>")[2:]]
+    lines = [re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", line) for line in html.split("<tr>")[2:]]
+    cells = [list(map(unescape, line[1:])) for line in lines]
     assert [dict(zip(shown, line, strict=True)) for line in cells] == [
         dict(zip(header, row, strict=True)) for row in rows
     ]
     markdown = (tmp_path / "out" / "comparison.md").read_text().splitlines()
     assert markdown[0] == "| " + " | ".join(header) + " |"
-    assert markdown[2:5] == ["| " + " | ".join(row) + " |" for row in rows]
+    assert markdown[2:5] == ["| " + " | ".join(map(escape, row)) + " |" for row in rows]
     tex = (tmp_path / "out" / "comparison.tex").read_text()
     assert tex.count(r"\\") == 4
-    assert r"worst case L$_\infty$ 0.08" in tex
+    assert r"worst case L$\infty$ 0.08" in tex
     csv = pd.read_csv(tmp_path / "out" / "comparison.csv")
     assert csv[WORST].tolist() == comparison.table()[WORST].tolist()
     drawing = ET.parse(tmp_path / "out" / "comparison.svg").getroot()
@@ -126,18 +127,29 @@ def test_every_output_holds_the_same_table(tmp_path: Path, capsys: pytest.Captur
 def test_what_latex_has_no_letter_for_is_a_command_in_its_table() -> None:
     table = shown.latex(["network", "noise, σ 0.1, L∞"], [["ε 8/255 – 2 × wide_|_", "1.0 ± 0.1"]])
     assert table.isascii()
-    assert r"noise, $\sigma$ 0.1, L$_\infty$" in table
+    assert r"noise, $\sigma$ 0.1, L$\infty$" in table
     assert r"-- 2 $\times$ wide\_\textbar{}\_" in table
+
+
+def test_a_name_stays_on_its_line_of_a_table_and_is_no_command_there() -> None:
+    names = [["[x]", "1"], ["*y*", "2"], ["line\n\nbreak", "3"], ["`a_b`\\", "4"]]
+    tex = shown.latex(["network", "p"], names).splitlines()[4:-2]
+    assert tex == [r"{[}x] & 1 \\", r"{*}y{*} & 2 \\", r"line break & 3 \\", r"`a\_b`\textbackslash{} & 4 \\"]
+    markdown = shown.markdown(["network", "p"], names, ()).splitlines()[2:6]
+    assert markdown[0::3] == ["| [x] | 1 |", r"| &#96;a\_b&#96;&#92; | 4 |"]
+    assert markdown[1:3] == [r"| \*y\* | 2 |", "| line break | 3 |"]
 
 
 def test_the_points_of_the_chart_lie_at_clean_and_worst(tmp_path: Path) -> None:
     comparison = shconv.compare(networks(), (IMAGES, LABELS), ATTACKS, **QUICK)
-    circles = ET.fromstring(svg(comparison.chart())).findall(".//{*}circle")
+    chart = comparison.chart()
+    first, last, top = (int(chart[name][at]["said"]) / 100 for name, at in (("marks", 0), ("marks", -1), ("ticks", -1)))
+    circles = ET.fromstring(svg(chart)).findall(".//{*}circle")
     for circle, line in zip(circles, comparison.lines, strict=True):
         assert line.clean is not None
         assert line.worst is not None
-        clean = (float(circle.get("cx", "")) - LEFT) / (WIDTH - LEFT - RIGHT)
-        worst = (HEIGHT - BOTTOM - float(circle.get("cy", ""))) / (HEIGHT - TOP - BOTTOM)
+        clean = first + (last - first) * (float(circle.get("cx", "")) - LEFT) / (WIDTH - LEFT - RIGHT)
+        worst = top * (HEIGHT - BOTTOM - float(circle.get("cy", ""))) / (HEIGHT - TOP - BOTTOM)
         assert (clean, worst) == pytest.approx((line.clean[0], line.worst[0]), abs=1e-3)
 
 

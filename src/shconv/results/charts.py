@@ -35,15 +35,13 @@ def svg(chart: Mapping[str, Any]) -> str:
     return environment().get_template("comparison.svg.j2").render(alone=True, **chart)
 
 
-def clean_against_worst(points: Sequence[Point], *, fitted: bool = False) -> dict[str, Any]:
-    """What the SVG template draws of clean accuracies, shares of 1, and worst cases. fitted: both axes end where the
-    points do, in tens of per cent; else both go from 0 to 100."""
-    first, last, top = 0, 10, 1.0
-    if fitted and points:
-        clean = [p.across for p in points]
-        first = min(math.floor(10 * min(clean)), 8)
-        last = max(math.ceil(10 * max(clean)), first + 2)
-        top = highest(points)
+def clean_against_worst(points: Sequence[Point]) -> dict[str, Any]:
+    """What the SVG template draws of clean accuracies, shares of 1, and worst cases. Both axes end where the points do,
+    in tens of per cent."""
+    clean = [p.across for p in points]
+    first = min(math.floor(10 * min(clean, default=0)), 8)
+    last = max(math.ceil(10 * max(clean, default=1)), first + 2)
+    top = highest(points)
     marks = {tick / 10: str(10 * tick) for tick in range(first, last + 1, 1 if last - first < 6 else 2)}
     words = [f"{p.name}: clean {100 * p.across:.1f} %, worst case {100 * p.worst[0]:.1f} %" for p in points]
     chart = drawn(points, words, "clean accuracy, %", marks, (first / 10, last / 10), top)

@@ -15,8 +15,8 @@ from shconv.attacks.budget import Budget
 from shconv.errors import InputError, near
 from shconv.files import replace_file, replace_text
 from shconv.intervals import wilson
-from shconv.numbers import in_points
 from shconv.paired import Paired
+from shconv.report.numbers import points
 from shconv.results import charts, shown
 from shconv.results.compared import Compared, on_shared_images
 from shconv.results.gathered import Given, gathered
@@ -128,12 +128,12 @@ class Comparison:
 
     def chart(self) -> dict[str, Any]:
         """What the SVG template draws: clean accuracy against the worst case, a numbered point for each network."""
-        points = [
+        marked = [
             charts.Point(number, line.name, line.clean[0], line.worst)
             for number, line in enumerate(self.lines, start=1)
             if line.clean and line.worst
         ]
-        return charts.clean_against_worst(points)
+        return charts.clean_against_worst(marked)
 
     def _page(self, header: list[str], rows: list[list[str]]) -> str:
         by_count: dict[int, list[str]] = {}
@@ -170,13 +170,13 @@ class Comparison:
         return record
 
     def _shown(self, line: Line) -> list[str]:
-        row = [line.name, *map(_percent, line.cells[:-1])]
+        row = [line.name, *map(shown.percent, line.cells[:-1])]
         row.append("–" if line.worst is None else "{} ({} to {})".format(*(f"{100 * each:.1f}" for each in line.worst)))
         row += ["–" if line.parameters is None else f"{line.parameters:,}", f"{line.seconds:.1f} s"]
         if self.baseline is not None:
             if line.difference is None or line.p is None:
                 return [*row, "–", "–"]
-            row.append("{} ({} to {})".format(*map(in_points, line.difference)))
+            row.append("{} ({} to {})".format(*map(points, line.difference)))
             row.append("< 0.001" if line.p < 0.001 else f"{line.p:.3f}")
         return row
 
@@ -245,7 +245,3 @@ def _notes(networks: Sequence[Compared], budget: Budget, baseline: str | None) -
             "exact test, not corrected for the number of networks."
         )
     return tuple(notes)
-
-
-def _percent(cell: Cell) -> str:
-    return "–" if cell is None else f"{100 * cell[0]:.1f}"

@@ -7,10 +7,15 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from shconv.report.output.tex import ESCAPED
+from shconv.report.output.render import in_markdown
+from shconv.report.output.tex import row as tex_row
 
 Words = Sequence[str]
-TEX = ESCAPED | {"∞": r"$_\infty$", "<": "$<$", ">": "$>$"}
+
+
+def percent(share: tuple[float, float, float] | None) -> str:
+    """An accuracy, a share of 1 that has its interval beside it; a dash where there is none."""
+    return "–" if share is None else f"{100 * share[0]:.1f}"
 
 
 def terminal(header: Words, rows: Iterable[Words], **first: Any) -> Table:
@@ -32,15 +37,11 @@ def notebook(rows: Iterable[Words]) -> str:
 
 def markdown(header: Words, rows: Iterable[Words], notes: Iterable[str]) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    escaped = ["| " + " | ".join(text.replace("|", r"\|") for text in line) + " |" for line in lines]
-    return "\n".join([*escaped, "", *(f"{note}\n" for note in notes)])
+    table = [f"| {' | '.join(map(in_markdown, line))} |" for line in lines]
+    return "\n".join([*table, "", *(f"{in_markdown(note)}\n" for note in notes)])
 
 
 def latex(header: Words, rows: Iterable[Words]) -> str:
     """A booktabs table."""
-
-    def line(cells: Words) -> str:
-        return " & ".join("".join(TEX.get(sign, sign) for sign in cell) for cell in cells) + r" \\"
-
-    body = [r"\toprule", line(header), r"\midrule", *map(line, rows), r"\bottomrule"]
+    body = [r"\toprule", tex_row(header), r"\midrule", *map(tex_row, rows), r"\bottomrule"]
     return "\n".join([rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", *body, r"\end{tabular}", ""])

@@ -34,7 +34,7 @@ def charts(table: RivalTable) -> dict[str, str]:
 def _clean(table: RivalTable) -> dict[str, Any]:
     lines = enumerate(table.lines, start=1)
     return clean_against_worst(
-        [Point(n, each.rival.name, each.shares["clean"][0], each.worst) for n, each in lines if each.worst], fitted=True
+        [Point(n, each.rival.name, each.shares["clean"][0], each.worst) for n, each in lines if each.worst]
     )
 
 

@@ -17,6 +17,7 @@ from shconv.errors import InputError
 from shconv.experiments.run_folder import RunFolder
 from shconv.intervals import wilson
 from shconv.numbers import counted
+from shconv.paired import hull
 from shconv.results import Results, shown
 from shconv.rivals import run, wanted
 from shconv.rivals.which import Rival
@@ -102,10 +103,10 @@ class RivalTable:
         return [self._shown(line) for line in self.lines]
 
     def _shown(self, line: Line) -> list[str]:
-        cells = [line.rival.name, *(_percent(line.shares.get(name)) for name in SHARES)]
+        cells = [line.rival.name, *(shown.percent(line.shares.get(name)) for name in SHARES)]
         cells += [_whole(line.shares.get(name)) for name in (WORST, WORST_L2)]
         cells.append("–" if line.distance is None else "none" if line.distance == np.inf else f"{line.distance:.2f}")
-        cells += [_percent(line.shares.get(name)) for name in SEARCHES]
+        cells += [shown.percent(line.shares.get(name)) for name in SEARCHES]
         cells.append("–" if line.alarms is None else str(len(line.alarms)))
         cells.append("–" if line.parameters is None else f"{line.parameters:,}")
         return cells + ["–" if (price := line.prices[name]) is None else f"{price:.2f}" for name in PRICES]
@@ -142,7 +143,7 @@ class RivalTable:
 
 def over_seeds(shares: Sequence[Share]) -> Share:
     """The mean accuracy, and an interval that holds those of all seeds."""
-    return mean(each[0] for each in shares), min(each[1] for each in shares), max(each[2] for each in shares)
+    return mean(each[0] for each in shares), *hull([each[1:] for each in shares])
 
 
 def _line(
@@ -239,10 +240,6 @@ def _of_detectors(results: Results) -> Iterator[str]:
 def _verdict(place: Path) -> Mapping[str, Any] | None:
     rows = RunFolder(place, writes=False).rows.values() if (place / "rows.jsonl").is_file() else ()
     return next((row for row in rows if row.get("kind") == "verdict"), None)
-
-
-def _percent(share: Share | None) -> str:
-    return "–" if share is None else f"{100 * share[0]:.1f}"
 
 
 def _whole(share: Share | None) -> str:

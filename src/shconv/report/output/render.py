@@ -78,16 +78,18 @@ def to_markdown(table: Table | Grid) -> str:
     """A section with heading, caption, the table and its notes."""
     grid = long_form(table) if isinstance(table, Table) else table
     rows = [[column.title for column in grid.columns], ["---"] * len(grid.columns), *grid.shown()]
-    lines = [f"| {' | '.join(map(_markdown, row))} |" for row in rows] if grid.records else ["Not run."]
-    parts = [[f"# {_markdown(grid.title)}"], [_markdown(grid.caption)], lines]
-    parts += [[f"- {_markdown(note)}" for note in grid.notes]] if grid.notes else []
+    lines = [f"| {' | '.join(map(in_markdown, row))} |" for row in rows] if grid.records else ["Not run."]
+    parts = [[f"# {in_markdown(grid.title)}"], [in_markdown(grid.caption)], lines]
+    parts += [[f"- {in_markdown(note)}" for note in grid.notes]] if grid.notes else []
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def _markdown(text: str) -> str:
-    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("`", "&#96;")):
-        text = text.replace(character, entity)
-    return " ".join(text.replace("*", "\\*").replace("_", "\\_").split())
+MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "\\": "&#92;", "*": r"\*", "_": r"\_"}
+
+
+def in_markdown(text: str) -> str:
+    """On one line, every sign as it is."""
+    return " ".join("".join(MARKDOWN.get(sign, sign) for sign in text).split())
 
 
 # title, lines of the cell, whether of RCD, whether it is about the paper's number

@@ -1,7 +1,7 @@
 """Tables for LaTeX: booktabs rules, a network a line as the paper has it. Needs \\usepackage{booktabs}.
 Whatever came from a file is escaped; what TeX has no letter for is written as a command."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from shconv.report.output.cells import Grid, Line, Table
 
@@ -12,6 +12,8 @@ ESCAPED = {each: f"\\{each}" for each in "&%$#_{}"} | {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "[": "{[}",  # this one and the next would be an option of the row before
+    "*": "{*}",
     "–": "--",
     "\N{MINUS SIGN}": "$-$",
     "∞": r"$\infty$",
@@ -48,15 +50,16 @@ def to_tex(table: Table | Grid) -> str:
 
 
 def escaped(text: str) -> str:
-    return "".join(ESCAPED.get(letter, letter) for letter in text)
+    """On one line: an empty one ends a paragraph."""
+    return " ".join("".join(ESCAPED.get(letter, letter) for letter in text).split())
 
 
-def _row(cells: Sequence[str]) -> str:
-    return " & ".join(escaped(cell) for cell in cells) + r" \\"
+def row(cells: Iterable[str]) -> str:
+    return " & ".join(map(escaped, cells)) + r" \\"
 
 
 def _of_grid(grid: Grid) -> tuple[list[str], list[str]]:
-    return [_row([column.title for column in grid.columns])], [_row(row) for row in grid.shown()]
+    return [row([column.title for column in grid.columns])], [row(cells) for cells in grid.shown()]
 
 
 def _of_table(table: Table) -> tuple[list[str], list[str]]:
@@ -67,13 +70,13 @@ def _of_table(table: Table) -> tuple[list[str], list[str]]:
         for _, count in table.groups:
             head.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
             start += count
-        head.append(_row(["", "", *(column.label for column in table.columns)]))
-    return head, [row for line in table.lines for row in _lines(line, table.comparable)]
+        head.append(row(["", "", *(column.label for column in table.columns)]))
+    return head, [each for line in table.lines for each in _lines(line, table.comparable)]
 
 
 def _lines(line: Line, comparable: bool) -> Iterator[str]:
     name = line.title
     if comparable and any(cell.paper for cell in line.cells):
-        yield _row([name, "paper", *(cell.text("paper") for cell in line.cells)])
+        yield row([name, "paper", *(cell.text("paper") for cell in line.cells)])
         name = ""
-    yield _row([name, "ours", *(cell.text("ours", "± seeds") for cell in line.cells)])
+    yield row([name, "ours", *(cell.text("ours", "± seeds") for cell in line.cells)])
