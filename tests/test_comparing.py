@@ -17,9 +17,10 @@ from shconv.attacks.budget import Budget
 from shconv.errors import InputError
 from shconv.intervals import wilson
 from shconv.paired import Paired
-from shconv.results import shown
+from shconv.results import Results, shown
 from shconv.results.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, svg
 from shconv.results.compared import Compared, Worst, on_shared_images
+from shconv.results.comparison import Comparison
 from toys import colour_networks, colours
 
 LABELS = torch.tensor([i % 3 for i in range(20)])
@@ -201,3 +202,14 @@ def test_networks_of_two_runs_keep_what_their_detectors_reject(tmp_path: Path) -
     alone = shconv.results.load(tmp_path / "a").summary()
     for title in ("clean, right and not rejected", *titles):
         assert table[title].tolist() == [float(alone[title].iloc[0])] * 2
+
+
+def test_a_run_that_has_no_row_yet_or_no_clean_row_is_no_fault(tmp_path: Path) -> None:
+    held = shconv.evaluate(networks(), (IMAGES, LABELS), ATTACKS, **QUICK)
+    attacked = [row for row in held.records if row["attack"] != "clean"]
+    comparison = Comparison.of([Results(attacked, held.outcomes)])
+    assert comparison.images[0] == 0
+    assert "<svg" in comparison.save(tmp_path / "page").read_text()
+    (tmp_path / "rows.jsonl").touch()
+    with pytest.raises(InputError, match="holds no results yet"):
+        shconv.compare([tmp_path])

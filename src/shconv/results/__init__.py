@@ -75,6 +75,8 @@ class Results:
                 f"{path} {what_is_at(path)}; want a folder with results of reproduce, evaluate or shconv.evaluate"
             )
         held = RunFolder(path, writes=False)
+        if not held.rows:
+            raise InputError(f"{path} holds no results yet: its rows.jsonl has no whole row")
         rows = [row for row in held.rows.values() if row["experiment"] != "audit"]
         facts = {name: held.read_json(name) for name in FACTS if (path / name).is_file()}
         labels, files = stored_images(path / "images.csv")
@@ -109,7 +111,9 @@ class Results:
         import pandas as pd
 
         parts = [
-            per_image(row, Outcomes.of(self.outcomes[row["id"]], 0.0), self._clean(row), self.labels, self.files)
+            per_image(
+                row, Outcomes.of(self.outcomes[row["id"]], 0.0), self.measures.clean(row), self.labels, self.files
+            )
             for row in self.records
             if model in (None, row["model"]) and attack in (None, row["attack"])
         ]
@@ -198,7 +202,7 @@ class Results:
             ways = f"{len(rows)} kinds of it" if rows else f"{name} did not meet it through route {route}"
             raise InputError(f"curve: got attack {attack!r}, {ways}; want one of {met}")
         (row,) = rows.values()
-        found, clean = Outcomes.of(self.outcomes[row["id"]], 0.0), self._clean(row)
+        found, clean = Outcomes.of(self.outcomes[row["id"]], 0.0), self.measures.clean(row)
         if clean is not None:  # what is wrong without an attack is so at distance 0, also where an attack repairs it
             right = clean.at(found.index).correct
             found = replace(found, correct=found.correct & right, linf=found.linf * right, l2=found.l2 * right)
@@ -259,10 +263,6 @@ class Results:
             replace_file(folder / name, frame.to_csv(index=False).encode("utf-8", "backslashreplace"))
         if png:
             save_pngs(folder / "adversarial", self.records, self.outcomes)
-
-    def _clean(self, row: Row) -> Outcomes | None:
-        id = f"table1/{row['model']}/seed{row['seed']}/clean"
-        return Outcomes.of(self.outcomes[id], 0.0) if id in {each["id"] for each in self.records} else None
 
     def _shared(self, a: Network, b: Network) -> Iterator[tuple[str, Right, Right]]:
         of_b = dict(self.measures.columns(b))

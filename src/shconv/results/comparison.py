@@ -81,7 +81,7 @@ class Comparison:
         if baseline is not None:
             lines = _against(networks, lines, budget, baseline)
         lines.sort(key=lambda line: (-(line.worst or (0.0,))[0], -(line.clean or (0.0,))[0], line.name))
-        counts = [next(len(right[0]) for right in column.values() if right is not None) for column in columns]
+        counts = [max(0 if right is None else len(right[0]) for right in column.values()) for column in columns]
         notes = [*_notes(networks, budget, baseline)]
         if any(len(a.worst[budget].places) < len(b.worst[budget].places) for a, b in zip(networks, whole, strict=True)):
             notes.append("Pairs of one run are attacked on different images. Only images that all pairs share count.")

@@ -73,14 +73,14 @@ class Measures:
         for each in found[1:]:
             index = np.intersect1d(index, each.index)
         correct = np.logical_and.reduce([each.at(index).correct for each in found])
-        if (clean := self._clean(model, seed)) is not None:
+        if (clean := self.clean(next(iter(rows.values())))) is not None:
             correct &= ~np.isin(index, clean.index[~clean.correct])
         return index, correct, len(rows)
 
-    def _clean(self, model: str, seed: int) -> Outcomes | None:
-        """What the network makes of images that are not attacked."""
-        rows = (row for row in self.records if (row["model"], row["seed"]) == (model, seed))
-        id = next((row["id"] for row in rows if row["attack"] == "clean"), None)
+    def clean(self, row: Row) -> Outcomes | None:
+        """What the network of a row makes of images that are not attacked."""
+        clean = (each for each in self.records if each["attack"] == "clean")
+        id = next((each["id"] for each in clean if (each["model"], each["seed"]) == (row["model"], row["seed"])), None)
         return None if id is None else Outcomes.of(self.outcomes[id], 0.0)
 
     def within(self, threat: Threat) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ class Measures:
     def _with_rejection(self, row: Row, title: str) -> Iterator[tuple[str, Right]]:
         """The same for a network with a detector: clean images count where they are not rejected, attacked ones also
         where they are."""
-        clean = self._clean(row["model"], row["seed"])
+        clean = self.clean(row)
         if "score" not in self.outcomes[row["id"]] or clean is None:
             return
         found = Outcomes.of(self.outcomes[row["id"]], 0.0)
