@@ -75,6 +75,12 @@ def between(values: Sequence[int]) -> str:
     return count(low) if low == high else f"{count(low)}–{count(high)}"
 
 
+def joined(names: Iterable[str]) -> str:
+    """As in: one, two and three."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def short(value: float) -> str:
     """About four significant digits."""
     return count(value) if abs(value) >= 1000 else f"{value:.4g}".replace("-", MINUS)

@@ -142,7 +142,10 @@ def test_networks_are_drawn_side_by_side_where_two_have_a_verdict(run_folder):
     add_audit(run_folder, "plain10", finished=False)
     assert draw_comparison(load_run(run_folder.save()).audits).figure is None
     add_audit(run_folder, "resnet18", masked=False)
-    assert pixels(draw_comparison(load_run(run_folder.save()).audits)).std() > 0.05
+    add_audit(run_folder, "x" * 200, masked=False)
+    figure = draw_comparison(load_run(run_folder.save()).audits)
+    assert pixels(figure).std() > 0.05
+    assert min(label.get_window_extent().x0 for label in figure.figure.axes[0].get_yticklabels()) >= 0
 
 
 def test_a_worst_case_that_leaves_images_untried_is_not_drawn(run_folder, monkeypatch):

@@ -28,6 +28,7 @@ from shconv.report.output.canvas import (
     canvas,
     legend,
     picture,
+    wrapped,
 )
 from shconv.report.output.gradient_maps import ROUTES as MAPS
 from shconv.report.output.gradient_maps import caption, draw_maps, say_scales
@@ -57,7 +58,7 @@ def draw_audit(run: Run, audit: Audit) -> tuple[Drawn, ...]:
 def draw_comparison(audits: Sequence[Audit]) -> Drawn:
     """All audited networks: clean accuracy and each worst case, with their intervals."""
     title = "Clean accuracy and the worst case of each network"
-    verdicts = [(f"{audit.name}, {audit.seed}", audit.verdict) for audit in audits if audit.verdict]
+    verdicts = [(f"{wrapped(audit.name, 32)}, {audit.seed}", audit.verdict) for audit in audits if audit.verdict]
     if len(verdicts) < 2:
         return Drawn("audit", title, "")
     held = dict.fromkeys(key for _, verdict in verdicts for key in verdict.worst_case)

@@ -42,7 +42,7 @@ def results(audits: Sequence[Audit]) -> Grid:
         "same attacks (p: McNemar's exact test).",
         columns=(
             *NETWORK,
-            GridColumn("what", ""),
+            GridColumn("what", "Measure"),
             GridColumn("epsilon", "ε", radius_text),
             GridColumn("accuracy", "Accuracy, %", percent),
             GridColumn("interval", "95 %", span),

@@ -54,5 +54,5 @@ def _routes(axes: Axes, held: Mapping[str, Any]) -> None:
     for route, look in ROUTE_LOOKS.items():
         known = [each for each in held["attacks"] if each["route"] == route and each["accuracy"] is not None]
         series[route] = look, {attacks.index(each["attack"]): (each["accuracy"], each["interval"]) for each in known}
-    bars(axes, attacks, series)
+    bars(axes, attacks, series, 80)
     axes.set_ylabel("accuracy, %")

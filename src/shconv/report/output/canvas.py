@@ -3,6 +3,7 @@ Colours stay apart for colour-blind readers; line styles and words repeat what a
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -132,11 +133,17 @@ def bare(axes: Axes) -> None:
         spine.set_visible(False)
 
 
+def wrapped(name: str, letters: int) -> str:
+    """A name on an axis: a line has so many letters, and there are three at most."""
+    return "\n".join(textwrap.wrap(name, max(letters, 8), max_lines=3, placeholder=" …"))
+
+
 Shares = dict[int, tuple[float, tuple[float, float]]]  # accuracy and interval by place on the axis
 
 
-def bars(axes: Axes, names: Sequence[str], series: Mapping[str, tuple[Look, Shares]]) -> None:
-    """Accuracies with their intervals: names stand on the axis, and over each a bar of every series that has one."""
+def bars(axes: Axes, names: Sequence[str], series: Mapping[str, tuple[Look, Shares]], letters: int) -> None:
+    """Accuracies with their intervals: names stand on the axis, which has room for so many letters, and over each a bar
+    of every series that has one."""
     width = 0.8 / len(series)
     for place, (words, ((colour, hatch), shares)) in enumerate(series.items()):
         at = np.array(list(shares)) + (place - (len(series) - 1) / 2) * width
@@ -144,7 +151,7 @@ def bars(axes: Axes, names: Sequence[str], series: Mapping[str, tuple[Look, Shar
         ends = 100 * np.array([ends for _, ends in shares.values()]).reshape(-1, 2)
         axes.bar(at, heights, 0.9 * width, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=words)
         axes.errorbar(at, heights, np.abs(ends.T - heights), **WHISKERS)
-    axes.set_xticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), [wrapped(name, letters // len(names)) for name in names])
     axes.set_ylim(0, 103)
     axes.grid(False, axis="x")
 

@@ -19,7 +19,7 @@ from shconv.report.audit.sections import comparison, sections
 from shconv.report.computed.compare import VERDICTS
 from shconv.report.folder.audits import ALARM
 from shconv.report.folder.run import Run
-from shconv.report.numbers import between
+from shconv.report.numbers import between, joined
 from shconv.report.output.canvas import Drawn
 from shconv.report.output.cells import Grid, GridColumn, Line, Table
 from shconv.report.paper.answer import PAPERS, answer, limits, meaning
@@ -96,7 +96,7 @@ def _template() -> Template:
 def _lead(run: Run) -> str:
     """What was run, in one line."""
     if not run.rows:
-        names = " and ".join(dict.fromkeys(audit.name for audit in run.audits))
+        names = joined(dict.fromkeys(audit.name for audit in run.audits))
         return f"What was tried to break {names} on {run.data.title}, and what is left."
     said = [", ".join(network_name(model) for model in run.models) + f" on {run.data.title}"]
     for experiment, words in (("table1", "clean images"), ("table2", "images attacked"), ("table3", "images searched")):

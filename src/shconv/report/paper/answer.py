@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from shconv.report.computed.compare import VERDICTS
 from shconv.report.computed.worst_case import OBJECTIVES
 from shconv.report.folder.run import Run
-from shconv.report.numbers import between, pct
+from shconv.report.numbers import between, joined, pct
 from shconv.report.paper.beside import CLEAN, WORST, Pair
 from shconv.report.paper.results import blocked
 from shconv.report.paper.selections import CONFIDENT
@@ -54,7 +54,7 @@ def meaning(run: Run, found: Sequence[Pair]) -> list[str]:
     said += [f"{where}." for where in _worst(found, "lower", "less")]
     if masked := [network_name(shc) for _, shc in run.pairs if _is_masked(run, shc)]:
         said.append(
-            f"{_and(masked)}: the attack gets stronger when it ignores the hypernetwork route. That part of the "
+            f"{joined(masked)}: the attack gets stronger when it ignores the hypernetwork route. That part of the "
             "accuracy is gradient masking, not robustness."
         )
     return said
@@ -67,9 +67,9 @@ def _worst(found: Sequence[Pair], verdict: str, word: str) -> list[str]:
         lines = pair.of(WORST)
         there = [line.words for line in lines if line.seen.verdict == verdict]
         rest = [line.words for line in lines if line.seen.verdict != verdict]
-        but = f", but not within {_and(rest)}" if rest else ""
+        but = f", but not within {joined(rest)}" if rest else ""
         if there:
-            said.append(f"{pair.shc}: {word} accurate than the twin in the worst case within {_and(there)}{but}")
+            said.append(f"{pair.shc}: {word} accurate than the twin in the worst case within {joined(there)}{but}")
     return said
 
 
@@ -92,7 +92,3 @@ def limits(run: Run, found: Sequence[Pair]) -> list[str]:
     if not run.data.is_imagenet and found:
         said.append(f"The data are {run.data.title}, not the paper's ImageNet.")
     return said
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
