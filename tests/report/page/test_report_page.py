@@ -58,6 +58,10 @@ def test_a_demo_is_named_a_demo_and_what_was_run_is_said(full_run):
     assert "Its classes are photographs, not objects." in text
     for word in ("torch 2.12.0", "900 to train on", "cat, dog, cup", "attack.epsilon", "gradient masking"):
         assert word in text
+    ours, papers = text[text.index('id="table3"') :].split('id="table3-paper"')
+    assert "step 5 of 24" in ours
+    assert "step 30 of 150" in papers
+    assert "step 5 of 24" not in papers[: papers.index("</table>")]
 
 
 @pytest.mark.usefixtures("blank")

@@ -140,6 +140,7 @@ class Cell:
 class Column:
     group: str  # "FGSM"; columns of one group stand side by side
     label: str  # "least-likely"; "" where the group says it all
+    published: str = ""  # what the paper calls it, where that differs
 
     @property
     def title(self) -> str:

@@ -139,7 +139,7 @@ def _published(table: Table) -> Grid | None:
     lines = [line for line in table.lines if any(cell.paper for cell in line.cells)]
     if table.comparable or not lines:
         return None
-    titles = [column.title for column in table.columns]
+    titles = [column.published or column.title for column in table.columns]
     columns = [GridColumn(title, title, lambda parts: " / ".join(filter(None, parts))) for title in titles]
     numbers = [[cell.said["paper"] if cell.paper else None for cell in line.cells] for line in lines]
     return Grid(
