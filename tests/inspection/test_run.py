@@ -164,7 +164,7 @@ def test_the_tables_are_printed_and_shown_in_a_notebook(found: Inspection, capsy
     said = capsys.readouterr().out
     for title in ("Filter maps of model", "What depends on the maps", "Attacks by gradient route", "loss linear"):
         assert title in said
-    assert "What depends on the maps" in found._repr_html_()
+    assert "<h4>What depends on the maps</h4>" in found._repr_html_()
 
 
 def test_a_network_without_filter_maps_is_refused(data: tuple[Tensor, Tensor]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from shconv.errors import InputError
 from shconv.files import replace_file, replace_text
 from shconv.report.inspection.tables import grids
-from shconv.report.output.render import print_table, to_csv, to_markdown
+from shconv.report.output.render import print_table, to_csv, to_html, to_markdown
 from shconv.terminal import console
 
 FILE = "inspection.json"
@@ -54,9 +54,7 @@ class Inspection:
 
     def _repr_html_(self) -> str:
         """In a notebook: the tables."""
-        from html import escape
-
-        return "".join(f"<pre>{escape(to_markdown(grid))}</pre>" for grid in grids(asdict(self)))
+        return "".join(map(to_html, grids(asdict(self))))
 
 
 def load(folder: Path | str) -> Inspection:

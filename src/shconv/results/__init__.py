@@ -20,6 +20,7 @@ from shconv.files import replace_file
 from shconv.folders import what_is_at
 from shconv.intervals import wilson
 from shconv.paired import Paired
+from shconv.report.output.render import html_table
 from shconv.results import shown
 from shconv.results.curves import Point, curve
 from shconv.results.measures import Measures, Network, Right
@@ -225,8 +226,7 @@ class Results:
         (console or terminal.console()).print(shown.terminal(*self._by_measure()))
 
     def _repr_html_(self) -> str:
-        header, rows = self._by_measure()
-        return shown.notebook([header, *rows])
+        return html_table(*self._by_measure())
 
     def _by_measure(self) -> tuple[list[str], list[list[str]]]:
         """A header of the networks' names, and of each measure its title and each network's accuracy in per cent."""

@@ -17,6 +17,7 @@ from shconv.files import replace_file, replace_text
 from shconv.intervals import wilson
 from shconv.paired import Paired
 from shconv.report.numbers import points
+from shconv.report.output.render import html_table
 from shconv.results import charts, shown
 from shconv.results.compared import Compared, on_shared_images
 from shconv.results.gathered import Given, gathered
@@ -104,8 +105,7 @@ class Comparison:
             out.print(Text(note))
 
     def _repr_html_(self) -> str:
-        header, rows = self.text()
-        return shown.notebook([header, *rows])
+        return html_table(*self.text())
 
     def text(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows as they are printed: accuracy in per cent, the worst case with its interval."""

@@ -1,6 +1,5 @@
-"""Rows of words as people see them: on a terminal, in a notebook, as Markdown and as LaTeX."""
+"""Rows of words as people see them: on a terminal, as Markdown and as LaTeX."""
 
-import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,12 +26,6 @@ def terminal(header: Words, rows: Iterable[Words], **first: Any) -> Table:
     for row in rows:
         table.add_row(*map(Text, row))
     return table
-
-
-def notebook(rows: Iterable[Words]) -> str:
-    """HTML; every word is escaped."""
-    lines = ["".join(f"<td>{html.escape(text)}</td>" for text in row) for row in rows]
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
 def markdown(header: Words, rows: Iterable[Words], notes: Iterable[str]) -> str:

@@ -3,9 +3,10 @@ Whatever came from a file is escaped for the form it is put into."""
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from markupsafe import escape
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -90,6 +91,20 @@ MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;",
 def in_markdown(text: str) -> str:
     """On one line, every sign as it is."""
     return " ".join("".join(MARKDOWN.get(sign, sign) for sign in text).split())
+
+
+def to_html(grid: Grid) -> str:
+    """For a notebook: title, caption, the table and its notes."""
+    notes = "".join(f"<li>{escape(note)}</li>" for note in grid.notes)
+    table = html_table([column.title for column in grid.columns], grid.shown())
+    return f"<h4>{escape(grid.title)}</h4><p>{escape(grid.caption)}</p>{table}<ul>{notes}</ul>"
+
+
+def html_table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Every word is escaped but what is Markup."""
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 # title, lines of the cell, whether of RCD, whether it is about the paper's number
