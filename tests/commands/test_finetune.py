@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from shconv.pretrained import ConvertedConfig, from_pretrained
+from shconv.errors import InputError
+from shconv.pretrained import ConvertedConfig, from_pretrained, save_pretrained
 from shconv.pretrained.finetune import fine_tune, parameter_groups, set_training
+from shconv.pretrained.own import network_of, shc_of
 from shconv.routes import shc_layers
-from shconv.training import Recipe
+from shconv.training import ModelConfig, Recipe, save_checkpoint
 from toys import colour_data, colour_folder, colour_networks
 
 ARCH = "timm:test_resnet"
@@ -171,3 +173,33 @@ def test_a_checkpoint_of_ours_for_other_classes_gets_a_new_head(shconv, pictures
     assert ended.code == 0, ended.err
     assert "3 outputs, 4 classes: the head is new, with random weights" in ended.err
     assert json.loads(Path(OUT, "config.json").read_text())["model"]["num_classes"] == 4
+
+
+@pytest.mark.parametrize("classes", [3, 4])
+@pytest.mark.parametrize("wrapper", ["noise-model:0.1", "detector:layer2"])
+def test_what_a_defence_put_around_a_network_of_ours_stays_or_goes_and_the_twin_can_be_stored(
+    tmp_path, wrapper, classes
+):
+    config = ModelConfig("plain10", 3, stem="small", width=2, wrapper=wrapper)
+    save_checkpoint(tmp_path, config.build(), {"model": vars(config)})
+    said, images = [], torch.rand(4, 3, 8, 8)
+    before, built = network_of(tmp_path, classes, 3, said.append)
+    twin, built = shc_of(before, built, images)
+    assert built.wrapper == (None if "detector" in wrapper else wrapper)
+    assert [("detector" in each, "head is new" in each) for each in said] == [
+        *[(True, False)] * ("detector" in wrapper),
+        *[(False, True)] * (classes == 4),
+    ]
+    assert len(shc_layers(twin)) == 8  # all but the stem
+    torch.testing.assert_close(twin(images), before(images))
+    assert before(images).shape == (4, classes)
+    again = from_pretrained(save_pretrained(twin, tmp_path / "again", config=built))
+    assert torch.equal(again(images), twin(images))
+
+
+@pytest.mark.parametrize("name", ["plain10_matched", "plain10_se"])
+def test_a_network_without_an_shc_counterpart_is_refused_before_it_is_trained(tmp_path, name):
+    config = ModelConfig(name, 3, stem="small", width=2)
+    save_checkpoint(tmp_path, config.build(), {"model": vars(config)})
+    with pytest.raises(InputError, match=f"is a {name}, which has no SHC counterpart; wanted: plain10, say"):
+        network_of(tmp_path, 3, 3, print)

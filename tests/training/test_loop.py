@@ -1,6 +1,7 @@
 """The loop: it learns, what it leaves and logs, and that a pair sees the same."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from shconv.data import ImageData
 from shconv.data.splits import MemorySplit
 from shconv.training import ModelConfig, Recipe, correct_in, load_checkpoint, loop, train
+from shconv.training.evaluate import is_right
 from shconv.training.schedule import learning_rate
 from shconv.training.state import load_state
 
@@ -167,6 +169,11 @@ def test_every_image_is_counted_once_in_one_batch_shape(batch_size: int) -> None
     assert correct_in(model, split, batch_size, "cpu") == 8
     assert set(model.shapes) == {(batch_size, 3, 2, 2)}
     assert not model.training
+
+
+def test_logits_that_are_no_numbers_are_never_right() -> None:
+    logits = torch.tensor([[math.nan, math.nan], [1, 0], [1, -math.inf], [1, math.nan]])
+    assert is_right(logits, torch.tensor([0, 0, 0, 1])).tolist() == [False, True, False, False]
 
 
 def test_without_a_terminal_progress_is_a_plain_line_an_epoch_on_standard_error(

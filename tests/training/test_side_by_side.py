@@ -1,20 +1,24 @@
 """Trainings side by side: the networks are those of one training after the other, and an error is not lost."""
 
+import multiprocessing
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from together import DATA
+from together import DATA, colours
 
 from shconv.errors import InputError
 from shconv.files import locked
+from shconv.processes import Processes
 from shconv.terminal import Lines
-from shconv.training import ModelConfig, Recipe, train
-from shconv.training.side_by_side import train_side_by_side
+from shconv.training import ModelConfig, Recipe, side_by_side, train
+from shconv.training.side_by_side import can_be_side_by_side, train_side_by_side
+from shconv.training.stored import is_finished
 
 RECIPE = Recipe(1, 35, 0.05)
 
@@ -56,6 +60,22 @@ def test_a_folder_that_stays_in_use_is_an_error_in_the_end(tmp_path: Path) -> No
     with locked(first["folder"]), pytest.raises(InputError, match="in use by another process"):
         train_side_by_side([first, second], Lines(False))
     assert (second["folder"] / "model.safetensors").exists()
+
+
+def test_images_that_shared_memory_has_no_room_for_are_trained_on_one_after_the_other(
+    tmp_path: Path, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, fresh = 70 * 3 * 8 * 8, replace(DATA, train=colours(70, 0))
+    for free, fits in ((size - 1, False), (size + DATA.test.images.nbytes, True)):
+        monkeypatch.setattr(side_by_side, "shared_memory", lambda free=free: (2**30, free))
+        assert can_be_side_by_side(fresh, Processes()) == fits
+
+    def full(*_: Any) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", full)
+    assert train_side_by_side(tasks(tmp_path), Lines(False)) == set()
+    assert all(is_finished(task["folder"]) for task in tasks(tmp_path))
 
 
 def test_what_is_finished_is_not_trained_again(tmp_path: Path) -> None:

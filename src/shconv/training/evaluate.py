@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shconv.data import ImageSplit, evaluation_batches
 from shconv.data.batches import never
@@ -47,5 +47,11 @@ def correct_in(
             if n < batch_size:
                 images = torch.cat([images, images.new_zeros(batch_size - n, *images.shape[1:])])
             logits = seen(images.to(device, non_blocking=True).float().div(255))
-            correct += (logits[:n].argmax(1) == batch.labels.to(device, non_blocking=True)).sum()
+            correct += is_right(logits[:n], batch.labels.to(device, non_blocking=True)).sum()
     return int(correct)
+
+
+def is_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """bool (B,) of logits (B, K): never where they hold NaN or infinity, in which argmax would still find a class."""
+    right: Tensor = (logits.argmax(1) == labels) & logits.isfinite().all(1)
+    return right

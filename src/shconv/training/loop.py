@@ -96,7 +96,7 @@ def train(
         shown = TrainingProgress(recipe.epochs, progress and processes.is_first)
         if _is_finished(folder, record, processes):
             result = stored_result(folder)
-            processes.on_first(lambda: _tell_the_rest(result, record, engine, epoch_steps(split, recipe), shown))
+            processes.on_first(lambda: _complete(result, record, engine, epoch_steps(split, recipe), shown))
             return result
         how: dict[str, Any] = {"engine": engine, "workers": workers, "device": device, "progress": progress}
         defence = _taught(defence, asked, data, recipe, folder, seed, record, shown, how)
@@ -213,10 +213,11 @@ def _run(job: Job, sums: Sums) -> None:
         job.trackers.finish()
 
 
-def _tell_the_rest(
+def _complete(
     result: TrainingResult, record: dict[str, Any], engine: Engine, steps: int, shown: TrainingProgress
 ) -> None:
-    """Trackers that do not know of the end of a finished training get its epochs."""
+    """What a kill left to do for a finished training: states go, trackers get the epochs that they do not know of."""
+    remove_states(result.folder)
     trackers = Trackers(result.folder, shown.say)
     if behind := trackers.behind(engine.log, len(result.history) * steps):
         with locked(result.folder):

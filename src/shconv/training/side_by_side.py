@@ -17,6 +17,7 @@ import torch
 
 from shconv.data import ImageData
 from shconv.data.splits import MemorySplit
+from shconv.data.workers import shared_memory
 from shconv.files import InUse
 from shconv.processes import Processes
 from shconv.terminal import Lines
@@ -29,7 +30,13 @@ PATIENCE = 60.0  # seconds for a helper that is asked to stop to finish its step
 
 
 def can_be_side_by_side(data: ImageData, processes: Processes) -> bool:
-    return processes.count == 1 and processes.device.type == "cpu" and isinstance(data.train, MemorySplit)
+    """On a CPU, of images in memory, where the memory that processes share has room for them."""
+    if processes.count > 1 or processes.device.type != "cpu" or not isinstance(data.train, MemorySplit):
+        return False
+    held = [split.images for split in (data.train, data.test) if isinstance(split, MemorySplit)]
+    size = sum(images.untyped_storage().nbytes() for images in held if not images.is_shared())
+    room = shared_memory()
+    return room is None or size <= room[1]
 
 
 def train_side_by_side(tasks: Sequence[Task], lines: Lines, on_end: Callable[[], None] = lambda: None) -> set[Path]:
@@ -79,13 +86,16 @@ def _helpers(tasks: Sequence[Task], count: int) -> Iterator[list[BaseProcess]]:
         return
     context = multiprocessing.get_context("spawn")
     arguments = (tasks, torch.get_num_threads())
-    helpers: list[BaseProcess] = [context.Process(target=_help, args=arguments, daemon=True) for _ in range(count)]
+    helpers: list[BaseProcess] = []
     heard = signal.signal(signal.SIGINT, signal.SIG_IGN)  # they inherit it: Ctrl-C is this process's to pass on
     script = sys.modules["__main__"]  # which a helper would run again, and a user's script may not expect that
     sys.modules["__main__"] = ModuleType("__main__")
     try:
-        for helper in helpers:
-            helper.start()
+        with suppress(OSError, RuntimeError):  # no more memory or processes: those that there are do the work
+            for _ in range(count):
+                helper = context.Process(target=_help, args=arguments, daemon=True)
+                helper.start()
+                helpers.append(helper)
     finally:
         sys.modules["__main__"] = script
         signal.signal(signal.SIGINT, heard)

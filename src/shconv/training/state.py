@@ -49,8 +49,8 @@ def load_state(folder: Path) -> tuple[State | None, str | None]:
 
 def remove_states(folder: Path) -> None:
     """Of a finished training, and what a killed process left half written of one."""
-    for name in (STATE, PREVIOUS, f"{STATE}.tmp"):
-        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("state.*"):
+        path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> State:

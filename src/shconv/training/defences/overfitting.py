@@ -11,6 +11,7 @@ from torch import nn
 
 from shconv.data import ImageSplit, evaluation_batches
 from shconv.training.defences.base import STREAM, Step, ascend
+from shconv.training.evaluate import is_right
 
 WATCHED = 128  # images
 STEPS, STEP_SIZE = 10, 0.25
@@ -27,7 +28,7 @@ def pgd_accuracy(model: nn.Module, split: ImageSplit, eps: float, seed: int, dev
     step = Step(torch.Generator(device).manual_seed(seed))
     attacked = ascend(model, x, y, step, eps=eps, step_size=STEP_SIZE, steps=STEPS)
     with torch.no_grad():
-        return int((model(attacked).argmax(1) == y).sum()) / len(y)
+        return int(is_right(model(attacked), y).sum()) / len(y)
 
 
 def collapse(history: Sequence[Mapping[str, Any]]) -> str | None:
