@@ -93,9 +93,9 @@ def _helpers(tasks: Sequence[Task], count: int) -> Iterator[list[BaseProcess]]:
     try:
         with suppress(OSError, RuntimeError):  # no more memory or processes: those that there are do the work
             for _ in range(count):
-                helper = context.Process(target=_help, args=arguments, daemon=True)
-                helper.start()
-                helpers.append(helper)
+                fresh = context.Process(target=_help, args=arguments, daemon=True)
+                fresh.start()
+                helpers.append(fresh)
     finally:
         sys.modules["__main__"] = script
         signal.signal(signal.SIGINT, heard)
