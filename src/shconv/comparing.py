@@ -106,9 +106,9 @@ def common_places(runs: Sequence[Results | str | Path]) -> list[int] | None:
     for run in runs:
         results = run if isinstance(run, Results) else Results.load(run)
         measures = Measures(results.records, results.outcomes)
-        for threat in reversed(measures.threats()):
-            for network in measures.networks():
-                right = measures.right(*network, threat)
+        for threat in reversed(measures.threats):
+            for network in measures.networks:
+                right = measures.right(network, threat)
                 if right is not None and len(right[0]):
                     return [int(place) for place in right[0]]
         if not isinstance(run, Results):

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -62,7 +63,7 @@ class Results:
     labels: Sequence[int] = ()
     files: Sequence[str] = ()
 
-    @property
+    @cached_property
     def measures(self) -> Measures:
         """What `worst_case`, `compare` and `summary` are made of, as arrays."""
         return Measures(self.records, self.outcomes)
@@ -112,9 +113,7 @@ class Results:
         import pandas as pd
 
         parts = [
-            per_image(
-                row, Outcomes.of(self.outcomes[row["id"]], 0.0), self.measures.clean(row), self.labels, self.files
-            )
+            per_image(row, Outcomes.of(self.outcomes[row["id"]], 0.0), self._clean(row), self.labels, self.files)
             for row in self.records
             if model in (None, row["model"]) and attack in (None, row["attack"])
         ]
@@ -130,15 +129,16 @@ class Results:
         import pandas as pd
 
         lines = []
-        for threat in self.measures.threats():
-            for model, seed in self.measures.networks():
-                right = self.measures.right(model, seed, threat)
+        for threat in self.measures.threats:
+            for network in self.measures.networks:
+                right = self.measures.right(network, threat)
                 if right is None or not len(right[0]):
                     continue
                 index, correct, attacks = right
                 n, left = len(index), int(correct.sum())
                 low, high = wilson(left, n)
-                about = {"model": model, "seed": seed, "threat": threat.budget.title, "own_routes": threat.own_routes}
+                about = {"model": network[0], "seed": network[1], "threat": threat.budget.title}
+                about |= {"own_routes": threat.own_routes}
                 lines.append({**about, "attacks": attacks, "n": n, "accuracy": left / n, "low": low, "high": high})
         return pd.DataFrame(lines)
 
@@ -158,7 +158,7 @@ class Results:
 
         lines = []
         if seed is None:  # one that both have, where there is one
-            seeds = [{number for name, number in self.measures.networks() if name == each} for each in (a, b)]
+            seeds = [{number for name, number in self.measures.networks if name == each} for each in (a, b)]
             seed = min(set.intersection(*seeds), default=None)
         for title, left, right in self._shared(self._found(a, seed), self._found(b, seed)):
             index, at_a, at_b = np.intersect1d(left[0], right[0], return_indices=True)
@@ -203,7 +203,7 @@ class Results:
             ways = f"{len(rows)} kinds of it" if rows else f"{name} did not meet it through route {route}"
             raise InputError(f"curve: got attack {attack!r}, {ways}; want one of {met}")
         (row,) = rows.values()
-        found, clean = Outcomes.of(self.outcomes[row["id"]], 0.0), self.measures.clean(row)
+        found, clean = Outcomes.of(self.outcomes[row["id"]], 0.0), self._clean(row)
         if clean is not None:  # what is wrong without an attack is so at distance 0, also where an attack repairs it
             right = clean.at(found.index).correct
             found = replace(found, correct=found.correct & right, linf=found.linf * right, l2=found.l2 * right)
@@ -215,7 +215,7 @@ class Results:
         import pandas as pd
 
         lines = []
-        for network in self.measures.networks():
+        for network in self.measures.networks:
             line: dict[str, Any] = {"model": network[0], "seed": network[1]}
             line |= {title: float(right[1].mean()) for title, right in self.measures.columns(network) if len(right[0])}
             lines.append(line)
@@ -230,7 +230,7 @@ class Results:
 
     def _by_measure(self) -> tuple[list[str], list[list[str]]]:
         """A header of the networks' names, and of each measure its title and each network's accuracy in per cent."""
-        networks = self.measures.networks()
+        networks = self.measures.networks
         seeds = len({seed for _, seed in networks}) > 1
         names = [f"{name}, seed {seed}" if seeds else name for name, seed in networks]
         columns = [dict(self.measures.columns(network)) for network in networks]
@@ -264,15 +264,18 @@ class Results:
         if png:
             save_pngs(folder / "adversarial", self.records, self.outcomes)
 
+    def _clean(self, row: Row) -> Outcomes | None:
+        return self.measures.clean((row["model"], row["seed"]))
+
     def _shared(self, a: Network, b: Network) -> Iterator[tuple[str, Right, Right]]:
         of_b = dict(self.measures.columns(b))
         return ((title, right, of_b[title]) for title, right in self.measures.columns(a) if title in of_b)
 
     def _found(self, name: str, seed: int | None, asked: str = "compare") -> Network:
-        for network in self.measures.networks():
+        for network in self.measures.networks:
             if network[0] == name and seed in (None, network[1]):
                 return network
-        known = ", ".join(f"{model} (seed {number})" for model, number in self.measures.networks())
+        known = ", ".join(f"{model} (seed {number})" for model, number in self.measures.networks)
         raise InputError(f"{asked}: got {name!r}{'' if seed is None else f', seed {seed}'}; want one of {known}")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cache, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,17 +36,16 @@ class Compared:
 
 def compared(measures: Measures, parameters: Mapping[str, int]) -> Iterator[Compared]:
     """Each network of a run, of no source."""
-    for network in measures.networks():
-        shown = dict(measures.columns(network))
-        titles = {threat.title for threat in measures.threats()}
-        worst = {}
-        for threat in (each for each in measures.threats() if not each.own_routes):
-            right = measures.right(*network, threat)
-            if right is not None and len(right[0]):
-                worst[threat.budget] = Worst(right[0], right[1], measures.within(threat), False)
-        rows = [row for row in measures.records if (row["model"], row["seed"]) == network]
+    attacks = {threat: measures.within(threat) for threat in measures.threats}
+    for network, rows in measures.rows.items():
+        plain = {title: right for title, right in measures.columns(network) if len(right[0])}
+        found = {threat: plain.pop(threat.title, None) for threat in attacks}
+        worst = {
+            threat.budget: Worst(*right, attacks[threat], False)
+            for threat, right in found.items()
+            if right is not None and not threat.own_routes
+        }
         seconds = sum(row["seconds"] for row in rows if row["attack"] != "clean")
-        plain = {title: right for title, right in shown.items() if title not in titles and len(right[0])}
         yield Compared(*network, "", plain, worst, seconds, parameters.get(f"{network[0]}/seed{network[1]}"))
 
 
@@ -56,15 +55,16 @@ def on_shared_images(networks: Sequence[Compared]) -> list[Compared]:
     The pairs of a run are attacked on different images.
     """
 
-    def shared(network: Compared, of: str, key: Any) -> NDArray[np.int64]:
-        near = (getattr(each, of) for each in networks if each.source == network.source)
+    @cache
+    def shared(source: str, of: str, key: Any) -> NDArray[np.int64]:
+        near = (getattr(each, of) for each in networks if each.source == source)
         places: NDArray[np.int64] = reduce(np.intersect1d, [held[key][0] for held in near if key in held])
         return places
 
     def kept(network: Compared, of: str) -> dict[Any, Any]:
         cut = {}
         for key, (places, right, *more) in getattr(network, of).items():
-            at = np.isin(places, shared(network, of, key))
+            at = np.isin(places, shared(network.source, of, key))
             if at.any():
                 cut[key] = (places[at], right[at], *more)
         return cut

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,11 @@ class Threat:
     def title(self) -> str:
         return f"worst case {self.budget.title}" + (", own routes too" if self.own_routes else "")
 
+    def holds(self, row: Row) -> bool:
+        """Was the row's attack held to this budget?"""
+        budget = budget_of(row)
+        return budget.norm == self.budget.norm and budget.radius <= self.budget.radius * (1 + 1e-9)
+
 
 @dataclass(frozen=True, eq=False)
 class Measures:
@@ -37,35 +44,47 @@ class Measures:
     records: Sequence[Row]
     outcomes: Mapping[str, Mapping[str, NDArray[Any]]]
 
+    @cached_property
+    def rows(self) -> Mapping[Network, Sequence[Row]]:
+        """Of each network, by (name, seed of training), in the order of the records."""
+        held: dict[Network, list[Row]] = {}
+        for row in self.records:
+            held.setdefault((row["model"], row["seed"]), []).append(row)
+        return held
+
+    @property
     def networks(self) -> list[Network]:
-        """(name, seed of training) of every network, in the order of the rows."""
-        return list(dict.fromkeys((row["model"], row["seed"]) for row in self.records))
+        return list(self.rows)
 
-    def _judged(self, model: str, seed: int) -> Iterator[Row]:
-        rows = (row for row in self.records if (row["model"], row["seed"]) == (model, seed))
-        return (row for row in rows if row["experiment"] in JUDGED and row["n"] and row["step"] is None)
+    @cached_property
+    def _judged(self) -> Mapping[Network, Sequence[Row]]:
+        """The rows that count for a worst case."""
+        return {
+            network: [row for row in rows if row["experiment"] in JUDGED and row["n"] and row["step"] is None]
+            for network, rows in self.rows.items()
+        }
 
+    @cached_property
     def threats(self) -> list[Threat]:
         """The budgets that attacks were held to; with single routes, where a network was attacked through some."""
-        rows = [row for model, seed in self.networks() for row in self._judged(model, seed)]
+        rows = list(chain(*self._judged.values()))
         budgets = sorted({budget for row in rows if math.isfinite((budget := budget_of(row)).radius)})
         single = any((row["route"] or "both") != "both" for row in rows)
         return [Threat(budget, own) for budget in budgets for own in ((False, True) if single else (False,))]
 
-    def right(self, model: str, seed: int, threat: Threat) -> tuple[NDArray[Any], NDArray[np.bool_], int] | None:
+    def right(self, network: Network, threat: Threat) -> tuple[NDArray[Any], NDArray[np.bool_], int] | None:
         """Places, whether the network is right there without and under every attack, and of how many attacks; None
         without one. An attack may repair what is wrong without it, as one towards the least likely class often does."""
         rows = {
             (row["attack"], row["objective"], row["route"] or "both"): row
-            for row in self._judged(model, seed)
-            if budget_of(row).norm == threat.budget.norm and budget_of(row).radius <= threat.budget.radius * (1 + 1e-9)
+            for row in self._judged[network]
+            if threat.holds(row)
         }
         if threat.own_routes:
             if all(route == "both" for _, _, route in rows):
                 return None
         else:
-            shared = self._met_by_all()
-            rows = {key: row for key, row in rows.items() if key[2] == "both" and key[:2] in shared}
+            rows = {key: row for key, row in rows.items() if key[2] == "both" and key[:2] in self._met_by_all}
         if not rows:
             return None
         found = [Outcomes.of(self.outcomes[row["id"]], 0.0) for row in rows.values()]
@@ -73,54 +92,48 @@ class Measures:
         for each in found[1:]:
             index = np.intersect1d(index, each.index)
         correct = np.logical_and.reduce([each.at(index).correct for each in found])
-        if (clean := self.clean(next(iter(rows.values())))) is not None:
+        if (clean := self.clean(network)) is not None:
             correct &= ~np.isin(index, clean.index[~clean.correct])
         return index, correct, len(rows)
 
-    def clean(self, row: Row) -> Outcomes | None:
-        """What the network of a row makes of images that are not attacked."""
-        clean = (each for each in self.records if each["attack"] == "clean")
-        id = next((each["id"] for each in clean if (each["model"], each["seed"]) == (row["model"], row["seed"])), None)
+    def clean(self, network: Network) -> Outcomes | None:
+        """What the network makes of images that are not attacked."""
+        id = next((row["id"] for row in self.rows[network] if row["attack"] == "clean"), None)
         return None if id is None else Outcomes.of(self.outcomes[id], 0.0)
 
     def within(self, threat: Threat) -> tuple[str, ...]:
         """The attacks that count for a threat's worst case through both routes, by name and objective."""
-        shared, budget = self._met_by_all(), threat.budget
-        rows = (row for network in self.networks() for row in self._judged(*network))
-        held = [
-            (row["attack"], row["objective"])
-            for row in rows
-            if budget_of(row).norm == budget.norm and budget_of(row).radius <= budget.radius * (1 + 1e-9)
-        ]
-        return tuple(", ".join(filter(None, key)) for key in dict.fromkeys(held) if key in shared)
+        held = dict.fromkeys(
+            (row["attack"], row["objective"]) for row in chain(*self._judged.values()) if threat.holds(row)
+        )
+        return tuple(", ".join(filter(None, key)) for key in held if key in self._met_by_all)
 
+    @cached_property
     def _met_by_all(self) -> set[tuple[str, str | None]]:
         """(attack, objective) that every network with attacks met through both routes."""
-        met = []
-        for network in self.networks():
-            rows = (row for row in self._judged(*network) if (row["route"] or "both") == "both")
-            met.append({(row["attack"], row["objective"]) for row in rows})
+        met = [
+            {(row["attack"], row["objective"]) for row in rows if (row["route"] or "both") == "both"}
+            for rows in self._judged.values()
+        ]
         met = [each for each in met if each]
         return set.intersection(*met) if met else set()
 
     def columns(self, network: Network) -> Iterator[tuple[str, Right]]:
         """(title, (places, right)) of everything that is measured on one network through both routes."""
-        for row in self.records:
-            if (row["model"], row["seed"]) == network and (row["route"] or "both") == "both" and row["n"]:
-                if row["experiment"] not in SHOWN:
-                    continue
+        for row in self.rows[network]:
+            if (row["route"] or "both") == "both" and row["n"] and row["experiment"] in SHOWN:
                 found, title = self.outcomes[row["id"]], title_of(row)
                 yield title, (found["index"], found["correct"])
                 yield from self._with_rejection(row, title)
-        for threat in self.threats():
-            right = self.right(*network, threat)
+        for threat in self.threats:
+            right = self.right(network, threat)
             if right is not None:
                 yield threat.title, right[:2]
 
     def _with_rejection(self, row: Row, title: str) -> Iterator[tuple[str, Right]]:
         """The same for a network with a detector: clean images count where they are not rejected, attacked ones also
         where they are."""
-        clean = self.clean(row)
+        clean = self.clean((row["model"], row["seed"]))
         if "score" not in self.outcomes[row["id"]] or clean is None:
             return
         found = Outcomes.of(self.outcomes[row["id"]], 0.0)

@@ -73,7 +73,7 @@ class RivalTable:
             raise InputError(f"{folder} holds no table of defences; `shconv compare --defences all` makes one")
         rivals = [Rival(**each) for each in wanted.read(folder, wanted.ROWS).values()]
         results = Results.load(folder)
-        seeds = sorted({seed for _, seed in results.measures.networks()})
+        seeds = sorted({seed for _, seed in results.measures.networks})
         audits = {
             (r.name, seed): _verdict(wanted.place_of(folder, "audits", r, seed)) for r in rivals for seed in seeds
         }
@@ -222,9 +222,8 @@ def _machine(facts: Mapping[str, Any]) -> str:
 
 def _of_detectors(results: Results) -> Iterator[str]:
     """A sentence for each network with a detector: what it holds once images that it rejects count."""
-    for model, seed in results.measures.networks():
-        rows = [row for row in results.records if (row["model"], row["seed"]) == (model, seed)]
-        held = {row["attack"]: row for row in rows if "accuracy_rejecting" in row}
+    for model, seed in results.measures.networks:
+        held = {row["attack"]: row for row in results.measures.rows[model, seed] if "accuracy_rejecting" in row}
         if held:
             said = ", ".join(
                 f"{TITLES.get(name, name)} {100 * row['accuracy_rejecting']:.1f} %"
