@@ -231,3 +231,9 @@ def test_maps_kept_on_the_cpu_are_held_where_the_images_are() -> None:
         moved, predicted = maps.without(model, held, x, logits)
     assert (moved.device.type, predicted.device.type) == ("cuda", "cuda")
     assert (moved.shape, predicted.shape) == ((2,), (2,))
+
+
+def test_what_rounding_leaves_of_a_part_has_no_direction() -> None:
+    whole = torch.rand(3, 1, 4, 4) + 1
+    found = gradients.compared_routes({"both": whole, "convolution": whole, "strict": -1e-8 * whole})
+    assert found["cosine"].tolist() == [0, 0, 0]

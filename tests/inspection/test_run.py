@@ -232,3 +232,9 @@ def test_the_command_refuses_a_vanilla_network(folder: Path, tmp_path: Path, cap
 def test_images_and_labels_that_do_not_fit_are_refused(data: tuple[Tensor, Tensor], change: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
         inspected(colour_networks()[1], change(*data), images=12, steps=1)
+
+
+def test_a_layer_that_is_never_called_is_left_out(data: tuple[Tensor, Tensor]) -> None:
+    model = colour_networks()[1]
+    model.spare = shconv.SHConv2d(3, 4, 3)
+    assert [each["layer"] for each in inspected(model, data, steps=1).layers] == ["first", "second"]

@@ -102,7 +102,7 @@ def _range(subject: Subject, images: Tensor, labels: Tensor, right: Flags, most:
     given = right[part]
     n, most_right, words = len(given), int(given.sum()), ""
     for candidate, x in _ranges(images[part]).items():
-        there = subject.judge(x, labels[part]).right
+        there = subject.judge(x, labels[part], few=True).right
         if there.sum() > most_right and Paired.of(there, given).p < _CLEAR:
             most_right, words = int(there.sum()), candidate
     if words:

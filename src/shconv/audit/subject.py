@@ -102,9 +102,12 @@ class Subject:
         """What a sentence about another network calls it."""
         return "twin" if self.name == "twin" else f"twin {self.name}"
 
-    def judge(self, x: Tensor, y: Tensor) -> Judged:
-        """Is the network right on x (n, C, H, W) with classes y (n,)? A fresh forward pass of the whole network."""
-        logits = self._judged_by(self.model.as_returned, x)
+    def judge(self, x: Tensor, y: Tensor, few: bool = False) -> Judged:
+        """Is the network right on x (n, C, H, W) with classes y (n,)? A fresh forward pass of the whole network.
+
+        few: of these images alone, where time is short; else in the one batch shape.
+        """
+        logits = self._judged_by(self.model.as_returned, x, min(len(x), self.batch_size) if few else self.batch_size)
         nan = logits.isnan().any(1)
         p_y = logits.double().softmax(1).gather(1, y[:, None])[:, 0].nan_to_num(0.0)
         right = (logits.argmax(1) == y) & ~nan
@@ -115,14 +118,13 @@ class Subject:
         if not self.has_detector:
             return np.zeros(len(x), bool)
         network: Any = self.network
-        scores = self._judged_by(network.score, x)
+        scores = self._judged_by(network.score, x, self.batch_size)
         rejected: NDArray[np.bool_] = ((scores > network.threshold) & ~scores.isnan()).cpu().numpy()
         return rejected
 
-    def _judged_by(self, function: Any, x: Tensor) -> Tensor:
-        """What a function says of images, at least one, always batch_size at a time."""
+    def _judged_by(self, function: Any, x: Tensor, size: int) -> Tensor:
+        """What a function says of images, at least one, always `size` at a time."""
         with torch.no_grad(), drawing(self.is_random, "judge"):
-            size = self.batch_size
             return torch.cat([function(padded(part, size))[: len(part)] for part in x.split(size)])
 
 

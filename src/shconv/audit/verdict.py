@@ -57,8 +57,8 @@ def worst_case_sentence(where: str, case: Case) -> str:
     if not shared["reason"] and shared["attacks"] < case["attacks"]:
         said.append(
             f"{counted(shared['attacks'], 'attack')} of these can be run on any network, and attacked every image that "
-            f"had survived; under these the accuracy is {percent(shared['accuracy'])}. The others are the network's "
-            "own gradient routes, attacks made on other networks, and searches on a part of the images."
+            f"had survived; under these the accuracy is {percent(shared['accuracy'])}. The others go through the "
+            "network's own gradient routes, were made on other networks, or came to a part of the images."
         )
     if confident["n"] and not confident["reason"]:
         said.append(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shconv.attacks.checks import IN_PLACE, check_logits_shape
-from shconv.errors import InputError, first_line
+from shconv.errors import InputError, first_line, is_short_of_memory
 from shconv.routes import ROUTES, HypernetworkPaths, gradient_route, shc_layers
 
 SAME = 1e-4  # two passes that differ by more, relative to the largest logit, are random
@@ -100,8 +100,10 @@ def first_logits(name: str, model: nn.Module, x: Tensor) -> Tensor:
     except InputError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        shape = tuple(x.shape[1:])
-        raise InputError(f"{name} cannot take images of shape {shape} in [0, 1]: {first_line(error)}") from error
+        if is_short_of_memory(error):  # of this batch: a smaller one may do
+            raise
+        shape, batch = tuple(x.shape[1:]), f" in a batch of {len(x)}" if len(x) > 1 else ""
+        raise InputError(f"{name} cannot take images of shape {shape} in [0, 1]{batch}: {first_line(error)}") from error
     if not given.is_inference() and given._version:
         raise InputError(IN_PLACE.replace("model:", f"{name}:", 1))
     try:

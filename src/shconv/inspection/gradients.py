@@ -11,6 +11,7 @@ from shconv.errors import InputError
 from shconv.routes import gradient_route, shc_layers
 
 ROUTES = ("both", "convolution", "hypernetwork", "strict")
+ROUNDING = 16  # of the dtype's epsilon: a share of the gradient below it is the difference of two roundings
 
 
 def loss_against(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -50,13 +51,15 @@ def compared_routes(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of `route_gradients`, each (N,):
 
     share: of the gradient's norm through filter maps, |strict| / (|strict| + |convolution|), between 0 and 1.
-    cosine: between the part through maps and the convolution route; where one is zero it is 0.
+    cosine: between the part through maps and the convolution route; where one is zero but for rounding it is 0.
     agreement: the share of the convolution route's signs that the whole gradient keeps.
     """
     maps, convolution, both = (gradients[route] for route in ("strict", "convolution", "both"))
+    part = share(maps, convolution)
+    cosine = torch.cosine_similarity(maps.flatten(1), convolution.flatten(1), eps=0.0).nan_to_num(0.0)
     return {
-        "share": share(maps, convolution),
-        "cosine": torch.cosine_similarity(maps.flatten(1), convolution.flatten(1), eps=0.0).nan_to_num(0.0),
+        "share": part,
+        "cosine": cosine.where(part > ROUNDING * torch.finfo(part.dtype).eps, 0.0),
         "agreement": kept_signs(convolution, both),
     }
 

@@ -45,6 +45,7 @@ def run(
 
     Args:
         model: from images (N, C, H, W) in [0, 1] to logits (N, K); left in the mode and with the flags that it has.
+            A layer that it never calls is left out.
         data: (images, labels), a data set, a DataLoader or words such as "demo": see `shconv.data.given.as_data`.
         eps: L-infinity budget of every attack: a number or "8/255".
         images: so many, at least 2, drawn with `seed`; None takes as many as `seconds` allow, 20 to 200.
@@ -84,7 +85,8 @@ def run(
         columns = Columns()
         for x, y, index in batches:
             _measure(columns, model, x, y, index.tolist(), attacks, budget, seed, advance)
-        means = maps.mean_maps({layer: columns.whole("maps", layer) for layer in shc_layers(model)})
+        layers = {layer: each for layer, each in shc_layers(model).items() if ("maps", layer) in columns}  # called
+        means = maps.mean_maps({layer: columns.whole("maps", layer) for layer in layers})
         for x, _, _ in batches:
             _hold(columns, model, means, x)
             advance()
@@ -94,7 +96,7 @@ def run(
         eps=budget,
         images=len(right),
         network=network_record(columns, right),
-        layers=tuple(layer_records(columns, shc_layers(model), right)),
+        layers=tuple(layer_records(columns, layers, right)),
         attacks=tuple(attack_records(columns, list(attacks), right)),
         linearity=tuple(linearity_records(columns)),
     )

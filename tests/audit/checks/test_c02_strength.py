@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from check_toys import EPS, SMALL, Honest, Shc, blind, finding, make_audit, right_on_data_only, saturated, toy_images
 
 from shconv.attacks import PGD
+from shconv.audit.audit import Audit
 from shconv.audit.checks import c02_strength, headline
+from shconv.audit.checks.side import Batch, made_by
 from shconv.audit.findings import Outcome
 
 
@@ -39,6 +42,27 @@ def test_a_linear_classifier_raises_none_though_one_step_is_the_best_there_is(tm
     assert found.numbers["accuracy"]["one step"] == found.numbers["accuracy"]["PGD-20"] == 26 / 40
     assert found.numbers["compared_margins"] == 0
     assert found.numbers["converged"]
+
+
+class Bent(Honest):
+    """Its loss bends: one step from the data is not the best there is."""
+
+    def see(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 4 * x.roll(1, 3) * x.roll(1, 2)
+
+
+def test_one_loss_that_ends_no_higher_than_one_step_is_no_alarm_where_the_other_climbs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def low(audit: Audit, attack: PGD, outcome: Outcome, batch: Batch, done: int) -> torch.Tensor:
+        attack = c02_strength.one_step(audit) if attack.loss == "cross_entropy" else attack
+        return made_by(audit, attack, audit.subject.model, batch)
+
+    monkeypatch.setattr(c02_strength, "_examples", low)
+    found = finding(c02_strength, make_audit(tmp_path, Bent()))
+    assert found.alarm is False
+    assert found.numbers["compared_margins"] >= c02_strength.FEWEST
+    assert found.numbers["as_strong"] == 0
 
 
 def test_an_attack_that_doubling_strengthens_has_not_converged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,3 +71,16 @@ def test_the_radii_hold_the_ends_and_the_audits_own_however_few(tmp_path: Path) 
     assert found == sorted(found)
     assert {0.0, EPS, 0.5, 1.0} <= set(found)
     assert len(found) == audit.effort.curve_points
+
+
+class NaNBeside(Honest):
+    """No number comes out where a value leaves [0.05, 0.95]."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        off = ((x - 0.5).abs() > 0.45).flatten(1).any(1)
+        return torch.where(off[:, None], torch.nan, super().forward(x))
+
+
+def test_an_image_without_a_number_is_not_right_whatever_its_class(tmp_path: Path) -> None:
+    found = finding(c04_budget, make_audit(tmp_path, NaNBeside()))
+    assert (found.alarm, found.arrays["accuracy"][-1]) == (False, 0)

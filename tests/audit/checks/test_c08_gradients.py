@@ -37,7 +37,14 @@ def paper_network() -> nn.Module:
         return create_model("plain10_shc", 10, stem="small", width=4)
 
 
-@pytest.mark.parametrize("network", [Honest(), Noisy(), Shc(), paper_network()])
+class Rounded(Honest):
+    """Computes in bfloat16, whose values lie further apart than the ends of a short finite difference."""
+
+    def see(self, x: torch.Tensor) -> torch.Tensor:
+        return (x + 0.5).bfloat16().float() - 0.5
+
+
+@pytest.mark.parametrize("network", [Honest(), Noisy(), Shc(), Rounded(), paper_network()])
 def test_true_gradients_raise_none(tmp_path: Path, network: nn.Module) -> None:
     x, _ = toy_images()
     audit = make_audit(tmp_path, network, data=(x, network.eval()(x).argmax(1)))
