@@ -114,3 +114,19 @@ def test_the_first_look_makes_as_many_steps_as_the_time_allows(tmp_path: Path, s
     first_look(held)
     row = held.ledger.attacks()[0]
     assert (row["attack"], row["threat"]) == (f"first look, PGD-{steps}", "linf")
+
+
+class Pair(Honest):
+    """Only the first two classes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, :2]
+
+
+def test_two_classes_are_enough_for_an_audit() -> None:
+    """Both the attacks compared and those of the worst case take the margin as loss there, on other images."""
+    x, y = toy_images(40)
+    few = replace(FEW, compared_images=8, standard_images=0)
+    report = audit.run(Pair().eval(), (x[y < 2], y[y < 2]), EPS, budget="full", effort=few, progress=False)
+    assert 0 < report.worst_case["linf"]["correct"] < 20
+    assert not any(finding.alarm for finding in report.findings)

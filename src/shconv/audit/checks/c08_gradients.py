@@ -91,7 +91,8 @@ def measures(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, rng: np.ran
     """Of images x (n, C, H, W): error against finite differences, zeros, error of the linear prediction; each (n,)."""
     inside = x.clamp(max(STEPS), 1 - max(STEPS))  # a network may clip its input: differences lie in the box
     slope, entropy = gradient(model, inside, y, margin), gradient(model, x, y, cross_entropy)
-    told, seen = [], {step: [] for step in STEPS}
+    told = []
+    seen: dict[float, list[NDArray[np.float64]]] = {step: [] for step in STEPS}
     for _ in range(DIRECTIONS):
         d = torch.from_numpy(2 * rng.integers(0, 2, tuple(x.shape)) - 1).to(x)
         for step, slopes in seen.items():

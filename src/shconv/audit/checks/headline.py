@@ -81,7 +81,7 @@ def nearest_first(audit: Audit, on: Flags, threat: Norm) -> list[int]:
 def _cheap(audit: Audit, norm: Norm) -> Iterator[tuple[str, PGD]]:
     classes, usual = audit.subject.classes, audit.effort.usual_steps
     for loss in reversed(_losses(audit)):
-        yield f"PGD-{usual} {loss.replace('_', '-')}", _pgd(audit, norm, usual, loss)
+        yield f"PGD-{usual} {_said(loss)}", _pgd(audit, norm, usual, loss)
     targeted: Loss = "dlr" if classes >= 4 else "margin"
     targets = min(audit.effort.targets, classes - 1)
     yield f"PGD-{usual} {targeted} to {targets} targets", replace(_pgd(audit, norm, usual, targeted), targets=targets)
@@ -91,7 +91,12 @@ def _dear(audit: Audit, norm: Norm) -> Iterator[tuple[str, PGD]]:
     most, restarts = audit.effort.steps[-1], audit.effort.restarts
     for loss in _losses(audit) if most != audit.effort.usual_steps or restarts != 1 else ():
         attack = replace(_pgd(audit, norm, most, loss), restarts=restarts)
-        yield f"PGD-{most}x{restarts} {loss.replace('_', '-')}", attack
+        yield f"PGD-{most}x{restarts} {_said(loss)}", attack
+
+
+def _said(loss: Loss) -> str:
+    """In a label, none of those of attacks that are compared (comparison.py): those have other images."""
+    return {"margin": "on the margin"}.get(loss, loss.replace("_", "-"))
 
 
 def _losses(audit: Audit) -> tuple[Loss, Loss]:
