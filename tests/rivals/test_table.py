@@ -31,6 +31,7 @@ def test_the_charts_have_a_point_for_each_row_with_both_numbers_and_the_page_say
     assert html.count("<circle") == 3
     assert "Alarms for plain10-pgd: masked." in html
     assert "A note." in html
+    assert html.index(">clean<") < html.index(">worst case L∞<") < html.index(">FGSM<")  # what a telephone shows first
     rows = table.csv().splitlines()
     assert len(rows) == 4
     assert len({len(row.split(",")) for row in rows}) == 1

@@ -94,9 +94,10 @@ class RivalTable:
         return ["network", *titles, *(f"{name} time ×" if name != "memory" else "memory ×" for name in PRICES)]
 
     @property
-    def parts(self) -> tuple[range, range]:
-        """Columns that stand side by side where all are too wide: accuracies, then other measures and prices."""
-        return range(1, AFTER), range(AFTER, len(self.header))
+    def parts(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Columns that stand side by side where all are too wide: accuracies, the worst cases beside the clean one;
+        other measures and prices."""
+        return (1, AFTER - 2, AFTER - 1, *range(2, AFTER - 2)), range(AFTER, len(self.header))
 
     def text(self) -> list[list[str]]:
         """Rows as they are printed: accuracy in per cent, worst cases with their intervals."""
