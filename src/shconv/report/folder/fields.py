@@ -57,10 +57,16 @@ def optional(record: Options, key: str, kind: type) -> Any:
     return None if record.get(key) is None else typed(record, key, kind)
 
 
+def measured(record: Options, key: str) -> float | None:
+    """A number, where the record has one of that name."""
+    value = record.get(key)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
 def number(record: Options, key: str) -> float:
-    value = record[key]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f'"{key}" is {value!r}, not a number')
+    value = measured(record, key)
+    if value is None:
+        raise ValueError(f'"{key}" is {record[key]!r}, not a number')
     return float(value)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shconv.errors import InputError
 from shconv.intervals import wilson
 from shconv.report.folder.arrays import check, load
-from shconv.report.folder.fields import Ends, Options, Share, damaged, read
+from shconv.report.folder.fields import Ends, Options, Share, damaged, measured, read
 
 MEASURED = ("table1", "table2", "table3", "table4")
 AUDIT = "audit"  # an experiment with rows of another kind, read by audits.py
@@ -50,8 +50,11 @@ class Row:
 
     def parameter(self, name: str) -> float | None:
         """A parameter of the attack, where it has one of that name that is a number."""
-        value = self.parameters.get(name)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return measured(self.parameters, name)
+
+    def measured(self, name: str) -> float | None:
+        """A number that only some experiments measure."""
+        return measured(self.extra, name)
 
     @classmethod
     def of(cls, record: Options) -> "Row":

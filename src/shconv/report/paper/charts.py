@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from shconv.report.computed.worst_case import OBJECTIVES, ROUTES
+from shconv.report.folder.fields import measured
 from shconv.report.folder.rows import Outcomes
 from shconv.report.folder.run import Run
 from shconv.report.output.canvas import GREY, ROUTE_LOOKS, Drawn, Look, Shares, bars, canvas, legend, line_style
@@ -125,8 +126,8 @@ def draw_training(run: Run) -> Drawn:
 def _points(log: tuple[Mapping[str, Any], ...], key: str) -> tuple[list[float], list[float]]:
     """Epochs and values of a log, where it has the value."""
     known = [
-        (float(record.get("epoch", place)), float(record[key]))
+        (float(record.get("epoch", place)), value)
         for place, record in enumerate(log)
-        if isinstance(record.get(key), int | float)
+        if (value := measured(record, key)) is not None
     ]
     return [epoch for epoch, _ in known], [value for _, value in known]

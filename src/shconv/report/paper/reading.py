@@ -165,7 +165,7 @@ def _distances(run: Run) -> Iterator[Statement]:
 
 def _boundary(run: Run) -> Iterator[Statement]:
     """By network: after which attacks, at their last step, the frozen network still predicts what the true one does."""
-    rows = [row for row in run.rows if row.experiment == "quasi_boundary" and _agreement(row) is not None]
+    rows = [row for row in run.rows if row.experiment == "quasi_boundary" and row.measured("agreement") is not None]
     for model in dict.fromkeys(row.model for row in rows):
         ends: dict[str, dict[int, list[Row]]] = {}
         for row in rows:
@@ -173,7 +173,7 @@ def _boundary(run: Run) -> Iterator[Statement]:
                 ends.setdefault(ATTACK_NAMES.get(row.attack, row.attack), {}).setdefault(row.step or 0, []).append(row)
         holds: dict[bool, list[str]] = {True: [], False: []}
         for name, steps in ends.items():
-            agreement = mean(_agreement(row) for row in steps[max(steps)]) or 0.0
+            agreement = mean(row.measured("agreement") for row in steps[max(steps)]) or 0.0
             holds[agreement >= AGREES].append(f"{name} ({pct(agreement)})")
         parts = [f"at least {pct(AGREES)} of the images after {', '.join(holds[True])}"] if holds[True] else []
         parts += [f"fewer than {pct(AGREES)} after {', '.join(holds[False])}"] if holds[False] else []
@@ -181,11 +181,6 @@ def _boundary(run: Run) -> Iterator[Statement]:
             f"Quasi decision boundary of {network_name(model)}. With frozen kernels the network predicts the same on "
             f"{'; on '.join(parts)}."
         )
-
-
-def _agreement(row: Row) -> float | None:
-    value = row.extra.get("agreement")
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _images(run: Run) -> Iterator[Statement]:

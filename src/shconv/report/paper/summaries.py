@@ -9,6 +9,7 @@ from typing import Any
 
 from shconv.numbers import radius_text
 from shconv.report.computed.worst_case import THREATS, WorstCase, worst_cases
+from shconv.report.folder.fields import measured
 from shconv.report.folder.rows import Row
 from shconv.report.folder.run import Run, Trained
 from shconv.report.numbers import count, mean, percent, short, span
@@ -93,8 +94,8 @@ def other_attacks(run: Run) -> Grid:
             GridColumn("accuracy", "Accuracy, %", percent),
             GridColumn("interval", "95 %", span),
             GridColumn("rcd", "RCD", short, of=lambda row: row.rcd_mean),
-            GridColumn("median_l2", "Median distance, L2", short, of=lambda row: row.extra.get("median_l2")),
-            GridColumn("median_linf", "L∞", short, of=lambda row: row.extra.get("median_linf")),
+            GridColumn("median_l2", "Median distance, L2", short, of=lambda row: row.measured("median_l2")),
+            GridColumn("median_linf", "L∞", short, of=lambda row: row.measured("median_linf")),
             GridColumn("queries", "Passes/image", short),
             GridColumn("n", "Images", count),
         ),
@@ -104,20 +105,20 @@ def other_attacks(run: Run) -> Grid:
 def _budget(row: Row) -> str | None:
     """L∞ 8/255, or None for any change."""
     threat = row.extra.get("threat")
-    if not isinstance(threat, dict) or not _is_number(threat.get("radius")):
+    if not isinstance(threat, dict) or (radius := measured(threat, "radius")) is None:
         return None
-    return f"{NORMS.get(str(threat.get('norm')), threat.get('norm'))} {radius_text(threat['radius'])}"
+    return f"{NORMS.get(str(threat.get('norm')), threat.get('norm'))} {radius_text(radius)}"
 
 
 def quasi_boundary(run: Run) -> Grid:
     """How far the filter maps move along an attack, how often frozen and true network agree; fields present only."""
     rows = [row for row in run.rows if row.experiment == "quasi_boundary"]
     fields = (
-        GridColumn("image_distance", "Image moved, L2", short, of=lambda row: row.extra.get("image_distance")),
-        GridColumn("map_distance", "Filter maps moved, L2", short, of=lambda row: row.extra.get("map_distance")),
-        GridColumn("agreement", "Frozen agrees, %", percent, of=lambda row: row.extra.get("agreement")),
+        GridColumn("image_distance", "Image moved, L2", short, of=lambda row: row.measured("image_distance")),
+        GridColumn("map_distance", "Filter maps moved, L2", short, of=lambda row: row.measured("map_distance")),
+        GridColumn("agreement", "Frozen agrees, %", percent, of=lambda row: row.measured("agreement")),
     )
-    present = [each for each in fields if any(_is_number(row.extra.get(each.key)) for row in rows)]
+    present = [each for each in fields if any(row.measured(each.key) is not None for row in rows)]
     return Grid.over(
         rows,
         name="quasi_boundary",
@@ -162,7 +163,7 @@ def training(run: Run) -> Grid:
 
 
 def _of_log(each: Trained, key: str, total: Callable[[list[float]], float]) -> float | None:
-    values = [record[key] for record in each.log if _is_number(record.get(key))]
+    values = [value for record in each.log if (value := measured(record, key)) is not None]
     return total(values) if values else None
 
 
@@ -177,8 +178,8 @@ def clean_accuracy(run: Run, model: str, seed: int) -> float | None:
     if row is not None and row.accuracy is not None:
         return row.accuracy
     logs = [each.log for each in run.trained if each.key == (model, seed)]
-    known = [record["test_accuracy"] for log in logs for record in log if _is_number(record.get("test_accuracy"))]
-    return float(known[-1]) if known else None
+    known = [share for log in logs for record in log if (share := measured(record, "test_accuracy")) is not None]
+    return known[-1] if known else None
 
 
 def behind_twin(run: Run, model: str, seed: int) -> float | None:
@@ -261,7 +262,3 @@ def _value(key: str, value: object) -> str:
     if isinstance(value, float) and key in ("epsilon", "alpha", "step_size"):
         return radius_text(value)
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
