@@ -38,6 +38,11 @@ def test_micro_batches_change_only_the_rounding(training: Training, toy_network:
         assert one["train_accuracy"] == four["train_accuracy"]
 
 
+def test_a_batch_has_no_more_images_than_there_are(training: Training) -> None:
+    result = training.but(epochs=1, batch_size=100).run()
+    assert load_checkpoint(result.folder)[2]["engine"]["batch_norm_images"] == len(training.data.train or ()) == 70
+
+
 def test_going_on_in_another_way_is_said(
     training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,7 +52,7 @@ def test_going_on_in_another_way_is_said(
             training.run(progress=True)
     assert "the state is stored: the same command continues" in capsys.readouterr().err
     training.run(engine=Engine(accumulation=2), progress=True)
-    said = "continued with other settings than before: processes 1 -> 1, accumulation 1 -> 2, batch_norm_images 16 -> 8"
+    said = "continued with other settings than before: accumulation 1 -> 2, batch_norm_images 16 -> 8"
     assert said in capsys.readouterr().err
 
 

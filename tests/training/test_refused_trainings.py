@@ -88,6 +88,8 @@ def test_other_bad_input_is_refused(tmp_path: Path, training: Training) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file is a file; a folder is wanted"):
         training.run("file", progress=True)
+    with pytest.raises(InputError, match=r"seed is 9\d+; wanted: an integer >= 0 and below 2\*\*63"):
+        training.run(seed=2**63)
     with pytest.raises(InputError, match="seed is -1"):
         training.run(seed=-1, progress=True)
     with pytest.raises(InputError, match="fp16 needs a CUDA device"):

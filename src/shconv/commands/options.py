@@ -241,11 +241,12 @@ class PaperOptions(TableOptions):
 
 
 def check_least(options: Any, **least: int) -> None:
-    """Raises InputError for a number below its least; one that may be left out may be None."""
+    """Raises InputError for a number below its least, or too large for torch; one that may be left out may be None."""
     for name, lowest in least.items():
         value = getattr(options, name)
-        if value is not None and value < lowest:
-            raise InputError(f"{name} must be at least {lowest}, got {value}")
+        if value is not None and not lowest <= value < 2**63:
+            most = " and below 2**63" if value > lowest else ""
+            raise InputError(f"{name} must be at least {lowest}{most}, got {value}")
 
 
 def check_confidence(value: float) -> None:

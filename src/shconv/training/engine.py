@@ -45,8 +45,9 @@ class Engine:
                 f"with {self.accumulation} micro-batches each"
             )
 
-    def record(self, recipe: Recipe, processes: Processes) -> dict[str, Any]:
-        """How it is carried out, as plain values: kept with the result, and compared where a training is continued."""
+    def record(self, batch: int, processes: Processes) -> dict[str, Any]:
+        """How batches of so many images are carried out, as plain values: kept with the result, and compared where a
+        training is continued."""
         count = processes.count
-        together = recipe.batch_size // self.accumulation // (1 if self.sync_batch_norm else count)
+        together = batch // self.accumulation // (1 if self.sync_batch_norm else count)
         return {"processes": count, "accumulation": self.accumulation, "batch_norm_images": together}

@@ -112,7 +112,7 @@ class Job:
         epoch = Epoch(
             number,
             self.steps,
-            min(recipe.batch_size, len(self.split)),
+            self.batch_size,
             [row["loss"] for row in self.history],
             learner,
             processes,
@@ -207,11 +207,10 @@ class Job:
     def _store(self, epoch: int, sums: Sums) -> None:
         """The state at this position (epochs from 0)."""
         position = {"epoch": epoch, **sums.state(self.processes)}
-        engine = self.engine.record(self.recipe, self.processes)
 
         def store() -> None:
             learner = self.learner.state()
-            state = {"run": self.record, "engine": engine, "history": self.history}
+            state = {"run": self.record, "engine": self.carried_out, "history": self.history}
             save_state(self.folder, {**state, "position": position, "learner": learner})
 
         self.processes.on_first(store)
@@ -247,6 +246,15 @@ class Job:
     def write_log(self) -> None:
         """The whole log, so that it never tells of an epoch that the stored state has not got."""
         replace_file(self.folder / LOG, "".join(json.dumps(row) + "\n" for row in self.history).encode())
+
+    @property
+    def batch_size(self) -> int:
+        """Over all processes."""
+        return min(self.recipe.batch_size, len(self.split))
+
+    @property
+    def carried_out(self) -> dict[str, Any]:
+        return self.engine.record(self.batch_size, self.processes)
 
     @property
     def steps(self) -> int:

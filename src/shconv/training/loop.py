@@ -195,10 +195,10 @@ def _say(job: Job, problem: str | None, state: State | None) -> None:
     few = warning_of_few_steps(len(job.split), job.recipe.batch_size, job.recipe.epochs)
     if few is not None and state is None:
         job.shown.say(few)
-    now = job.engine.record(job.recipe, job.processes)
-    if state is not None and state["engine"] != now:
-        changed = ", ".join(f"{name} {state['engine'][name]} -> {now[name]}" for name in now)
-        job.shown.say(f"continued with other settings than before: {changed}")
+    was = {} if state is None else state["engine"]
+    changed = [f"{name} {was[name]} -> {now}" for name, now in job.carried_out.items() if was.get(name, now) != now]
+    if changed:
+        job.shown.say(f"continued with other settings than before: {', '.join(changed)}")
 
 
 def _run(job: Job, sums: Sums) -> None:
@@ -235,16 +235,15 @@ def _finish(job: Job) -> None:
     job.write_log()
     accuracy = job.history[-1]["test_accuracy"]
     result = {"finished": True, "epochs_done": len(job.history), "test_accuracy": accuracy}
-    engine = job.engine.record(job.recipe, job.processes)
-    save_checkpoint(job.folder, job.learner.outcome, {**job.record, "engine": engine, **result})
+    save_checkpoint(job.folder, job.learner.outcome, {**job.record, "engine": job.carried_out, **result})
     remove_states(job.folder)
 
 
 def _checked(config: ModelConfig, data: ImageData, folder: Path, seed: int, defence: Defence) -> ImageSplit:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a folder is wanted")
-    if seed < 0:
-        raise InputError(f"seed is {seed}; wanted: an integer >= 0")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed}; wanted: an integer >= 0 and below 2**63")
     if config.num_classes != len(data.classes):
         raise InputError(f"the network has {config.num_classes} classes, {data.name} has {len(data.classes)}")
     if data.train is None or len(data.train) == 0:
