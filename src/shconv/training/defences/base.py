@@ -171,7 +171,9 @@ def crafting(model: nn.Module) -> Iterator[None]:
 def ascent(model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
     """The sign of the gradient of each image's cross-entropy at x (B, C, H, W), in {-1, 0, 1}.
 
-    Taken from the log-odds, which differ by a negative factor and do not underflow, in half precision either.
+    Taken from the log-odds, which differ by a negative factor and do not underflow, in half precision either. Where
+    batch norms tie the images of a batch together, all of them count alike: in the sum of cross-entropies those that
+    the network is unsure of count for more.
     """
     x = x.detach().requires_grad_()
     odds = log_odds(step.logits(model, x), y).sum()
