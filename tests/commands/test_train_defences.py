@@ -24,7 +24,7 @@ REFUSED = {
     "no such source": (["ensemble", "--defence-sources", "nowhere"], "no checkpoint in nowhere"),
     "another defence's setting": (["fgsm-rs", "--defence-steps", "3"], "defence fgsm-rs has no steps; it has eps, st"),
     "a setting of none": (["none", "--defence-eps", "8/255"], "defence none has no eps"),
-    "no steps": (["pgd", "--defence-steps", "0"], "steps is 0; wanted: an integer of at least 1"),
+    "no steps": (["pgd", "--defence-steps", "0"], "steps: got 0; want an integer of at least 1"),
     "no noise": (["stability", "--defence-sigma", "0"], "sigma: got 0.0; want a number > 0"),
 }
 

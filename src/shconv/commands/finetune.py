@@ -68,7 +68,7 @@ class Finetune(DataOptions, LogOptions, HubOptions):
     ] = "crop_flip"
     """How the training images are augmented; the last four are torchvision's, after a crop and flip."""
     mixup: float = 0.0
-    """Mix images and their labels (MixUp) with this alpha, such as 0.2. Each process mixes its own share."""
+    """Mix images and their labels (MixUp) with this alpha, such as 0.2."""
     cutmix: float = 0.0
     """Paste a part of one image into another (CutMix) with this alpha, such as 1. With both, each batch uses one of
     them."""

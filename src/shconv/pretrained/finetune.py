@@ -13,7 +13,7 @@ from shconv.data import ImageSplit, evaluation_batches, training_batches
 from shconv.data.loading import near
 from shconv.errors import InputError
 from shconv.training.batch_size import check_batch_norms
-from shconv.training.learner import autocast_dtype, others_and_theta
+from shconv.training.learner import autocast_dtype, layout_of, others_and_theta
 from shconv.training.mixing import mixing
 from shconv.training.optimisers import WeightMean, create_optimizer
 from shconv.training.recipe import Recipe
@@ -49,7 +49,7 @@ def fine_tune(
     """
     if recipe.precision == "fp16":
         raise InputError("fine-tuning takes precision auto, bf16 or float32, not fp16")
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    layout = layout_of(recipe)
     network.to(device).to(memory_format=layout)
     dtype = autocast_dtype(recipe, device, network)
     if not freeze_batch_norm:

@@ -6,7 +6,7 @@ one divided among several processes, draws those of an uninterrupted one."""
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -77,6 +77,7 @@ class Defence(ABC):
 
     name: ClassVar[str]
     eps: float | None = None  # L-infinity budget of the examples trained on, of 1; None: it trains on none
+    sources: tuple[Source, ...] = ()  # finished networks that it learns from
     watched: ClassVar[bool] = True  # whether accuracy under PGD says how it goes, where there is an eps
 
     @abstractmethod
@@ -87,6 +88,8 @@ class Defence(ABC):
         """Raises InputError where it cannot train the network of `config` to tell `classes` apart."""
         if self.eps is not None and len(classes) < 2:
             raise InputError(f"defence {self.name} needs at least 2 classes to attack, these are {len(classes)}")
+        for place, source in enumerate(self.sources):
+            source.check(place, config, classes)
 
     def first(self, seed: int) -> Mapping[str, "First"]:
         """Networks of the same kind that are trained before, by the name of their folder below the training's own."""
@@ -94,7 +97,7 @@ class Defence(ABC):
 
     def taught(self, sources: Mapping[str, Source]) -> Self:
         """The defence with the networks that `first` asked for, finished."""
-        return self
+        return replace(self, sources=tuple(sources.values()))  # type: ignore[type-var]
 
     def around(self, config: ModelConfig) -> ModelConfig:
         """The network that is trained and stored, where `config` was asked for."""

@@ -3,13 +3,14 @@ on one of its layers learns to tell attacked images from clean ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shconv.attacks.checks import check_choice, check_count
 from shconv.attacks.objective import log_odds
 from shconv.data import ImageSplit, evaluation_batches
 from shconv.errors import InputError
@@ -49,18 +50,13 @@ class Detector(Defence):
     def __post_init__(self) -> None:
         read_budgets(self, "eps", above=True)
         read_numbers(self, "step_size", above=True)
-        if self.steps < 1:
-            raise InputError(f"defence: steps is {self.steps}; wanted: an integer of at least 1")
-        if self.adversary not in get_args(Adversary):
-            raise InputError(f"defence: adversary is {self.adversary!r}; wanted: {' or '.join(get_args(Adversary))}")
+        check_count("steps", self.steps, 1)
+        check_choice("adversary", self.adversary, Adversary)
         if len(self.sources) > 1:
             raise InputError(f"defence detector guards one classifier: got {len(self.sources)} sources")
 
     def first(self, seed: int) -> Mapping[str, First]:
         return {} if self.sources else {"classifier": First(Plain(), seed)}
-
-    def taught(self, sources: Mapping[str, Source]) -> Self:
-        return replace(self, sources=tuple(sources.values()))
 
     def around(self, config: ModelConfig) -> ModelConfig:
         return replace(config, wrapper=f"detector:{self.layer}")
@@ -106,8 +102,7 @@ class Detector(Defence):
 
     def check(self, config: ModelConfig, classes: Sequence[str]) -> None:
         super().check(config, classes)
-        for place, source in enumerate(self.sources):
-            source.check(place, config, classes)
+        for source in self.sources:
             if replace(config, wrapper=None) != source.config:
                 asked, got = (f"{each.name} of width {each.width}" for each in (config, source.config))
                 raise InputError(f"defence detector guards the network that is asked for, {asked}; got {got}")

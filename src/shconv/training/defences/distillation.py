@@ -1,9 +1,9 @@
 """Defensive distillation: Papernot et al. 2016b. A network learns the soft outputs of another one of its kind, both at
 a temperature at which they say more than the label; at test the temperature is 1, so that the network is very sure."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from shconv.errors import InputError
 from shconv.numbers import read_numbers
-from shconv.training.checkpoint import ModelConfig
 from shconv.training.defences.base import Defence, First, Step, Trained
 from shconv.training.defences.source import Source
 
@@ -53,20 +52,12 @@ class Distillation(Defence):
     def first(self, seed: int) -> Mapping[str, First]:
         return {} if self.sources else {"teacher": First(AtTemperature(self.temperature), seed + TEACHER)}
 
-    def taught(self, sources: Mapping[str, Source]) -> Self:
-        return replace(self, sources=tuple(sources.values()))
-
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Trained:
         teacher = self.sources[0].network.to(x.device)
         with torch.no_grad():
             soft = (step.logits(teacher, x) / self.temperature).softmax(1)  # (B, K)
         logits = step.logits(model, x)
         return Trained(self.temperature * F.cross_entropy(logits / self.temperature, soft), logits, None)
-
-    def check(self, config: ModelConfig, classes: Sequence[str]) -> None:
-        super().check(config, classes)
-        for place, source in enumerate(self.sources):
-            source.check(place, config, classes)
 
     def record(self) -> dict[str, Any]:
         teacher = self.sources[0].record() if self.sources else "trained first"

@@ -1,7 +1,6 @@
 """Ensemble adversarial training: Tramer et al. 2017. Many of the examples come from other, static networks, so that the
 trained one gains nothing by giving gradients that point nowhere."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from shconv.errors import InputError
 from shconv.numbers import read_budgets
-from shconv.training.checkpoint import ModelConfig
 from shconv.training.defences.base import Defence, Step, Trained, ascent, crafting
 from shconv.training.defences.source import Source
 
@@ -46,11 +44,6 @@ class Ensemble(Defence):
             with torch.no_grad():
                 predicted = step.logits(network, x).argmax(1)
             return (x + self.eps * ascent(network, x, predicted, step)).clamp(0, 1)
-
-    def check(self, config: ModelConfig, classes: Sequence[str]) -> None:
-        super().check(config, classes)
-        for place, source in enumerate(self.sources):
-            source.check(place, config, classes)
 
     def record(self) -> dict[str, Any]:
         return {"name": self.name, "eps": self.eps, "sources": [each.record() for each in self.sources]}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from shconv.errors import InputError
+from shconv.attacks.checks import check_count
 from shconv.numbers import read_budgets, read_numbers
 from shconv.training.defences.base import Defence, Step, Trained, ascend
 
@@ -25,8 +25,7 @@ class PGD(Defence):
     def __post_init__(self) -> None:
         read_budgets(self, "eps", above=True)
         read_numbers(self, "step_size", above=True)
-        if self.steps < 1:
-            raise InputError(f"defence: steps is {self.steps}; wanted: an integer of at least 1")
+        check_count("steps", self.steps, 1)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Trained:
         attacked = ascend(model, x, y, step, eps=self.eps, step_size=self.step_size, steps=self.steps)

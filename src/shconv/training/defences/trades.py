@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shconv.errors import InputError
+from shconv.attacks.checks import check_count
 from shconv.numbers import read_budgets, read_numbers
 from shconv.training.defences.base import Defence, Step, Trained, climb, crafting
 
@@ -32,8 +32,7 @@ class TRADES(Defence):
     def __post_init__(self) -> None:
         read_budgets(self, "eps", above=True)
         read_numbers(self, "beta", "step_size", above=True)
-        if self.steps < 1:
-            raise InputError(f"defence: steps is {self.steps}; wanted: an integer of at least 1")
+        check_count("steps", self.steps, 1)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Trained:
         attacked = self._attacked(model, x, step)
