@@ -18,7 +18,7 @@ from shconv.data.batches import Batches
 from shconv.errors import InputError
 from shconv.files import locked
 from shconv.training import Engine, Preempted, TrainingResult, job
-from shconv.training.signals import stop_requests
+from shconv.training.signals import ended_by_sigterm, stop_requests
 from shconv.training.state import load_state
 
 pytestmark = pytest.mark.usefixtures("toy_network")
@@ -110,15 +110,35 @@ def test_a_signal_while_the_test_images_are_counted_repeats_the_counting_alone(
 
 
 def test_a_second_ctrl_c_acts_at_once_and_a_second_sigterm_changes_nothing() -> None:
-    with stop_requests() as request:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert request.flags() == [1, 0]
-    with stop_requests() as request:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert request.flags() == [0, 1]
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+    told: list[list[float]] = []
+
+    def twice(number: signal.Signals) -> None:
+        with stop_requests() as request:
+            for _ in range(2):
+                os.kill(os.getpid(), number)
+                told.append(request.flags())
+
+    with ended_by_sigterm(), pytest.raises(Preempted):
+        twice(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        twice(signal.SIGINT)
+    assert told == [[1, 0], [1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_comes_too_late_for_a_training_stops_what_comes_after_it(
+    training: Training, whole: TrainingResult, number: signal.Signals
+) -> None:
+    def late(row: dict[str, Any]) -> None:
+        if row["epoch"] == training.recipe.epochs:
+            os.kill(os.getpid(), number)
+
+    with ended_by_sigterm(), pytest.raises(SIGNALS[number]):
+        training.run("late", on_epoch=late)
+    with pytest.MonkeyPatch.context() as patch:
+        taken = before_step(patch, -1, int)
+        assert outcome(training.run("late")) == outcome(whole)
+    assert taken == []
 
 
 def test_in_a_thread_a_training_leaves_signals_alone(training: Training, whole: TrainingResult) -> None:

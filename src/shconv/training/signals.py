@@ -46,7 +46,8 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """SIGTERM and SIGINT are noted in here. In a thread, where Python allows no handlers, they act as ever."""
+    """SIGTERM and SIGINT are noted in here; one that came too late to stop anything acts as ever at the end. In a
+    thread, where Python allows no handlers, they always do."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -59,6 +60,8 @@ def stop_requests() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if request.signal is not None:
+        signal.raise_signal(request.signal)
 
 
 @contextmanager
