@@ -81,8 +81,11 @@ RECOGNISED = {
         lambda: Around(before=lambda x: torch.where(x < 0, x, x * 0)).eval(),
         "seems to expect normalised images",
     ),
-    "no gradient": (lambda: Around(before=Tensor.detach).eval(), "exactly 0 on 16 of 16 images, for any loss"),
-    "zero gradient": (lambda: Around(before=lambda x: x.mul(255).round() / 255).eval(), "exactly 0 on 16 of 16"),
+    "no gradient": (lambda: Around(before=Tensor.detach).eval(), "16 of 16 images, for any loss, as under torch.no_"),
+    "zero gradient": (
+        lambda: Around(before=lambda x: x.mul(255).round() / 255).eval(),
+        r"16 of 16 images, for any loss\.",
+    ),
     "saturated": (lambda: Around(scale=1e6).eval(), "exactly 0 on 16 of 16"),
     "other classes": (lambda: Around(after=lambda z: z.roll(1, 1)).eval(), "no better than guessing among 3 classes"),
 }

@@ -131,9 +131,10 @@ def _gradient(name: str, sight: Sight) -> Iterator[str]:
     """On how many images of the first batch is the cross-entropy's gradient exactly zero?"""
     if sight.clean and sight.blind:
         yield (
-            f"The gradient of {name} is exactly 0 on {sight.margin} of {sight.n} images, for any loss. Gradient "
-            "attacks cannot work there. The gradient checks use only a few images; the time goes to attacks without "
-            "gradients."
+            f"The gradient of {name} is exactly 0 on {sight.margin} of {sight.n} images, for any loss"
+            f"{', as under torch.no_grad or after detach(): no graph leads from the answer to the image' * sight.cut}. "
+            "Gradient attacks cannot work there. The gradient checks use only a few images; the time goes to attacks "
+            "without gradients."
         )
     elif sight.clean:
         yield (

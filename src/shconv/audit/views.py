@@ -27,11 +27,12 @@ Visit = Callable[[Key, Tensor], Tensor]
 @dataclass(frozen=True)
 class Sight:
     """On how many of n images a gradient is exactly zero: the cross-entropy's at the clean image, and beside it the
-    margin's, which no softmax can saturate."""
+    margin's, which no softmax can saturate. cut: autograd knows of no way from the answer back to the image."""
 
     n: int
     clean: int
     margin: int
+    cut: bool = False
 
     @property
     def blind(self) -> bool:
@@ -61,12 +62,14 @@ def look(subject: Subject, x: Tensor, y: Tensor, epsilon: float, model: nn.Modul
     with drawing(True, "look"):
         beside = (x + epsilon * (2 * torch.rand(x.shape) - 1).to(x)).clamp(0, 1)
 
-    def zero(loss: Callable[[Tensor, Tensor], Tensor], at: Tensor) -> int:
+    def slope(loss: Callable[[Tensor, Tensor], Tensor], at: Tensor) -> Tensor | None:
         at = at.clone().requires_grad_()
         with drawing(subject.is_random, "gradient"), torch.enable_grad():
-            return int(_zero(_gradient(loss(model(at), y).sum(), [at])[0], at).sum())
+            return _gradient(loss(model(at), y).sum(), [at])[0]
 
-    return Sight(len(x), zero(partial(F.cross_entropy, reduction="none"), x), zero(margin, beside))
+    found = (slope(partial(F.cross_entropy, reduction="none"), x), slope(margin, beside))
+    clean, near = (int(_zero(each, x).sum()) for each in found)
+    return Sight(len(x), clean, near, cut=found[1] is None)
 
 
 def view_of(subject: Subject, x: Tensor, y: Tensor, epsilon: float, sight: Sight) -> View | None:
@@ -178,7 +181,7 @@ def _repaired(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Through, str, s
         for place in reversed(places)
         if place.t.shape == out.shape
         and not torch.equal(place.t, out)
-        and torch.equal(place.t.argmax(1), out.argmax(1))
+        and bool((out.gather(1, place.t.argmax(1, keepdim=True)) == out.amax(1, keepdim=True)).all())  # one of the best
     ]
     found = [(head, links) for head in (*heads, None) if (links := _links(network, x, y, head)) is not None]
     if not found:

@@ -125,6 +125,23 @@ def test_behind_a_saturated_softmax_the_logits_are_seen() -> None:
     assert torch.equal(view.model(x).argmax(1), subject.model(x).argmax(1))
 
 
+def test_logits_too_large_for_their_dtype_are_seen_before_they_tie_at_infinity() -> None:
+    class Overflowing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = Honest()
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = (3e4 * self.network(x)).half()
+            return logits
+
+    subject, view = seen(Overflowing())
+    x, _ = toy_images()
+    assert ((subject.model(x) == subject.model(x).amax(1, keepdim=True)).sum(1) > 1).any()
+    assert view is not None
+    assert torch.equal(view.model(x), Honest()(x))
+
+
 @pytest.mark.parametrize("network", [Honest(), saturated(), nn.Sequential(nn.Flatten(), nn.Linear(108, CLASSES))])
 def test_a_network_whose_margin_has_a_gradient_needs_no_view(network: nn.Module) -> None:
     assert seen(network)[1] is None
