@@ -1,5 +1,6 @@
 """shconv.compare: runs, audits and modules in one table; what it refuses; what it writes."""
 
+import io
 import re
 import xml.etree.ElementTree as ET
 from html import escape, unescape
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 import shconv
 from shconv.attacks import FGSM
@@ -130,6 +132,17 @@ def test_what_latex_has_no_letter_for_is_a_command_in_its_table() -> None:
     assert table.isascii()
     assert r"noise, $\sigma$ 0.1, L$\infty$" in table
     assert r"-- 2 $\times$ wide\_\textbar{}\_" in table
+
+
+@pytest.mark.parametrize("networks", [3, 12])
+def test_a_terminal_shows_every_number_whole(networks: int) -> None:
+    header = ["accuracy, %", *(f"a network of a long name, seed {place}" for place in range(networks))]
+    rows = [[f"attack {row}", *(f"{10 + row}.{place:02d}" for place in range(networks))] for row in range(5)]
+    out = io.StringIO()
+    Console(file=out, width=60).print(shown.terminal(header, rows, 60))
+    assert max(map(len, out.getvalue().splitlines())) <= 60
+    assert sorted(re.findall(r"\d\d\.\d\d", out.getvalue())) == sorted(text for row in rows for text in row[1:])
+    assert out.getvalue().count("accuracy, %") == (1 if networks == 3 else 2)
 
 
 def test_a_name_stays_on_its_line_of_a_table_and_is_no_command_there() -> None:

@@ -223,7 +223,8 @@ class Results:
 
     def print(self, console: Console | None = None) -> None:
         """The summary on standard output, or a console: a line for each measure, accuracy in per cent."""
-        (console or terminal.console()).print(shown.terminal(*self._by_measure()))
+        out = console or terminal.console()
+        out.print(shown.terminal(*self._by_measure(), out.width))
 
     def _repr_html_(self) -> str:
         return html_table(*self._by_measure())

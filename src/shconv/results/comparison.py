@@ -96,11 +96,8 @@ class Comparison:
 
     def print(self, console: Console | None = None) -> None:
         """The table on standard output, or a console: accuracy in per cent, a column for each network where few."""
-        header, rows = self.text()
-        if len(rows) < len(header):
-            header, *rows = [list(column) for column in zip(header, *rows, strict=True)]
         out = console or terminal.console()
-        out.print(shown.terminal(header, rows))
+        out.print(shown.terminal(*self.text(), out.width))
         for note in self.notes:
             out.print(Text(note))
 

@@ -116,7 +116,7 @@ class RivalTable:
         """The parts one below the other."""
         for places in self.parts:
             header, *rows = [[row[place] for place in (0, *places)] for row in (self.header, *self.text())]
-            console.print(shown.terminal(header, rows, no_wrap=True))
+            console.print(shown.terminal(header, rows, console.width))
             console.print()
         for note in self.notes:
             console.print(Text(note))

@@ -116,6 +116,7 @@ def draw_training(run: Run) -> Drawn:
                 epochs, values = _points(each.log, key)
                 style = {"marker": "o" if len(epochs) < 2 else None, "markersize": 3, **line_style(each.model, models)}
                 axes.plot(epochs, factor * np.array(values), label=network_name(each.model), **style)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_xlabel("epoch")
             axes.set_title(words)
         legend(figure, left)
