@@ -138,6 +138,12 @@ def test_a_max_pool_is_the_layers_own_without_variance_and_near_the_truth_with_i
     assert (found.variance - drawn.var(0)).abs().mean() < 0.25 * drawn.var(0).mean()  # pairs are no normal numbers
 
 
+def test_a_max_pool_waits_for_no_number_and_so_has_shapes_without_memory() -> None:
+    nothing = torch.empty(2, 3, 9, 9, device="meta")
+    found = through(nn.MaxPool2d(3, 2, 1), Moments(nothing, nothing))
+    assert [tuple(each.shape) for each in found] == [(2, 3, 5, 5)] * 2
+
+
 def test_batch_norm_in_train_mode_does_to_noisy_batches_what_torch_does_to_many_of_them() -> None:
     torch.manual_seed(0)
     x = numbers(4, 3, 5, 5)

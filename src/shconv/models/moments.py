@@ -113,9 +113,10 @@ def max_pool(layer: nn.MaxPool2d, x: Moments) -> Moments:
     size, stride, padding, dilation = map(_pair, (layer.kernel_size, layer.stride, layer.padding, layer.dilation))
     if layer.ceil_mode or layer.return_indices:
         raise InputError("the noise model has no rule for a max pool with ceil_mode or return_indices")
-    low = float(x.mean.detach().amin()) - 1e3  # padding that no number is below
     around = (padding[1], padding[1], padding[0], padding[0])
-    mean, variance = F.pad(_wide(x.mean), around, value=low), F.pad(_wide(x.variance), around)
+    mean, variance = (F.pad(_wide(each), around) for each in x)
+    inside = F.pad(torch.ones_like(x.mean[:1, :1], dtype=torch.bool), around)
+    mean = torch.where(inside, mean, mean.detach().amin() - 1e3)  # beside it, what no number is below
     n, C = mean.shape[:2]
     out = layer(x.mean).shape[2:]
     windows = [
