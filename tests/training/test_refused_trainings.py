@@ -94,7 +94,7 @@ def test_other_bad_input_is_refused(tmp_path: Path, training: Training) -> None:
         training.run(seed=-1, progress=True)
     with pytest.raises(InputError, match="fp16 needs a CUDA device"):
         training.but(precision="fp16").run(progress=True)
-    with pytest.raises(InputError, match="a batch of 16 images cannot be divided among 1 processes with 17 micro-"):
+    with pytest.raises(InputError, match="a batch of 16 images cannot be divided among 17 micro-batches"):
         training.run(engine=Engine(accumulation=17), progress=True)
     for name, value in (("accumulation", 0), ("save_steps", 0), ("keep_every", 0), ("save_minutes", -1.0)):
         with pytest.raises(InputError, match=f"{name} is {value}"):

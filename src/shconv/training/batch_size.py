@@ -43,7 +43,8 @@ def check_micro_batch(
     """
     batch = min(recipe.batch_size, images)
     smallest = smallest_share(batch, engine.accumulation, processes.count, together=engine.sync_batch_norm)
-    check_batch_norms(network, image, smallest, f"a batch of {batch}{_divided(engine, processes)}")
+    among = f" divided among {parts}" if (parts := engine.divided(processes)) else ""
+    check_batch_norms(network, image, smallest, f"a batch of {counted(batch, 'image')}{among}")
 
 
 def smallest_share(batch: int, accumulation: int, processes: int, *, together: bool) -> int:
@@ -76,9 +77,3 @@ def check_batch_norms(network: nn.Module, image: Tensor, micro_batch: int, what:
                 f"2 at least: take a larger batch, fewer micro-batches or processes, or images larger than "
                 f"{image.shape[1]} x {image.shape[2]}"
             )
-
-
-def _divided(engine: Engine, processes: Processes) -> str:
-    parts = [f"{processes.count} processes"] if processes.count > 1 else []
-    parts += [f"{engine.accumulation} micro-batches"] if engine.accumulation > 1 else []
-    return f" images divided among {' and '.join(parts)}" if parts else " image"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shconv.errors import InputError
+from shconv.numbers import counted
 from shconv.processes import Processes
 from shconv.training.recipe import Recipe
 from shconv.training.tracking import check_trackers
@@ -40,10 +41,13 @@ class Engine:
         """Raises InputError where a batch has fewer images than there are shares of it."""
         batch, shares = min(recipe.batch_size, images), processes.count * self.accumulation
         if batch < shares:
-            raise InputError(
-                f"a batch of {batch} images cannot be divided among {processes.count} processes "
-                f"with {self.accumulation} micro-batches each"
-            )
+            raise InputError(f"a batch of {counted(batch, 'image')} cannot be divided among {self.divided(processes)}")
+
+    def divided(self, processes: Processes) -> str:
+        """Among what a batch is divided; "" where it is not."""
+        parts = [f"{processes.count} processes"] if processes.count > 1 else []
+        parts += [f"{self.accumulation} micro-batches"] if self.accumulation > 1 else []
+        return " and ".join(parts)
 
     def record(self, batch: int, processes: Processes) -> dict[str, Any]:
         """How batches of so many images are carried out, as plain values: kept with the result, and compared where a
