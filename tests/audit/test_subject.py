@@ -218,6 +218,20 @@ def test_a_network_that_cannot_be_audited_is_refused(case: str) -> None:
         audit.run(network, colour_images(), EPS, checks=[], progress=False)  # type: ignore[arg-type]
 
 
+def test_memory_that_runs_out_is_no_fault_of_the_images_and_a_large_batch_is_named() -> None:
+    def most(n: int, error: Exception) -> nn.Module:
+        def before(x: Tensor) -> Tensor:
+            if len(x) > n:
+                raise error
+            return x
+
+        return Around(before=before)
+
+    for error, raised in ((RuntimeError("too many"), InputError), (torch.OutOfMemoryError("no room"), RuntimeError)):
+        with pytest.raises(raised, match="in a batch of 24: too many" if raised is InputError else "^no room"):
+            audit.run(most(16, error), colour_images(), EPS, checks=[], progress=False)
+
+
 def test_what_was_odd_stands_in_the_report() -> None:
     report = audit.run(
         Around(after=lambda z: z.softmax(1)), colour_images(), EPS, checks=[attacking(2, "step")], progress=False
