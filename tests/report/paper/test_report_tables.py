@@ -4,7 +4,7 @@ import pytest
 
 from shconv.intervals import wilson
 from shconv.paired import Paired
-from shconv.report import load_run, published
+from shconv.report import load_run, published, write
 from shconv.report.numbers import NOT_RUN
 from shconv.report.paper.extra_steps import extra_steps, published_extra_steps, steps_to_reach
 from shconv.report.paper.results import search_rows
@@ -241,6 +241,20 @@ def test_attacks_list_what_was_used_and_reached(run_folder):
     assert records["I-FGSM"]["seconds"] == 1.0
     assert records["LocSearchAdv"]["rows"] == 5
     assert records["LocSearchAdv"]["seconds"] == 0.5  # five columns of one search are not five searches
+
+
+def test_attacks_that_were_named_have_a_table_and_stand_first_on_the_page(run_folder, blank):
+    for network in ("mine", "yours"):
+        run_folder.add("table1", network, "clean", (9, 10))
+        run_folder.add("evaluate", network, "pgd", (4, 10), objective="untargeted", route="both")
+    folder = run_folder.save()
+    (grid,) = [grid for grid in summaries(load_run(folder)) if grid.name == "own_attacks"]
+    assert [(each["attack"], each["network"], each["accuracy"]) for each in grid.records] == [
+        ("pgd, untargeted", "mine", 0.4),
+        ("pgd, untargeted", "yours", 0.4),
+    ]
+    page = write(folder).read_text()
+    assert page.index("<h1>Networks under attack</h1>") < page.index('id="own_attacks"') < page.index('id="reading"')
 
 
 def test_other_attacks_on_table_2s_images_have_a_table_of_their_own(run_folder):

@@ -99,7 +99,8 @@ def _lead(run: Run) -> str:
         names = joined(dict.fromkeys(audit.name for audit in run.audits))
         return f"What was tried to break {names} on {run.data.title}, and what is left."
     said = [", ".join(network_name(model) for model in run.models) + f" on {run.data.title}"]
-    for experiment, words in (("table1", "clean images"), ("table2", "images attacked"), ("table3", "images searched")):
+    measured = {"table1": "clean images", "table2": "images attacked", "table3": "images searched"}
+    for experiment, words in (measured | {"evaluate": "images attacked"}).items():
         if counts := [row.n for row in run.rows if row.experiment == experiment and row.n]:
             said.append(f"{between(counts)} {words}")
     return f"{'; '.join(said)}; seed{'s' if len(run.seeds) > 1 else ''} {', '.join(map(str, run.seeds))}."
