@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 from shconv import SHConv2d, frozen_kernels, gradient_route, record_filter_maps
 from shconv.errors import InputError
 from shconv.routes import HypernetworkPaths, Routes
+from shconv.routes.record import changed
 
 Module = Callable[[Tensor], Tensor]
 
@@ -191,6 +192,17 @@ def test_each_call_is_run_again_with_its_own_frozen_map(net: Twice, x: Tensor, w
     leaf, L = split(way)
     with frozen_kernels(net, x):
         same(gradients(net, leaf, L.backward), expected)
+
+
+@ways
+def test_maps_that_are_a_function_of_the_input_have_its_gradient(net: Twice, x: Tensor, way: Any) -> None:
+    """As in the audit's ablations, which replace hypernetworks by functions."""
+    maps: dict[nn.Module, Module] = {layer: (lambda x, of=layer.hyper: of(x).square()) for layer in (net.first, net.second)}
+    with changed({layer: {"frozen": each} for layer, each in maps.items()}):
+        leaf, L = loss(net, x)
+        expected = gradients(net, leaf, L.backward)
+        leaf, L = loss(way(net), x)
+    same(gradients(net, leaf, L.backward), expected)
 
 
 @ways

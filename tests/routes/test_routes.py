@@ -169,6 +169,19 @@ def test_the_inner_route_holds_until_it_ends_and_then_the_outer_one_again(layer:
     assert torch.equal(gradient(layer, features), by_route["both"])
 
 
+def test_blocks_that_end_in_another_order_than_they_began_leave_nothing_behind(layer: SHConv2d) -> None:
+    outer, middle, inner = (gradient_route(layer, route) for route in ("convolution", "both", "hypernetwork"))
+    for each in (outer, middle, inner):
+        each.__enter__()
+    middle.__exit__(None, None, None)
+    assert layer.routes == Routes(0.0, 1.0)
+    outer.__exit__(None, None, None)
+    assert layer.routes == Routes(0.0, 1.0)
+    inner.__exit__(None, None, None)
+    assert layer.routes == Routes()
+    assert layer.routes.before is None
+
+
 def test_an_unknown_route_is_refused_with_the_choices() -> None:
     with pytest.raises(InputError, match=r"'theta'.*both, convolution, hypernetwork"), gradient_route(Net(), "theta"):
         pass

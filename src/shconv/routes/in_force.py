@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from shconv.errors import InputError
-from shconv.routes.record import Routes
+from shconv.routes.record import FrozenMaps, Routes
 from shconv.routes.reruns import Run, in_backward, runs
 
 _LED: WeakSet[Any] = WeakSet()  # layers that have run inside a context manager
@@ -54,7 +54,7 @@ def _noted(layer: Any, routes: Routes, x: Tensor, first: list[Run]) -> Routes:
         outer = routes.around(run)
         if outer.before is None:
             continue
-        held = outer.frozen is not None and outer.frozen is routes.frozen
+        held = isinstance(outer.frozen, FrozenMaps) and outer.frozen is routes.frozen  # others are functions of x
         if held and M is None:
             M = routes.frozen(x)  # type: ignore[misc]
         run.notes.setdefault(layer, _Note(outer)).maps.append(M if held else None)

@@ -1,6 +1,5 @@
 """Maps held at those of some images (the quasi decision boundary of section 4.1) or at one value, or recorded."""
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from shconv.errors import InputError
 from shconv.eval_mode import eval_mode
-from shconv.routes.record import changed, shc_layers
+from shconv.routes.record import FrozenMaps, changed, shc_layers
 
 
 @contextmanager
@@ -36,7 +35,7 @@ def frozen_kernels(model: nn.Module, x: Tensor) -> Iterator[None]:
     recording = {layer: {"recorder": maps[layer].append, "frozen": None} for layer in maps}
     with changed(recording), eval_mode(model), torch.no_grad():
         model(x)
-    frozen = {layer: _FrozenMaps(maps[layer]) for layer in maps if maps[layer]}
+    frozen = {layer: FrozenMaps(maps[layer]) for layer in maps if maps[layer]}
 
     def rewind(*_: Any) -> None:
         for each in frozen.values():
@@ -71,7 +70,7 @@ def holds_a_batch(model: object) -> bool:
         return False
     frozen = (layer.routes.frozen for layer in shc_layers(model).values())
     named = (getattr(part, "holds_a_batch", False) for part in model.modules())
-    return any(named) or any(isinstance(each, _FrozenMaps) for each in frozen)
+    return any(named) or any(isinstance(each, FrozenMaps) for each in frozen)
 
 
 @contextmanager
@@ -96,23 +95,6 @@ def record_filter_maps(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
     with changed({layer: {"recorder": recorder(name, layer.routes.recorder)} for name, layer in layers.items()}):
         yield maps
-
-
-class _FrozenMaps:
-    """A layer's maps in the order of its calls: a layer that stands in several places has one for each."""
-
-    def __init__(self, maps: list[Tensor]) -> None:
-        self.maps = maps
-        self.rewind()
-
-    def rewind(self) -> None:
-        """Start at the first call again: a new forward pass of the network begins."""
-        self.following = itertools.cycle(self.maps)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if len(x) != len(self.maps[0]):
-            raise InputError(f"the kernels are frozen for a batch of {len(self.maps[0])} images, got {len(x)}")
-        return next(self.following)
 
 
 def _constant(M: Tensor) -> Callable[[Tensor], Tensor]:

@@ -4,12 +4,14 @@ context manager changes it."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
+from shconv.errors import InputError
 from shconv.routes.reruns import Run, runs
 
 
@@ -29,6 +31,13 @@ class Routes:
     def changed(self, changes: Mapping[str, Any], within: tuple[Run, ...]) -> Routes:
         return dataclasses.replace(self, **changes, changes=changes, before=self, within=within)
 
+    def without(self, changes: Mapping[str, Any]) -> Routes:
+        """Less what one context manager changed, whether or not others were entered after it."""
+        if self.before is None or self.changes is changes:
+            return self.before or self
+        before = self.before.without(changes)
+        return self if before is self.before else before.changed(self.changes, self.within)
+
     def around(self, run: Run) -> Routes:
         """What was in force when the run began: without the contexts that were entered in it."""
         return self.before.around(run) if self.before is not None and run in self.within else self
@@ -40,6 +49,23 @@ class Routes:
         return self.before.inside(run, base).changed(self.changes, self.within)
 
 
+class FrozenMaps:
+    """A layer's maps in the order of its calls: a layer that stands in several places has one for each."""
+
+    def __init__(self, maps: list[Tensor]) -> None:
+        self.maps = maps
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Start at the first call again: a new forward pass of the network begins."""
+        self.following = itertools.cycle(self.maps)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) != len(self.maps[0]):
+            raise InputError(f"the kernels are frozen for a batch of {len(self.maps[0])} images, got {len(x)}")
+        return next(self.following)
+
+
 def shc_layers(model: nn.Module) -> dict[str, Any]:
     """The SHC layers of a network by name, in the order of model.named_modules()."""
     return {
@@ -49,8 +75,8 @@ def shc_layers(model: nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def changed(changes: dict[Any, dict[str, Any]]) -> Iterator[None]:
-    """Replace fields of some layers' Routes; put back what was there, also after an exception."""
-    before = {layer: layer.routes for layer in changes}
+    """Replace fields of some layers' Routes until the block ends, also by an exception. Blocks may end in any order, as
+    those of generators do."""
     around = runs()
     within = (*around.first, *([around.again] if around.again else []))
     try:
@@ -58,5 +84,5 @@ def changed(changes: dict[Any, dict[str, Any]]) -> Iterator[None]:
             layer.routes = layer.routes.changed(fields, within)
         yield
     finally:
-        for layer, routes in before.items():
-            layer.routes = routes
+        for layer, fields in changes.items():
+            layer.routes = layer.routes.without(fields)

@@ -1,8 +1,7 @@
 """SHC networks whose filter maps ignore some or all of their image's statistics, with the same weights."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, ExitStack
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,8 @@ from torch import Tensor, nn
 
 from shconv.audit.checks.side import Batch
 from shconv.layers import Hypernetwork, channel_statistics
-from shconv.routes import Routes, frozen_kernels, shc_layers
+from shconv.routes import frozen_kernels, shc_layers
+from shconv.routes.record import changed
 
 Maps = Callable[[Tensor], Tensor]  # a layer's input (N, D, H, W) -> M (N, S_h, S_w)
 
@@ -57,23 +57,10 @@ def only(model: nn.Module, statistic: str, means: Mapping[str, Means]) -> Abstra
         return maps
 
     layers = shc_layers(model)
-    return _maps(model, {name: of(layers[name].hyper, each.statistics) for name, each in means.items()})
+    maps = {name: of(layers[name].hyper, each.statistics) for name, each in means.items()}
+    return changed({layers[name]: {"frozen": each} for name, each in maps.items()})
 
 
 def shuffled_maps(model: nn.Module, x: Tensor) -> AbstractContextManager[None]:
     """Inside, each image of the batch x (N, C, H, W) has the maps of its neighbour in the batch."""
     return frozen_kernels(model, x.roll(1, 0))
-
-
-@contextmanager
-def _maps(model: nn.Module, maps: Mapping[str, Maps]) -> Iterator[None]:
-    """Put functions into the place of hypernetworks."""
-    layers = shc_layers(model)
-    before: dict[str, Routes] = {name: layers[name].routes for name in maps}
-    try:
-        for name, each in maps.items():
-            layers[name].routes = replace(before[name], frozen=each)
-        yield
-    finally:
-        for name, routes in before.items():
-            layers[name].routes = routes
