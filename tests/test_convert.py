@@ -2,15 +2,21 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import pytest
 import timm
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
-from shconv import SHConv2d, is_3x3, to_shc
+from shconv import SHConv2d, is_3x3, to_shc, to_vanilla
 from shconv.errors import InputError
+from shconv.relatives import to_relative
 from toys import words
 
 
@@ -225,6 +231,55 @@ def test_what_is_no_plain_conv2d_is_refused_by_name_and_nothing_is_changed(modul
         to_shc(net, where=lambda name, _: name in ("0.0", "0.1"), inplace=True)
     assert type(net[0][0]) is nn.Conv2d
     assert torch.equal(net[0][0].weight, before)
+
+
+class Called(nn.Conv2d):
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(x) + 1  # type: ignore[no-any-return]
+
+
+class Masked(nn.Conv2d):
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)  # type: ignore[arg-type]
+        self.whole = self._parameters.pop("weight")
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        return self.whole.tril()
+
+
+@pytest.mark.parametrize("kind", [Called, Masked])
+def test_a_class_that_computes_past_its_forward_is_refused(kind: type[nn.Conv2d]) -> None:
+    with pytest.raises(InputError, match=f"0 is a {kind.__name__}, an nn.Conv2d with a forward of its own"):
+        to_shc(nn.Sequential(kind(3, 3, 3)))
+
+
+def test_a_constant_kernel_is_filtered(x: Tensor) -> None:
+    for weight in ("buffer", "attribute"):
+        net = nn.Sequential(nn.Conv2d(3, 3, 3, bias=False)).double()
+        kernel = net[0]._parameters.pop("weight").detach()  # type: ignore[union-attr]
+        if weight == "buffer":
+            net[0].register_buffer("weight", kernel)
+        else:
+            net[0].weight = kernel  # type: ignore[assignment]
+        converted = to_shc(net)
+        torch.testing.assert_close(converted(x), net(x), rtol=1e-12, atol=1e-12)
+        assert converted[0].hyper.output.weight.dtype == torch.float64
+        assert torch.equal(to_vanilla(converted)(x), net(x))
+
+
+def test_a_network_that_processes_share_is_refused() -> None:
+    """They would not exchange the gradients of the hypernetworks."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        shared = DistributedDataParallel(nn.Conv2d(3, 3, 3)), fully_shard(nn.Conv2d(3, 3, 3), mesh=mesh)
+        for each, kind in zip(shared, ("DistributedDataParallel", "FSDPModule"), strict=True):
+            for convert in (to_shc, partial(to_relative, kind="se")):
+                with pytest.raises(InputError, match=f"0 is a {kind}, .*: convert the network first"):
+                    convert(nn.Sequential(each), inplace=True)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_an_unknown_start_is_refused() -> None:

@@ -197,8 +197,8 @@ def test_each_call_is_run_again_with_its_own_frozen_map(net: Twice, x: Tensor, w
 @ways
 def test_maps_that_are_a_function_of_the_input_have_its_gradient(net: Twice, x: Tensor, way: Any) -> None:
     """As in the audit's ablations, which replace hypernetworks by functions."""
-    maps: dict[nn.Module, Module] = {layer: (lambda x, of=layer.hyper: of(x).square()) for layer in (net.first, net.second)}
-    with changed({layer: {"frozen": each} for layer, each in maps.items()}):
+    layers = (net.first, net.second)
+    with changed({layer: {"frozen": lambda x, of=layer.hyper: of(x).square()} for layer in layers}):
         leaf, L = loss(net, x)
         expected = gradients(net, leaf, L.backward)
         leaf, L = loss(way(net), x)

@@ -1,5 +1,6 @@
 """Any network -> its SHC counterpart: the chosen convolutions become SHC layers, everything else stays as it is."""
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -13,6 +14,7 @@ from shconv.copying import copied
 from shconv.errors import InputError
 from shconv.layers import SHConv2d
 
+_SHARED = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}  # torch's, some slow to import
 Start = Literal["identity", "random"]
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -56,29 +58,15 @@ def to_shc(
             a class with its own forward), with its name and the reason; the check failed; the network cannot be copied
             (inplace=True does not copy).
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: got {type(model).__name__}; want a torch.nn.Module, such as create_model gives")
     if start not in ("identity", "random"):
         raise InputError(f'start must be "identity" or "random", got {start!r}')
-    if inplace and isinstance(model, nn.Conv2d):
-        raise InputError("a single convolution cannot be replaced in place; leave out inplace and use the result")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise InputError(f"the model is {reason_against(model)}")
     if inplace and check is not None:  # on a copy, so that the model stays whole where it is refused
         to_shc(model, where, start, check=check, **options)
+    model, picked = prepared(model, where, inplace, SHConv2d, reason_against)
     before = Check.of(model, check) if check is not None and not inplace else None
-    if not inplace:
-        model = copied(model, "inplace=True converts the network itself")
-    picked = {module: name for module, name in pick(model, where).items() if not isinstance(module, SHConv2d)}
-    if not picked:
-        raise InputError(f"where= picked no module of {type(model).__name__}: nothing to convert")
-    for module, name in picked.items():
-        if reason := reason_against(module):
-            raise InputError(f"{name or 'the model'} is {reason}: it cannot be converted")
     elsewhere = {id(p) for m in model.modules() if m not in picked for p in m.parameters(recurse=False)}
     layers: dict[nn.Module, nn.Module] = {
-        conv: to_layer(cast(nn.Conv2d, conv), id(conv._parameters.get("weight")) in elsewhere, **options)
-        for conv in picked
+        conv: to_layer(conv, id(conv._parameters.get("weight")) in elsewhere, **options) for conv in picked
     }
     if start == "identity":
         start_at_identity(cast(SHConv2d, layer) for layer in layers.values())
@@ -86,6 +74,38 @@ def to_shc(
     if before is not None:
         refuse_a_difference(before, converted, {picked[conv]: layers[conv] for conv in picked}, start == "identity")
     return cast(ModelT, converted)
+
+
+def prepared(
+    model: ModelT, where: Where, inplace: bool, done: type[nn.Conv2d], reason_against: Callable[[nn.Module], str]
+) -> tuple[ModelT, dict[nn.Conv2d, str]]:
+    """The network, or its copy, and the names of its convolutions to convert: those that where= picks, none in a layer
+    that is done.
+
+    Raises InputError where there is none, or a reason against one or against the network.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: got {type(model).__name__}; want a torch.nn.Module, such as create_model gives")
+    if inplace and isinstance(model, nn.Conv2d):
+        raise InputError("a single convolution cannot be replaced in place; leave out inplace and use the result")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(f"the model is {reason_against(model)}")
+    for name, module in model.named_modules():
+        if found := _SHARED & {each.__name__ for each in type(module).__mro__}:
+            raise InputError(
+                f"{name or 'the model'} is a {found.pop()}, which knows only the parameters that it was made with: "
+                "convert the network first, then share it among processes"
+            )
+    if not inplace:
+        model = copied(model, "inplace=True converts the network itself")
+    inside = {part for module in model.modules() if isinstance(module, done) for part in module.modules()}
+    picked = {module: name for module, name in pick(model, where).items() if module not in inside}
+    if not picked:
+        raise InputError(f"where= picked no module of {type(model).__name__}: nothing to convert")
+    for module, name in picked.items():
+        if reason := reason_against(module):
+            raise InputError(f"{name or 'the model'} is {reason}: it cannot be converted")
+    return model, cast(dict[nn.Conv2d, str], picked)
 
 
 def swap(model: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:

@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 from shconv.conversion.timm_layers import TIMM_LAYERS, StandardizedSHConv2d
 from shconv.layers import SHConv2d
 
+_COMPUTES = {"forward", "_conv_forward", "__call__", "weight", "bias"}  # a class that has one has its own way
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -31,7 +32,8 @@ def reason_against(module: nn.Module) -> str:
 
 def shc_class(conv: nn.Conv2d) -> type[SHConv2d] | None:
     """The SHC layer that computes with a filtered kernel what this class computes; None where that is not known."""
-    owner = next(each for each in type(conv).__mro__ if {"forward", "_conv_forward"} & vars(each).keys())
+    classes = parametrize.type_before_parametrizations(conv).__mro__
+    owner = next(each for each in classes if _COMPUTES & vars(each).keys())
     if owner is nn.Conv2d:
         return SHConv2d
     return TIMM_LAYERS.get(owner.__name__) if owner.__module__.split(".")[0] == "timm" else None
@@ -47,7 +49,8 @@ def to_layer(conv: nn.Conv2d, borrowed: bool, **options: Any) -> SHConv2d:
     assert cls is not None
     layer = recast(conv, cls)
     layer.vanilla_class = parametrize.type_before_parametrizations(conv)
-    some = next(conv.parameters())
+    some = next(conv.parameters(), None)
+    some = conv.weight if some is None else some  # a constant
     computed = cls is StandardizedSHConv2d or "weight" not in conv._parameters
     gain = 1.0 if borrowed or computed else None
     layer.add_hypernetwork(gain=gain, device=some.device, dtype=some.dtype, **options)

@@ -5,11 +5,9 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from shconv.conversion import is_3x3
-from shconv.conversion.convert import swap
+from shconv.conversion.convert import prepared, swap
 from shconv.conversion.layers import reason_against, recast, shc_class
-from shconv.conversion.where import Where, pick
-from shconv.copying import copied
-from shconv.errors import InputError
+from shconv.conversion.where import Where
 from shconv.layers import SHConv2d
 from shconv.relatives.base import Relative
 
@@ -27,17 +25,7 @@ def convert(
     Raises:
         InputError: nothing was picked, or something picked cannot be converted, with its name and the reason.
     """
-    if inplace and isinstance(model, nn.Conv2d):
-        raise InputError("a convolution by itself cannot be replaced in place; take what is returned")
-    if not inplace:
-        model = copied(model, "inplace=True converts the network itself")
-    inside = {part for m in model.modules() if isinstance(m, Relative) for part in m.modules()}
-    picked = {cast(nn.Conv2d, m): name for m, name in pick(model, where).items() if m not in inside}
-    if not picked:
-        raise InputError(f"where= picked no module of {type(model).__name__}: nothing to convert")
-    for conv, name in picked.items():
-        if reason := _reason_against(conv):
-            raise InputError(f"{name or 'the model'} is {reason}: it cannot become a {kind.__name__}")
+    model, picked = prepared(model, where, inplace, Relative, _reason_against)
     new: dict[nn.Module, nn.Module] = {}
     for conv, own in zip(picked, kind.options_for(list(picked), options), strict=True):
         layer = recast(conv, kind)
