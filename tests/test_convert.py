@@ -73,11 +73,6 @@ def shc_layers(net: nn.Module) -> list[SHConv2d]:
 def test_identity_start_computes_what_the_network_computed(make: Any, inplace: bool, x: Tensor) -> None:
     net = make().double().eval()
     expected = net(x)
-    if inplace and isinstance(net, nn.Conv2d):
-        with pytest.raises(InputError, match="cannot be replaced in place"):
-            to_shc(net, inplace=True)
-        assert torch.equal(net(x), expected)
-        return
     converted = to_shc(net, inplace=inplace)
     assert shc_layers(converted)
     assert not any(is_3x3(name, module) for name, module in converted.named_modules(remove_duplicate=False))
@@ -252,6 +247,38 @@ class Masked(nn.Conv2d):
 def test_a_class_that_computes_past_its_forward_is_refused(kind: type[nn.Conv2d]) -> None:
     with pytest.raises(InputError, match=f"0 is a {kind.__name__}, an nn.Conv2d with a forward of its own"):
         to_shc(nn.Sequential(kind(3, 3, 3)))
+
+
+class Listed(nn.Module):
+    """Its layers stand in a plain list too, and are called from there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+        self.layers = [self.a, self.b]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_whoever_refers_to_a_convolution_has_the_layer_and_afterwards_the_convolution(inplace: bool, x: Tensor) -> None:
+    net, kept = Listed().double(), []
+    net.a.register_load_state_dict_pre_hook(lambda module, *_: kept.append(type(module)))
+    net.b.compile(backend="eager")
+    expected = net(x)
+    converted = to_shc(net, inplace=inplace)
+    assert converted.layers == [converted.a, converted.b]
+    torch.testing.assert_close(converted(x), expected, rtol=1e-12, atol=1e-12)
+    converted.load_state_dict(converted.state_dict())
+    back = to_vanilla(converted, inplace=inplace)
+    assert torch.equal(back(x), expected)
+    back.load_state_dict(back.state_dict())
+    assert kept == [SHConv2d, nn.Conv2d]
+    related = to_relative(back, "dfn_local", inplace=inplace)
+    torch.testing.assert_close(related(x), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_constant_kernel_is_filtered(x: Tensor) -> None:

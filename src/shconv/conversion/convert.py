@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from shconv.conversion.check import Check, refuse_a_difference
-from shconv.conversion.layers import reason_against, to_layer
+from shconv.conversion.layers import become, reason_against, to_layer
 from shconv.conversion.start import start_at_identity
 from shconv.conversion.where import Where, is_3x3, pick
 from shconv.copying import copied
@@ -44,7 +44,7 @@ def to_shc(
             outputs stay the same. If the kernel is computed (parametrisations, weight norm, weight standardisation), or
             a module that is not converted shares the weight, the map has a gain of 2 instead. "random": the
             hypernetwork starts at PyTorch's default (M near 0.5), and the weight stays.
-        inplace: convert model itself; not possible if the model is itself a convolution.
+        inplace: convert model itself.
         check: an example input, or a tuple of inputs. The converted network runs on it. Conversion is refused if other
             code reads a converted weight directly or, after an identity start, if the outputs differ.
         options: of the new layers, as in SHConv2d: hidden_features, eps, statistics, activation, map_groups.
@@ -65,15 +65,14 @@ def to_shc(
     model, picked = prepared(model, where, inplace, SHConv2d, reason_against)
     before = Check.of(model, check) if check is not None and not inplace else None
     elsewhere = {id(p) for m in model.modules() if m not in picked for p in m.parameters(recurse=False)}
-    layers: dict[nn.Module, nn.Module] = {
-        conv: to_layer(conv, id(conv._parameters.get("weight")) in elsewhere, **options) for conv in picked
-    }
+    layers = {conv: to_layer(conv, id(conv._parameters.get("weight")) in elsewhere, **options) for conv in picked}
     if start == "identity":
-        start_at_identity(cast(SHConv2d, layer) for layer in layers.values())
-    converted = swap(model, layers)
+        start_at_identity(layers.values())
+    for conv, layer in layers.items():
+        become(conv, layer)
     if before is not None:
-        refuse_a_difference(before, converted, {picked[conv]: layers[conv] for conv in picked}, start == "identity")
-    return cast(ModelT, converted)
+        refuse_a_difference(before, model, {name: conv for conv, name in picked.items()}, start == "identity")
+    return model
 
 
 def prepared(
@@ -86,8 +85,6 @@ def prepared(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model: got {type(model).__name__}; want a torch.nn.Module, such as create_model gives")
-    if inplace and isinstance(model, nn.Conv2d):
-        raise InputError("a single convolution cannot be replaced in place; leave out inplace and use the result")
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError(f"the model is {reason_against(model)}")
     for name, module in model.named_modules():
@@ -106,12 +103,3 @@ def prepared(
         if reason := reason_against(module):
             raise InputError(f"{name or 'the model'} is {reason}: it cannot be converted")
     return model, cast(dict[nn.Conv2d, str], picked)
-
-
-def swap(model: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:
-    """Put new modules in the place of old ones, under every name they have; the model, or what stands for itself."""
-    for path, child in list(model.named_modules(remove_duplicate=False)):
-        if child in new and path:
-            parent, _, name = path.rpartition(".")
-            setattr(model.get_submodule(parent), name, new[child])
-    return new.get(model, model)

@@ -67,6 +67,13 @@ def to_convolution(layer: SHConv2d) -> nn.Conv2d:
     return conv
 
 
+def become(module: nn.Module, other: nn.Module) -> None:
+    """Make the module what the other one is, whoever refers to it."""
+    object.__setattr__(module, "__class__", type(other))
+    vars(module).clear()
+    vars(module).update(vars(other))
+
+
 def recast(module: nn.Module, cls: type[ModuleT]) -> ModuleT:
     """A module of class cls that has all that module has."""
     new = cls.__new__(cls)

@@ -7,8 +7,8 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from shconv.conversion.convert import Start, swap
-from shconv.conversion.layers import to_convolution
+from shconv.conversion.convert import Start
+from shconv.conversion.layers import become, to_convolution
 from shconv.conversion.start import resting_level, start_at_identity
 from shconv.copying import copied
 from shconv.errors import InputError, few
@@ -28,7 +28,7 @@ def to_vanilla(model: ModelT, images: Tensor | None = None, inplace: bool = Fals
         images: (N, D, H, W). Each layer's constant is the mean of its maps over them, in eval mode. The result is the
             trained network with kernels that no longer depend on the image. None: the map is 1/2 (with the sigmoid).
             This exactly undoes an identity start; what the hypernetworks have learnt is lost.
-        inplace: convert model itself; not possible if the model is itself an SHC layer.
+        inplace: convert model itself.
 
     Raises:
         InputError: no SHC layer; images that do not reach a layer; a kernel that is computed, or that layers with
@@ -37,8 +37,6 @@ def to_vanilla(model: ModelT, images: Tensor | None = None, inplace: bool = Fals
     layers = {name: module for name, module in model.named_modules() if isinstance(module, SHConv2d)}
     if not layers:
         raise InputError(f"{type(model).__name__} has no SHC layer: nothing to undo")
-    if inplace and isinstance(model, SHConv2d):
-        raise InputError("a single layer cannot be replaced in place; leave out inplace and use the result")
     maps = _mean_maps(model, layers, images) if images is not None else _resting_maps(layers)
     if not inplace:
         model = copied(model, "inplace=True converts the network itself")
@@ -51,7 +49,9 @@ def to_vanilla(model: ModelT, images: Tensor | None = None, inplace: bool = Fals
             continue
         layer.weight.mul_(maps_by_sub_kernel(M, layer.weight, layer.groups).to(layer.weight))
         folded.add(layer.weight)
-    return cast(ModelT, swap(model, {layer: to_convolution(layer) for layer in layers.values()}))
+    for layer in layers.values():
+        become(layer, to_convolution(layer))
+    return model
 
 
 def load_vanilla(model: nn.Module, state: Mapping[str, Tensor], start: Start = "identity") -> None:

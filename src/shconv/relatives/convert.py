@@ -5,8 +5,8 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from shconv.conversion import is_3x3
-from shconv.conversion.convert import prepared, swap
-from shconv.conversion.layers import reason_against, recast, shc_class
+from shconv.conversion.convert import prepared
+from shconv.conversion.layers import become, reason_against, recast, shc_class
 from shconv.conversion.where import Where
 from shconv.layers import SHConv2d
 from shconv.relatives.base import Relative
@@ -26,12 +26,12 @@ def convert(
         InputError: nothing was picked, or something picked cannot be converted, with its name and the reason.
     """
     model, picked = prepared(model, where, inplace, Relative, _reason_against)
-    new: dict[nn.Module, nn.Module] = {}
-    for conv, own in zip(picked, kind.options_for(list(picked), options), strict=True):
-        layer = recast(conv, kind)
+    layers = {conv: recast(conv, kind) for conv in picked}
+    for layer, own in zip(layers.values(), kind.options_for(list(picked), options), strict=True):
         layer.extend(**own)
-        new[conv] = layer.train(conv.training)
-    return cast(ModelT, swap(model, new))
+    for conv, layer in layers.items():
+        become(conv, layer.train(conv.training))
+    return model
 
 
 def _reason_against(module: nn.Module) -> str:
