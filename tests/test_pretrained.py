@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from shconv import InputError, create_model
+from shconv import InputError, create_model, to_shc
 from shconv.pretrained import ConvertedConfig, from_pretrained, save_pretrained
 from shconv.pretrained.state_file import read_weights
 from shconv.pretrained.weights import for_classes, network_with
@@ -206,6 +206,8 @@ def test_weights_fit_by_name_or_by_order_and_else_not_at_all(tmp_path):
     swapped = dict(zip(renamed, list(renamed.values())[::-1], strict=True))
     with pytest.raises(InputError, match="neither by name, nor one after another"):
         network_with(arch, {"": swapped})
+    with pytest.raises(InputError, match=r"holds an SHC network's weights \(.*hyper.output.weight\)"):
+        network_with(arch, {"": to_shc(theirs).state_dict()})
 
 
 def test_a_head_for_fewer_classes_keeps_the_rows_of_those_and_all_else(tmp_path):

@@ -154,6 +154,7 @@ def test_weights_that_do_not_fit_are_named_and_nothing_is_loaded() -> None:
         (short, "missing: fc.bias"),
         ({**state, "head.weight": state["fc.weight"]}, "unexpected: head.weight"),
         (create_model("plain10", 6, width=4).state_dict(), "of another shape: fc.weight, fc.bias"),
+        (before, r"an SHC network's \(layer1.conv1.hyper.hidden.weight and .*load_state_dict takes them"),
     ):
         with pytest.raises(InputError, match=said):
             load_vanilla(ours, wrong)

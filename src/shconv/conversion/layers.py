@@ -4,7 +4,7 @@ another class, with a hypernetwork or without."""
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from shconv.conversion.timm_layers import TIMM_LAYERS, StandardizedSHConv2d
@@ -49,7 +49,7 @@ def to_layer(conv: nn.Conv2d, borrowed: bool, **options: Any) -> SHConv2d:
     assert cls is not None
     layer = recast(conv, cls)
     layer.vanilla_class = parametrize.type_before_parametrizations(conv)
-    some = next(conv.parameters(), None)
+    some: Tensor | None = next(conv.parameters(), None)
     some = conv.weight if some is None else some  # a constant
     computed = cls is StandardizedSHConv2d or "weight" not in conv._parameters
     gain = 1.0 if borrowed or computed else None

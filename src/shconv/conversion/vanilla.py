@@ -64,11 +64,14 @@ def load_vanilla(model: nn.Module, state: Mapping[str, Tensor], start: Start = "
             "random": the weights are taken as they are and the hypernetworks stay.
 
     Raises:
-        InputError: keys that are missing or too many, or shapes that do not fit; nothing is loaded then.
+        InputError: keys that are missing or too many, shapes that do not fit, an SHC network's weights; nothing is
+            loaded then.
     """
     if start not in ("identity", "random"):
         raise InputError(f'start must be "identity" or "random", got {start!r}')
     own = model.state_dict()
+    if theirs := [key for key in state if key in own and ".hyper." in f".{key}"]:
+        raise InputError(f"these weights are an SHC network's ({few(theirs, 1)}): model.load_state_dict takes them")
     missing = [key for key in own if key not in state and ".hyper." not in f".{key}"]
     unexpected = [key for key in state if key not in own]
     others = [key for key in state if key in own and state[key].shape != own[key].shape]

@@ -29,8 +29,14 @@ def network_with(arch: str, found: Mapping[str, Weights]) -> Filled:
     """The network with the first of the weights found (`read_weights`) that fit.
 
     By name, behind any common prefix, with or without the head; else one after another, where each tensor has the shape
-    and the last part of the name that the network's own has. Raises InputError where none fits, saying what was found.
+    and the last part of the name that the network's own has. Raises InputError where none fits, saying what was found,
+    and for an SHC network's weights: its kernels alone compute something else.
     """
+    if hyper := [name for each in found.values() for name in each if name.endswith("hyper.output.weight")]:
+        raise InputError(
+            f"the file holds an SHC network's weights ({hyper[0]}); wanted: those from before the conversion, or a "
+            "folder that shconv train or finetune wrote"
+        )
     reasons = []
     cleaned = {place: {INNER.sub("", name): tensor for name, tensor in each.items()} for place, each in found.items()}
     for place, weights in cleaned.items():
