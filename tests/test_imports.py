@@ -23,6 +23,7 @@ CASES: dict[str, tuple[str, set[str]]] = {
     "shconv": ("import shconv", {*HEAVY, "jinja2", "accelerate", "rich", "shconv.audit", "torch.utils.flop_counter"}),
     # All that any command imports before it knows which one is wanted.
     "every command": ("import " + ", ".join(f"shconv.commands.{name}" for name in COMMANDS), HEAVY),
+    "sizes of networks": ("from shconv.commands import info; info._relatives()", {"torch._dynamo"}),
     "report": ("import shconv.report", {"matplotlib"}),
     "the audit, when it is asked for": (
         "import shconv; assert callable(shconv.audit.run) and not hasattr(shconv, 'audits')",

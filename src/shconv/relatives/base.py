@@ -120,9 +120,11 @@ def pooled(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def level(kernel: Tensor) -> Tensor:
-    """The root mean square of a kernel: how large what is drawn in its place should be."""
-    return kernel.square().mean().sqrt()
+def drawn(into: Tensor, kernel: Tensor, scale: float = 1.0) -> Tensor:
+    """Normal numbers of `into`'s shape in the place of a kernel: their root mean square is its, times the scale."""
+    if into.is_meta:  # there is nothing to draw, and its arithmetic would bring in torch's compiler, for seconds
+        return into
+    return torch.randn_like(into) * kernel.square().mean().sqrt() * scale
 
 
 def at_least(least: int, **values: int) -> None:

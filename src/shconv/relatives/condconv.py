@@ -4,7 +4,7 @@ image's mean."""
 import torch
 from torch import Tensor, nn
 
-from shconv.relatives.base import Relative, at_least, level, pooled
+from shconv.relatives.base import Relative, at_least, drawn, pooled
 
 
 class CondConv2d(Relative):
@@ -24,9 +24,10 @@ class CondConv2d(Relative):
         at_least(1, experts=experts)
         weight = self.weight
         self.routing = nn.Linear(self.in_channels, experts, device=weight.device, dtype=weight.dtype)
+        self.experts = nn.Parameter(weight.new_empty(experts, weight.numel()))
         with torch.no_grad():
-            others = torch.randn(experts - 1, weight.numel(), device=weight.device, dtype=weight.dtype) * level(weight)
-            self.experts = nn.Parameter(torch.cat([weight.reshape(1, -1), others]))
+            self.experts[0].copy_(weight.flatten())
+            self.experts[1:].copy_(drawn(self.experts[1:], weight))
         del self.weight
         self.register_parameter("weight", None)
 

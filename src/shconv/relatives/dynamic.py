@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shconv.relatives.base import Relative, at_least, level, pooled
+from shconv.relatives.base import Relative, at_least, drawn, pooled
 
 
 class DynamicConv2d(Relative):
@@ -36,7 +36,7 @@ class DynamicConv2d(Relative):
 
     @torch.no_grad()
     def _draw(self) -> None:
-        self.filters.copy_(torch.randn_like(self.filters) * level(self.weight) * len(self.filters) ** -0.5)
+        self.filters.copy_(drawn(self.filters, self.weight, len(self.filters) ** -0.5))
 
     def kernels(self, x: Tensor) -> Tensor:
         """(N, C, D / groups, S_h, S_w): the kernel of each image."""

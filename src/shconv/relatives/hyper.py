@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from shconv.errors import InputError
-from shconv.relatives.base import Relative, at_least, level
+from shconv.relatives.base import Relative, at_least, drawn
 
 
 class KernelGenerator(nn.Module):
@@ -69,7 +69,7 @@ class HyperConv2d(Relative):
         tiles = [-(-channels // self.generator.tile) for channels in self.kernel_shape[:2]]
         self.embeddings = nn.Parameter(torch.empty(*tiles, self.generator.embedding, **place))
         with torch.no_grad():
-            self.embeddings.copy_(torch.randn_like(self.embeddings) * level(weight))
+            self.embeddings.copy_(drawn(self.embeddings, weight))
         del self.weight
         self.register_parameter("weight", None)
 
