@@ -27,6 +27,7 @@ def full_run(tmp_path_factory, run_folder_class):
 
 def test_the_page_is_well_formed_and_self_contained(full_run):
     text = full_run.read_text(encoding="utf-8")
+    assert len(text) < 2_500_000  # people mail it
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
     files = {str(file.relative_to(full_run.parent)) for file in full_run.parent.rglob("*")}

@@ -191,7 +191,8 @@ def surface(path: Path, audit: Audit) -> tuple[str, Figure]:
 
 def _from_above(figure: Figure, axes: Axes, arrays: Arrays, key: str) -> None:
     a, b, loss = 255 * arrays["a"], 255 * arrays["b"], arrays[key]
-    mesh = axes.pcolormesh(a, b, np.ma.masked_invalid(loss.T), cmap="cividis", shading="gouraud")
+    values = np.ma.masked_invalid(loss.T)
+    mesh = axes.pcolormesh(a, b, values, cmap="cividis", shading="gouraud", rasterized=True)  # as shapes: megabytes
     if len(set(loss[np.isfinite(loss)])) > 1:
         axes.contour(a, b, loss.T, 8, colors="white", linewidths=0.5, alpha=0.7)
     axes.plot(0, 0, "+", color="white", markersize=8, markeredgewidth=1.5)
