@@ -189,11 +189,12 @@ def make_audit(
     data: tuple[Tensor, Tensor] | None = None,
     effort: Effort = SMALL,
     eps: float = EPS,
+    batch_size: int = 40,
     **sources: nn.Module,
 ) -> Audit:
-    """A real audit of a toy, without a limit of time."""
+    """A real audit of a toy, without a limit of time; by default all images are one batch, which is quickest."""
     x, y = toy_images() if data is None else data
-    setting = Setting(eps, 5 * eps, batch_size=20, budget="full")
+    setting = Setting(eps, 5 * eps, batch_size=batch_size, budget="full")
     held = RunFolder(folder)
 
     def subject(name: str, each: nn.Module) -> Subject:

@@ -39,7 +39,7 @@ def test_a_check_says_what_it_is_and_why_its_alarm_means_masking(check: ModuleTy
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.NAME)
 def test_an_honest_network_raises_no_alarm_and_the_numbers_are_plain(check: Check, tmp_path: Path) -> None:
-    audit = make_audit(tmp_path, Honest(), Honest(scale=3.0))
+    audit = make_audit(tmp_path, Honest(), Honest(scale=3.0), batch_size=20)
     if why := why_not(check, audit):
         assert "no SHC layer" in why
         return
