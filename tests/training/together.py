@@ -56,13 +56,14 @@ def without_norm() -> None:
     shconv.create_model = lambda **kw: NoNorm(kw["num_classes"], kw["width"])
 
 
-def odd(folder: Path, **settings: Any) -> dict[str, Any]:
+def odd(folder: Path, epochs: int = RECIPE.epochs, **settings: Any) -> dict[str, Any]:
     """Batches that no number of processes or micro-batches divides."""
-    return curve(folder, replace(SHC, name="no norm"), replace(RECIPE, batch_size=13), **settings)
+    recipe = replace(RECIPE, batch_size=13, epochs=epochs)
+    return curve(folder, replace(SHC, name="no norm"), recipe, **settings)
 
 
-def attacked(folder: Path, name: str) -> dict[str, Any]:
-    return odd(folder / name, defence=create_defence(name))
+def attacked(folder: Path, name: str, **settings: Any) -> dict[str, Any]:
+    return odd(folder, epochs=1, defence=create_defence(name), **settings)
 
 
 def guarded(folder: Path, **settings: Any) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def compiled(folder: Path, name: str) -> dict[str, Any]:
     original = torch.compile
     torch.compile = lambda model: original(model, backend="eager")  # type: ignore[assignment, misc]
     try:
-        return odd(folder / "compiled", engine=Engine(compile=True), defence=create_defence(name))
+        return attacked(folder, name, engine=Engine(compile=True))
     finally:
         torch.compile = original
 
@@ -154,8 +155,8 @@ def both(out: Path) -> dict[str, Any]:
     without_norm()
     told["odd"] = odd(out / "odd", engine=Engine(accumulation=3))
     for name in DEFENCES:
-        told[name] = attacked(out, name)
-    told["compiled"] = compiled(out, "fgsm-rs")
+        told[name] = attacked(out / name, name)
+    told["compiled"] = compiled(out / "compiled", "fgsm-rs")
     return told
 
 
