@@ -2,9 +2,9 @@
 
 import gc
 import os
-import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from shconv import forked
 from shconv.forked import Forked, processors
+from toys import processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
 
@@ -96,21 +97,21 @@ def test_where_the_system_allows_no_more_processes_those_that_there_are_do_the_j
     assert given == ({0: 0, 1: 1, 2: 2} if allowed else {})
 
 
-SLEEPING = """
-import os, time
-from shconv.forked import Forked
-begun = Forked(lambda place: time.sleep(600), 2, 2)
-print(*(process.pid for process in begun._pipes.values()), flush=True)
-time.sleep(600)
-"""
+def sleeping(told: Connection) -> None:
+    begun = Forked(lambda place: time.sleep(600), 2, 2)
+    told.send([process.pid for process in begun._pipes.values()])
+    time.sleep(600)
 
 
 def test_none_stays_behind_where_the_first_process_is_killed() -> None:
-    with subprocess.Popen([sys.executable, "-c", SLEEPING], stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout is not None
-        pids = first.stdout.readline().split()
-        time.sleep(0.2)  # until they are at work
-        first.kill()
+    context = processes()
+    heard, told = context.Pipe(duplex=False)
+    first = context.Process(target=sleeping, args=(told,))
+    first.start()
+    pids = heard.recv()
+    time.sleep(0.2)  # until they are at work
+    first.kill()
+    first.join()
     deadline = time.monotonic() + 30.0
     while (left := [pid for pid in pids if _is_alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -118,9 +119,9 @@ def test_none_stays_behind_where_the_first_process_is_killed() -> None:
     assert left == []
 
 
-def _is_alive(pid: str) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
-        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 

@@ -1,15 +1,17 @@
 """Workers that die, hang or cannot hand over what they read: a line says so, nobody waits for ever, none is left."""
 
+import ctypes
 import errno
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -17,8 +19,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from shconv.data import evaluation_batches
+from shconv.data import Batch, evaluation_batches, training_batches
+from shconv.data.splits import MemorySplit
 from shconv.data.worker_processes import StoppedWaiting
+from toys import processes
+
+CLONE_NEWNS = 0x20000  # of Linux: mounts of its own
 
 
 class Trouble:
@@ -116,28 +122,29 @@ def test_an_error_from_a_signal_ends_the_wait_for_a_worker_that_hangs() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
-SMALL = """
-import sys, torch
-from shconv.data import evaluation_batches, training_batches
-from shconv.data.splits import MemorySplit
-split = MemorySplit(torch.zeros(64, 3, 64, 64, dtype=torch.uint8), torch.zeros(64).long(), ["0"] * 64)
-def said(batches):
-    try:
-        print(sum(1 for _ in batches))
-    except ChildProcessError as error:
-        print(error.strerror)
-for workers in (0, 1, 2):
-    said(evaluation_batches(split, range(64), 32, workers=workers))
-    for augmentation in ("crop_flip", "resized_crop"):
-        said(training_batches(split, augmentation, batch_size=32, seed=0, epoch=0, workers=workers))
-said(evaluation_batches(split, range(64), 1, workers=1))
-open("/dev/shm/full", "wb").write(bytes(int(sys.argv[1]) - 8192))
-try:
-    open("/dev/shm/fuller", "wb").write(bytes(8192))
-except OSError:
-    pass
-said(evaluation_batches(split, range(64), 32, workers=1))
-"""
+def with_little_shared_memory(size: int, told: Path) -> None:
+    """In a process whose /dev/shm holds `size` bytes, its own: what is said of reading batches there, a line each."""
+    split = MemorySplit(torch.zeros(64, 3, 64, 64, dtype=torch.uint8), torch.zeros(64).long(), ["0"] * 64)
+
+    def say(batches: Iterator[Batch]) -> None:
+        try:
+            print(sum(1 for _ in batches))
+        except ChildProcessError as error:
+            print(error.strerror)
+
+    assert ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", "/dev/shm"], check=True)
+    with told.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+        for workers in (0, 1, 2):
+            say(evaluation_batches(split, range(64), 32, workers=workers))
+            for augmentation in ("crop_flip", "resized_crop"):
+                say(training_batches(split, augmentation, batch_size=32, seed=0, epoch=0, workers=workers))
+        say(evaluation_batches(split, range(64), 1, workers=1))
+        Path("/dev/shm/full").write_bytes(bytes(size - 8192))
+        with suppress(OSError):
+            Path("/dev/shm/fuller").write_bytes(bytes(8192))
+        say(evaluation_batches(split, range(64), 32, workers=1))
 
 
 def may_mount() -> bool:
@@ -148,20 +155,20 @@ def may_mount() -> bool:
 
 
 @pytest.mark.skipif(not may_mount(), reason="this user may mount no small /dev/shm")
-def test_a_shared_memory_that_is_too_small_is_said_with_its_size() -> None:
-    size = 2**18  # bytes; a batch of 32 takes 393,216
-    shell = f'mount -t tmpfs -o size={size} none /dev/shm && exec "$@"'
-    command = ["unshare", "-m", "sh", "-c", shell, "sh", sys.executable, "-c", SMALL, str(size)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    lines = done.stdout.splitlines()
+def test_a_shared_memory_that_is_too_small_is_said_with_its_size(tmp_path: Path) -> None:
+    size, told = 2**18, tmp_path / "told"  # bytes; a batch of 32 takes 393,216
+    process = processes().Process(target=with_little_shared_memory, args=(size, told))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    lines = told.read_text().splitlines()
     handed, started = (
         "a worker could not hand over the images that it read",
         "workers to read images could not be started",
     )
-    assert lines[:3] == ["2"] * 3, done.stderr
+    assert len(lines) == 11, lines
+    assert lines[:3] == ["2"] * 3
     assert lines[9] == "64"  # small batches fit
     for line, what in zip([*lines[3:9], lines[10]], [handed] * 6 + [started], strict=True):
         assert line.startswith(f"{what}: /dev/shm (0.25 MB, ")
         assert "--workers 0" in line
-    assert len(lines) == 11
-    assert done.stderr == ""
