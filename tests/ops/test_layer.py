@@ -278,7 +278,12 @@ def test_a_map_of_a_hypernetwork_that_does_not_fit_is_refused_too():
         hypernetwork.filter_map(x, layer.hyper.theta(), (0, 1), 1e-5)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("options", [{"dilation": (9, 9)}, {"stride": (0, 0)}, {"groups": 3}], ids=str)
+@pytest.mark.parametrize(
+    ("route", "options"),
+    [("compiled", {"dilation": (9, 9)}), ("torch", {"stride": (0, 0)}), ("torch", {"groups": 3})],
+    indirect=["route"],
+    ids=str,
+)
 def test_a_call_that_does_not_fit_is_refused_in_the_same_words_compiled(options):
     layer, x = build(CASES[0])
     for name, value in options.items():

@@ -293,7 +293,7 @@ def test_what_the_kernels_cannot_serve_the_op_computes_in_plain_torch(compiled):
         torch.testing.assert_close(ours, wanted[name], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=str)
+@pytest.mark.parametrize("order", [ORDERS[1], ORDERS[3]], ids=str)
 def test_the_op_passes_gradcheck_twice_and_opcheck(order):
     network, x = network_for(3, 4, order, torch.float64), torch.randn(2, 3, 3, 2, dtype=torch.float64)
     theta = [each.detach().requires_grad_() for each in network.parameters()]
@@ -398,10 +398,10 @@ class TestCompiled:
 
     @pytest.mark.parametrize(
         ("capability", "D", "taps", "weights"),
-        [(90, 1, 9, "fp32"), (90, 100, 9, "fp32"), (90, 512, 9, "bf16"), (90, 512, 49, "fp32"), (80, 512, 49, "fp32")]
+        [(90, 1, 9, "fp32"), (90, 100, 9, "fp32"), (90, 512, 9, "bf16"), (80, 512, 49, "fp32")]
         + [
-            pytest.param(80, *each, marks=pytest.mark.slow)
-            for each in ((1, 9, "fp32"), (100, 9, "fp32"), (512, 9, "bf16"))
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in ((90, 512, 49, "fp32"), (80, 1, 9, "fp32"), (80, 100, 9, "fp32"), (80, 512, 9, "bf16"))
         ],
     )
     def test_the_way_back_to_the_statistics_spills_no_register(self, capability, D, taps, weights, kernels, tmp_path):
@@ -419,7 +419,7 @@ class TestCompiled:
         assert made.metadata.shared <= 48 * 1024
 
     @pytest.mark.parametrize(
-        ("capability", "K"), [(90, 32), (90, 256), (80, 256), pytest.param(80, 32, marks=pytest.mark.slow)]
+        ("capability", "K"), [(90, 256), (80, 256), *(pytest.param(n, 32, marks=pytest.mark.slow) for n in (90, 80))]
     )
     def test_the_gradients_of_theta_spill_no_register(self, capability, K, kernels, tmp_path):
         tile = kernels[1]._theta_tile(K)

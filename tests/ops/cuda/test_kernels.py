@@ -68,6 +68,7 @@ class TestCompiledForHopper:
         assert stack == 0
         assert shared <= 163 * 1024
 
+    @pytest.mark.slow  # the default setting of larger images and sizes of one are compiled above and below
     def test_small_images_share_a_tile_without_spills(self, name, kernels, tmp_path):
         kernel = getattr(kernels, name)
         registers, stack, _ = resources(kernel, kernel.configs[0], tmp_path, "bf16", C=512, D=512, PLACES=16)
