@@ -65,7 +65,9 @@ def check(
 
 def onnx_runtime(path: Path) -> Callable[[Tensor], Tensor]:
     runtime = pytest.importorskip("onnxruntime")
-    session = runtime.InferenceSession(str(path))
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1  # more of them spin
+    session = runtime.InferenceSession(str(path), options)
     return lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
 
 
