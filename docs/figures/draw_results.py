@@ -51,8 +51,8 @@ def drawn(text: str) -> str:
         ]
         y += 48
     legend = "".join(
-        f'<circle cx="{14 + 180 * place}" cy="22" r="5" fill="{colour}"/>'
-        f'<text x="{26 + 180 * place}" y="27">ResNet-18, {title}</text>'
+        f'<circle cx="{14 + 200 * place}" cy="22" r="5" fill="{colour}"/>'
+        f'<text x="{26 + 200 * place}" y="27">ResNet-18, {title}</text>'
         for place, (colour, title) in enumerate(NETWORKS.values())
     )
     about = "Accuracy of ResNet-18 with and without SHC under attack; the numbers are in docs/results.md"
