@@ -193,6 +193,11 @@ def test_own_data_is_known_again_by_its_images_and_labels() -> None:
         ([(IMAGES[0], torch.eye(3)[1])], "data: item 0 has the label shape (3,); want the number of a class"),
         ([{"a": 1}], "data: item 0 is a dict; want a pair (image, label)"),
         ((IMAGES, LABELS - 1), "labels: got -1; want classes numbered from 0"),
+        ((IMAGES, LABELS + 10**12), "want classes numbered from 0"),  # a name for each takes all memory
+        ([(None, 0)], "data: image 0: got a NoneType; want numbers"),
+        ([({"bytes": b""}, 0)], "data: image 0: got a dict; want numbers"),
+        (DataLoader([(IMAGES[0], 0)], batch_size=None), "images: got shape (3, 4, 4); want (N, C, H, W)"),  # type: ignore[arg-type]
+        (DataLoader([(IMAGES[0], "ant")]), "labels: got a tuple; want numbers"),  # type: ignore[arg-type]
         ((IMAGES.numpy(), np.array(list("abcde"))), "labels: got an array of <U1; want numbers"),
         ([(Image.new("F", (4, 4)), 0)], "data: image 0 has floating-point pixels"),
         ([(Image.new("I", (4, 4)), 0)], "data: image 0 has integer pixels of unknown brightness"),

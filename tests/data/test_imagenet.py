@@ -26,6 +26,7 @@ from imagenets import (
 )
 
 from shconv.data import ImageData, files, load_data
+from shconv.data.parquet import index_parquet
 from shconv.data.splits import FileSplit
 from shconv.data.unpack import unpack
 from shconv.errors import InputError
@@ -214,13 +215,55 @@ def test_tars_without_wordnet_ids_are_taken_by_their_labels_and_that_is_said(tmp
         load_data(f"imagenet:{tmp_path}")
 
 
-@pytest.mark.parametrize(("kind", "text"), [("cls", b"tench"), ("json", b"{'label': 3}"), ("json", b'{"label": null}')])
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        *[("cls", b"tench"), ("cls", b"9" * 30), ("json", b"{'label': 3}"), ("json", b'{"label": null}')],
+        *[("json", b'{"label": 3.7}'), ("json", b'{"label": 1e400}'), ("json", b"[" * 100_000)],
+    ],
+)
 def test_a_label_that_is_no_number_is_named(kind: str, text: bytes, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "val-0.tar", "w") as tar:
         add(tar, "a.png", VAL[0].image)
         add(tar, f"a.{kind}", text)
     with pytest.raises(InputError, match=rf"val-0\.tar: a\.{kind} holds no label"):
         load_data(f"imagenet:{tmp_path}", want_train=False)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("twice", "a.png is there twice"), ("link", "b.png is a link")])
+def test_an_image_twice_or_behind_a_link_in_a_tar_is_named(kind: str, said: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "val-0.tar", "w") as tar:
+        for image in VAL[:2] if kind == "twice" else VAL[:1]:
+            add(tar, "a.png", image.image)
+            add(tar, "a.cls", str(image.label).encode())
+        link = tarfile.TarInfo("b.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.png"
+        tar.addfile(link)
+    with pytest.raises(InputError, match=said):
+        load_data(f"imagenet:{tmp_path}", want_train=False)
+
+
+def test_shards_without_an_image_are_refused(tmp_path: Path) -> None:
+    tarfile.open(tmp_path / "val-0.tar", "w").close()
+    with pytest.raises(InputError, match=r"its shards hold no images; wanted some of each"):
+        load_data(f"imagenet:{tmp_path}", want_train=False)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "bool_", "float32", "string"])
+def test_labels_of_every_type_are_whole_numbers_in_parquet_files(kind: str, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    def labels(values: Sequence[float]) -> list[int]:
+        stored = pyarrow.array(values).cast("bool" if kind == "bool_" else getattr(pyarrow, kind)())
+        images = pyarrow.array([{"bytes": b"", "path": ""} for _ in values])
+        parquet.write_table(pyarrow.table({"image": images, "label": stored}), tmp_path / "0.parquet")
+        return index_parquet(tmp_path, ["0.parquet"])[1].tolist()  # type: ignore[no-any-return]
+
+    assert labels([0, 1, 1]) == [0, 1, 1]
+    if kind == "float32":
+        with pytest.raises(InputError, match=r"0\.parquet: cannot be read \(Float value 1\.5"):
+            labels([0, 1.5])
 
 
 def test_class_names_stand_in_for_wordnet_ids(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Test preprocessing and augmentation against torchvision, slow references and what the draws must look like."""
 
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
+from shconv.data import transforms
 from shconv.data.transforms import (
     PCA_VALUES,
     PCA_VECTORS,
@@ -22,6 +24,10 @@ from shconv.data.transforms import (
     to_image,
     to_tensor,
 )
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(1)
 
 
 def noise_image(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -76,6 +82,35 @@ def test_the_imagenet_preset_is_torchvisions_256_and_224(width: int, height: int
 def test_an_image_of_the_right_size_is_left_alone(preset: str) -> None:
     image = noise_image(32, 32)
     assert np.array_equal(evaluation_image(image, 32, preset), image)
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (65_000, 1), (20_000, 10)])
+def test_of_a_very_long_image_only_the_crop_is_made(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    resized: list[tuple[int, int]] = []
+    original = Image.Image.resize
+
+    def resize(image: Image.Image, to: tuple[int, int], *more: Any, **options: Any) -> Image.Image:
+        resized.append(to)
+        return original(image, to, *more, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", resize)
+    for image in (evaluation_image(noise_image(*size), 224, "imagenet"), he2016(noise_image(*size), 224, rng())):
+        assert image.size == (224, 224)
+    assert resized == [(224, 224)] * 2
+
+
+@pytest.mark.parametrize("size", [(300, 200), (37, 91), (500, 3)])
+def test_the_crop_alone_is_within_one_level_of_that_of_the_whole(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = noise_image(*size)
+
+    def made() -> list[np.ndarray]:
+        return [np.asarray(each, int) for each in (evaluation_image(image, 64, "imagenet"), he2016(image, 64, rng()))]
+
+    whole = made()
+    monkeypatch.setattr(transforms, "MOST_RESIZED", 0)
+    assert max(abs(a - b).max() for a, b in zip(whole, made(), strict=True)) <= 1
 
 
 def test_tensor_and_image_are_inverse() -> None:

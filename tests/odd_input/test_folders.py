@@ -135,7 +135,8 @@ def test_images_at_any_depth_and_behind_links_are_of_their_class(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "trouble", ["a link to nowhere", "a link in a circle", "a folder called x.png", "an empty file"]
+    "trouble",
+    ["a link to nowhere", "a link in a circle", "a link to itself", "a pipe", "a folder called x.png", "an empty file"],
 )
 def test_what_is_no_file_of_pixels_is_named(tmp_path: Path, trouble: str) -> None:
     root = write(tmp_path, ["ant/0.png"])
@@ -144,6 +145,10 @@ def test_what_is_no_file_of_pixels_is_named(tmp_path: Path, trouble: str) -> Non
         odd.symlink_to(root / "gone")
     elif trouble == "a link in a circle":
         odd.symlink_to(root / "test/ant")
+    elif trouble == "a link to itself":
+        odd.symlink_to(odd)
+    elif trouble == "a pipe":
+        os.mkfifo(odd)
     elif trouble == "an empty file":
         odd.touch()
     else:

@@ -29,6 +29,7 @@ IMAGE_COLUMNS = ("image", "img", "pixel_values", "images")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target")
 LOOKED_AT = 64  # items of a dataset, which may be slow to read
 SMALL = 2**28  # bytes of images, all of which are looked at
+MOST_CLASSES = 2**20
 
 
 def as_data(data: Any, name: str = "own data") -> ImageData:
@@ -55,7 +56,7 @@ def as_data(data: Any, name: str = "own data") -> ImageData:
         split: ImageSplit = _in_memory(*map(_tensor, ("images", "labels"), data))
     elif isinstance(data, DataLoader):
         split, classes = _of_loader(data), getattr(data.dataset, "classes", ())
-    elif hasattr(data, "column_names") and hasattr(data, "features"):
+    elif hasattr(data, "column_names") and hasattr(data, "features") and hasattr(data, "__len__"):
         split, classes = _of_columns(data)
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Mapping):
         split, classes = DatasetSplit(data), getattr(data, "classes", ())
@@ -64,8 +65,9 @@ def as_data(data: Any, name: str = "own data") -> ImageData:
     if not len(split):
         raise InputError("data: got no image; want at least one")
     labels = split.labels
-    if int(labels.min()) < 0:
-        raise InputError(f"labels: got {int(labels.min())}; want classes numbered from 0")
+    for label in map(int, labels.aminmax()):
+        if not 0 <= label < MOST_CLASSES:
+            raise InputError(f"labels: got {label}; want classes numbered from 0")
     count = max(int(labels.max()) + 1, len(classes), 2)
     names = [str(each) for each in classes] + [str(number) for number in range(len(classes), count)]
     channels, *_, side = split[0][0].shape
@@ -128,7 +130,7 @@ def _known_labels(dataset: Any) -> Tensor | None:
         if isinstance(held, Tensor | np.ndarray | list) and len(held) == len(dataset):
             try:
                 labels = torch.as_tensor(held)
-            except (ValueError, TypeError):  # names of classes
+            except (ValueError, TypeError, RuntimeError):  # names of classes, or None
                 continue
             if labels.dim() == 1 and not labels.is_floating_point() and labels.dtype != torch.bool:
                 return labels.long()
@@ -162,8 +164,9 @@ def _tensor(name: str, values: Any) -> Tensor:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # it is only read
             return torch.as_tensor(values)
-    except TypeError as error:
-        raise InputError(f"{name}: got an array of {values.dtype}; want numbers") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else f"a {type(values).__name__}"
+        raise InputError(f"{name}: got {got}; want numbers") from error
 
 
 def _in_memory(images: Tensor, labels: Tensor) -> MemorySplit:
@@ -180,17 +183,16 @@ def _in_memory(images: Tensor, labels: Tensor) -> MemorySplit:
 
 def _of_loader(loader: DataLoader[Any]) -> MemorySplit:
     """Every batch of it, in the order in which it gives them."""
-    images, labels = [], []
+    batches = []
     for batch in loader:
         if not isinstance(batch, tuple | list) or len(batch) < 2 or not isinstance(batch[0], Tensor):
             raise InputError(f"data: the DataLoader gives {type(batch).__name__}; want batches (images, labels)")
-        images.append(batch[0])
-        labels.append(torch.as_tensor(batch[1]))
-    if not images:
+        batches.append(_in_memory(batch[0], _tensor("labels", batch[1])))
+    if not batches:
         raise InputError("data: the DataLoader gives no batch; want at least one image")
-    if len(shapes := {tuple(batch.shape[1:]) for batch in images}) > 1:
+    if len(shapes := {tuple(batch.images.shape[1:]) for batch in batches}) > 1:
         raise InputError(f"data: the DataLoader gives images of shapes {sorted(shapes)}; want one shape")
-    return _in_memory(torch.cat(images), torch.cat(labels))
+    return _in_memory(torch.cat([batch.images for batch in batches]), torch.cat([batch.labels for batch in batches]))
 
 
 def _of_columns(dataset: Any) -> tuple[DatasetSplit, Sequence[str]]:
@@ -220,6 +222,8 @@ class _Columns:
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         item = self.dataset[index]
+        if missing := {self.image, self.label} - item.keys():  # after a transform
+            raise InputError(f"data: item {index} holds {', '.join(item)}; want {', '.join(sorted(missing))} too")
         return item[self.image], item[self.label]
 
     @property
@@ -251,7 +255,7 @@ def _pair(item: Any, index: int) -> tuple[Tensor, int]:
         except ValueError as error:
             raise InputError(f"data: image {index} has {error}") from error
         return torch.from_numpy(np.atleast_3d(np.array(kept))).permute(2, 0, 1), label
-    tensor = torch.as_tensor(image)
+    tensor = _tensor(f"data: image {index}", image)
     if tensor.dim() != 3:
         raise InputError(f"data: image {index} has shape {tuple(tensor.shape)}; want (C, H, W)")
     return tensor, label

@@ -48,7 +48,9 @@ def _ground_truth(root: Path) -> dict[int, str]:
     for path, read in readers.items():
         if path.exists():
             try:
-                return read(path)
+                if ids := read(path):
+                    return ids
+                raise InputError(f"{path} holds no class of any image; wanted those of ImageNet's validation images")
             except InputError:
                 raise
             except Exception as error:  # unpickling and parsing raise nearly anything

@@ -40,6 +40,10 @@ def check_labels(
     labels: (N,), -1 where none is given; where none is given at all they are taken from WordNet ids in the names of the
     files. names: of the classes, where known. Raises InputError where they are not the standard 1000 in their order.
     """
+    if not len(files):
+        raise InputError(
+            f"{files.folder}: its shards hold no images; wanted some of each of ImageNet's {CLASSES} classes"
+        )
     ids = _ids(files.names)
     if ids is not None and (labels == UNLABELLED).all():
         place = {wordnet_id: i for i, wordnet_id in enumerate(sorted(set(ids)))}

@@ -2,16 +2,17 @@
 Nothing is decoded here."""
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from shconv.data.hidden import is_hidden
-from shconv.data.sources import FolderFiles, ImageFiles, Names
+from shconv.data.sources import FolderFiles, ImageFiles, Names, cannot_read
 from shconv.errors import InputError
 
 
@@ -68,20 +69,22 @@ def check_same_classes(train: Listing, test: Listing) -> None:
     only_train = sorted(set(train.classes) - set(test.classes))
     only_test = sorted(set(test.classes) - set(train.classes))
     if only_train or only_test:
+        alike = {normalize("NFC", name) for name in only_train} & {normalize("NFC", name) for name in only_test}
         raise InputError(
             f"the classes of {train.files.folder} and {test.files.folder} differ; only in {train.files.folder.name}/: "
             f"{some(only_train)}; only in {test.files.folder.name}/: {some(only_test)}"
+            + ("; some look alike, but their accents are encoded in two ways (NFC and NFD)" if alike else "")
         )
 
 
 def visible_folders(folder: Path) -> list[str]:
     """The names of the folders in it, sorted."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
+    return sorted(entry.name for entry in _visible(folder) if _holds(entry.is_dir))
 
 
 def visible_files(folder: Path) -> list[str]:
     """The names of the files in it, sorted."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and not is_hidden(entry.name))
+    return sorted(entry.name for entry in _visible(folder) if _holds(entry.is_file))
 
 
 def some(names: Collection[object]) -> str:
@@ -96,14 +99,29 @@ def _files_below(folder: Path, name: str, above: Sequence[str] = ()) -> Iterator
     here = os.path.realpath(folder / name)
     if here in above:
         raise InputError(f"{folder / name}: this link leads back to a folder that it is in")
-    for entry in os.scandir(folder / name):
+    for entry in _visible(folder / name):
         below = f"{name}/{entry.name}"
-        if is_hidden(entry.name):
-            continue
-        if entry.is_dir():
+        if _holds(entry.is_dir):
             yield from _files_below(folder, below, (*above, here))
         else:
-            yield below, entry.stat().st_size if entry.is_file() else 0
+            yield below, entry.stat().st_size if _holds(entry.is_file) else 0
+
+
+def _visible(folder: Path) -> "list[os.DirEntry[str]]":
+    """Raises InputError for a folder that cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not is_hidden(entry.name)]
+    except OSError as error:
+        raise cannot_read(folder, error) from error
+
+
+def _holds(test: Callable[[], bool]) -> bool:
+    """Of an entry; nothing holds of a link that leads to itself."""
+    try:
+        return test()
+    except OSError:
+        return False
 
 
 def _known_suffix(name: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
+from stat import S_ISREG
 from typing import Protocol, Self, overload
 
 import numpy as np
@@ -112,6 +113,8 @@ class FolderFiles(SingleFiles):
     def read(self, index: int) -> bytes:
         path = self.folder / self.names[index]
         try:
+            if not S_ISREG(path.stat().st_mode):  # a pipe may never give anything, a device never end
+                raise InputError(f"{path}: cannot be read (it is no regular file)")
             return path.read_bytes()
         except OSError as error:
             raise cannot_read(path, error) from error

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shconv.data.sources import Names, cannot_read
 from shconv.files import cache_folder, replace_file
 
-FORMAT = 2  # another number where what an index says of the same file changes
+FORMAT = 3  # another number where what an index says of the same file changes
 
 
 class TarIndex(NamedTuple):

@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from shconv.data.tar_index import TarIndex, indexed
 from shconv.errors import InputError
 
 IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "ppm"}
+USED = IMAGES | {"cls", "json"}
 LABEL_KEYS = ("label", "cls")  # where a .json holds the label
 UNLABELLED = -1
 
@@ -44,7 +46,7 @@ def index_tars(folder: Path, shards: Sequence[str]) -> tuple[TarFiles, NDArray[n
     """The images of these tar files below `folder` in their order, and their labels, -1 where none is given.
 
     A file that the cache knows in its present state is not opened. Raises InputError for one that is no uncompressed
-    tar or is cut short, and for a label that is no integer.
+    tar, is cut short or holds links or a name twice, and for a label that is no integer.
     """
     names: list[str] = []
     found = [indexed(folder / shard, _walk) for shard in shards]
@@ -66,14 +68,19 @@ def _walk(path: Path) -> TarIndex:
 
 
 def _samples(path: Path) -> list[tuple[str, str, tarfile.TarInfo]]:
-    """(key, kind, header) of every file in one tar: train/0017.seg.png has the key train/0017 and the kind seg.png."""
-    samples, end = [], 0
+    """(key, kind, header) of every image and label in one tar: train/0017.png has the key train/0017, the kind png."""
+    samples, seen, end = [], set(), 0
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 folder, _, name = member.name.rpartition("/")
                 stem, _, kind = name.partition(".")
-                if member.isreg() and not any_hidden(part for part in member.name.split("/") if part.strip(".")):
+                hidden = any_hidden(part for part in member.name.split("/") if part.strip("."))
+                if kind.lower() in USED and not hidden and not member.isdir():
+                    if member.name in seen or not member.isreg() or member.issparse():
+                        said = "is there twice" if member.name in seen else "is a link, or no whole file"
+                        raise InputError(f"{path}: {member.name} {said}; wanted every image and label once, as a file")
+                    seen.add(member.name)
                     samples.append((f"{folder}/{stem}", kind.lower(), member))
                 end = member.offset_data + member.size
         whole = -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE + tarfile.BLOCKSIZE  # an empty block ends a tar
@@ -87,13 +94,13 @@ def _samples(path: Path) -> list[tuple[str, str, tarfile.TarInfo]]:
 def _labels(path: Path, samples: Sequence[tuple[str, str, tarfile.TarInfo]]) -> dict[str, int]:
     """The label of each key that has one; a .cls goes before a .json."""
     labels: dict[str, int] = {}
-    readers: dict[str, Callable[[bytes], int | None]] = {"cls": int, "json": _json_label}
+    readers: dict[str, Callable[[bytes], int | None]] = {"cls": _whole, "json": _json_label}
     for wanted, read in readers.items():
         for key, kind, member in samples:
             if kind == wanted and key not in labels:
                 try:
                     label = read(read_part(path, member.offset_data, member.size))
-                except (ValueError, TypeError) as error:
+                except (ValueError, TypeError, RecursionError) as error:
                     raise InputError(f"{path}: {member.name} holds no label; wanted a whole number") from error
                 if label is not None:
                     labels[key] = label
@@ -102,4 +109,11 @@ def _labels(path: Path, samples: Sequence[tuple[str, str, tarfile.TarInfo]]) -> 
 
 def _json_label(text: bytes) -> int | None:
     fields = json.loads(text)
-    return next((int(fields[key]) for key in LABEL_KEYS if key in fields), None)
+    return next((_whole(fields[key]) for key in LABEL_KEYS if key in fields), None)
+
+
+def _whole(value: Any) -> int:
+    """Raises ValueError and TypeError for what is no whole number, or needs more than 64 bits."""
+    if (isinstance(value, float) and not value.is_integer()) or abs(int(value)) >= 2**63:
+        raise ValueError(f"got {value!r}")
+    return int(value)

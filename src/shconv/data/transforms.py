@@ -2,6 +2,7 @@
 Resizing is antialiased bilinear in integers, Pillow's or torch's, so it is the same on every machine."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from shconv.errors import InputError
 AUGMENTATIONS = ("none", "crop_flip", "resized_crop", "he2016", *POLICIES)
 
 PAD = 4
+MOST_RESIZED = 2**26  # pixels
 # The principal components of ImageNet's RGB values in [0, 1] (Krizhevsky et al. 2012), one in each column.
 PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
 PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
@@ -45,13 +47,9 @@ def evaluation_image(image: Image.Image, size: int, preset: str = "paper") -> Im
     """
     if image.size == (size, size):
         return image
-    if preset == "paper":
-        side = round(1.168 * size)
-        image = image.resize((side, side), Image.Resampling.BILINEAR)
-    else:
-        image = _resize_shorter(image, round(size * 256 / 224))
-    left, top = (round((length - size) / 2) for length in image.size)
-    return image.crop((left, top, left + size, top + size))
+    side = round(1.168 * size)
+    whole = (side, side) if preset == "paper" else _shorter(image, round(size * 256 / 224))
+    return _crop_of_resized(image, whole, size, lambda room: round(room / 2))
 
 
 def crop_flip_draws(seed_sequence: np.random.SeedSequence, n: int) -> NDArray[np.int64]:
@@ -123,18 +121,30 @@ def he2016(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Ima
     if image.mode == "L":
         raise InputError("augmentation he2016 shifts colours, and these images are grey; take another")
     low, high = round(size * 256 / 224), round(size * 480 / 224)
-    image = _resize_shorter(image, int(rng.integers(low, high + 1)))
-    left, top = (int(rng.integers(length - size + 1)) for length in image.size)
-    image = _random_flip(image.crop((left, top, left + size, top + size)), rng)
+    whole = _shorter(image, int(rng.integers(low, high + 1)))
+    image = _random_flip(_crop_of_resized(image, whole, size, lambda room: int(rng.integers(room + 1))), rng)
     shift = PCA_VECTORS @ (PCA_VALUES * rng.normal(0.0, 0.1, 3))  # (3,) RGB, the same for every pixel
     levels = (np.arange(256) + 255 * shift[:, None]).round().clip(0, 255)  # (3, 256): what each level becomes
     return image.point(levels.astype(int).ravel().tolist())
 
 
-def _resize_shorter(image: Image.Image, side: int) -> Image.Image:
-    width, height = image.size
-    shorter = min(width, height)
-    return image.resize((side * width // shorter, side * height // shorter), Image.Resampling.BILINEAR)
+def _shorter(image: Image.Image, side: int) -> tuple[int, int]:
+    """(width, height) of the image with the shorter side at `side`."""
+    shorter = min(image.size)
+    return side * image.width // shorter, side * image.height // shorter
+
+
+def _crop_of_resized(image: Image.Image, whole: tuple[int, int], size: int, place: Callable[[int], int]) -> Image.Image:
+    """size x size of the image resized to `whole`, `place`(pixels to spare) from the left and from the top.
+
+    Of 1 x 5000 pixels the whole would take a gigabyte: then only the crop is made, within a level of the same.
+    """
+    left, top = (place(length - size) for length in whole)
+    box = (left, top, left + size, top + size)
+    if math.prod(whole) <= MOST_RESIZED:
+        return image.resize(whole, Image.Resampling.BILINEAR).crop(box)
+    part = [edge * own / length for edge, own, length in zip(box, image.size * 2, whole * 2, strict=True)]
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=tuple(part))
 
 
 def _random_flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
