@@ -109,3 +109,12 @@ def test_lines_are_half_a_minute_apart_at_most():
 )
 def test_a_state_in_words(done, total, line):
     assert progress_line("x", done, total, 90) == line
+
+
+def test_a_reader_that_goes_away_is_a_broken_pipe_and_no_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with pytest.raises(BrokenPipeError), open(writer, "w", buffering=1) as broken:
+        out = console()
+        out.file = broken
+        out.print("nobody reads this")

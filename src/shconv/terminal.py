@@ -14,9 +14,15 @@ from rich.progress import ProgressColumn as Column
 EVERY = 30.0  # seconds
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Of `| head`, say: rich would end the process with exit code 1, as if something had failed."""
+        raise  # noqa: PLE0704 (rich calls it where it has caught the error)
+
+
 def console(*, stderr: bool = False, quiet: bool = False, width: int | None = None) -> Console:
     """The only way in which the package makes one."""
-    return Console(stderr=stderr, quiet=quiet, width=width, markup=False, emoji=False, highlight=False)
+    return _Console(stderr=stderr, quiet=quiet, width=width, markup=False, emoji=False, highlight=False)
 
 
 def plain_text(template: str) -> TextColumn:
