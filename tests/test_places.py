@@ -41,6 +41,12 @@ def test_a_result_goes_to_a_new_folder_or_one_of_its_kind(place: Path) -> None:
         check_out(place / "file.txt" / "below", RUN)
 
 
+def test_a_link_to_nowhere_is_no_place_for_a_result(place: Path) -> None:
+    (place / "link").symlink_to("gone")
+    with pytest.raises(InputError, match=r"link is a link to gone, which is not there"):
+        check_out(place / "link", RUN)
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission_is_refused_at_once(place: Path) -> None:
     (place / "empty").chmod(0o500)

@@ -51,14 +51,14 @@ def raised(error: BaseException) -> str:
     return f"{type(error).__name__}{': ' if said else ''}{said}{place}"
 
 
-def near(given: object, known: Sequence[str], *, otherwise: str = "", listed: bool = False) -> str:
+def near(given: object, known: Sequence[str], *, otherwise: str | None = None, listed: bool = False) -> str:
     """The hint for a name that is not among those known: "did you mean X?", else `otherwise`, by default all of them.
 
     listed: all of them behind the near ones too, unless they are too many to read.
     """
     all_known = f"choose from {', '.join(known)}"
     if not (closest := _closest(given, known)):
-        return otherwise or all_known
+        return all_known if otherwise is None else otherwise
     return f"did you mean {' or '.join(closest)}?" + (f" {all_known}" if listed and len(known) <= READABLE else "")
 
 

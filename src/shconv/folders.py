@@ -21,6 +21,8 @@ def check_out(folder: Path, *wanted: str) -> None:
     """Raises InputError, before work is done, for a folder of another kind than wanted, or that cannot be written."""
     if (kind := _kind(folder)) not in (None, *wanted):
         raise InputError(f"{folder} is {kind}; what is made here needs another folder (--out)")
+    if folder.is_symlink() and not folder.exists():
+        raise InputError(f"{folder} is a link to {folder.readlink()}, which is not there; a folder is wanted")
     nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     if not nearest.is_dir():
         raise InputError(f"{nearest} is a file; a folder is wanted")
@@ -33,8 +35,8 @@ def what_is_at(path: Path) -> str:
     if not path.exists():
         there = path.parent.is_dir()
         others = [each.name for each in path.parent.iterdir() if not each.name.startswith(".")] if there else []
-        hint = near(path.name, others, otherwise="none")
-        return "is not there" + (f"; {hint}" if hint != "none" else "")
+        hint = near(path.name, others, otherwise="")
+        return "is not there" + (f"; {hint}" if hint else "")
     if not path.is_dir():
         return "is a file"
     kind = _kind(path)

@@ -16,8 +16,9 @@ EVERY = 30.0  # seconds
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Of `| head`, say: rich would end the process with exit code 1, as if something had failed."""
-        raise  # noqa: PLE0704 (rich calls it where it has caught the error)
+        """Of `| head`, say: rich would end the process with exit code 1, as if something had failed.
+        It calls this where it has caught the error."""
+        raise
 
 
 def console(*, stderr: bool = False, quiet: bool = False, width: int | None = None) -> Console:

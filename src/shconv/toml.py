@@ -17,7 +17,7 @@ def to_toml(values: Mapping[str, Any]) -> str:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """What to_toml wrote. Raises OSError, and ValueError for what is no TOML."""
-    options: dict[str, Any] = _texts(tomllib.loads(path.read_text(encoding="utf-8")), unescaped)
+    options: dict[str, Any] = _texts(tomllib.loads(path.read_text(encoding="utf-8-sig")), unescaped)
     return options
 
 

@@ -83,7 +83,8 @@ def test_one_path_where_several_may_be_is_a_list_of_one(tmp_path):
         ({"out": 3}, r"out = 3; wanted a path$"),
         ({"epochs": "3"}, r"epochs = '3'; wanted an integer$"),
         ({"stem": "tiny"}, r"stem = 'tiny'; wanted 'auto' or 'small' or 'imagenet'$"),
-        ({"wdth": 3, "x": 1}, r"unknown options wdth, x; known are accumulation, attack_seed, attacks, batch_size"),
+        ({"wdth": 3, "x": 1}, r"unknown options wdth, x; did you mean width\?"),
+        ({"takes_own_data": True}, "unknown options takes_own_data"),  # of the class, no option
         ({"command": "train"}, r"holds options of another command than reproduce$"),
     ],
 )
@@ -142,3 +143,9 @@ def test_a_number_may_be_a_fraction_in_text(tmp_path):
     assert (options.defence_eps, options.learning_rate, options.weight_decay) == (8 / 255, 0.125, 0.5)
     with pytest.raises(InputError, match="defence_eps = '8/0'; wanted a number"):
         from_toml(Train, "train", stored(tmp_path, {"defence_eps": "8/0"}), Train())
+
+
+def test_a_file_as_windows_writes_it_is_read(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_bytes(b'\xef\xbb\xbfmodel = "plain10"\r\nwidth = 3\r\n')
+    assert from_toml(Train, "train", path, Train()) == Train(model="plain10", width=3)

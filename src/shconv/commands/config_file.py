@@ -7,7 +7,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from shconv.errors import InputError
+from shconv.errors import InputError, near
 from shconv.numbers import number
 from shconv.toml import read_toml
 
@@ -22,12 +22,11 @@ def from_toml(kind: type[Any], command: str, path: Path, base: Any | None) -> An
     stored = _read(path)
     if str(stored.pop("command", command)).partition(" ")[0] != command:
         raise InputError(f"--config {path} holds options of another command than {command}")
-    types = get_type_hints(kind)
-    unknown = [name for name in stored if name not in types]
-    if unknown:
-        raise InputError(
-            f"--config {path} has unknown options {', '.join(unknown)}; known are {', '.join(sorted(types))}"
-        )
+    hints = get_type_hints(kind)
+    types = {field.name: hints[field.name] for field in fields(kind)}
+    if unknown := [name for name in stored if name not in types]:
+        hint = near(unknown[0], sorted(types))
+        raise InputError(f"--config {path} has unknown options {', '.join(unknown)}; {hint}")
     values: dict[str, Any] = {} if base is None else {field.name: getattr(base, field.name) for field in fields(kind)}
     for name, value in stored.items():
         if not _fits(value, types[name]):

@@ -1,12 +1,11 @@
 """Which convolutions to convert: by kernel, by name, or by a predicate of one's own."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
 
-from shconv.errors import InputError
+from shconv.errors import InputError, few, near
 from shconv.layers import SHConv2d
 
 Predicate = Callable[[str, nn.Module], bool]
@@ -36,7 +35,9 @@ def pick(model: nn.Module, where: Where) -> dict[nn.Module, str]:
         if module not in picked and accepts(name, module):
             picked[module] = name
     if not picked and not callable(where):
-        raise InputError(f"where={where!r} picks no convolution of {type(model).__name__}{_near(model, where)}")
+        names = [name for name, module in model.named_modules() if _vanilla(module)]
+        hint = near(where, names, otherwise=f"it has {few(names)}")
+        raise InputError(f"where={where!r} picks no convolution of {type(model).__name__}; {hint}")
     return picked
 
 
@@ -56,9 +57,3 @@ def _is_a_kernel(where: list[Where] | tuple[Where, ...]) -> bool:
 
 def _vanilla(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and not isinstance(module, SHConv2d)
-
-
-def _near(model: nn.Module, where: object) -> str:
-    names = [name for name, module in model.named_modules() if _vanilla(module)]
-    near = difflib.get_close_matches(where, names, n=3, cutoff=0.3) if isinstance(where, str) else []
-    return f"; near names: {', '.join(near)}" if near else ""

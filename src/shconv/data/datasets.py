@@ -1,7 +1,6 @@
 """`load_data`: from a word such as "demo", "cifar10:PATH" or "folder:PATH" to a data set."""
 
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,7 +13,7 @@ from shconv.data.parquet import MEMORY
 from shconv.data.preparation import Preparation, Preset
 from shconv.data.splits import ImageData, ImageSplit, MemorySplit
 from shconv.data.transforms import evaluation_image, grey_pixels, to_image, to_tensor
-from shconv.errors import InputError
+from shconv.errors import InputError, near
 
 FORMS = {"demo": "demo", "cifar10": "cifar10[:PATH]", "folder": "folder:PATH", "imagenet": "imagenet:PATH"}
 
@@ -114,10 +113,9 @@ def load_data(
 
 def _check(spec: str, kind: str, path: str) -> None:
     if kind not in FORMS:
-        near = [FORMS[name] for name in get_close_matches(kind.lower(), FORMS, n=2, cutoff=0.5)]
-        if Path(spec).expanduser().is_dir():
-            near = [f"folder:{spec}"]
-        hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+        there = Path(spec).expanduser().is_dir()
+        hint = f"did you mean folder:{spec}?" if there else near(kind, list(FORMS), otherwise="")
+        hint = f" ({hint})" if hint else ""
         raise InputError(f"data {spec!r} is unknown{hint}; wanted one of {', '.join(FORMS.values())}")
     if kind in ("folder", "imagenet") and not path:
         raise InputError(f"data {spec!r} names no folder; wanted {FORMS[kind]}")
