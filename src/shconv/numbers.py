@@ -24,6 +24,11 @@ def number(name: str, value: object, low: float = 0.0, high: float = math.inf, *
     return read if type(read) in (int, float) else at  # type: ignore[return-value]
 
 
+def fits_int64(value: int) -> bool:
+    """Is it an integer that torch and numpy can hold?"""
+    return -(2**63) <= value < 2**63
+
+
 def plain(value: T) -> T:
     """A single number of numpy or torch as Python has it, which can be stored and compared; all else as it is."""
     item = getattr(value, "item", None)

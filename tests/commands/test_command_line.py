@@ -228,6 +228,7 @@ def test_refused_in_a_line_or_two_and_nothing_is_written(shconv, arguments, mess
         (["train", "--qqq"], "train has no option --qqq; `shconv train --help` lists them"),
         (["evaluate", "--twn", "x", "y"], "evaluate has no option --twn; did you mean --twin?"),
         (["reproduce", "--width", "big"], "--width: got 'big'; want an integer"),
+        (["train", "--width", str(2**63)], "--width: got '9223372036854775808'; want an integer of at most 64 bits"),
         (["train", "--learning-rate", "1/0"], "--learning-rate: got '1/0'; want a number, such as 0.03 or 8/255"),
         (["train", "--stem", "smal"], "--stem: got 'smal'; did you mean small? choose from auto, small, imagenet"),
         (["train", "--stem", "tiny"], "--stem: got 'tiny'; choose from auto, small, imagenet"),

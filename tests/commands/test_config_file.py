@@ -82,6 +82,7 @@ def test_one_path_where_several_may_be_is_a_list_of_one(tmp_path):
         ({"data": 3}, r"data = 3; wanted a text$"),
         ({"out": 3}, r"out = 3; wanted a path$"),
         ({"epochs": "3"}, r"epochs = '3'; wanted an integer$"),
+        ({"epochs": 2**63}, r"epochs = 9223372036854775808; wanted an integer$"),
         ({"stem": "tiny"}, r"stem = 'tiny'; wanted 'auto' or 'small' or 'imagenet'$"),
         ({"wdth": 3, "x": 1}, r"unknown options wdth, x; did you mean width\?"),
         ({"takes_own_data": True}, "unknown options takes_own_data"),  # of the class, no option

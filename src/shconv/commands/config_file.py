@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from shconv.errors import InputError, near
-from shconv.numbers import number
+from shconv.numbers import fits_int64, number
 from shconv.toml import read_toml
 
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text", Path: "a path"}
@@ -77,6 +77,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is float and isinstance(value, str):  # "8/255"
         with suppress(InputError):
             return math.isfinite(number("", value, low=-math.inf))
+    if type(value) is int and not fits_int64(value):
+        return False
     return type(value) in {float: (float, int), Path: (str,)}.get(kind, (kind,))
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 
 from shconv.commands.help_groups import FIRST, group_of, order_of
 from shconv.errors import InputError, near
-from shconv.numbers import number
+from shconv.numbers import fits_int64, number
 
 
 @dataclass(frozen=True)
@@ -200,9 +200,12 @@ def _read(kind: Any, optional: bool, text: str) -> Any:
             raise argparse.ArgumentTypeError(f"got {text!r}; want a number, such as 0.03 or 8/255") from None
     if kind is int:
         try:
-            return int(text)
+            value = int(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"got {text!r}; want an integer") from None
+        if not fits_int64(value):
+            raise argparse.ArgumentTypeError(f"got {text!r}; want an integer of at most 64 bits")
+        return value
     return kind(text)
 
 

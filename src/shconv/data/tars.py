@@ -15,6 +15,7 @@ from shconv.data.hidden import any_hidden
 from shconv.data.sources import Names, SingleFiles, cannot_read, read_part
 from shconv.data.tar_index import TarIndex, indexed
 from shconv.errors import InputError
+from shconv.numbers import fits_int64
 
 IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "ppm"}
 USED = IMAGES | {"cls", "json"}
@@ -114,6 +115,6 @@ def _json_label(text: bytes) -> int | None:
 
 def _whole(value: Any) -> int:
     """Raises ValueError and TypeError for what is no whole number, or needs more than 64 bits."""
-    if (isinstance(value, float) and not value.is_integer()) or abs(int(value)) >= 2**63:
+    if (isinstance(value, float) and not value.is_integer()) or not fits_int64(int(value)):
         raise ValueError(f"got {value!r}")
     return int(value)
