@@ -108,6 +108,7 @@ def test_lines_are_half_a_minute_apart_at_most():
         (0, 10, "x: 0 of 10, 0:01:30 so far"),
         (5, 10, "x: 5 of 10, 0:01:30 so far, about 0:01:30 left"),
         (1_000, None, "x: 1,000 done, 0:01:30 so far"),
+        (1, 10**12, "x: 1 of 1,000,000,000,000, 0:01:30 so far, about 11574074 days, 1:46:40 left"),
     ],
 )
 def test_a_state_in_words(done, total, line):

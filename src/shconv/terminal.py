@@ -102,11 +102,16 @@ def without_repeats() -> Iterator[None]:
 
 def progress_line(title: str, done: float, total: float | None, seconds: float) -> str:
     """The state of some work in words."""
-    spent = f"{timedelta(seconds=round(seconds))} so far"
+    spent = f"{clock(seconds)} so far"
     if not total:
         return f"{title}: {done:,.0f} done, {spent}" if done else f"{title}: at work, {spent}"
-    left = f", about {timedelta(seconds=round(seconds / done * (total - done)))} left" if done else ""
+    left = f", about {clock(seconds / done * (total - done))} left" if done else ""
     return f"{title}: {done:,.0f} of {total:,.0f}, {spent}{left}"
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds, 1:02:03, with days before them; what takes longer than history is cut to that."""
+    return str(timedelta(seconds=round(min(seconds, 1e12))))
 
 
 class _Pulse:

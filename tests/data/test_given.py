@@ -33,6 +33,11 @@ class Pictures(Dataset[Any]):
         return Image.fromarray(level).convert(self.mode), int(LABELS[i])
 
 
+class Failing(Pictures):
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        raise KeyError("mine")
+
+
 class ClassLabel:
     names = ("ant", "bee", "cow")
 
@@ -203,6 +208,8 @@ def test_own_data_is_known_again_by_its_images_and_labels() -> None:
         ([(Image.new("I", (4, 4)), 0)], "data: image 0 has integer pixels of unknown brightness"),
         (DataLoader([(IMAGES[0], 0), (IMAGES[1, :, :3], 1)]), "the DataLoader gives images of shapes [(3, 3, 4), (3"),  # type: ignore[arg-type]
         ([(IMAGES, 0)], "data: image 0 has shape (5, 3, 4, 4); want (C, H, W)"),
+        (Failing(), "data: item 0 raised KeyError: 'mine' (test_given.py, line "),
+        (DataLoader(Failing()), "data: the DataLoader raised KeyError: 'mine' (test_given.py, line "),
         ("nowhere", "data 'nowhere' is unknown"),
     ],
 )

@@ -24,16 +24,16 @@ def load_cifar10(path: str, *, download: bool, want_train: bool) -> tuple[Memory
     """(train, test), 50,000 and 10,000 images of 32 x 32.
 
     path: the folder that holds cifar-10-batches-py, or that folder itself; "" means ./data. Raises InputError if it is
-    not there (unless download=True puts it there) or a file of it is no CIFAR-10 batch.
+    not there whole (unless download=True puts it there) or a file of it is no CIFAR-10 batch.
     """
     folder = Path(path or DEFAULT_FOLDER).expanduser()
     batches = folder if folder.name == LAYOUT else folder / LAYOUT
-    if not batches.is_dir():
-        if not download:
-            raise InputError(
-                f"no CIFAR-10 at {batches}; give its place as cifar10:PATH, the folder with {LAYOUT}, "
-                "or let it be downloaded there"
-            )
+    if not batches.is_dir() and not download:
+        raise InputError(
+            f"no CIFAR-10 at {batches}; give its place as cifar10:PATH, the folder with {LAYOUT}, "
+            "or let it be downloaded there"
+        )
+    if download and not all((batches / name).is_file() for name in (*TRAIN_FILES, *TEST_FILES)):
         from torchvision.datasets import CIFAR10  # slow to import, needed only here
 
         try:

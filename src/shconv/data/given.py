@@ -3,7 +3,8 @@ command line's words. Images stay what they are: floats in [0, 1], or uint8; not
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from operator import index as as_integer
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from shconv.data.datasets import load_data
 from shconv.data.decode import to_eight_bits
 from shconv.data.splits import ImageData, ImageSplit, MemorySplit, in_unit_range
-from shconv.errors import InputError
+from shconv.errors import InputError, raised
 from shconv.numbers import plain
 
 WANTED = (
@@ -99,8 +100,9 @@ class DatasetSplit:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = _pair(self.dataset[index], index)
-        return image, label
+        with _naming(f"item {index}"):
+            item = self.dataset[index]
+        return _pair(item, index)
 
     def take(self, kept: Sequence[int]) -> "DatasetSplit":
         """The same with the images at these places only."""
@@ -121,6 +123,17 @@ class DatasetSplit:
         if isinstance(files, list) and len(files) == len(self) and isinstance(files[0][0], str):
             return [path for path, _ in files]
         return _Places(len(self))
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """What a user's own code raises in here becomes an InputError that says where."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"data: {what} raised {raised(error)}") from error
 
 
 def _known_labels(dataset: Any) -> Tensor | None:
@@ -183,8 +196,10 @@ def _in_memory(images: Tensor, labels: Tensor) -> MemorySplit:
 
 def _of_loader(loader: DataLoader[Any]) -> MemorySplit:
     """Every batch of it, in the order in which it gives them."""
+    with _naming("the DataLoader"):
+        given = list(loader)
     batches = []
-    for batch in loader:
+    for batch in given:
         if not isinstance(batch, tuple | list) or len(batch) < 2 or not isinstance(batch[0], Tensor):
             raise InputError(f"data: the DataLoader gives {type(batch).__name__}; want batches (images, labels)")
         batches.append(_in_memory(batch[0], _tensor("labels", batch[1])))

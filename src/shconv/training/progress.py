@@ -4,12 +4,11 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 from rich.progress import BarColumn, TimeRemainingColumn
 
-from shconv.terminal import Lines, plain_text
+from shconv.terminal import Lines, clock, plain_text
 
 EVERY = 0.1  # seconds between two sights of it
 
@@ -56,7 +55,7 @@ class TrainingProgress(Lines):
         self.say(
             f"epoch {done:>{len(str(self.epochs))}}/{self.epochs}  loss {row['loss']:.4f}"
             f"  train {row['train_accuracy']:6.2%}  test {row['test_accuracy']:6.2%}"
-            f"{attacked}  {row['images_per_second']:,.0f} images/s  {timedelta(seconds=round(left))} left"
+            f"{attacked}  {row['images_per_second']:,.0f} images/s  {clock(left)} left"
         )
         if row.get("warning"):
             self.say(f"warning: {row['warning']}")
