@@ -143,8 +143,9 @@ def _crop_of_resized(image: Image.Image, whole: tuple[int, int], size: int, plac
     box = (left, top, left + size, top + size)
     if math.prod(whole) <= MOST_RESIZED:
         return image.resize(whole, Image.Resampling.BILINEAR).crop(box)
-    part = [edge * own / length for edge, own, length in zip(box, image.size * 2, whole * 2, strict=True)]
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=tuple(part))
+    (w, h), (across, down) = image.size, whole
+    part = (left * w / across, top * h / down, (left + size) * w / across, (top + size) * h / down)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=part)
 
 
 def _random_flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
