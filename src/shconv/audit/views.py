@@ -1,5 +1,5 @@
 """Has a network a gradient that attacks can use? Where it has none, a view of it that has one: an identity backward in
-the place of what passes none (BPDA, Athalye et al. 2018), or the logits before a softmax that saturates."""
+the place of what passes none (BPDA, Athalye et al. 2018), or the logits before what saturates, ties or votes."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +17,7 @@ from shconv.audit.subject import AuditedNetwork, Subject, drawing
 
 VANISHED = 0.05  # of the images, with a gradient that is exactly zero: above this there is something to repair
 BLIND = 0.5  # of the images: attacks by gradient then see nothing of the network
+AGREEING = 0.75  # of the images, with the network's class: inner logits may be one member's of several that vote
 MOST_LINKS = 64
 STRAIGHT_THROUGH, INNER_LOGITS = "straight-through", "inner logits"
 
@@ -176,13 +177,15 @@ class _Place(NamedTuple):
 def _repaired(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Through, str, str] | None:
     """The network with as few links as give it a gradient, a name of the view, and what was done in words."""
     places, out = _passed(Through(network, {}), x, y)
-    heads = [
-        place.key
-        for place in reversed(places)
-        if place.t.shape == out.shape
-        and not torch.equal(place.t, out)
-        and bool((out.gather(1, place.t.argmax(1, keepdim=True)) == out.amax(1, keepdim=True)).all())  # one of the best
-    ]
+    best = out.amax(1, keepdim=True)
+
+    def agreement(place: _Place) -> float:
+        """On how many images its class is the network's, or one of those that tie."""
+        return float((out.gather(1, place.t.argmax(1, keepdim=True)) == best).double().mean())
+
+    alike = [place for place in reversed(places) if place.t.shape == out.shape and not torch.equal(place.t, out)]
+    ranked = sorted(((agreement(place), place.key) for place in alike), key=lambda each: each[0], reverse=True)
+    heads = [key for share, key in ranked if share >= AGREEING]
     found = [(head, links) for head in (*heads, None) if (links := _links(network, x, y, head)) is not None]
     if not found:
         return None
@@ -190,7 +193,7 @@ def _repaired(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Through, str, s
     gaps = [f"from {_where(live)} back to {_where(dead)}" for live, dead in links.items()]
     said = []
     if head is not None:
-        said.append(f"its answer saturates, so attacks see {_where(head)} as its logits")
+        said.append(f"its answer loses the gradient, so attacks see {_where(head)} as its logits")
     if gaps:
         more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
         said.append(

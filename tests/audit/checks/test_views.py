@@ -142,6 +142,20 @@ def test_logits_too_large_for_their_dtype_are_seen_before_they_tie_at_infinity()
     assert torch.equal(view.model(x), Honest()(x))
 
 
+def test_of_networks_that_vote_one_that_agrees_with_most_is_seen() -> None:
+    class Vote(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.members = nn.ModuleList([Honest(), Honest(), Honest(-5.0)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return sum(nn.functional.one_hot(member(x).argmax(1), CLASSES) for member in self.members) / 3
+
+    _, view = seen(Vote())
+    assert view is not None
+    assert torch.equal(view.model(toy_images()[0]), Honest()(toy_images()[0]))
+
+
 @pytest.mark.parametrize("network", [Honest(), saturated(), nn.Sequential(nn.Flatten(), nn.Linear(108, CLASSES))])
 def test_a_network_whose_margin_has_a_gradient_needs_no_view(network: nn.Module) -> None:
     assert seen(network)[1] is None
