@@ -31,9 +31,9 @@ def gradient_route(model: nn.Module, route: str, hypernetwork_weight: float = 1.
         hypernetwork_weight: factor on the hypernetwork route's part of the gradient, for "both".
 
     Only the gradient of a layer's input changes; the hypernetwork's own parameters keep theirs. Layers without a
-    hypernetwork (1x1 convolutions, shortcuts) pass gradients as usual. What torch.utils.checkpoint runs again during
-    backward() has the route of its forward pass, also after the `with` block. Only if a compiled layer is inside an
-    eager checkpoint, call backward() inside the block.
+    hypernetwork (1x1 convolutions, shortcuts) pass gradients as usual. A route holds in all threads.
+    What torch.utils.checkpoint runs again during backward() has the route of its forward pass, also after the `with`
+    block. Only if a compiled layer is inside an eager checkpoint, call backward() inside the block.
 
     Raises:
         InputError: unknown route; a single route on a network without SHC layers.
