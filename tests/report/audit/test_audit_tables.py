@@ -181,7 +181,7 @@ def test_seeds_are_summed_up_by_mean_and_standard_deviation(run_folder):
 def test_routes_have_names(run_folder):
     assert route_words("mixture:0.3") == "hypernetwork route × 0.3"
     assert route_words("frozen") == "kernels frozen"
-    assert route_words("inner logits") == "logits before the softmax"
+    assert route_words("inner logits") == "inner logits"
     assert route_words("<other>") == "<other>"
 
 

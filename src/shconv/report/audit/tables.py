@@ -19,7 +19,6 @@ ROUTES = {
     "strict": "hypernetwork route, strict",
     "frozen": "kernels frozen",
     "straight-through": "identity where none passes",
-    "inner logits": "logits before the softmax",
 }
 NETWORK = (GridColumn("network", "Network"), GridColumn("seed", "Seed"))
 
