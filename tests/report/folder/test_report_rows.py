@@ -106,9 +106,10 @@ def test_outcomes_that_disagree_with_their_row_are_left_out_and_said(run_folder)
 def test_damaged_outcomes_are_named(run_folder):
     folder = one_row(run_folder).save()
     path = next((folder / "outcomes").iterdir())
-    path.write_bytes(b"PK\x03\x04 not an archive")
-    with pytest.raises(InputError, match=path.name.replace(".", r"\.")):
-        load_run(folder)
+    for damage in (b"PK\x03\x04 not an archive", bytes(99), b""):
+        path.write_bytes(damage)
+        with pytest.raises(InputError, match=path.name.replace(".", r"\.") + " is damaged: it is no whole .npz file"):
+            load_run(folder)
     np.savez(path, index=[1, 1], correct=[True, True])
     with pytest.raises(InputError, match="one index and one outcome"):
         load_run(folder)

@@ -1,5 +1,6 @@
 """Array files (.npz) of a run folder, read whole and checked by the shapes that their reader wants."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ Arrays = dict[str, NDArray[Any]]
 
 def load(path: Path, *wanted: str) -> Arrays:
     """The arrays of a file, those that are wanted or else all. Raises InputError, naming it, where it is damaged."""
-    with damaged(path), np.load(path, allow_pickle=False) as file:
-        return {key: file[key] for key in file.files if key in wanted or not wanted}
+    with damaged(path):
+        if not zipfile.is_zipfile(path):  # NumPy would speak of pickles
+            raise ValueError("it is no whole .npz file")
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files if key in wanted or not wanted}
 
 
 def check(path: object, arrays: Arrays, shapes: Mapping[str, tuple[str | int, ...]]) -> dict[str, int]:
