@@ -20,6 +20,8 @@ GIVEN = {
     "images alone": (lambda: shconv.audit.run(network(), X, "8/255"), "data: item 0 has the label shape"),
     "no network": (lambda: shconv.to_shc("resnet18"), "model: got str; want a torch.nn.Module"),
     "no network to a relative": (lambda: shconv.relatives.to_relative("resnet18", "se"), "model: got str; want"),
+    "no network to report on": (lambda: shconv.conversion_report("resnet18"), "model: got str; want"),
+    "no network to undo": (lambda: shconv.to_vanilla("resnet18"), "model: got str; want"),
     "classes in words": (lambda: shconv.create_model("plain10", num_classes="10"), "and integers, got '10', 3, 64"),
     "pretrained": (lambda: shconv.create_model("plain10", pretrained=True), "pretrained: got True; want a checkpoint"),
     "device": (lambda: shconv.evaluate(network(), (X, Y), {"f": FGSM}, device="gpu"), "device: got 'gpu'; want one of"),

@@ -73,6 +73,10 @@ def test_an_images_output_does_not_depend_on_its_batch_and_one_may_come_alone(ki
     whole = layer(x)
     torch.testing.assert_close(layer(x[1:2])[0], whole[1])
     torch.testing.assert_close(layer(x[2]), whole[2])
+    none = layer(x[:0])
+    assert none.shape == (0, *whole.shape[1:])
+    none.sum().backward()
+    assert not any(parameter.grad.any() for parameter in layer.parameters() if parameter.grad is not None)
 
 
 @kinds

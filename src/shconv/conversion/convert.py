@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from shconv.conversion.check import Check, refuse_a_difference
 from shconv.conversion.layers import become, reason_against, to_layer
 from shconv.conversion.start import start_at_identity
-from shconv.conversion.where import Where, is_3x3, pick
+from shconv.conversion.where import Where, check_network, is_3x3, pick
 from shconv.copying import copied
 from shconv.errors import InputError
 from shconv.layers import SHConv2d
@@ -83,8 +83,7 @@ def prepared(
 
     Raises InputError where there is none, or a reason against one or against the network.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: got {type(model).__name__}; want a torch.nn.Module, such as create_model gives")
+    check_network(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError(f"the model is {reason_against(model)}")
     for name, module in model.named_modules():

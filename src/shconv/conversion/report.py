@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from shconv.conversion.layers import reason_against
-from shconv.conversion.where import Where, is_3x3, pick
+from shconv.conversion.where import Where, check_network, is_3x3, pick
 from shconv.layers import SHConv2d
 
 HEADS = ("name", "module", "kernel", "in", "out", "groups", "", "parameters", "")
@@ -74,6 +74,7 @@ def conversion_report(model: nn.Module, where: Where = is_3x3) -> ConversionRepo
     Asked of a vanilla network it is a forecast: where= marks what to_shc would pick, and what of that it would refuse.
     `str(report)` is a table; `report.rows`, `report.before`, `report.after` and `report.growth` are its numbers.
     """
+    check_network(model)
     picked = pick(model, where)
     rows = tuple(_row(n, m, m in picked) for n, m in model.named_modules() if _is_convolution(m))
     hyper = {p for m in model.modules() if isinstance(m, SHConv2d) for p in m.hyper.parameters()}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from shconv.conversion.convert import Start
 from shconv.conversion.layers import become, to_convolution
 from shconv.conversion.start import resting_level, start_at_identity
+from shconv.conversion.where import check_network
 from shconv.copying import copied
 from shconv.errors import InputError, few
 from shconv.eval_mode import eval_mode
@@ -34,6 +35,7 @@ def to_vanilla(model: ModelT, images: Tensor | None = None, inplace: bool = Fals
         InputError: no SHC layer; images that do not reach a layer; a kernel that is computed, or that layers with
             different mean maps share, so that it cannot include a map.
     """
+    check_network(model)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, SHConv2d)}
     if not layers:
         raise InputError(f"{type(model).__name__} has no SHC layer: nothing to undo")

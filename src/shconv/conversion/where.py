@@ -12,6 +12,12 @@ Predicate = Callable[[str, nn.Module], bool]
 Where = Predicate | str | int | tuple[int, int] | Sequence["Where"]
 
 
+def check_network(model: object) -> None:
+    """Raise InputError for what is no network."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: got {type(model).__name__}; want a torch.nn.Module, such as create_model gives")
+
+
 def is_3x3(name: str, module: nn.Module) -> bool:
     """True for a 3x3 convolution that is not yet an SHC: the paper's choice of layers (section 3.2)."""
     return _vanilla(module) and tuple(module.kernel_size) == (3, 3)  # type: ignore[arg-type]

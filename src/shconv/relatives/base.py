@@ -106,8 +106,9 @@ class Relative(nn.Conv2d):
 
     def convolve_each(self, x: Tensor, kernels: Tensor) -> Tensor:
         """Convolve x[n] of (N, D, H, W) with kernels[n] of (N, C, D / groups, S_h, S_w): as groups of one image."""
+        if not (N := len(x)):
+            return self.convolve(x, kernels.sum(0))
         x, padding = self.padded(x)
-        N = len(x)
         one = x.reshape(1, N * x.shape[1], *x.shape[2:])
         Y = F.conv2d(one, kernels.flatten(0, 1), None, self.stride, padding, self.dilation, N * self.groups)
         Y = Y.view(N, self.out_channels, *Y.shape[2:])

@@ -45,8 +45,9 @@ class LocalConv2d(Relative):
         filters = 1 + self.output(F.relu(self.hidden(x)))  # (N, taps, H', W')
         N, taps, *size = filters.shape
         patches = F.unfold(x, self.kernel_size, self.dilation, stride=self.stride)
-        patches = patches.view(N, self.in_channels, taps, -1) * filters.reshape(N, 1, taps, -1)
-        patches = patches.view(N, self.groups, -1, patches.shape[-1])
+        places = patches.shape[-1]
+        patches = patches.view(N, self.in_channels, taps, places) * filters.reshape(N, 1, taps, places)
+        patches = patches.view(N, self.groups, self.in_channels // self.groups * taps, places)
         kernel = self.weight.reshape(self.groups, self.out_channels // self.groups, -1)
         Y: Tensor = (kernel @ patches).reshape(N, self.out_channels, *size)
         return Y if self.bias is None else Y + self.bias[:, None, None].to(Y.dtype)
