@@ -388,3 +388,18 @@ def test_unpacked_parquet_is_the_same_imagenet_and_goes_on_where_it_stopped(tmp_
     assert changed == [i == 2 for i in range(6)]
     with pytest.raises(InputError, match="holds no Parquet files"):
         list(unpack(target, tmp_path / "again"))
+
+
+def test_shards_of_one_name_in_two_folders_are_unpacked_apart_or_refused(tmp_path: Path) -> None:
+    made = shards("parquet", "train")[Path("data/train-00000-of-00003.parquet")]
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in ("default/train", "default/validation"):
+        (source / folder).mkdir(parents=True)
+        (source / folder / "0000.parquet").write_bytes(made)
+    assert list(unpack(source, target)) == [target / "train/0000.tar", target / "validation/0000.tar"]
+    (source / "other/train").mkdir(parents=True)
+    (source / "other/train/0000.parquet").write_bytes(made)
+    with pytest.raises(
+        InputError, match=r"default/train/0000\.parquet and other/train/0000\.parquet would both become"
+    ):
+        list(unpack(source, target))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from shconv.data.hidden import any_hidden
+from shconv.data.imagenet import PARTS
 from shconv.data.parquet import index_parquet
 from shconv.errors import InputError
 
@@ -17,19 +18,30 @@ USAGE = "usage: python -m shconv.data.unpack SOURCE TARGET, the folder of the Pa
 
 def unpack(source: Path, target: Path) -> Iterator[Path]:
     """Writes a tar for each Parquet file below source, with the images byte for byte and their labels; gives the tar's
-    path when it is whole. Raises InputError where a file is no Parquet file of images, or there is none."""
+    path when it is whole. Raises InputError where a file is no Parquet file of images, two would become one tar, or
+    there is none."""
     found = [path.relative_to(source) for path in source.rglob("*.parquet")]
     shards = sorted(path.as_posix() for path in found if not any_hidden(path.parts))
     if not shards:
         raise InputError(f"{source} holds no Parquet files; wanted some such as train-00000-of-00294.parquet")
-    target.mkdir(parents=True, exist_ok=True)
+    written: dict[Path, str] = {}
     for shard in shards:
-        path = target / f"{PurePosixPath(shard).stem}.tar"
+        path = _place(target, PurePosixPath(shard))
+        if (other := written.setdefault(path, shard)) != shard:
+            raise InputError(f"{source}: {other} and {shard} would both become {path}; wanted other names")
+    for path, shard in written.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             unfinished = path.with_suffix(".unfinished")
             _write_tar(source, shard, unfinished)
             os.replace(unfinished, path)
         yield path
+
+
+def _place(target: Path, shard: PurePosixPath) -> Path:
+    """Of its tar. A folder that says the part, train/0000.parquet, is kept."""
+    part = shard.parent.name if shard.parent.name in PARTS else ""
+    return target / part / f"{shard.stem}.tar"
 
 
 def _write_tar(source: Path, shard: str, path: Path) -> None:
