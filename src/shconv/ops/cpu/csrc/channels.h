@@ -36,8 +36,8 @@ struct Factors {  // of a tile
 template <bool by_taps, int nv, int rows>
 static void tile(const Factors& f) {
     const Pixel* const pixels = f.pixels;
-    const float* x[rows];
-    for (int r = 0; r < rows; r++) x[r] = pixels[r].source;
+    int64_t row[rows];  // in bytes from the first pixel's source: one address moves on, not one for each row
+    for (int r = 0; r < rows; r++) row[r] = (const char*)pixels[r].source - (const char*)pixels[0].source;
     const auto each = [](auto visit) __attribute__((always_inline)) {
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++)
@@ -46,17 +46,21 @@ static void tile(const Factors& f) {
     };
     for (int r = 0; by_taps && f.dM && r < rows; r++) __builtin_prefetch(pixels[r].X);
     V sum[rows][nv] = {};
+    // GCC would keep them in registers where nearly all are taken, and move what every product needs to the stack.
+    constexpr bool sum_in_memory = by_taps && 6 * (2 * rows * nv + nv + 1) > 5 * REGISTERS;
     for (const Step* step = f.step; step != f.end; step++) {
         V at[rows][nv] = {};
         for (const Run *run = f.runs + step->first, *last = f.runs + step->last; run != last; run++) {
-            const float* w = f.weight + run->row * nv * VL;
-            for (int64_t k = run->offset, stop = k + run->count; k < stop; k++, w += nv * VL) {
+            const float *w = f.weight + run->row * nv * VL, *const end = w + (int64_t)run->count * nv * VL;
+            for (const float* x = pixels[0].source + run->offset; w != end; x++, w += nv * VL) {
                 V b[nv];
 #pragma GCC unroll 3
                 for (int v = 0; v < nv; v++) b[v] = held(load(w + v * VL));
-                each([&](int r, int v) { at[r][v] = fma(all(x[r][k]), b[v], at[r][v]); });
+                const auto of_row = [&](int r) { return all(*(const float*)((const char*)x + row[r])); };
+                each([&](int r, int v) { at[r][v] = fma(of_row(r), b[v], at[r][v]); });
             }
         }
+        if (sum_in_memory) asm("" : "+m"(sum));
         if (!by_taps) return each([&](int r, int v) { store(pixels[r].Y + v * VL, at[r][v]); });
         each([&](int r, int v) { sum[r][v] = fma(all(pixels[r].M[step->t]), at[r][v], sum[r][v]); });
         if (f.dM && f.alone) {

@@ -9,13 +9,13 @@
 #endif
 
 #if defined(__AVX512F__)
-constexpr int VL = 16, RB = 8;
+constexpr int VL = 16, RB = 8, REGISTERS = 32;
 #elif defined(__AVX__)
-constexpr int VL = 8, RB = 4;
+constexpr int VL = 8, RB = 4, REGISTERS = 16;
 #elif defined(__aarch64__)
-constexpr int VL = 4, RB = 8;
+constexpr int VL = 4, RB = 8, REGISTERS = 32;
 #else
-constexpr int VL = 4, RB = 4;
+constexpr int VL = 4, RB = 4, REGISTERS = 16;
 #endif
 constexpr int NV = 3;
 
