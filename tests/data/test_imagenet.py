@@ -243,6 +243,14 @@ def test_an_image_twice_or_behind_a_link_in_a_tar_is_named(kind: str, said: str,
         load_data(f"imagenet:{tmp_path}", want_train=False)
 
 
+def test_two_tars_in_one_file_are_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "val-0.tar", "w") as tar:
+        add(tar, "a.png", VAL[0].image)
+    (tmp_path / "val-0.tar").write_bytes(2 * (tmp_path / "val-0.tar").read_bytes())
+    with pytest.raises(InputError, match=r"val-0\.tar: more follows its end"):
+        load_data(f"imagenet:{tmp_path}", want_train=False)
+
+
 def test_shards_without_an_image_are_refused(tmp_path: Path) -> None:
     tarfile.open(tmp_path / "val-0.tar", "w").close()
     with pytest.raises(InputError, match=r"its shards hold no images; wanted some of each"):

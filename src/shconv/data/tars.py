@@ -84,9 +84,15 @@ def _samples(path: Path) -> list[tuple[str, str, tarfile.TarInfo]]:
                     seen.add(member.name)
                     samples.append((f"{folder}/{stem}", kind.lower(), member))
                 end = member.offset_data + member.size
-        whole = -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE + tarfile.BLOCKSIZE  # an empty block ends a tar
-        if path.stat().st_size < whole:
+        padded = -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        with path.open("rb") as file:
+            file.seek(padded)
+            rest = file.read(2 * tarfile.RECORDSIZE)
+        if len(rest) < tarfile.BLOCKSIZE:  # an empty block ends a tar
+            whole = padded + tarfile.BLOCKSIZE
             raise InputError(f"{path}: the tar file is cut short; with what it holds it has at least {whole} bytes")
+        if rest.strip(b"\0"):
+            raise InputError(f"{path}: more follows its end, as in two tar files put together; wanted one alone")
     except (OSError, tarfile.TarError) as error:
         raise cannot_read(path, error) from error
     return samples
