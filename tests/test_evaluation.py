@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import shconv
-from shconv.attacks import FGSM, PGD, Foreign, Standard
+from shconv.attacks import FGSM, PGD, DeepFool, Foreign, Standard
+from shconv.audit.subject import Subject
 from shconv.errors import InputError
 from shconv.intervals import wilson
 from shconv.models.normalize import Normalize
@@ -172,15 +173,47 @@ def test_a_folder_refuses_other_images_labels_and_settings_of_the_network(tmp_pa
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_network_that_returns_nan_is_not_right(classes: int) -> None:
-    """argmax finds class 0 among NaN."""
+@pytest.mark.parametrize("strange", [torch.nan, torch.inf])
+def test_an_image_whose_logits_are_not_finite_is_wrong_and_attacks_work_on_the_others(
+    classes: int, strange: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """argmax finds class 0 among NaN, and the class with the infinite logit; a class at minus infinity is ruled out."""
 
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return torch.where(torch.arange(len(x))[:, None] == 2, torch.nan, torch.eye(classes)[:1])
+            out = [x[:, 0, 0, 0] * 0 - torch.inf] * (classes - 2)
+            logits = torch.stack([x[:, 0, 0, 0], x[:, 0, 0, 1] - 0.4, *out], 1)
+            return torch.where(x[:, 2, 3, 3, None] == 1, strange, logits)
 
-    with pytest.raises(InputError, match="NaN or infinity on 1 of 8 images; want finite"):
-        shconv.evaluate(Broken(), (IMAGES, LABELS * 0), {"mine": lambda model, x, y: x}, **QUICK)
+    x, y = torch.full((16, 3, 4, 4), 0.5), torch.zeros(16, dtype=torch.int64)
+    x[:, 2, 3, 3] = (torch.arange(16) == 2).float()
+    attacks = {"pgd": PGD(0.3, steps=5, random_start=False), "fgsm": FGSM(0.1), "deepfool": DeepFool()}
+    results = shconv.evaluate(Broken(), (x, y), attacks, **{**QUICK, "progress": True})
+    rows = results.rows().set_index("attack")
+    assert rows.nan.tolist() == [1, 1, 1, 1]
+    assert rows.accuracy.tolist() == [15 / 16, 0, 15 / 16, 0]
+    clean = results.images(attack="clean")
+    assert clean.prediction.isna().tolist() == [place == 2 for place in range(16)]
+    assert clean.p_y[2] == 0
+    said = capsys.readouterr().err
+    assert said.count("model/seed0 returned logits with NaN or infinity on 1 of 16 images: they count as misclass") == 1
+    assert "has a gradient with NaN on" not in said
+    judged = Subject("Net", Broken(), x, y).judge(x, y)
+    assert judged.right.tolist() == clean.correct.tolist()
+    assert judged.nan.tolist() == clean.prediction.isna().tolist()
+
+
+def test_of_a_network_whose_gradient_has_nan_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """The square root of 0 has an infinite slope, which a factor 0 makes NaN."""
+
+    class Rooted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([x.mean((1, 2, 3)), 0.4 + (x * 0).sum((1, 2, 3)).sqrt()], 1)
+
+    data = torch.full((3, 3, 4, 4), 0.5), torch.zeros(3, dtype=torch.int64)
+    results = shconv.evaluate(Rooted(), data, {"fgsm": FGSM(0.2, objective="untargeted")}, batch_size=4)
+    assert "has a gradient with NaN on 3 of 3 images" in capsys.readouterr().err
+    assert results.rows().accuracy.tolist() == [1, 1]
 
 
 def test_images_out_of_range_are_refused_before_a_network_sees_them() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from attack_toys import InUse, everything_about
-from torch import Tensor
+from torch import Tensor, nn
 
 from shconv.attacks import FGSM, IFGSM, Attack, GaussianNoise, LocSearchAdv, RandFGSM, Substitute
 from shconv.attacks.budget import distances
@@ -242,7 +242,19 @@ BAD_MODELS = {
     "NaN": (lambda x: linear(x) * torch.nan, "NaN"),
     "infinity": (lambda x: linear(x) + torch.inf, "infinity"),
     "fewer classes than labels": (lambda x: linear(x)[:, :2], "class 2"),
+    "weights of another type": (nn.Sequential(nn.Flatten(), nn.Linear(40, 3).double()), "want one type and device"),
+    "kernels of another type": (nn.Sequential(nn.Conv2d(2, 3, 1).bfloat16(), nn.Flatten()), "weights of BFloat16"),
 }
+
+
+@every_attack
+def test_a_network_made_in_inference_mode_is_attacked_without_a_gradient_or_refused(attack: Attack) -> None:
+    with torch.inference_mode():
+        network = Network()
+    with suppress(InputError):
+        attack(network, *batch())
+        assert attack in (ATTACKS[0], SEARCH)
+    assert network.head.weight.requires_grad
 
 
 @needs_model

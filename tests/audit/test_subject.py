@@ -76,7 +76,10 @@ RECOGNISED = {
         lambda: Around(after=lambda z: (z - z.mean(0)) / (z.std(0) + 1e-3)).eval(),
         "answers for an image by the other images of its batch too",
     ),
-    "NaN": (lambda: Around(after=nan_where_bright).eval(), r"NaN on \d+ of 48 clean images: they count as misclass"),
+    "NaN": (
+        lambda: Around(after=nan_where_bright).eval(),
+        r"NaN or infinity on \d+ of 48 clean images: they count as misclass",
+    ),
     "normalised outside": (
         lambda: Around(before=lambda x: torch.where(x < 0, x, x * 0)).eval(),
         "seems to expect normalised images",
@@ -264,7 +267,7 @@ def test_nan_met_under_attack_is_said_and_counts() -> None:
     report = audit.run(Fragile().eval(), (x, y), EPS, checks=[check], progress=False)
     nan = int(Fragile()((x - EPS).clamp_min(0)).isnan().any(1).sum())
     assert nan > 0
-    assert f"NaN on {nan} attacked image" in report.verdict
+    assert f"NaN or infinity on {nan} attacked image" in report.verdict
     assert report.worst_case["linf"]["correct"] <= len(y) - nan
     assert np.isclose(report.worst_case["linf"]["accuracy"], report.worst_case["linf"]["correct"] / len(y))
 

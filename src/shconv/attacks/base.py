@@ -44,6 +44,10 @@ class Attack(ABC):
     its parameters' requires_grad cleared; every sub-module's mode and every flag is restored afterwards, also after an
     exception, and no .grad is touched. Randomness depends on (seed, index) of an image only, so neither on the order of
     the images nor on how they are spread over batches and processes.
+
+    Threads may attack one network at the same time if it is in eval mode and they enter no gradient route: each call
+    puts the modes of its parts back while others may run. Attacks of other libraries draw from torch's global generator
+    and should not share a process with others then.
     """
 
     together: ClassVar[int | None] = None
@@ -144,7 +148,7 @@ def borrowed(model: Model) -> Iterator[Model]:
     if not callable(model):
         raise InputError(f"model: got {type(model).__name__}; want a torch.nn.Module, or a function, to logits (N, K)")
     module = model if isinstance(model, nn.Module) else nn.Module()
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    trained = [each for each in module.parameters() if each.requires_grad and not each.is_inference()]
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
@@ -161,12 +165,24 @@ def naming_what_is_wrong() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "leaf Variable that requires grad is being used in an in-place" in str(error):
+        said = str(error)
+        if "leaf Variable that requires grad is being used in an in-place" in said:
             raise InputError(IN_PLACE) from error
-        found = re.search(r"to have (\d+) channels, but got (\d+) channels", str(error))
-        if found is None:
-            raise
-        raise InputError(f"images: got {found[2]} channels; want {found[1]}, which the network takes") from error
+        if found := re.search(r"to have (\d+) channels, but got (\d+) channels", said):
+            raise InputError(f"images: got {found[2]} channels; want {found[1]}, which the network takes") from error
+        if found := re.search(
+            r"Input type \((.+)\) and \w+ type \((.+)\)|mat1 and mat2 .* dtype, but got (.+) and (.+)", said
+        ):
+            images, weights = [kind.removeprefix("c10::") for kind in found.groups() if kind]
+            raise InputError(
+                f"images: got {images} for a network with weights of {weights}; want one type and device, as by "
+                "model.to(images)"
+            ) from error
+        if "nference tensor" in said:
+            raise InputError(
+                "model: it was made inside torch.inference_mode(), so that it has no gradient; want one made outside"
+            ) from error
+        raise
 
 
 @contextmanager

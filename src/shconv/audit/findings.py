@@ -41,7 +41,7 @@ class Outcome:
     success: Flags  # (N,)
     queries: NDArray[np.int64]  # (N,), forward passes
     outside: int = 0  # misclassified examples that left the ball or the box: they do not count
-    nan: int = 0  # examples on which the network returned NaN
+    nan: int = 0  # examples on which the network returned NaN or infinity
     seconds: float = 0.0
     complete: bool = False  # False where the time ran out before every image was attempted
     adversarial: Tensor | None = None  # the attempted images in their order; None where resumed or above a gigabyte

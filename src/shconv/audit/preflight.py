@@ -90,7 +90,7 @@ def _as_it_is(subject: Subject, images: Tensor, judged: Judged) -> Iterator[str]
             "Attacks and judgement see an image in different batches, so the accuracies may be too low or too high."
         )
     if nan := int(judged.nan.sum()):
-        yield f"returns NaN on {nan} of {len(judged.nan)} clean images: they count as misclassified."
+        yield f"returns NaN or infinity on {nan} of {len(judged.nan)} clean images: they count as misclassified."
 
 
 def _range(subject: Subject, images: Tensor, labels: Tensor, right: Flags, most: int | None) -> Iterator[str]:

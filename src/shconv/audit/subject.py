@@ -14,21 +14,21 @@ from torch import Tensor, nn
 
 from shconv.attacks.checks import check_logits_shape
 from shconv.errors import InputError
-from shconv.experiments.network import first_logits, in_other_company, same_answers
+from shconv.experiments.network import finite, finite_gradient, first_logits, in_other_company, same_answers
+from shconv.experiments.outcomes import NO_ANSWER, judge
 from shconv.experiments.question import padded
 from shconv.replaying import replaying
 from shconv.routes import shc_layers
 
 PASSES = 8  # of a random network, averaged
-HUGE = 1e30  # in the place of an infinite logit
 
 
 class Judged(NamedTuple):
     """What became of n images in a fresh forward pass."""
 
-    right: NDArray[np.bool_]  # (n,); an image whose logits have NaN is wrong
-    p_y: NDArray[np.float64]  # (n,), the true class's probability; 0 for NaN
-    nan: NDArray[np.bool_]  # (n,)
+    right: NDArray[np.bool_]  # (n,); an image without an answer is wrong
+    p_y: NDArray[np.float64]  # (n,), the true class's probability; 0 without an answer
+    nan: NDArray[np.bool_]  # (n,), where there is none
 
 
 class Subject:
@@ -107,11 +107,9 @@ class Subject:
 
         few: of these images alone, where time is short; else in the one batch shape.
         """
-        logits = self._judged_by(self.model.as_returned, x, min(len(x), self.batch_size) if few else self.batch_size)
-        nan = logits.isnan().any(1)
-        p_y = logits.double().softmax(1).gather(1, y[:, None])[:, 0].nan_to_num(0.0)
-        right = (logits.argmax(1) == y) & ~nan
-        return Judged(*(value.cpu().numpy() for value in (right, p_y, nan)))
+        size = min(len(x), self.batch_size) if few else self.batch_size
+        found = judge(self._judged_by(self.model.as_returned, x, size), y)
+        return Judged(found["correct"], found["p_y"], found["prediction"] == NO_ANSWER)
 
     def rejects(self, x: Tensor) -> NDArray[np.bool_]:
         """Which of the images x (n, C, H, W) its detector rejects, (n,): none where it has no detector."""
@@ -136,9 +134,9 @@ class AuditedNetwork(nn.Module):
     """A network whose answers attacks can use; its decisions are the network's own.
 
     Probabilities become their logarithms (the same softmax); a random network answers by the mean of its logits over
-    `passes` passes, so that its gradient is that of the expectation (Athalye et al. 2018); NaN becomes 0 in logits and
-    gradients, infinity a huge number: NaN would stop an attack, and stays NaN where a prediction is judged. `watch` is
-    called before every pass but the judge's, and may raise TimeUp.
+    `passes` passes, so that its gradient is that of the expectation (Athalye et al. 2018); logits and
+    gradients are made finite, as NaN would stop an attack, but the judge sees them as they are.
+    `watch` is called before every pass but the judge's, and may raise TimeUp.
     """
 
     steady = False  # Python runs at every call, which a replayed graph would leave out: the network inside is replayed
@@ -153,17 +151,17 @@ class AuditedNetwork(nn.Module):
 
     def as_returned(self, x: Tensor) -> Tensor:
         """With NaN and infinity, for the judge."""
-        return self._answer(replaying(self.network), x, finite=False)
+        return self._answer(replaying(self.network), x, usable=False)
 
-    def _answer(self, ask: Callable[[Tensor], Tensor], x: Tensor, finite: bool = True) -> Tensor:
-        if self.watch is not None and finite:
+    def _answer(self, ask: Callable[[Tensor], Tensor], x: Tensor, usable: bool = True) -> Tensor:
+        if self.watch is not None and usable:
             self.watch()
-        x = _FiniteGradient.apply(x)
+        x = finite_gradient(x)
         answers = [check_logits_shape(ask(x), len(x)) for _ in range(self.passes)]
         if self.probabilities:
             answers = [each.clamp_min(torch.finfo(each.dtype).tiny).log() for each in answers]
         logits = torch.stack(answers).mean(0) if self.passes > 1 else answers[0]
-        return logits.nan_to_num(0.0, HUGE, -HUGE) if finite else logits
+        return finite(logits) if usable else logits
 
 
 class AuditedDetector(AuditedNetwork):
@@ -172,16 +170,6 @@ class AuditedDetector(AuditedNetwork):
     def joint(self, x: Tensor, y: int) -> Tensor:
         network: Any = self.network
         return self._answer(lambda at: network.joint(at, y), x)
-
-
-class _FiniteGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0].nan_to_num(0.0, HUGE, -HUGE).contiguous()  # pyautoattack views it
 
 
 @contextmanager

@@ -180,7 +180,8 @@ def _tried(audit: Audit, findings: Sequence[Row]) -> Iterator[str]:
         yield f"{counted(outside, 'misclassified example')} lay outside the ball or [0, 1] and did not count."
     nan = sum(row["nan"] for row in rows)
     if nan:
-        yield f"The network returned NaN on {counted(nan, 'attacked image')}, which counts as misclassified."
+        images = counted(nan, "attacked image")
+        yield f"The network returned NaN or infinity on {images}, which counts as misclassified."
 
 
 def _label(row: Row) -> str:

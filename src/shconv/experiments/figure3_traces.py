@@ -29,7 +29,7 @@ def _save_pair(study: Study, pair: Pair, name: str) -> None:
     for x, y, places, n in study.batches(image):
         p_y, rcd, images, correct = [], [], [], []
         for network in pair.members:
-            result = attack.run(network.model, x[:n], y[:n], index=places[:n], seed=study.seed, trace_steps=marks)
+            result = attack.run(network.attacked, x[:n], y[:n], index=places[:n], seed=study.seed, trace_steps=marks)
             assert result.trace is not None
             rc = relative_confidence(result.trace.logits[0], y[:1].cpu().expand(attack.steps + 1))
             p_y.append(result.trace.confidences[0].numpy())

@@ -1,9 +1,10 @@
 """A trained network under its name, its pair, and how an attack sees it through a gradient route."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from shconv.errors import InputError, first_line, is_short_of_memory
 from shconv.routes import ROUTES, HypernetworkPaths, gradient_route, shc_layers
 
 SAME = 1e-4  # two passes that differ by more, relative to the largest logit, are random
+HUGE = 1e30  # in the place of an infinite logit
 LATER = ("settings",)  # of an identity, what folders of earlier versions lack
 ROUTES_OF = {False: ("both",), True: ROUTES}  # by whether it is an SHC network
 WITH_STRICT = {False: ("both",), True: (*ROUTES, "strict")}
@@ -30,6 +32,11 @@ class Network:
     @property
     def is_shc(self) -> bool:
         return bool(shc_layers(self.model))
+
+    @cached_property
+    def attacked(self) -> nn.Module:
+        """The model as attacks are given it."""
+        return (FiniteDetector if hasattr(self.model, "joint") else Finite)(self.model)
 
     @property
     def key(self) -> str:
@@ -78,6 +85,55 @@ def _is_fractional(value: object) -> bool:
     if isinstance(value, tuple | list):
         return bool(value) and all(_is_fractional(each) for each in value)
     return type(value) is float
+
+
+class Finite(nn.Module):
+    """A network whose logits and gradients attacks can use: without NaN and infinity."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._finite(self.network, x)
+
+    def _finite(self, ask: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return finite(check_logits_shape(ask(finite_gradient(x)), len(x)))
+
+
+class FiniteDetector(Finite):
+    """One with a detector: `joint` is what fools both."""
+
+    def joint(self, x: Tensor, y: int) -> Tensor:
+        network: Any = self.network
+        return self._finite(lambda at: network.joint(at, y), x)
+
+
+def answered(logits: Tensor) -> Tensor:
+    """bool (N,): whether logits (N, K) give a probability to every class: no NaN, no infinity but of classes ruled
+    out."""
+    return logits.amax(1).isfinite()
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Logits (N, K) that an attack can use: 0 for an image without an answer, a huge number for minus infinity."""
+    return torch.where(answered(logits)[:, None], logits, 0.0).nan_to_num(neginf=-HUGE)
+
+
+def finite_gradient(x: Tensor) -> Tensor:
+    """x itself; in its gradient NaN becomes 0, infinity a huge number."""
+    same: Tensor = _FiniteGradient.apply(x)
+    return same
+
+
+class _FiniteGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].nan_to_num(0.0, HUGE, -HUGE).contiguous()  # pyautoattack views it
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shconv.attacks.budget import Norm
-from shconv.errors import InputError
+from shconv.experiments.network import answered
 from shconv.metrics import (
     accuracy_interval,
     alarm_threshold,
@@ -27,7 +27,8 @@ KINDS: dict[str, Any] = {
     "adversarial": np.float32,
 }  # else float64
 OPTIONAL = ("adversarial", "score")  # arrays that are there or are None
-LATER = {"prediction": -1, "outside": False}  # columns that results of earlier versions lack
+NO_ANSWER = -1  # in the place of a class
+LATER = {"prediction": NO_ANSWER, "outside": False}  # columns that results of earlier versions lack
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class Outcomes:
     """n images; `seconds` is the time that attack and judgement took, summed over the processes that shared them."""
 
     index: NDArray[np.int64]  # (n,), each image's place in the test split
-    prediction: NDArray[np.int64]  # (n,), the class, -1 in results of versions that did not store it
+    prediction: NDArray[np.int64]  # (n,), the class, -1 without an answer and in results that did not store it
     correct: NDArray[np.bool_]  # (n,)
     p_y: Floats  # (n,)
     rc: Floats  # (n,), relative confidence
@@ -78,21 +79,19 @@ class Outcomes:
 def judge(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
     """prediction, correct, p_y, rc and floored, each (n,), from the logits (n, K) of a fresh forward pass.
 
-    With two classes there is no relative confidence (eq 5 needs others to compare): rc is NaN.
-    Raises InputError for NaN or infinity, in which argmax would still find a class.
+    An image without an answer (`network.answered`) is wrong, though argmax finds a class: prediction -1, p_y 0.
+    rc is NaN where there is no relative confidence: with two classes (eq 5 needs others to compare), or where a logit
+    is not finite.
     """
     logits, labels = on_host(logits, labels)
-    if strange := int((~logits.isfinite().all(1)).sum()):
-        raise InputError(
-            f"the network returned logits with NaN or infinity on {strange} of {len(logits)} images; want finite "
-            "logits (an audit counts such images as misclassified)"
-        )
-    p_y, prediction = logits.double().softmax(1).gather(1, labels[:, None])[:, 0], logits.argmax(1)
+    prediction = torch.where(answered(logits), logits.argmax(1), NO_ANSWER)
+    p_y = logits.double().softmax(1).gather(1, labels[:, None])[:, 0].nan_to_num(0.0)
     judged = {"prediction": prediction, "correct": prediction == labels, "p_y": p_y}
+    judged |= {"rc": torch.full_like(p_y, torch.nan), "floored": torch.zeros_like(prediction, dtype=torch.bool)}
     if logits.shape[1] > 2:
-        judged |= {"rc": relative_confidence(logits, labels), "floored": relative_confidence_floored(logits, labels)}
-    else:
-        judged |= {"rc": torch.full_like(p_y, torch.nan), "floored": torch.zeros_like(prediction, dtype=torch.bool)}
+        whole = logits.isfinite().all(1)
+        judged["rc"][whole] = relative_confidence(logits[whole], labels[whole])
+        judged["floored"][whole] = relative_confidence_floored(logits[whole], labels[whole])
     return {name: value.numpy() for name, value in judged.items()}
 
 
@@ -122,6 +121,8 @@ def summary(outcomes: Outcomes, clean: Outcomes | None) -> tuple[dict[str, Any],
     }
     if outcomes.outside.any():
         fields["outside"] = int(outcomes.outside.sum())
+    if nan := int(((outcomes.prediction == NO_ANSWER) & (outcomes.p_y == 0)).sum()):
+        fields["nan"] = nan
     arrays = outcomes.arrays()
     fields |= detected(outcomes, clean)
     if clean is not None:

@@ -6,13 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from shconv.attacks import Attack, Standard
+from shconv.attacks.losses import attack_loss
 from shconv.data import ImageData
 from shconv.data.splits import in_unit_range
 from shconv.errors import InputError
-from shconv.experiments.network import Network, first_logits, in_other_company, routes_of, same_answers
-from shconv.experiments.question import Index
+from shconv.experiments.network import (
+    Network,
+    answered,
+    finite,
+    first_logits,
+    in_other_company,
+    routes_of,
+    same_answers,
+)
+from shconv.experiments.question import Images, Index
 from shconv.experiments.run_folder import Row, RunFolder, holds_other, read_facts
 from shconv.experiments.study import Study
 
@@ -35,13 +45,15 @@ def run_own(
         pass
 
 
-@torch.no_grad()
 def _told(study: Study, network: Network, attacks: Mapping[str, Attack]) -> Iterator[str]:
     """What a person should know of a network before its numbers, from passes over a few images."""
     (images,) = study.batches(np.arange(min(LOOKED_AT, len(study.data.test))), LOOKED_AT)
     with torch.random.fork_rng([images.x.device] if images.x.is_cuda else []):
-        first, second = (network.model(images.x) for _ in range(2))
-        alone = network.model(in_other_company(images.x))
+        with torch.no_grad():
+            first, second = (network.model(images.x) for _ in range(2))
+            alone = network.model(in_other_company(images.x))
+        climbs = any(attack.cost is not None and attack.cost.backwards for attack in attacks.values())
+        broken = _broken_gradients(network.model, images) if climbs else 0
     if not same_answers(first, second):
         yield (
             " is random: two passes over the same images differ. It is judged by one pass, so that another run gives "
@@ -53,9 +65,25 @@ def _told(study: Study, network: Network, attacks: Mapping[str, Attack]) -> Iter
             " answers for an image by the other images of its batch too, as batch norm without stored statistics does: "
             f"the numbers are those of batches of {study.batch_size}"
         )
+    if broken:
+        yield (
+            f" has a gradient with NaN on {broken} of {images.n} images that were looked at. There it counts as 0, so "
+            "that attacks that follow it look weaker than they are"
+        )
     for name, attack in attacks.items():
         if isinstance(attack, Standard):
             yield from (f", {name}: {note}" for note in attack.notes(first.shape[1]))
+
+
+def _broken_gradients(model: nn.Module, images: Images) -> int:
+    """On how many of the images that it has an answer for does the cross-entropy's gradient have NaN?"""
+    x = images.x.clone().requires_grad_()
+    logits = model(x)
+    loss = attack_loss("cross_entropy", finite(logits), images.y)
+    gradient = torch.autograd.grad(loss.sum(), x, allow_unused=True)[0] if loss.requires_grad else None
+    if gradient is None:
+        return 0
+    return int((gradient.flatten(1).isnan().any(1) & answered(logits))[: images.n].sum())
 
 
 def settle_attacks(folder: RunFolder, attacks: Mapping[str, Attack]) -> None:

@@ -8,6 +8,10 @@ from shconv.terminal import Lines
 class ExperimentProgress(Lines):
     """On standard error, so that tables on standard output can be piped; show=False is silent."""
 
+    def __init__(self, show: bool = True) -> None:
+        super().__init__(show)
+        self._nan: dict[tuple[str, int], int] = {}
+
     def row(self, row: dict[str, Any]) -> None:
         accuracy = "no images" if row["accuracy"] is None else f"accuracy {row['accuracy']:6.1%}"
         rcd = "" if row["rcd_mean"] is None else f"  RCD {row['rcd_mean']:6.2f}"
@@ -17,4 +21,11 @@ class ExperimentProgress(Lines):
             self.say(
                 f"warning: {row['attack']} returned {outside:,} of {row['n']:,} images outside its budget or [0, 1], "
                 "or with NaN: the clean images count instead"
+            )
+        key, nan = (row["model"], row["seed"]), row.get("nan", 0)
+        if nan > self._nan.get(key, 0):  # than was said before
+            self._nan[key] = nan
+            self.say(
+                f"warning: {row['model']}/seed{row['seed']} returned logits with NaN or infinity on {nan:,} of "
+                f"{row['n']:,} images: they count as misclassified"
             )

@@ -18,7 +18,7 @@ from shconv.attacks.checks import check_images
 from shconv.attacks.foreign import ForeignResult
 from shconv.data import ImageData, evaluation_batches
 from shconv.data.splits import in_unit_range
-from shconv.experiments.network import LATER, Network, Pair, routed
+from shconv.experiments.network import HUGE, LATER, Network, Pair, routed
 from shconv.experiments.outcomes import Outcomes, judge, on_host, summary
 from shconv.experiments.partial import Columns, Partial
 from shconv.experiments.progress import ExperimentProgress
@@ -141,7 +141,7 @@ class Study:
         adversarial, zero = x, torch.zeros(len(x))
         reached = {"linf": zero, "l2": zero, "queries": zero.long(), "outside": zero.bool(), "index": places}
         if attack is not None:
-            with routed(network.model, route) as model:
+            with routed(network.attacked, route) as model:
                 result = attack.run(model, x, y, index=places, seed=self.seed)
             adversarial = result.images
             reached |= {**result.distances, "queries": result.queries}
@@ -149,7 +149,8 @@ class Study:
             reached |= {"adversarial": adversarial} if self.keep else {}
         if hasattr(network.model, "joint"):  # it has a detector
             with torch.no_grad():
-                reached["score"] = network.model.score(adversarial)  # type: ignore[operator]
+                scores: Tensor = network.model.score(adversarial)  # type: ignore[operator]
+                reached["score"] = scores.nan_to_num(-HUGE, HUGE, -HUGE)  # of NaN no alarm
         asked = self.logits(network, adversarial[:n], len(x)), y[:n], *(value[:n] for value in reached.values())
         logits, labels, *values = on_host(*asked)
         columns = {name: value.numpy() for name, value in zip(reached, values, strict=True)}

@@ -83,7 +83,7 @@ def _searched(
     x, y, places, n = images
     steps = locsearch_columns(attack.steps)
     result = attack.run(  # it fills its own batches with probes
-        network.model,
+        network.attacked,
         x[:n],
         y[:n],
         index=places[:n],

@@ -108,7 +108,8 @@ class Results:
 
         Columns: experiment, model, seed, attack, objective, route, threat, step; index, file, label; clean_prediction,
         clean_correct; prediction, correct, p_y, rc, rcd, linf, l2, queries and outside (it broke its budget, so the
-        clean image stands for it). Predictions are missing in results of versions that did not store them.
+        clean image stands for it). A prediction is missing where the logits have NaN or infinity, which counts as
+        misclassified, and in results of versions that did not store it.
         """
         import pandas as pd
 
