@@ -1,5 +1,6 @@
 """Attacks of others: functions and objects of libraries, held to the box and to their budget, on whatever network."""
 
+import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -74,15 +75,16 @@ def test_a_stated_budget_is_held_to(norm: Any, reached: float) -> None:
 def test_random_numbers_follow_the_seed_and_global_generators_are_left_alone() -> None:
     def noise(model: Any, images: Tensor, labels: Tensor) -> Tensor:
         both = torch.rand_like(images) + torch.from_numpy(np.random.rand(*images.shape)).to(images)
-        return 0.5 * both
+        return 0.5 * both * random.random()
 
     x, y = batch()
-    before, there = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    before, there, pythons = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]
     first, again, other = (as_attack(noise)(Rows(), x, y, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
     assert np.random.get_state()[1].tolist() == there  # type: ignore[index]
+    assert random.getstate() == pythons
 
 
 def test_the_model_is_left_as_found() -> None:

@@ -127,6 +127,12 @@ def test_an_image_is_misclassified_inside_the_box_or_as_it_was(
 
 
 @every_attack
+def test_a_network_may_compute_in_a_wider_type_than_its_images(attack: Attack, row_wise: RowWise) -> None:
+    x, y = batch()
+    assert attack(lambda z: row_wise(z.double()), x, y).dtype == x.dtype
+
+
+@every_attack
 def test_an_image_gets_the_same_result_in_any_batch(attack: Attack, row_wise: RowWise) -> None:
     x, y = batch()
     index = torch.arange(20, 24)

@@ -68,7 +68,7 @@ class BoundaryDescent(MinimalAttack):
         self, logits: Tensor, z: Tensor, y: Tensor, classes: Tensor, project: Callable[[Tensor], Tensor]
     ) -> Tensor:
         """To the nearest boundary as the gradients at z have it; 0 where no class has a gradient."""
-        nearest = torch.full_like(logits[:, 0], torch.inf).detach()
+        nearest = z.new_full((len(z),), torch.inf)
         step = torch.zeros_like(z)
         for number, each in enumerate(classes, 1):
             f = (logits.gather(1, each[:, None]) - logits.gather(1, y[:, None]))[:, 0]  # z_k - z_y
@@ -78,7 +78,7 @@ class BoundaryDescent(MinimalAttack):
                 largest = w.abs().amax((1, 2, 3))
                 unit = w / largest.clamp_min(torch.finfo(w.dtype).tiny)[:, None, None, None]
                 length = unit.abs().sum((1, 2, 3)) if self.norm == "linf" else unit.square().sum((1, 2, 3)).sqrt()
-                away = torch.where(largest > 0, (f.abs() / largest / length).clamp(LEAST, FAR), torch.inf)
+                away = torch.where(largest > 0, (f.abs().to(w) / largest / length).clamp(LEAST, FAR), torch.inf)
                 direction = unit.sign() if self.norm == "linf" else unit / length[:, None, None, None]
                 closer = away < nearest
                 nearest = torch.where(closer, away, nearest)

@@ -5,9 +5,10 @@ import dis
 import hashlib
 import inspect
 import math
+import random
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from operator import index as as_integer
@@ -101,7 +102,7 @@ class Foreign(Attack):
             x, y, places = check_inputs(images, labels, index, seed)
             counted = _Counted(model)
             own = np.random.SeedSequence([as_integer(seed), STREAM, places[0]]).generate_state(1)
-            with own_randomness(x.device, int(own[0])), _numpy_randomness(int(own[0])), warnings.catch_warnings():
+            with own_randomness(x.device, int(own[0])), _other_randomness(int(own[0])), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = self._called(counted, x, y)
             found = self._checked(found, x)
@@ -161,18 +162,18 @@ class _Counted(nn.Module):
         return self.model(x)
 
 
-class _numpy_randomness:  # noqa: N801 (a context manager)
-    """numpy's global generator, which ART and others draw from: seeded inside, given back as it was."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __enter__(self) -> None:
-        self.before = np.random.get_state()
-        np.random.seed(self.seed)
-
-    def __exit__(self, *_: object) -> None:
-        np.random.set_state(self.before)
+@contextmanager
+def _other_randomness(seed: int) -> Iterator[None]:
+    """The global generators of numpy, which ART and others draw from, and of Python: seeded inside, given back as they
+    were."""
+    numpys, pythons = np.random.get_state(), random.getstate()
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(numpys)
+        random.setstate(pythons)
 
 
 def _words(attack: Any) -> str:
