@@ -153,6 +153,15 @@ def test_a_folder_goes_on_where_it_was_and_refuses_another_run(tmp_path: Path) -
         shconv.evaluate(vanilla, (IMAGES, LABELS), {"none": counted}, folder=tmp_path, seed=3, **QUICK)
 
 
+def test_a_folder_that_did_not_keep_the_adversarial_images_is_refused_where_they_are_wanted(tmp_path: Path) -> None:
+    networks, data = colour_networks(), (IMAGES, LABELS)
+    shconv.evaluate(networks[0], data, {"mine": sign_step}, folder=tmp_path / "a", **QUICK)
+    with pytest.raises(InputError, match="without its adversarial images; take another folder"):
+        shconv.evaluate(networks[0], data, {"mine": sign_step}, folder=tmp_path / "a", keep=True, **QUICK)
+    for keep in (True, False):
+        shconv.evaluate(networks[0], data, {"mine": sign_step}, folder=tmp_path / "b", keep=keep, **QUICK)
+
+
 def test_a_folder_refuses_other_images_labels_and_settings_of_the_network(tmp_path: Path) -> None:
     """Rows of other images would be returned as these, as nothing in a name or in weights tells them apart."""
     vanilla, _ = colour_networks()

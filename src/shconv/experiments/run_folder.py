@@ -7,12 +7,12 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from shconv.processes import Processes
 from shconv.toml import read_toml, to_toml
 from shconv.training.checkpoint import first_difference
 
+T = TypeVar("T")
 Row = dict[str, Any]
 Arrays = Mapping[str, Any]  # what numpy makes arrays of
 
@@ -146,16 +147,23 @@ class RunFolder:
         content = text.getvalue().encode("utf-8", "backslashreplace")
         if path.exists():
             if _told(path.read_bytes()) != _told(content):
-                raise InputError(f"{path} has other files or labels than the data now; take another --out")
+                raise InputError(f"{path} has other files or labels than the data now; take another folder")
         elif self.writes:
             replace_file(path, content)
 
     def outcomes(self, id: str) -> dict[str, NDArray[Any]]:
         """The per-image arrays of a row that is there. Raises InputError where their file is missing or damaged."""
+        return self._outcomes(id, dict)
+
+    def kept(self, id: str) -> bool:
+        """Whether the adversarial images of a row that is there were kept; errors as in `outcomes`."""
+        return self._outcomes(id, lambda arrays: "adversarial" in arrays)
+
+    def _outcomes(self, id: str, read: Callable[[Any], T]) -> T:
         path = self.path / "outcomes" / f"{file_name(id)}.npz"
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return dict(arrays)
+                return read(arrays)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             raise InputError(
                 f"{path} is missing or damaged; to compute it again, remove the row {id} from rows.jsonl"
@@ -185,7 +193,7 @@ def whole(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({error}); take another --out") from error
+        raise InputError(f"{path} is damaged ({error}); take another folder") from error
 
 
 def _told(images: bytes) -> list[tuple[str, str]]:
@@ -224,7 +232,7 @@ def _check_same(folder: Path, stored: Row, asked: Row, bound: Collection[str]) -
         name, there, here = difference
         raise InputError(
             f"{folder} holds a run with {name} = {there!r}, asked for is {here!r}; "
-            "take another --out, or the same as there"
+            "take another folder, or the same as there"
         )
 
 

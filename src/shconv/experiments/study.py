@@ -18,6 +18,7 @@ from shconv.attacks.checks import check_images
 from shconv.attacks.foreign import ForeignResult
 from shconv.data import ImageData, evaluation_batches
 from shconv.data.splits import in_unit_range
+from shconv.errors import InputError
 from shconv.experiments.network import HUGE, LATER, Network, Pair, routed
 from shconv.experiments.outcomes import Outcomes, judge, on_host, summary
 from shconv.experiments.partial import Columns, Partial
@@ -215,6 +216,10 @@ class Study:
         id = row_id(experiment, network, name, attack, route)
         question = self.question(network, attack, index, route or "both", size)
         other = None if as_in is None else row_id(as_in, network, name, attack, route)
+        if id in self.folder.rows and self.keep and not self.folder.kept(id):
+            raise InputError(
+                f"{self.folder.path} has {id} without its adversarial images; take another folder to keep these"
+            )
         if id not in self.folder.rows:
             if other in self.folder.rows and np.array_equal((known := self._stored(other)).index, index):
                 return self.add(experiment, network, name, attack, known, route=route)
