@@ -162,6 +162,15 @@ def test_a_folder_that_did_not_keep_the_adversarial_images_is_refused_where_they
         shconv.evaluate(networks[0], data, {"mine": sign_step}, folder=tmp_path / "b", keep=keep, **QUICK)
 
 
+def test_names_longer_than_a_files_are_no_error(tmp_path: Path) -> None:
+    attacks = {f"{'ü' * 200}{end}": sign_step for end in "ab"}
+    results = shconv.evaluate(colour_networks()[0], (IMAGES, LABELS), attacks, folder=tmp_path, keep=True, **QUICK)
+    results.write_csv(tmp_path, png=True)
+    assert len(list((tmp_path / "outcomes").iterdir())) == 3
+    assert len(list((tmp_path / "adversarial").iterdir())) == 2
+    assert len(shconv.results.load(tmp_path).images()) == 3 * len(IMAGES)
+
+
 def test_a_folder_refuses_other_images_labels_and_settings_of_the_network(tmp_path: Path) -> None:
     """Rows of other images would be returned as these, as nothing in a name or in weights tells them apart."""
     vanilla, _ = colour_networks()

@@ -233,6 +233,11 @@ def test_values_beyond_the_box_by_rounding_are_taken_as_its_edge(attack: Attack)
     assert torch.equal(attack(linear, beyond, CLASSES), attack(linear, edge, CLASSES))
 
 
+def donating(x: Tensor) -> Tensor:
+    """What torch.compile makes of a network says this if a second gradient of one pass is wanted."""
+    raise RuntimeError("This backward function was compiled with non-empty donated buffers")
+
+
 BAD_MODELS = {
     "probabilities of one class": (lambda x: x.flatten(1)[:, :1], "2 classes"),
     "a feature map": (lambda x: x, "2, 4, 5); want float logits"),
@@ -242,6 +247,8 @@ BAD_MODELS = {
     "NaN": (lambda x: linear(x) * torch.nan, "NaN"),
     "infinity": (lambda x: linear(x) + torch.inf, "infinity"),
     "fewer classes than labels": (lambda x: linear(x)[:, :2], "class 2"),
+    "lazy weights": (nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), "want a network that was called once"),
+    "compiled for one gradient": (donating, "donated_buffer = False"),
     "weights of another type": (nn.Sequential(nn.Flatten(), nn.Linear(40, 3).double()), "want one type and device"),
     "kernels of another type": (nn.Sequential(nn.Conv2d(2, 3, 1).bfloat16(), nn.Flatten()), "weights of BFloat16"),
 }

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, SupportsIndex
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from shconv.attacks.budget import ANY_CHANGE, Budget, distances
 from shconv.attacks.checks import IN_PLACE, Index, check_inputs
@@ -148,6 +149,8 @@ def borrowed(model: Model) -> Iterator[Model]:
     if not callable(model):
         raise InputError(f"model: got {type(model).__name__}; want a torch.nn.Module, or a function, to logits (N, K)")
     module = model if isinstance(model, nn.Module) else nn.Module()
+    if any(map(is_lazy, module.parameters())):
+        raise InputError("model: it has lazy parameters without values; want a network that was called once")
     trained = [each for each in module.parameters() if each.requires_grad and not each.is_inference()]
     try:
         for parameter in trained:
@@ -177,6 +180,11 @@ def naming_what_is_wrong() -> Iterator[None]:
             raise InputError(
                 f"images: got {images} for a network with weights of {weights}; want one type and device, as by "
                 "model.to(images)"
+            ) from error
+        if "donated buffer" in said:
+            raise InputError(
+                "model: torch.compile made it give one gradient for a pass, and this attack asks for several; want the "
+                "network as it was before, or torch._functorch.config.donated_buffer = False from the start"
             ) from error
         if "nference tensor" in said:
             raise InputError(

@@ -2,6 +2,7 @@
 One run at a time; what is there already is not computed again, so the same command continues where it stopped."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -26,6 +27,7 @@ from shconv.training.checkpoint import first_difference
 T = TypeVar("T")
 Row = dict[str, Any]
 Arrays = Mapping[str, Any]  # what numpy makes arrays of
+LONGEST = 200  # bytes of a file's name, without its ending
 
 
 @dataclass(frozen=True)
@@ -203,8 +205,12 @@ def _told(images: bytes) -> list[tuple[str, str]]:
 
 
 def file_name(id: str) -> str:
-    """A row's id, or a network's name, as that of a file: table1/plain10/clean -> table1--plain10--clean."""
-    return id.replace("/", "--")
+    """A row's id, or a network's name, as that of a file: table1/plain10/clean -> table1--plain10--clean. One that is
+    longer than a file's name may be ends in its digest."""
+    name = id.replace("/", "--")
+    if len(os.fsencode(name)) <= LONGEST:
+        return name
+    return f"{os.fsencode(name)[:LONGEST].decode('utf-8', 'ignore')}-{hashlib.sha256(os.fsencode(id)).hexdigest()[:8]}"
 
 
 def _stored_rows(path: Path, writes: bool) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shconv.experiments.run_folder import Row, RunFolder, whole
+from shconv.experiments.run_folder import Row, RunFolder, file_name, whole
 
 
 class Stored(Mapping[str, Mapping[str, NDArray[Any]]]):
@@ -43,7 +43,7 @@ def save_pngs(folder: Path, rows: Sequence[Row], outcomes: Mapping[str, Mapping[
     for row in rows:
         found = outcomes[row["id"]]
         for place, image in zip(found["index"], found.get("adversarial", ()), strict=False):
-            where = folder / row["id"].replace("/", "--")
+            where = folder / file_name(row["id"])
             where.mkdir(parents=True, exist_ok=True)
             levels = (255 * image).round().astype(np.uint8).transpose(1, 2, 0)
             Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels).save(where / f"{place}.png")
