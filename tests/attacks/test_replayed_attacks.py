@@ -13,6 +13,7 @@ from shconv.attacks.jsma import JSMA
 from shconv.attacks.substitute import Substitute
 from shconv.audit.subject import AuditedNetwork
 from shconv.capturing import graphs
+from shconv.experiments.network import Finite
 from shconv.layers import SHConv2d
 from shconv.models import create_model
 from shconv.replaying import memory
@@ -57,6 +58,17 @@ def test_attacks_find_the_same(name: str, network: nn.Module, monkeypatch: pytes
     for seed in range(4):
         assert all(map(torch.equal, found(attack, network, seed), wanted[seed])), seed
     assert tape.recorded
+    assert tape.replayed
+
+
+def test_the_network_as_an_evaluation_gives_it_to_attacks_is_replayed(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, wanted = Finite(network), [found(ATTACKS["pgd"], network, seed) for seed in range(4)]
+    tape = Tape()
+    monkeypatch.setattr("shconv.replaying.network._CUDA", tape)
+    for seed in range(4):
+        assert all(map(torch.equal, found(ATTACKS["pgd"], given, seed), wanted[seed])), seed
     assert tape.replayed
 
 
