@@ -133,6 +133,17 @@ def test_a_network_may_compute_in_a_wider_type_than_its_images(attack: Attack, r
 
 
 @every_attack
+def test_torchs_default_type_does_not_matter(attack: Attack, row_wise: RowWise) -> None:
+    x, y = batch()
+    wanted = attack(row_wise, x, y)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(attack(row_wise, x, y), wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@every_attack
 def test_an_image_gets_the_same_result_in_any_batch(attack: Attack, row_wise: RowWise) -> None:
     x, y = batch()
     index = torch.arange(20, 24)

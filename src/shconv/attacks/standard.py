@@ -85,7 +85,7 @@ class Standard(SearchAttack):
         classes = strongest.look(x).shape[1]
         targets = min(TARGETS, classes - 1)
         network = _Network(model, x.dtype)
-        with _quiet(), own_randomness(x.device, seed), torch.no_grad():
+        with _quiet(), own_randomness(x.device, seed), torch.no_grad(), _default_dtype(torch.float32):
             perturb = _autoattack(network, self.epsilon, self.norm, x.device, targets, seed)
             for name in self.runs(classes):
                 if strongest.settled:
@@ -140,12 +140,13 @@ class _Network:
     """The model as pyautoattack wants it: float32 in and out, logits it may write to, a gradient even if it is zero."""
 
     def __init__(self, model: Model, dtype: torch.dtype) -> None:
-        self.model, self.dtype, self.running = model, dtype, False
+        self.model, self.dtype, self.running, self.default = model, dtype, False, torch.get_default_dtype()
 
     def __call__(self, x: Tensor) -> Tensor:
         self.running = True
         try:
-            logits = self.model(x.to(self.dtype)).float().clone()
+            with _default_dtype(self.default):
+                logits = self.model(x.to(self.dtype)).float().clone()
         finally:
             self.running = False
         return logits if logits.requires_grad or not x.requires_grad else logits + 0 * x.flatten(1).sum(1)[:, None]
@@ -162,6 +163,17 @@ class _OneNoise(TorchFunctionMode):
         if func in (torch.rand, torch.randn) and not self.network.running and len(args[0]) == 4:
             return func([1, *args[0][1:]]).repeat(args[0][0], 1, 1, 1)
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """pyautoattack mixes tensors of torch's default type with the float32 that it is given."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager
