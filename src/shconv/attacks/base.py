@@ -46,9 +46,9 @@ class Attack(ABC):
     exception, and no .grad is touched. Randomness depends on (seed, index) of an image only, so neither on the order of
     the images nor on how they are spread over batches and processes.
 
-    Threads may attack one network at the same time if it is in eval mode and they enter no gradient route: each call
-    puts the modes of its parts back while others may run. Attacks of other libraries draw from torch's global generator
-    and should not share a process with others then.
+    Threads may attack one network at the same time if it is in eval mode and no gradient route is entered; otherwise
+    the first call that ends changes it under the others. Where torch's global generator is drawn from (HardLabel,
+    Standard, Substitute, other people's attacks), one thread at a time gives the same result again.
     """
 
     together: ClassVar[int | None] = None

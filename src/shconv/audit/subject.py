@@ -134,9 +134,9 @@ class AuditedNetwork(nn.Module):
     """A network whose answers attacks can use; its decisions are the network's own.
 
     Probabilities become their logarithms (the same softmax); a random network answers by the mean of its logits over
-    `passes` passes, so that its gradient is that of the expectation (Athalye et al. 2018); logits and
-    gradients are made finite, as NaN would stop an attack, but the judge sees them as they are.
-    `watch` is called before every pass but the judge's, and may raise TimeUp.
+    `passes` passes, so that its gradient is that of the expectation (Athalye et al. 2018); logits and gradients are
+    made finite, as NaN would stop an attack, but the judge sees logits as they are. `watch` is called before every pass
+    but the judge's, and may raise TimeUp.
     """
 
     steady = False  # Python runs at every call, which a replayed graph would leave out: the network inside is replayed
