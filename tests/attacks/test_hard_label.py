@@ -9,6 +9,7 @@ from shconv.attacks import HardLabel
 from shconv.attacks.budget import Norm
 from shconv.attacks.hard_label import Kind
 from shconv.attacks.losses import margin
+from shconv.errors import InputError
 
 pytest.importorskip("foolbox")
 
@@ -85,3 +86,12 @@ def test_hop_skip_jump_breaks_trained_networks(plain_toy: Toy) -> None:
     network, x, y = plain_toy
     found = HardLabel("hop_skip_jump", 0.1, steps=8)(network, x[:10], y[:10])
     assert int((network(found).argmax(1) != y[:10]).sum()) >= 7
+
+
+def test_an_assertion_of_the_network_is_not_taken_for_foolboxs() -> None:
+    def alone(z: Tensor) -> Tensor:
+        assert len(z) == 1, "one image at a time"
+        return torch.ones(1, 2).to(z)
+
+    with pytest.raises(InputError, match="AssertionError: one image at a time"):
+        HardLabel("boundary", 0.1, steps=5)(alone, inner_images(2), torch.zeros(2, dtype=torch.int64))

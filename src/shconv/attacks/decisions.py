@@ -22,6 +22,7 @@ from shconv.attacks.ball import Ball
 from shconv.attacks.base import Model
 from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_logits
+from shconv.errors import InputError, raised
 
 CHUNK = 100  # images a forward pass
 
@@ -51,7 +52,11 @@ class Decisions(Criterion):
         if self.queries + len(x) > self.limit:
             raise EndedError
         self.queries += len(x)
-        wrong = check_logits(self.model(x), self.y.expand(len(x))).argmax(1) != self.y
+        try:
+            logits = self.model(x)
+        except AssertionError as error:  # the network's own, which `search_image` would take for foolbox's
+            raise InputError(f"model: raised {raised(error)}") from error
+        wrong = check_logits(logits, self.y.expand(len(x))).argmax(1) != self.y
         hits = wrong & self.ball.contains(x)
         if bool(hits.any()):
             self.found = x[hits][:1]
