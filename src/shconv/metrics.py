@@ -19,6 +19,12 @@ def accuracy_interval(correct: int, n: int, z: float = Z) -> tuple[float, float]
     return wilson(correct, n, z)
 
 
+def answered(logits: Tensor) -> Tensor:
+    """bool (N,): whether logits (N, K) give a probability to every class: no NaN, and no infinity but minus infinity of
+    classes that are ruled out. Other images are wrong, though argmax finds a class."""
+    return logits.amax(1).isfinite()
+
+
 def relative_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     """RC = ln(p_y / SD of the other classes' probabilities), natural logarithm, population SD (eq 5).
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from shconv.attacks.checks import IN_PLACE, check_logits_shape
 from shconv.errors import InputError, first_line, is_short_of_memory
+from shconv.metrics import answered
 from shconv.routes import ROUTES, HypernetworkPaths, gradient_route, shc_layers
 
 SAME = 1e-4  # two passes that differ by more, relative to the largest logit, are random
@@ -107,12 +108,6 @@ class FiniteDetector(Finite):
     def joint(self, x: Tensor, y: int) -> Tensor:
         network: Any = self.network
         return self._finite(lambda at: network.joint(at, y), x)
-
-
-def answered(logits: Tensor) -> Tensor:
-    """bool (N,): whether logits (N, K) give a probability to every class: no NaN, no infinity but of classes ruled
-    out."""
-    return logits.amax(1).isfinite()
 
 
 def finite(logits: Tensor) -> Tensor:

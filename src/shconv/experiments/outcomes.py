@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shconv.attacks.budget import Norm
-from shconv.experiments.network import answered
 from shconv.metrics import (
     accuracy_interval,
     alarm_threshold,
+    answered,
     detection_auc,
     relative_confidence,
     relative_confidence_floored,
@@ -79,7 +79,7 @@ class Outcomes:
 def judge(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
     """prediction, correct, p_y, rc and floored, each (n,), from the logits (n, K) of a fresh forward pass.
 
-    An image without an answer (`network.answered`) is wrong, though argmax finds a class: prediction -1, p_y 0.
+    An image without an answer (`metrics.answered`) is wrong: prediction -1, p_y 0.
     rc is NaN where there is no relative confidence: with two classes (eq 5 needs others to compare), or where a logit
     is not finite.
     """

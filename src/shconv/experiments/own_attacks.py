@@ -15,7 +15,6 @@ from shconv.data.splits import in_unit_range
 from shconv.errors import InputError
 from shconv.experiments.network import (
     Network,
-    answered,
     finite,
     first_logits,
     in_other_company,
@@ -25,6 +24,7 @@ from shconv.experiments.network import (
 from shconv.experiments.question import Images, Index
 from shconv.experiments.run_folder import Row, RunFolder, holds_other, read_facts
 from shconv.experiments.study import Study
+from shconv.metrics import answered
 
 EXPERIMENT, ATTACKS = "evaluate", "attacks.json"
 LOOKED_AT = 8  # images

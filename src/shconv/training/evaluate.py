@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from shconv.data import ImageSplit, evaluation_batches
 from shconv.data.batches import never
+from shconv.metrics import answered
 from shconv.replaying import replaying
 
 
@@ -52,6 +53,6 @@ def correct_in(
 
 
 def is_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """bool (B,) of logits (B, K): never where they hold NaN or infinity, in which argmax would still find a class."""
-    right: Tensor = (logits.argmax(1) == labels) & logits.isfinite().all(1)
+    """bool (B,) of logits (B, K): never where they are no answer (`metrics.answered`)."""
+    right: Tensor = (logits.argmax(1) == labels) & answered(logits)
     return right
