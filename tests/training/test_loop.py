@@ -171,9 +171,10 @@ def test_every_image_is_counted_once_in_one_batch_shape(batch_size: int) -> None
     assert not model.training
 
 
-def test_logits_that_are_no_numbers_are_never_right() -> None:
-    logits = torch.tensor([[math.nan, math.nan], [1, 0], [1, -math.inf], [1, math.nan]])
-    assert is_right(logits, torch.tensor([0, 0, 0, 1])).tolist() == [False, True, False, False]
+def test_logits_that_are_no_numbers_are_never_right_but_a_class_may_be_ruled_out() -> None:
+    logits = torch.tensor([[math.nan, math.nan], [1, 0], [1, -math.inf], [math.inf, 0], [-math.inf] * 2, [1, math.nan]])
+    found = is_right(logits, torch.tensor([0, 0, 0, 0, 0, 1]))
+    assert found.tolist() == [False, True, True, False, False, False]
 
 
 def test_without_a_terminal_progress_is_a_plain_line_an_epoch_on_standard_error(
