@@ -2,12 +2,12 @@
 
 One step of the whole radius meets PGD with more and more steps on the same images. An iterated attack can do all that
 one step can, so where one step, or mere noise, does at least as well, the gradients away from the clean image are
-useless: robustness against them is masked. How high the margin rises is compared with the better of PGD on
-the cross-entropy and on the margin: one loss alone may end a little below one step. Images on which the loss is linear
-step are no sign of that, as one step is then the best there is, and are left out. If PGD on the margin breaks many more
-than on cross-entropy, the latter saturates and hides its gradient. If doubling the steps still breaks more, the attack
-has not converged and its accuracy is no bound worth quoting. The check then runs the white-box attacks of the worst
-case on every image that still stands.
+useless: robustness against them is masked. How high the margin rises is compared with the better of PGD on the
+cross-entropy and on the margin, as one loss alone may end a little below one step. Images on which the loss is linear
+along the step are no sign of that, as one step is then the best there is, and are left out. If PGD on the margin breaks
+many more than on cross-entropy, the latter saturates and hides its gradient. If doubling the steps still breaks more,
+the attack has not converged and its accuracy is no bound worth quoting. The check then runs the white-box attacks of
+the worst case on every image that still stands.
 """
 
 from collections.abc import Iterator
@@ -49,9 +49,7 @@ class Strength:
     losses: Paired  # cross-entropy and the margin, usual steps
     doubled: Paired  # half the longest, and the longest
     told: int  # images that one step or the usual attack leaves right, with a loss that is not linear along the step
-    as_strong: (
-        int  # of them the usual attack leaves right on both losses, and one step or noise raises the margin as high
-    )
+    as_strong: int  # of them both losses' usual attacks leave right, and one step or noise raises the margin as high
 
     @property
     def weak(self) -> bool:

@@ -3,10 +3,10 @@
 Slopes measured by finite differences, forward passes alone, meet those that back-propagation tells; exact zeros in the
 gradient of the cross-entropy are counted. A gradient that disagrees with the slope over a short distance and a longer
 one (the better agreement counts: rounding hides a short one), or is zero where the network still depends on its input,
-stops attacks and not adversaries: masking. For SHC networks: how large is the part of the
-gradient that passes through filter maps, and does the whole still point where the convolution's part points? A large
-part that turns the signs is how the hypernetwork hides the direction that breaks the network (section 4.2 of the
-paper). Local linearity, how well the gradient predicts a whole step, is reported beside them.
+stops attacks and not adversaries: masking. For SHC networks: how large is the part of the gradient that passes through
+filter maps, and does the whole still point where the convolution's part points? A large part that turns the signs is
+how the hypernetwork hides the direction that breaks the network (section 4.2 of the paper). Local linearity, how well
+the gradient predicts a whole step, is reported beside them.
 """
 
 from collections.abc import Iterator, Mapping
