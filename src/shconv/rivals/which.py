@@ -2,7 +2,7 @@
 those of the two registries, so that a new layer or defence is a new row."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from shconv.errors import InputError, near
@@ -34,12 +34,7 @@ class Rival:
     @property
     def sources(self) -> tuple["Rival", ...]:
         """Trained networks that its defence cannot do without: undefended ones of two sizes."""
-        return (Rival(self.vanilla), Rival(self.vanilla, MATCHED)) if needs_sources(self.defence) else ()
-
-
-def needs_sources(defence: str) -> bool:
-    """Whether the defence has networks to learn from that it does not train itself."""
-    return any(each.name == "sources" and each.default is MISSING for each in fields(DEFENCES[defence]))
+        return (Rival(self.vanilla), Rival(self.vanilla, MATCHED)) if DEFENCES[self.defence].needs_sources else ()
 
 
 def rivals(networks: Sequence[str], asked: Sequence[str]) -> tuple[Rival, ...]:
@@ -71,5 +66,6 @@ def _read(word: str) -> Iterator[tuple[str, str]]:
 
 def settings_of(defence: str, sources: Sequence[Any]) -> Defence:
     """The defence with its published settings, and these networks to learn from where it needs any."""
-    made: Defence = DEFENCES[defence](**({"sources": tuple(sources)} if needs_sources(defence) else {}))
+    kind = DEFENCES[defence]
+    made: Defence = kind(sources=tuple(sources)) if kind.needs_sources else kind()
     return made

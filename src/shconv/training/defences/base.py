@@ -78,6 +78,7 @@ class Defence(ABC):
     name: ClassVar[str]
     eps: float | None = None  # L-infinity budget of the examples trained on, of 1; None: it trains on none
     sources: tuple[Source, ...] = ()  # finished networks that it learns from
+    needs_sources: ClassVar[bool] = False  # whether it learns from some that it does not train itself
     watched: ClassVar[bool] = True  # whether accuracy under PGD says how it goes, where there is an eps
 
     @abstractmethod

@@ -23,7 +23,7 @@ class Ensemble(Defence):
     eps is a share of 1. Raises InputError for one out of range, and without sources.
     """
 
-    name = "ensemble"
+    name, needs_sources = "ensemble", True
     sources: tuple[Source, ...]
     eps: float = 8 / 255
 
