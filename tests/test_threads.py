@@ -58,3 +58,22 @@ def test_torchs_threads_know_also_where_torchrun_starts_the_command(by: list[str
     assert re.fullmatch(r"shconv \d+\.\d+\.\d+", ended.stdout.strip())
     # What GNU's OpenMP, which came with torch, read when it was loaded; other libraries print the policy itself.
     assert re.search(r"GOMP_SPINCOUNT = '0'|OMP_WAIT_POLICY\s*=\s*'?passive", ended.stderr, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [(["-m", "shconv"], "shconv: stopped\n"), (["-c", "import shconv"], "Trace")]
+)
+def test_ctrl_c_while_torch_loads_ends_a_command_in_a_line(read: Path, command: list[str], said: str) -> None:
+    (read / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)")
+    path = os.pathsep.join([str(read), *filter(None, [os.environ.get("PYTHONPATH")])])
+    started = [sys.executable, *command]
+    ended = subprocess.run(started, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, cwd=read)
+    assert ended.stderr.startswith(said)
+    assert (ended.returncode == 130) == (said == "shconv: stopped\n")
+
+
+def test_a_current_folder_that_was_removed_is_said_before_torch_fails_of_it(tmp_path: Path) -> None:
+    script = 'mkdir gone; cd gone; rmdir ../gone; exec "$@"'
+    started = ["sh", "-c", script, "sh", sys.executable, "-m", "shconv", "info"]
+    ended = subprocess.run(started, capture_output=True, text=True, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (2, "shconv: the current folder was removed; change to another one\n")

@@ -3,16 +3,17 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from shconv.threads import wait_without_spinning
+from shconv.threads import ended_in_a_line, wait_without_spinning
 
 wait_without_spinning()  # before torch comes in
 
-from shconv import attacks, metrics, ops, relatives  # noqa: E402
-from shconv.conversion import conversion_report, is_3x3, load_vanilla, to_shc, to_vanilla  # noqa: E402
-from shconv.errors import InputError  # noqa: E402
-from shconv.layers import SHConv2d  # noqa: E402
-from shconv.models import create_model, list_models  # noqa: E402
-from shconv.routes import constant_maps, frozen_kernels, gradient_route, record_filter_maps  # noqa: E402
+with ended_in_a_line():
+    from shconv import attacks, metrics, ops, relatives
+    from shconv.conversion import conversion_report, is_3x3, load_vanilla, to_shc, to_vanilla
+    from shconv.errors import InputError
+    from shconv.layers import SHConv2d
+    from shconv.models import create_model, list_models
+    from shconv.routes import constant_maps, frozen_kernels, gradient_route, record_filter_maps
 
 if TYPE_CHECKING:
     from shconv import audit as audit

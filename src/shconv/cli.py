@@ -1,5 +1,5 @@
 """The command line: one sub-command, one dataclass of options. Bad input ends in a line or two and exit code 2.
-Ctrl-C (130), SIGTERM and the loss of another process (75) leave a run that the same command resumes."""
+Ctrl-C (130), SIGTERM, SIGHUP and the loss of another process (75) leave a run that the same command resumes."""
 
 import errno
 import io
@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -199,5 +200,6 @@ def _taken(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
 
 
 def _failed(message: str, code: int) -> int:
-    print(f"shconv: {message}", file=sys.stderr)
+    with suppress(OSError):  # of a terminal that is closed
+        print(f"shconv: {message}", file=sys.stderr)
     return code

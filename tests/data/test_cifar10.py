@@ -134,3 +134,12 @@ def test_a_pickle_that_would_run_a_command_is_refused_before_it_does(layout: Pat
     with pytest.raises(InputError, match=r"mkdir.*no CIFAR-10 batch"):
         load_data(f"cifar10:{layout}")
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("place", ["", "cifar-10-batches-bin"])
+def test_the_binary_layout_is_named_and_what_is_wanted_instead(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    (folder / "data_batch_1.bin").write_bytes(bytes(3073))
+    with pytest.raises(InputError, match="is CIFAR-10's binary layout; wanted its python layout"):
+        load_data(f"cifar10:{tmp_path / place}")

@@ -36,7 +36,7 @@ def whole(training: Training) -> TrainingResult:
     return training.run("whole")
 
 
-SIGNALS = {signal.SIGTERM: Preempted, signal.SIGINT: KeyboardInterrupt}
+SIGNALS = {signal.SIGTERM: Preempted, signal.SIGHUP: Preempted, signal.SIGINT: KeyboardInterrupt}
 
 
 @pytest.mark.parametrize("number", SIGNALS)

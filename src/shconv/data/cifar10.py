@@ -16,6 +16,7 @@ from shconv.errors import InputError
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DEFAULT_FOLDER = "data"
 LAYOUT = "cifar-10-batches-py"
+BINARY = "cifar-10-batches-bin"
 TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST_FILES = ("test_batch",)
 
@@ -29,6 +30,9 @@ def load_cifar10(path: str, *, download: bool, want_train: bool) -> tuple[Memory
     folder = Path(path or DEFAULT_FOLDER).expanduser()
     batches = folder if folder.name == LAYOUT else folder / LAYOUT
     if not batches.is_dir() and not download:
+        for other in (folder, folder / BINARY):
+            if (other / "data_batch_1.bin").is_file():
+                raise InputError(f"{other} is CIFAR-10's binary layout; wanted its python layout, the folder {LAYOUT}")
         raise InputError(
             f"no CIFAR-10 at {batches}; give its place as cifar10:PATH, the folder with {LAYOUT}, "
             "or let it be downloaded there"

@@ -17,7 +17,8 @@ from shconv.data.handover import LOOK_EVERY, BatchReader, Packed
 from shconv.data.splits import Batch
 from shconv.data.worker_failures import failure, lack_of
 
-STOPS = (signal.SIGTERM, signal.SIGINT)  # a scheduler or Ctrl-C sends them to the whole group
+# A scheduler, Ctrl-C or a terminal that closes sends them to the whole group.
+STOPS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 
 
 class StoppedWaiting(Exception):  # noqa: N818 (says what happened)

@@ -1,5 +1,6 @@
-"""Being asked to stop: SIGTERM from a scheduler that needs the machine, SIGINT from the keyboard. A training only notes
-both, finishes its step, stores its state and ends; a second SIGINT ends it at once. All else ends at once."""
+"""Being asked to stop: SIGTERM from a scheduler that needs the machine, SIGHUP from a terminal that closes, SIGINT from
+the keyboard. A training only notes them, finishes its step, stores its state and ends; a second SIGINT ends it at once.
+All else ends at once."""
 
 import signal
 import threading
@@ -7,13 +8,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from shconv.errors import GOES_ON
 
+ENDS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows has no SIGHUP
+
 
 class Preempted(SystemExit):
-    """Raised where SIGTERM ended what is stored: the process exits with code 75."""
+    """Raised where SIGTERM or SIGHUP ended what is stored: the process exits with code 75."""
 
     def __init__(self) -> None:
         super().__init__(GOES_ON)
@@ -27,8 +30,8 @@ class StopRequest:
         self.since = 0.0
 
     def flags(self) -> list[float]:
-        """(SIGTERM came, SIGINT came), to be summed over processes."""
-        return [float(self.signal == signal.SIGTERM), float(self.signal == signal.SIGINT)]
+        """(SIGTERM or SIGHUP came, SIGINT came), to be summed over processes."""
+        return [float(self.signal in ENDS), float(self.signal == signal.SIGINT)]
 
     def waited(self, seconds: float) -> bool:
         """Whether one has come, so many seconds ago or more."""
@@ -39,20 +42,20 @@ class StopRequest:
         if self.signal is None:
             self.since = time.monotonic()
         self.signal = signal.Signals(number)
-        # Not so for SIGTERM: a launcher may send it twice, and kills in the end what does not end by itself.
+        # Not so for the others: a launcher may send SIGTERM twice, and kills in the end what does not end by itself.
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """SIGTERM and SIGINT are noted in here; one that came too late to stop anything acts as ever at the end. In a
+    """Signals are noted in here; one that came too late to stop anything acts as ever at the end. In a
     thread, where Python allows no handlers, they always do."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = _heard(*ENDS, signal.SIGINT)
     try:
         for number in before:
             signal.signal(number, request.note)
@@ -66,7 +69,8 @@ def stop_requests() -> Iterator[StopRequest]:
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM raises Preempted in here: around what stores its results as they come, and workers that have to end."""
+    """SIGTERM and SIGHUP raise Preempted in here: around what stores its results as they come, and workers that have to
+    end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -74,11 +78,20 @@ def ended_by_sigterm() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> NoReturn:
         raise Preempted
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = _heard(*ENDS)
     try:
+        for number in before:
+            signal.signal(number, end)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _heard(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
+    """The handlers of these signals; a SIGHUP that nohup ignores stays ignored."""
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    return {number: each for number, each in handlers.items() if number.name != "SIGHUP" or each != signal.SIG_IGN}
 
 
 def stopped_by(flags: Sequence[float]) -> BaseException | None:
