@@ -421,3 +421,20 @@ def test_what_cannot_be_evaluated_is_refused(models: Any, options: dict[str, Any
     with pytest.raises(InputError) as refused:
         shconv.evaluate(network, (IMAGES, LABELS), **{"attacks": {"mine": sign_step}, **options}, **QUICK)
     assert said in str(refused.value)
+
+
+def test_rows_that_lack_what_a_report_can_do_without_are_read(tmp_path: Path) -> None:
+    vanilla, shc = colour_networks()
+    whole = shconv.evaluate({"a": vanilla, "b": shc}, (IMAGES, LABELS), {"fgsm": FGSM(0.1)}, folder=tmp_path, **QUICK)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    for row in rows:
+        for field in ("interval", "seed", "parameters", "seconds", "step"):
+            del row[field]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = shconv.results.load(tmp_path)
+    for column in ("low", "high", "seed", "accuracy"):
+        assert results.rows()[column].tolist() == whole.rows()[column].tolist()
+    assert results.worst_case().equals(whole.worst_case())
+    assert results.compare("a", "b").equals(whole.compare("a", "b"))
+    assert [line[-1] for line in shconv.compare([tmp_path]).text()[1]] == ["–", "–"]
+    assert results.save(tmp_path) == tmp_path

@@ -21,6 +21,7 @@ from shconv.files import replace_file
 from shconv.folders import what_is_at
 from shconv.intervals import wilson
 from shconv.paired import Paired
+from shconv.report.folder.rows import completed, read_rows
 from shconv.report.output.render import html_table
 from shconv.results import shown
 from shconv.results.curves import Point, curve
@@ -79,7 +80,7 @@ class Results:
         held = RunFolder(path, writes=False)
         if not held.rows:
             raise InputError(f"{path} holds no results yet: its rows.jsonl has no whole row")
-        rows = [row for row in held.rows.values() if row["experiment"] != "audit"]
+        rows, _ = read_rows(path / "rows.jsonl", completed)
         facts = {name: held.read_json(name) for name in FACTS if (path / name).is_file()}
         labels, files = stored_images(path / "images.csv")
         return cls(rows, Stored(held), facts, labels, files)
@@ -247,7 +248,7 @@ class Results:
         path = Path(folder)
         with RunFolder.opened(path) as held:
             ours = {row["id"]: row for row in self.records}
-            if any(ours.get(id) != row for id, row in held.rows.items()):
+            if any(ours.get(id) != completed(row) for id, row in held.rows.items()):
                 raise InputError(f"{path} holds another run; take another folder")
             for row in self.records:
                 if row["id"] not in held.rows:

@@ -23,14 +23,14 @@ class Worst(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """`measures` by title, `worst` by budget; seconds of all attacks; parameters None where they are not known."""
+    """`measures` by title, `worst` by budget; seconds of all attacks and parameters, None where they are not known."""
 
     model: str
     seed: int
     source: str
     measures: Mapping[str, Right]
     worst: Mapping[Budget, Worst]
-    seconds: float
+    seconds: float | None
     parameters: int | None = None
 
 
@@ -45,7 +45,8 @@ def compared(measures: Measures, parameters: Mapping[str, int]) -> Iterator[Comp
             for threat, right in found.items()
             if right is not None and not threat.own_routes
         }
-        seconds = sum(row["seconds"] for row in rows if row["attack"] != "clean")
+        taken = [row["seconds"] for row in rows if row["attack"] != "clean"]
+        seconds = None if None in taken else sum(taken)
         yield Compared(*network, "", plain, worst, seconds, parameters.get(f"{network[0]}/seed{network[1]}"))
 
 

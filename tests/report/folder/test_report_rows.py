@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import shconv
 from shconv.errors import InputError
 from shconv.intervals import wilson
 from shconv.report import load_run
@@ -155,3 +156,12 @@ def test_a_selection_is_read_and_a_damaged_one_is_named(run_folder):
     path.write_text("{}")
     with pytest.raises(InputError, match=r"resnet18-seed0\.json is damaged"):
         load_run(folder)
+
+
+@pytest.mark.parametrize("field", ["rcd_mean", "linf", "accuracy"])
+def test_nan_is_damage_that_names_the_line(run_folder, field):
+    one_row(run_folder).rows[0][field] = float("nan")
+    with pytest.raises(InputError, match=f'rows.jsonl, line 1 is damaged: "{field}" is nan'):
+        load_run(run_folder.save())
+    with pytest.raises(InputError, match=f'rows.jsonl, line 1 is damaged: "{field}" is nan'):
+        shconv.results.load(run_folder.folder)

@@ -58,9 +58,9 @@ def optional(record: Options, key: str, kind: type) -> Any:
 
 
 def measured(record: Options, key: str) -> float | None:
-    """A number, where the record has one of that name."""
+    """A number, where the record has one of that name; NaN is none."""
     value = record.get(key)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and value == value else None
 
 
 def number(record: Options, key: str) -> float:
@@ -86,7 +86,11 @@ def share(record: Options, key: str) -> float:
 
 def ends(record: Options, key: str) -> Ends:
     value = record[key]
-    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(end, int | float) for end in value):
+    if (
+        not isinstance(value, list)
+        or len(value) != 2
+        or not all(isinstance(end, int | float) and end == end for end in value)
+    ):
         raise ValueError(f'"{key}" is {value!r}, not two numbers')
     return float(value[0]), float(value[1])
 

@@ -98,10 +98,16 @@ def decoded(text: bytes) -> dict[str, Any]:
     return record
 
 
-def read_rows(path: Path) -> tuple[tuple[Row, ...], list[str]]:
+def completed(record: Options) -> dict[str, Any]:
+    """A decoded line as it is, with what `Row` says where it is silent. Raises ValueError, naming a wrong field."""
+    row = vars(Row.of(record))
+    return {**record, **{key: row[key] for key in row if key != "extra" and record.get(key) is None}}
+
+
+def read_rows(path: Path, parse: Callable[[Options], Any] = Row.of) -> tuple[tuple[Any, ...], list[str]]:
     """All rows but an audit's, in the order written, a repeated id replaced by its last; notes on what is left out."""
     records, note = read_json_lines(path)
-    rows, notes = parsed(path, [each for each in records if each[1].get("experiment") != AUDIT], Row.of)
+    rows, notes = parsed(path, [each for each in records if each[1].get("experiment") != AUDIT], parse)
     return rows, [*([note] if note else []), *notes]
 
 
