@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_1samp
 
 from shconv.intervals import wilson
-from shconv.paired import Paired, mcnemar, mean_interval
+from shconv.numbers import in_points
+from shconv.paired import Paired, mcnemar, mean_interval, p_text
+from shconv.report.numbers import pcts, points
 
 COUNTS = st.tuples(*(st.integers(0, 60) for _ in range(4)))
 
@@ -104,3 +106,13 @@ def test_the_interval_of_a_mean_is_that_of_scipys_t_test(values):
 
 def test_equal_values_leave_their_mean_no_interval():
     assert mean_interval([0.25, 0.25, 0.25]) == (0.25, 0.25)
+
+
+def test_a_rounded_number_never_contradicts_the_words_beside_it():
+    assert [p_text(p) for p in (0.0004, 0.0123, 0.04998, 0.05, 0.0503)] == [
+        *("p < 0.001", "p = 0.012", "p = 0.04998", "p = 0.050", "p = 0.0503")
+    ]
+    assert pcts(0.7612, 0.7612) == pcts(0.76121)[:1] * 2
+    assert [each[:-2] for each in pcts(0.7612, 0.7613)] == ["76.12", "76.13"]
+    assert (points(0.0002), points(-0.0002), points(0), points(0.012)) == ("+0.02", "−0.02", "0.0", "+1.2")
+    assert (in_points(0.0002), in_points(-1e-18), in_points(0.012)) == ("+0.02", "+0.0", "+1.2")

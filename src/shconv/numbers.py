@@ -80,7 +80,17 @@ def _from_text(text: str) -> float:
 
 def in_points(difference: float) -> str:
     """A difference of two shares in points, with its sign; +0.0 for none."""
-    return f"{round(100 * difference, 1) + 0.0:+.1f}"  # no minus before 0.0
+    digits = digits_apart(1, 100 * difference, 0.0)
+    return f"{round(100 * difference, digits) + 0.0:+.{digits}f}"  # no minus before 0.0
+
+
+def digits_apart(least: int, *values: float) -> int:
+    """Decimals at which values that differ look different, so that words about them stay true: at least so many, and
+    up to five more where these are enough."""
+    for digits in range(least, least + 6):
+        if len({round(value, digits) for value in values}) == len(set(values)):
+            return digits
+    return least
 
 
 def counted(n: int, thing: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shconv.intervals import wilson
+from shconv.numbers import digits_apart
 
 SIGNIFICANT = 0.05
 
@@ -23,6 +24,15 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
     # P(X <= least) of a binomial with even odds, as the regularised incomplete beta function
     return min(1.0, 2 * float(betainc(n - least, least + 1, 0.5)))
+
+
+def p_cell(p: float) -> str:
+    """To three decimals, and more where the 5 % level is nearer."""
+    return "< 0.001" if p < 0.001 else f"{p:.{digits_apart(3, p, SIGNIFICANT)}f}"
+
+
+def p_text(p: float) -> str:
+    return f"p {'' if p < 0.001 else '= '}{p_cell(p)}"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from shconv.audit.setting import Setting
 from shconv.audit.words import percent
 from shconv.experiments.run_folder import Row
 from shconv.numbers import counted, in_points, radius_text
+from shconv.paired import SIGNIFICANT, p_text
 
-SIGNIFICANT = 0.05
 WORST_CASE = 12  # the check that raises no alarm
 FEW = 20  # confident images below which their worst case is said to rest on few
 
@@ -121,7 +121,6 @@ def twin_sentence(name: str, twin: str, against: Case) -> str:
     if against["reason"]:
         return f"No comparison with the {twin}: {against['reason']}."
     low, high = map(in_points, against["interval"])
-    p = "p < 0.001" if against["p"] < 0.001 else f"p = {against['p']:.3f}"
     words = f"{name} is not significantly different from its twin"
     if against["p"] < SIGNIFICANT:
         words = f"{name} is {'above' if against['difference'] > 0 else 'below'} its twin under these attacks"
@@ -136,8 +135,8 @@ def twin_sentence(name: str, twin: str, against: Case) -> str:
         f"Comparison with its {twin}, on the same {counted(against['n'], 'image')} and over the same "
         f"{counted(against['attacks'], 'attack')}, worst case within L-infinity: {name} "
         f"{percent(against['accuracy'])}, its twin {percent(against['twin_accuracy'])}, difference "
-        f"{in_points(against['difference'])} points (95 % interval {low} to {high}; McNemar's exact {p}). "
-        f"{words}.{left if against['left_out'] else ''}{more}"
+        f"{in_points(against['difference'])} points (95 % interval {low} to {high}; McNemar's exact "
+        f"{p_text(against['p'])}). {words}.{left if against['left_out'] else ''}{more}"
     )
 
 

@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
 from typing import TypeVar
 
+from shconv import paired
+from shconv.numbers import digits_apart
+
 NOT_RUN = "not run"
 NO_IMAGES = "no images"
 DASH = "–"
@@ -33,7 +36,13 @@ def percent(share: float, digits: int = 2) -> str:
 
 def pct(share: float) -> str:
     """In a sentence: with a space that does not break."""
-    return f"{percent(share, 1)}\N{NO-BREAK SPACE}%"
+    return pcts(share)[0]
+
+
+def pcts(*shares: float) -> list[str]:
+    """Shares that a sentence compares, in per cent: those that differ look different."""
+    digits = digits_apart(1, *(100 * share for share in shares))
+    return [f"{percent(share, digits)}\N{NO-BREAK SPACE}%" for share in shares]
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -49,7 +58,7 @@ def fixed(value: float) -> str:
 
 def points(value: float) -> str:
     """A difference of shares of 1, in points."""
-    return signed(100 * value, 1)
+    return signed(100 * value, digits_apart(1, 100 * value, 0.0))
 
 
 def span(interval: tuple[float, float]) -> str:
@@ -62,8 +71,8 @@ def points_span(interval: tuple[float, float]) -> str:
 
 
 def p_text(p: float) -> str:
-    """To three decimals, with spaces that do not break."""
-    return ("p < 0.001" if p < 0.001 else f"p = {p:.3f}").replace(" ", "\N{NO-BREAK SPACE}")
+    """With spaces that do not break."""
+    return paired.p_text(p).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def count(value: float) -> str:

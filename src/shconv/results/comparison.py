@@ -15,7 +15,7 @@ from shconv.attacks.budget import Budget
 from shconv.errors import InputError, near
 from shconv.files import replace_file, replace_text
 from shconv.intervals import wilson
-from shconv.paired import Paired
+from shconv.paired import Paired, p_cell
 from shconv.report.numbers import points
 from shconv.report.output.render import html_table
 from shconv.results import charts, shown
@@ -37,7 +37,7 @@ class Line:
     source: str
     cells: tuple[Cell, ...]  # one a column of Comparison.columns
     parameters: int | None
-    seconds: float
+    seconds: float | None
     difference: tuple[float, float, float] | None = None
     p: float | None = None  # McNemar's exact test
 
@@ -169,12 +169,13 @@ class Comparison:
     def _shown(self, line: Line) -> list[str]:
         row = [line.name, *map(shown.percent, line.cells[:-1])]
         row.append("–" if line.worst is None else "{} ({} to {})".format(*(f"{100 * each:.1f}" for each in line.worst)))
-        row += ["–" if line.parameters is None else f"{line.parameters:,}", f"{line.seconds:.1f} s"]
+        row.append("–" if line.parameters is None else f"{line.parameters:,}")
+        row.append("–" if line.seconds is None else f"{line.seconds:.1f} s")
         if self.baseline is not None:
             if line.difference is None or line.p is None:
                 return [*row, "–", "–"]
             row.append("{} ({} to {})".format(*map(points, line.difference)))
-            row.append("< 0.001" if line.p < 0.001 else f"{line.p:.3f}")
+            row.append(p_cell(line.p))
         return row
 
 

@@ -6,8 +6,10 @@ import math
 import pytest
 from made_audit import EPS, FINDINGS, HEADLINE, add_audit
 
+from shconv.audit.notebook import RESULTS
 from shconv.errors import InputError
 from shconv.report import load_run
+from shconv.report.folder.audits import Finding
 
 
 def row_of(run_folder, kind):
@@ -115,3 +117,8 @@ def test_the_options_of_an_audit_stand_beside_the_folders_own(run_folder):
     assert run.config["attack"] == {"epsilon": 0.02}
     (folder / "config.toml").unlink()
     assert load_run(folder).notes == ()
+
+
+def test_a_result_has_one_word_on_the_page_and_in_a_notebook():
+    for alarm, word in RESULTS.items():
+        assert Finding(check=1, name="a", alarm=alarm).result in word

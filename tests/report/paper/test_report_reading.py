@@ -287,3 +287,14 @@ def test_a_pair_that_is_not_the_papers_is_not_compared_with_it(run_folder):
     texts = said(run_folder, "Clean")[0] + said(run_folder, "Gradient attacks")[0]
     assert len(texts) == 2
     assert not [text for text in texts if "in the paper" in text.lower()]
+
+
+def test_on_how_many_images_a_network_gave_no_answer_is_an_alarm(run_folder):
+    run_folder.add("evaluate", "resnet18", "clean", (9, 10), nan=1)
+    run_folder.add("evaluate", "resnet18", "mine", (5, 10), nan=3)
+    run_folder.add("evaluate", "resnet18_shc", "mine", (5, 10))
+    texts, alarms = said(run_folder, "How sure")
+    found = [text for text, alarm in zip(texts, alarms, strict=True) if alarm]
+    assert found == [
+        "ResNet-18 gave no answer (logits with NaN or infinity) on up to 3 of 10 images: they count as misclassified."
+    ]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from shconv.numbers import radius_text
+from shconv.paired import p_cell
 from shconv.report.folder.audits import CONFIDENT, SHARED, Audit, Finding, Tried
 from shconv.report.numbers import count, percent, points_span, signed, span
 from shconv.report.output.cells import Grid, GridColumn
@@ -51,7 +52,7 @@ def results(audits: Sequence[Audit]) -> Grid:
             GridColumn("untried", "Not attacked", count),
             GridColumn("difference", "Difference, points", lambda value: signed(100 * value)),
             GridColumn("difference_interval", "95 %", points_span),
-            GridColumn("p", "p", lambda value: f"{value:.3g}"),
+            GridColumn("p", "p", p_cell),
             GridColumn("reason", "Why there is no number"),
         ),
         records=tuple(record for audit in audits for record in _result_records(audit)),

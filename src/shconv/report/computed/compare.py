@@ -11,7 +11,7 @@ import numpy as np
 
 from shconv.paired import Paired, hull, mean_interval
 from shconv.report.folder.rows import Outcomes, on_shared_images
-from shconv.report.numbers import between, p_text, points, points_span, signed, span
+from shconv.report.numbers import between, p_text, pcts, points, points_span, span
 from shconv.report.output.cells import Cell, Score
 
 VERDICTS = {
@@ -37,6 +37,11 @@ class Comparison:
     def verdict(self) -> str:
         """What every seed says: "lower", "higher" or "none"; "mixed" where the seeds do not agree."""
         return self.verdicts[0] if len(set(self.verdicts)) == 1 else "mixed"
+
+    @property
+    def shares(self) -> list[str]:
+        """First and second, as a sentence says them."""
+        return pcts(self.first, self.second)
 
     @property
     def points(self) -> float:
@@ -111,7 +116,7 @@ def _of_seeds(seeds: Sequence[_Seed], images: str) -> tuple[tuple[float, float],
     words = {"lower": "lower", "higher": "higher", "none": "not significantly different"}
     found = Counter(seed.verdict for seed in seeds)
     tally = ", ".join(f"{words[verdict]} in {found[verdict]}" for verdict in words if found[verdict])
-    difference = f"difference {signed(fmean(differences), 1)} points, {seeds_text(interval)}"
+    difference = f"difference {points(fmean(differences) / 100)} points, {seeds_text(interval)}"
     return interval, f"means of {len(seeds)} seeds; {images}; {tally} of {len(seeds)} seeds; {difference}"
 
 
@@ -126,4 +131,4 @@ def better(against: Comparison) -> str:
 
 
 def seeds_text(interval: tuple[float, float]) -> str:
-    return f"95 % over seeds {signed(interval[0], 1)} to {signed(interval[1], 1)}"
+    return f"95 % over seeds {' to '.join(points(end / 100) for end in interval)}"

@@ -80,7 +80,7 @@ class Finding:
     def result(self) -> str:
         if self.not_run:
             return NOT_RUN
-        return {True: ALARM, False: "no alarm", None: "neither"}[self.alarm]
+        return {True: ALARM, False: "no alarm", None: "no answer"}[self.alarm]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from shconv.report.computed.compare import VERDICTS
 from shconv.report.computed.worst_case import OBJECTIVES
 from shconv.report.folder.run import Run
-from shconv.report.numbers import between, joined, pct
+from shconv.report.numbers import between, joined
 from shconv.report.paper.beside import CLEAN, WORST, Pair
 from shconv.report.paper.results import blocked
 from shconv.report.paper.selections import CONFIDENT
@@ -26,10 +26,10 @@ def _said(pair: Pair, group: str) -> str:
     lines = pair.of(group)
     if group == CLEAN:
         seen = lines[0].seen
-        return f"{pair.shc} {pct(seen.second)}, {pair.twin} {pct(seen.first)}: {VERDICTS[seen.verdict]}."
+        return f"{pair.shc} {seen.shares[1]}, {pair.twin} {seen.shares[0]}: {VERDICTS[seen.verdict]}."
     named: dict[str, list[str]] = {}
     for line in lines:
-        levels = f" ({pct(line.seen.second)}, twin {pct(line.seen.first)})" if group == WORST else ""
+        levels = f" ({line.seen.shares[1]}, twin {line.seen.shares[0]})" if group == WORST else ""
         named.setdefault(line.seen.verdict, []).append(f"{line.words}{levels}")
     parts = [
         f"{words} {'within' if group == WORST else 'under'} {', '.join(named[verdict])}"

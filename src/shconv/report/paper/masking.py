@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from shconv.report.computed.compare import Comparison, compare
 from shconv.report.computed.worst_case import OBJECTIVES, THREATS, worst_case_cell
 from shconv.report.folder.run import Run
-from shconv.report.numbers import between, mean, pct, span
+from shconv.report.numbers import between, mean, pct, pcts, points, span
 from shconv.report.output.cells import Cell
 from shconv.report.paper.beside import WORST, Pair, pairs
 from shconv.report.paper.results import OBJECTIVE_NAMES, blocked, by_route
@@ -34,7 +34,7 @@ def _blocked(run: Run, model: str, objective: str) -> Statement:
     if seen is None:
         return Statement(f"The convolution route of {name} was not run under {attack}, so masking was not checked.")
     verb = {"lower": "lowers", "higher": "raises"}.get(seen.verdict, "changes")
-    course = f"{verb} {name}'s accuracy under {attack} from {pct(seen.first)} to {pct(seen.second)}"
+    course = f"{verb} {name}'s accuracy under {attack} from {seen.shares[0]} to {seen.shares[1]}"
     if seen.verdict == "lower":
         theirs = by_route(run, twin(model), objective, "both")
         ours = [by_route(run, model, objective, route) for route in ("both", "convolution")]
@@ -52,17 +52,18 @@ def _blocked(run: Run, model: str, objective: str) -> Statement:
 
 def _masked(seen: Comparison, before: Comparison | None, after: Comparison | None) -> str:
     """The conclusion where the convolution route is the stronger attack; ``before``, ``after``: against the twin."""
-    points = f"{-seen.points:.1f} points of the white-box accuracy are gradient masking"
+    lost = points(seen.first - seen.second).removeprefix("+")
+    masked = f"{lost} points of the white-box accuracy are gradient masking"
     if before is None or after is None:
-        return f"at least {points}. Its twin was not run."
+        return f"at least {masked}. Its twin was not run."
     level = pct(after.first)
     if after.verdict == "higher":
         return (
-            f"at least {points}. The rest is above the twin's {level} under this one attack. "
+            f"at least {masked}. The rest is above the twin's {level} under this one attack. "
             "This does not make the network robust."
         )
     if after.verdict == "mixed":
-        return f"at least {points}. The seeds disagree on whether the rest is above the twin's {level}."
+        return f"at least {masked}. The seeds disagree on whether the rest is above the twin's {level}."
     left = "below" if after.verdict == "lower" else "not significantly different from"
     if before.verdict == "higher":
         return f"the white-box robustness is gradient masking. The rest is {left} the twin's {level}."
@@ -122,7 +123,7 @@ def _own_routes(run: Run, model: str) -> Iterator[Statement]:
         if seen is None or [score.attacks for score in cell.scores] == [score.attacks for score in both.scores]:
             continue
         word = words.get(seen.verdict, "not significantly different from")
-        parts.append(f"{pct(seen.second)} within {threat.name}, {word} the {pct(seen.first)} through both routes")
+        parts.append(f"{seen.shares[1]} within {threat.name}, {word} the {seen.shares[0]} through both routes")
         evidence.append(f"{threat.name}: {_evidence(cell)}")
         masked |= "lower" in seen.verdicts
     if parts:
@@ -150,13 +151,13 @@ def _against_twin(pair: Pair) -> Iterator[Statement]:
     }
     for each in pair.of(WORST):
         seen, threat = each.seen, each.words
-        parts.append(f"{threat}, {pct(seen.second)}, {words[seen.verdict]} {pct(seen.first)}")
+        parts.append(f"{threat}, {seen.shares[1]}, {words[seen.verdict]} {seen.shares[0]}")
         attacks = between([score.attacks or 0 for score in each.twin.scores])
         evidence.append(f"{threat}: the same {attacks} attacks, {seen.evidence}")
         verdicts.add(seen.verdict)
         theirs, ours = (mean(score.table_mean for score in cell.scores) or 0.0 for cell in (each.twin, each.shc))
         if ours > theirs and seen.verdict in ("none", "lower"):
-            gone.append(f"{threat} ({pct(ours)}, twin {pct(theirs)})")
+            gone.append("{} ({}, twin {})".format(threat, *pcts(ours, theirs)))
     if parts:
         text = f"Worst case of {pair.shc} over the attacks that its twin had too, on the selected images,"
         text += f" within {'; within '.join(parts)}."

@@ -3,12 +3,12 @@ A check that raises no alarm is never called robustness."""
 
 from collections.abc import Iterator
 
-from shconv.numbers import radius_text
+from shconv.numbers import digits_apart, radius_text
 from shconv.report.computed.compare import better, compare, seeds_text
 from shconv.report.computed.worst_case import OBJECTIVES
 from shconv.report.folder.rows import Row
 from shconv.report.folder.run import Run
-from shconv.report.numbers import between, count, mean, pct, signed, span
+from shconv.report.numbers import between, count, mean, pct, pcts, points, span
 from shconv.report.output.cells import Cell
 from shconv.report.paper.beside import CLEAN, NOISE, Pair, pairs
 from shconv.report.paper.masking import read_routes, read_worst_cases
@@ -69,10 +69,10 @@ def _attacked(pair: Pair, objective: str) -> Statement:
     parts = []
     for verdict in filter(verdicts.__contains__, words):
         same = [each for each in found if each.seen.verdict == verdict]
-        levels = [f"{each.words} ({pct(each.seen.second)}, twin {pct(each.seen.first)})" for each in same]
+        levels = [f"{each.words} ({each.seen.shares[1]}, twin {each.seen.shares[0]})" for each in same]
         parts.append(f"{words[verdict]} {', '.join(levels)}")
     together = [
-        f"{each.words} ({signed(each.seen.points, 1)} points, {seeds_text(ends)})"
+        f"{each.words} ({points(each.seen.points / 100)} points, {seeds_text(ends)})"
         for each in found
         if (ends := each.seen.shown_together)
     ]
@@ -101,8 +101,8 @@ def _noise(run: Run) -> Iterator[Statement]:
             paper = ", as in the paper" if against.verdict == "higher" else "; in the paper SHC is the better one"
             paper = paper if pair.models[1] in NETWORKS else ""
             yield Statement(
-                f"On {words} the accuracy of {pair.twin} is {pct(against.first)}, that of {pair.shc} "
-                f"{pct(against.second)}: {better(against)}{paper}.",
+                f"On {words} the accuracy of {pair.twin} is {against.shares[0]}, that of {pair.shc} "
+                f"{against.shares[1]}: {better(against)}{paper}.",
                 against.verdict == "lower",
                 against.evidence,
             )
@@ -116,8 +116,9 @@ def _rcd(run: Run) -> Iterator[Statement]:
             continue
         compared += 1
         if against.verdict == "lower" and second.rcd < first.rcd:
-            accuracy = f"{pct(against.first)} to {pct(against.second)}"
-            found.append(f"{words}: RCD {first.rcd:.2f} to {second.rcd:.2f}, accuracy {accuracy}")
+            digits = digits_apart(2, first.rcd, second.rcd)
+            rcd = f"RCD {first.rcd:.{digits}f} to {second.rcd:.{digits}f}"
+            found.append(f"{words}: {rcd}, accuracy {' to '.join(against.shares)}")
     if found:
         more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
         yield Statement(
@@ -174,7 +175,7 @@ def _boundary(run: Run) -> Iterator[Statement]:
         holds: dict[bool, list[str]] = {True: [], False: []}
         for name, steps in ends.items():
             agreement = mean(row.measured("agreement") for row in steps[max(steps)]) or 0.0
-            holds[agreement >= AGREES].append(f"{name} ({pct(agreement)})")
+            holds[agreement >= AGREES].append(f"{name} ({pcts(agreement, AGREES)[0]})")
         parts = [f"at least {pct(AGREES)} of the images after {', '.join(holds[True])}"] if holds[True] else []
         parts += [f"fewer than {pct(AGREES)} after {', '.join(holds[False])}"] if holds[False] else []
         yield Statement(
@@ -184,6 +185,15 @@ def _boundary(run: Run) -> Iterator[Statement]:
 
 
 def _images(run: Run) -> Iterator[Statement]:
+    for model in run.models:
+        counts = [(nan, row.n) for row in run.rows if row.model == model and (nan := row.measured("nan"))]
+        if counts:
+            nan, n = max(counts)
+            yield Statement(
+                f"{network_name(model)} gave no answer (logits with NaN or infinity) on up to {count(nan)} of "
+                f"{count(n)} images: they count as misclassified.",
+                alarm=True,
+            )
     for number in range(1, 5):
         known = [
             (row.interval[1] - row.interval[0], row.interval, row.n, row.wanted or 0)

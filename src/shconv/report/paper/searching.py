@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from shconv.report.computed.compare import better, compare
 from shconv.report.folder.run import Run
-from shconv.report.numbers import between, mean, pct
+from shconv.report.numbers import between, mean
 from shconv.report.paper.extra_steps import measured_extra_steps
 from shconv.report.paper.results import searched
 from shconv.report.paper.statement import Statement
@@ -44,8 +44,8 @@ def read_search(run: Run) -> Iterator[Statement]:
         against = compare(searched(run, vanilla)[5], searched(run, shc)[5])
         if against is not None:
             yield Statement(
-                f"After the last step of LocSearchAdv the accuracy of {network_name(vanilla)} is {pct(against.first)}, "
-                f"that of {network_name(shc)} {pct(against.second)}: {better(against)}.",
+                f"After the last step of LocSearchAdv the accuracy of {network_name(vanilla)} is {against.shares[0]}, "
+                f"that of {network_name(shc)} {against.shares[1]}: {better(against)}.",
                 against.verdict == "lower",
                 against.evidence,
             )
@@ -80,8 +80,8 @@ def read_controls(run: Run) -> Iterator[Statement]:
             against = compare(searched(run, model, first)[5], searched(run, model, second)[5])
             if against is not None:
                 yield Statement(
-                    f"The accuracy of {network_name(model)} is {pct(against.first)} under {words} and "
-                    f"{pct(against.second)} under {others}: {endings[against.verdict]}.",
+                    f"The accuracy of {network_name(model)} is {against.shares[0]} under {words} and "
+                    f"{against.shares[1]} under {others}: {endings[against.verdict]}.",
                     against.verdict in alarms,
                     against.evidence,
                 )
