@@ -5,6 +5,7 @@ import re
 import shlex
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -33,6 +34,14 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     for place, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)):
         short = code.replace('budget="5m"', 'budget="2s"')
         exec(compile(short, f"{page.name}, block {place}", "exec"), given)
+
+
+def test_the_api_page_names_what_import_shconv_gives() -> None:
+    names = re.findall(r"^::: shconv\.(\S+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(names) > 80
+    assert [name for name in names if not resolve_name(f"shconv.{name}").__doc__] == []
+    for first in {name.split(".")[0] for name in names}:  # nobody has to import more than shconv
+        assert first in {*shconv.__all__, "models"} or shconv.__getattr__(first)
 
 
 def test_some_pages_have_code() -> None:

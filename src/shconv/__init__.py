@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shconv import audit as audit
     from shconv import data as data
     from shconv import export as export
+    from shconv import flops as flops
     from shconv import inspection as inspection
     from shconv import pretrained as pretrained
     from shconv import results as results
@@ -51,7 +52,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """`shconv.audit` and its like, imported when first asked for: they bring torchvision and progress bars along."""
-    if name in ("audit", "data", "export", "inspection", "pretrained", "results", "training"):
+    if name in ("audit", "data", "export", "flops", "inspection", "pretrained", "results", "training"):
         return import_module(f"shconv.{name}")
     if name == "evaluate":
         return import_module("shconv.evaluation").evaluate

@@ -1,5 +1,5 @@
 """FLOPs for counters that go by a module's class instead of by ops. torch.utils.flop_counter needs nothing from here:
-it counts our ops as torch's. Others are told in their own words, after `import shconv.flops`:
+it counts our ops as torch's. Others are told in their own words:
 
     thop.profile(model, (x,), custom_ops=shconv.flops.thop())
     ptflops.get_model_complexity_info(model, (3, 224, 224), backend="pytorch",

@@ -70,11 +70,12 @@ def pixels(data: Any) -> Tensor:
     [
         (IMAGES, LABELS),
         (IMAGES.numpy(), LABELS.numpy()),
+        (IMAGES, LABELS.tolist()),
         TensorDataset(IMAGES, LABELS),
         DataLoader(TensorDataset(IMAGES, LABELS), batch_size=2),
         [(image, label) for image, label in zip(IMAGES, LABELS, strict=True)],
     ],
-    ids=["tensors", "arrays", "dataset", "loader", "list of pairs"],
+    ids=["tensors", "arrays", "labels in a list", "dataset", "loader", "list of pairs"],
 )
 def test_floats_stay_what_they_are(given: Any) -> None:
     data = as_data(given)
@@ -187,6 +188,7 @@ def test_own_data_is_known_again_by_its_images_and_labels() -> None:
     [
         (3, "data: got int; want (images, labels), a torch Dataset"),
         ((IMAGES, LABELS.float()), "labels: got torch.float32 of shape (5,); want int64 (5,)"),
+        ((IMAGES, [0, 1]), "labels: got torch.int64 of shape (2,); want int64 (5,)"),
         ((IMAGES, LABELS[:2]), "labels: got torch.int64 of shape (2,); want int64 (5,)"),
         ((IMAGES[0], LABELS), "images: got shape (3, 4, 4); want (N, C, H, W)"),
         ((IMAGES.long(), LABELS), "images: got torch.int64; want floats in [0, 1], or uint8"),

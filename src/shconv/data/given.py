@@ -37,9 +37,9 @@ def as_data(data: Any, name: str = "own data") -> ImageData:
     """`data` as a test split. Classes are numbered where the data does not name them.
 
     Args:
-        data: (images, labels): (N, C, H, W) floats in [0, 1] or uint8, and int64 (N,), as tensors or arrays; a Dataset
-            or DataLoader of (image, label), each image a tensor (C, H, W) or a PIL image; a Hugging Face dataset; an
-            ImageData or one of its splits; or what `shconv.data.load_data` takes.
+        data: (images, labels): (N, C, H, W) floats in [0, 1] or uint8, and int64 (N,), as tensors or arrays, the
+            labels also as a list; a Dataset or DataLoader of (image, label), each image a tensor (C, H, W) or a PIL
+            image; a Hugging Face dataset; an ImageData or one of its splits; or what `shconv.data.load_data` takes.
 
     Raises:
         InputError: anything else, and images or labels that do not fit.
@@ -52,7 +52,8 @@ def as_data(data: Any, name: str = "own data") -> ImageData:
     if (
         isinstance(data, tuple | list)
         and len(data) == 2
-        and all(isinstance(each, Tensor | np.ndarray) for each in data)
+        and isinstance(data[0], Tensor | np.ndarray)
+        and isinstance(data[1], Tensor | np.ndarray | list | tuple)
     ):
         split: ImageSplit = _in_memory(*map(_tensor, ("images", "labels"), data))
     elif isinstance(data, DataLoader):
