@@ -138,3 +138,14 @@ def test_accuracy_over_distance_is_drawn_where_an_attack_looked_for_the_nearest_
     assert line.get_xdata().tolist() == [0, 0.125, 0.25, 0.5]
     assert line.get_ydata().tolist() == [100, 75, 50, 25]
     assert figure.figure.axes[0].get_title() == "deepfool"
+
+
+def test_a_legend_of_long_names_stays_inside_the_figure(run_folder):
+    for place in range(8):
+        run_folder.trained(f"resnet18_with_a_rather_long_name_of_somebodys_own_experiment_{place}", 0, [0.1, 0.5])
+    figure = drawn(run_folder)["training"].figure
+    figure.draw_without_rendering()
+    box, axes = figure.legends[0].get_window_extent(), figure.axes[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert 0 <= box.y0 < box.y1 <= axes.y0
+    assert axes.height > 0.3 * figure.bbox.height

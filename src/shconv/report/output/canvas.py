@@ -157,10 +157,13 @@ def bars(axes: Axes, names: Sequence[str], series: Mapping[str, tuple[Look, Shar
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    """Below everything; lines of one name once."""
+    """Below everything; lines of one name once. Long names are wrapped, and the figure grows by what they need."""
     handles, names = axes.get_legend_handles_labels()
     once = dict(zip(names, handles, strict=True))
-    figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=columns)
+    words = [wrapped(name, 96 // columns - 10) for name in once]
+    lines = sum(1 + each.count("\n") for each in words) / columns
+    figure.set_figheight(figure.get_figheight() + 0.15 * max(0.0, lines - 3))
+    figure.legend(once.values(), words, loc="outside lower center", ncols=columns)
 
 
 def line_style(model: str, models: tuple[str, ...]) -> dict[str, Any]:

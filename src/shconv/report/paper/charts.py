@@ -53,7 +53,7 @@ def _bars(axes: Axes, run: Run, models: list[str], objective: str) -> None:
             if cell.accuracy is not None and cell.interval is not None:
                 shares[place] = cell.accuracy, cell.interval
         series[words] = look, shares
-    bars(axes, [network_name(model) for model in models], series, 40)
+    bars(axes, [network_name(model) for model in models], series, 34)
     axes.set_xlim(-0.6, len(models) - 0.4)
     axes.set_title(OBJECTIVE_NAMES[objective])
 
