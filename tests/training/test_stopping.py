@@ -1,8 +1,10 @@
 """Stopped in the middle of an epoch, by a signal or by what is broken: stored, said, and gone on from there."""
 
 import os
+import pty
 import signal
 import threading
+import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -248,3 +250,22 @@ def test_a_test_image_that_cannot_be_read_loses_no_step(
             training.run("broken")
     assert position(tmp_path / "broken") == (0, STEPS)
     assert outcome(training.run("broken")) == outcome(whole)
+
+
+def test_what_is_said_after_the_terminal_closed_fails_no_more() -> None:
+    pid, terminal = pty.fork()  # a process that leads a session of its own, on a terminal
+    if pid == 0:
+        code = 1
+        try:
+            with ended_by_sigterm(), stop_requests() as request:
+                os.write(1, b"ready")
+                while request.signal is None:
+                    time.sleep(0.01)
+                os.write(1, b"stored")
+        except Preempted:
+            code = 75
+        finally:
+            os._exit(code)
+    assert os.read(terminal, 5) == b"ready"
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75

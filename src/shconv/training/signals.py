@@ -2,6 +2,7 @@
 the keyboard. A training only notes them, finishes its step, stores its state and ends; a second SIGINT ends it at once.
 All else ends at once."""
 
+import os
 import signal
 import threading
 import time
@@ -39,6 +40,7 @@ class StopRequest:
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
+        _leave_terminal(number)
         if self.signal is None:
             self.since = time.monotonic()
         self.signal = signal.Signals(number)
@@ -76,6 +78,7 @@ def ended_by_sigterm() -> Iterator[None]:
         return
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
+        _leave_terminal(number)
         raise Preempted
 
     before = _heard(*ENDS)
@@ -92,6 +95,16 @@ def _heard(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
     """The handlers of these signals; a SIGHUP that nohup ignores stays ignored."""
     handlers = {number: signal.getsignal(number) for number in numbers}
     return {number: each for number, each in handlers.items() if number.name != "SIGHUP" or each != signal.SIG_IGN}
+
+
+def _leave_terminal(number: int) -> None:
+    """After SIGHUP every write to the terminal that closed would fail: what is said from now on goes nowhere."""
+    if signal.Signals(number).name == "SIGHUP":
+        for stream in (1, 2):
+            try:
+                os.write(stream, b"")
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def stopped_by(flags: Sequence[float]) -> BaseException | None:
