@@ -162,7 +162,8 @@ def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
     once = dict(zip(names, handles, strict=True))
     words = [wrapped(name, 96 // columns - 10) for name in once]
     lines = sum(1 + each.count("\n") for each in words) / columns
-    figure.set_figheight(figure.get_figheight() + 0.15 * max(0.0, lines - 3))
+    if lines > 3:
+        figure.set_figheight(figure.get_figheight() + 0.15 * (lines - 3))
     figure.legend(once.values(), words, loc="outside lower center", ncols=columns)
 
 
