@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from shconv.arguments import checked
 from shconv.attacks import Attack, create_attack
 from shconv.errors import InputError
 from shconv.evaluation import evaluate
@@ -20,6 +21,7 @@ from shconv.results.measures import Measures
 Given = Results | nn.Module | str | Path
 
 
+@checked
 def compare(
     networks: Sequence[Given] | Mapping[str, Given],
     data: Any = None,
@@ -88,6 +90,7 @@ def compare(
         return Comparison.of(stored, baseline)
 
 
+@checked
 def default_attacks(eps: float | str = "8/255") -> dict[str, Attack]:
     """FGSM and PGD with 50 steps, both untargeted."""
     return {

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from shconv import numbers
+from shconv.arguments import checked
 from shconv.attacks import Attack
 from shconv.attacks.base import borrowed
 from shconv.attacks.checks import check_count
@@ -38,6 +39,7 @@ Model = nn.Module | str | Path
 DEMO_COUNTS = Counts(2_000, 250, 8)  # of the paper's tables, where `images` says nothing
 
 
+@checked
 def evaluate(
     models: Model | Mapping[str, Model],
     data: Any,

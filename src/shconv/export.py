@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from shconv.arguments import checked
 from shconv.copying import copied
 from shconv.errors import InputError
 from shconv.ops.geometry import Geometry
 from shconv.ops.statistics import at_least_float32
 
 
+@checked
 def to_onnx(model: nn.Module, path: str | Path, example: Tensor, **options: Any) -> None:
     """Write the network, in eval mode, to an ONNX file with input "images" and output "logits".
 
@@ -41,6 +43,7 @@ def to_onnx(model: nn.Module, path: str | Path, example: Tensor, **options: Any)
     torch.onnx.export(program, (), path, dynamo=True, verbose=False, **{**given, **options})
 
 
+@checked
 def plain_program(model: nn.Module, example: Tensor, dynamic_shapes: Any = None) -> torch.export.ExportedProgram:
     """The network in eval mode, on the CPU, as a program of torch's own operations: none of shconv's ops is left.
 

@@ -6,12 +6,14 @@ import math
 import torch
 from torch import Tensor
 
+from shconv.arguments import checked
 from shconv.errors import InputError
 from shconv.intervals import Z, wilson
 
 _RELATIVE_SD_FLOOR = 1e-12
 
 
+@checked
 def accuracy_interval(correct: int, n: int, z: float = Z) -> tuple[float, float]:
     """The Wilson score interval of correct / n, 95 % by default: (low, high) in [0, 1]. n = 0 gives (0, 1)."""
     if not 0 <= correct <= n:
@@ -19,12 +21,14 @@ def accuracy_interval(correct: int, n: int, z: float = Z) -> tuple[float, float]
     return wilson(correct, n, z)
 
 
+@checked
 def answered(logits: Tensor) -> Tensor:
     """bool (N,): whether logits (N, K) give a probability to every class: no NaN, and no infinity but minus infinity of
     classes that are ruled out. Other images are wrong, though argmax finds a class."""
     return logits.amax(1).isfinite()
 
 
+@checked
 def relative_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     """RC = ln(p_y / SD of the other classes' probabilities), natural logarithm, population SD (eq 5).
 
@@ -42,11 +46,13 @@ def relative_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     return log_p_y - log_largest - relative_sd.clamp(min=_RELATIVE_SD_FLOOR).log()
 
 
+@checked
 def relative_confidence_floored(logits: Tensor, labels: Tensor) -> Tensor:
     """True (N,) for the images whose SD was floored: their relative confidence is a bound, not a measurement."""
     return _parts(logits, labels)[2] < _RELATIVE_SD_FLOOR
 
 
+@checked
 def rcd(clean_logits: Tensor, adversarial_logits: Tensor, labels: Tensor) -> Tensor:
     """RCD = RC(clean) - RC(adversarial), float64 (N,): positive means damage (the sign printed in eq 5 is reversed).
 
@@ -60,6 +66,7 @@ def rcd(clean_logits: Tensor, adversarial_logits: Tensor, labels: Tensor) -> Ten
     return relative_confidence(clean_logits, labels) - relative_confidence(adversarial_logits, labels)
 
 
+@checked
 def detection_auc(clean: Tensor, attacked: Tensor) -> float:
     """The area under the ROC curve of a detector: how often an attacked image's score (M,) is above a clean one's (N,),
     ties counted half. 1 is a detector without a mistake, 0.5 one that guesses."""
@@ -71,6 +78,7 @@ def detection_auc(clean: Tensor, attacked: Tensor) -> float:
     return float((below + ties / 2).double().mean() / len(clean))
 
 
+@checked
 def alarm_threshold(clean: Tensor, false_alarms: float = 0.05) -> float:
     """The lowest score that at most this share of clean images' scores (N,) lie above."""
     _check_scores("clean", clean)

@@ -15,6 +15,7 @@ from shconv.attacks.budget import distances
 from shconv.errors import InputError
 
 SEARCH = LocSearchAdv(pixels_per_step=2, steps=3, max_probes=5, batch_size=7)
+UNBOUND = GaussianNoise(0.2, None)
 LEARNER = Substitute(seeds=6, rounds=1, epochs=1)
 ATTACKS: list[Attack] = [
     GaussianNoise(0.2),
@@ -127,8 +128,17 @@ def test_result_does_not_depend_on_the_callers_gradient_mode(attack: Attack, mod
         assert torch.equal(attack(linear, images.clone(), labels.clone()), wanted)
 
 
-@every_attack
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("attack", [each for each in ATTACKS if each.exact], ids=lambda attack: type(attack).__name__)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_attack_with_a_budget_takes_no_images_too_coarse_for_it(attack: Attack, dtype: torch.dtype) -> None:
+    with pytest.raises(InputError, match="want float32 or float64, in which distances are exact enough"):
+        attack(linear, *batch(dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("attack", "dtype"),
+    [*((each, torch.float64) for each in ATTACKS), *((each, torch.bfloat16) for each in (SEARCH, UNBOUND))],
+)
 def test_result_has_the_images_dtype_and_no_graph(attack: Attack, dtype: torch.dtype) -> None:
     images, labels = batch(dtype=dtype)
     result = attack.run(linear, images.requires_grad_(), labels)

@@ -228,6 +228,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     return now
 
 
+@pytest.mark.parametrize(("budget", "attacked"), [("7s", 0), ("20s", 10), ("32s", 40)])
+def test_a_slow_network_is_attacked_as_far_as_the_time_goes(
+    monkeypatch: pytest.MonkeyPatch, clock: list[float], budget: str, attacked: int
+) -> None:
+    monkeypatch.setattr("shconv.audit.probe.time.perf_counter", lambda: clock[0])
+
+    class Slow(Brightest):
+        def forward(self, x: Tensor) -> Tensor:
+            clock[0] += 0.1 * len(x)
+            return super().forward(x)
+
+    found = audit.run(Slow(), colour_images(40), EPS, budget=budget, progress=False)
+    assert clock[0] <= float(budget[:-1])
+    assert sum(row["n"] for row in found.rows if row["kind"] == "attack") >= attacked
+
+
 def test_nothing_starts_after_the_deadline_and_that_is_said(tmp_path: Path, clock: list[float]) -> None:
     class Slow(Shift):
         def perturb(self, *arguments: Any) -> Any:

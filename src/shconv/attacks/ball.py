@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from shconv.attacks.budget import Norm
-from shconv.errors import InputError
 
 
 class Ball:
@@ -19,8 +18,6 @@ class Ball:
     """
 
     def __init__(self, x: Tensor, epsilon: float, norm: Norm) -> None:
-        if x.dtype not in (torch.float32, torch.float64):
-            raise InputError(f"images: got {x.dtype}; want float32 or float64, in which this attack keeps its budget")
         self.x, self.norm, self.epsilon = x, norm, float(epsilon)
         # Adding a perturbation to a value of at most 1 errs by at most u / 4 a pixel; the rest is for taking the norm.
         u = torch.finfo(x.dtype).eps

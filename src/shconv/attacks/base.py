@@ -1,5 +1,6 @@
 """What every attack shares: the call, its result, random numbers per image, and leaving the model as it was found."""
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -100,6 +101,22 @@ class Attack(ABC):
             f"{type(self).__name__} cannot aim at given classes; FGSM, IFGSM, RandFGSM, PGD, Square and RandomSigns can"
         )
 
+    def checked(
+        self, images: Tensor, labels: Tensor, index: Index | None, seed: SupportsIndex
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """What `check_inputs` returns. Raises InputError also for images too coarse for what the attack promises."""
+        inputs = check_inputs(images, labels, index, seed)
+        if self.exact and images.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"images: got {images.dtype}; want float32 or float64, in which distances are exact enough"
+            )
+        return inputs
+
+    @property
+    def exact(self) -> bool:
+        """Whether a distance counts: it has a budget to keep."""
+        return math.isfinite(self.budget.radius)
+
     def about(self) -> dict[str, Any]:
         """Its hyper-parameters by name, as a result's row holds them."""
         return asdict(self)
@@ -124,7 +141,7 @@ class BatchAttack(Attack):
         self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
     ) -> AttackResult:
         with borrowed(model) as model:
-            x, y, places = check_inputs(images, labels, index, seed)
+            x, y, places = self.checked(images, labels, index, seed)
             with left_alone(x):
                 adversarial, y_t, queries = self.perturb(model, x, y, places, as_integer(seed))
         return AttackResult(adversarial, y_t, torch.full_like(y, queries), distances(adversarial, x))

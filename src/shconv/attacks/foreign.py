@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from shconv.attacks.base import Attack, AttackResult, Model, borrowed
 from shconv.attacks.budget import ANY_CHANGE, Budget, Norm, distances
-from shconv.attacks.checks import Index, check_choice, check_inputs
+from shconv.attacks.checks import Index, check_choice
 from shconv.attacks.libraries import library_of
 from shconv.attacks.search import own_randomness
 from shconv.attacks.spelling import other_names
@@ -99,7 +99,7 @@ class Foreign(Attack):
         self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
     ) -> ForeignResult:
         with borrowed(model):
-            x, y, places = check_inputs(images, labels, index, seed)
+            x, y, places = self.checked(images, labels, index, seed)
             counted = _Counted(model)
             own = np.random.SeedSequence([as_integer(seed), STREAM, places[0]]).generate_state(1)
             with own_randomness(x.device, int(own[0])), _other_randomness(int(own[0])), warnings.catch_warnings():

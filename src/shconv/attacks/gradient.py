@@ -14,7 +14,7 @@ from torch import Tensor
 from shconv import numbers
 from shconv.attacks.base import AttackResult, BatchAttack, Model, borrowed, generators
 from shconv.attacks.budget import Budget, distances
-from shconv.attacks.checks import Index, check_choice, check_count, check_flag, check_inputs, check_targets
+from shconv.attacks.checks import Index, check_choice, check_count, check_flag, check_targets
 from shconv.attacks.cost import Cost
 from shconv.attacks.objective import Objective, Sign, class_gradient, direction, least_likely_class
 from shconv.attacks.spelling import other_names
@@ -54,7 +54,7 @@ class GradientAttack(BatchAttack):
     ) -> AttackResult:
         """Steps down the cross-entropy of the given classes, whatever `objective` is; y_t needs no forward pass."""
         with borrowed(model) as model:
-            x, y, places = check_inputs(images, labels, index, seed)
+            x, y, places = self.checked(images, labels, index, seed)
             aims = check_targets(targeted, y)
             attack = replace(self, objective="least_likely")
             adversarial, y_t, queries = attack.perturb(model, x, y, places, as_integer(seed), aims)

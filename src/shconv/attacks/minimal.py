@@ -11,9 +11,8 @@ from torch import Tensor
 
 from shconv.attacks.base import Attack, AttackResult, Model, borrowed, left_alone
 from shconv.attacks.budget import ANY_CHANGE, Budget, Norm, distances
-from shconv.attacks.checks import Index, check_inputs
+from shconv.attacks.checks import Index
 from shconv.attacks.cost import Cost
-from shconv.errors import InputError
 from shconv.numbers import read_budgets
 
 
@@ -35,9 +34,7 @@ class MinimalAttack(Attack):
         self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
     ) -> AttackResult:
         with borrowed(model) as model:
-            x, y, places = check_inputs(images, labels, index, seed)
-            if x.dtype not in (torch.float32, torch.float64):
-                raise InputError(f"images: got {x.dtype}; want float32 or float64, in which distances are exact enough")
+            x, y, places = self.checked(images, labels, index, seed)
             x = x.contiguous()  # so that sums round alike in any layout
             with left_alone(x):
                 found, y_t, queries = self.nearest(model, x, y, places, as_integer(seed))
@@ -51,6 +48,10 @@ class MinimalAttack(Attack):
     @property
     def budget(self) -> Budget:
         return ANY_CHANGE if self.epsilon is None else Budget(self._norm, float(self.epsilon))
+
+    @property
+    def exact(self) -> bool:
+        return True
 
     @property
     def _norm(self) -> Norm:

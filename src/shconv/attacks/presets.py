@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from shconv.arguments import checked
 from shconv.attacks.base import Attack
 from shconv.attacks.blur import GaussianBlur
 from shconv.attacks.checks import check_count
@@ -101,11 +102,13 @@ PAPER_SIDE = 256  # pixels a side of the paper's test images
 PIXEL_SHARE = 0.023  # of an image's pixels, perturbed by the paper's 150 rounds of 10
 
 
+@checked
 def list_attacks(pattern: str = "*") -> list[str]:
     """The names that `create_attack` knows and that fit the pattern ("pgd*"): the paper's first, then the others."""
     return [name for name in (*PAPER, *VARIANTS, *RIVALS, *STRONG) if fnmatchcase(name, pattern)]
 
 
+@checked
 def create_attack(name: str, **changes: Any) -> Attack:
     """The attack of that name, with hyper-parameters changed: create_attack("pgd", eps="8/255", steps=50).
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from shconv.attacks.base import Attack, AttackResult, Model, borrowed, left_alone
 from shconv.attacks.budget import distances
-from shconv.attacks.checks import Index, check_inputs, check_logits, check_targets
+from shconv.attacks.checks import Index, check_logits, check_targets
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin
 from shconv.attacks.under_way import passing, spread
@@ -34,7 +34,7 @@ class SearchAttack(Attack):
         self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
     ) -> AttackResult:
         with borrowed(model) as model:
-            x, y, places = check_inputs(images, labels, index, seed)
+            x, y, places = self.checked(images, labels, index, seed)
             x = x.contiguous()  # so that sums round alike in any layout; pyautoattack needs it too
             with left_alone(x):
                 found, queries = self.search(model, x, y, places, as_integer(seed))
@@ -54,7 +54,7 @@ class SearchAttack(Attack):
         if not self.aims:
             return super().run_towards(model, images, labels, targeted, index=index, seed=seed)
         with borrowed(model) as model:
-            x, y, places = check_inputs(images, labels, index, seed)
+            x, y, places = self.checked(images, labels, index, seed)
             goal = check_targets(targeted, y)
             x = x.contiguous()
             with left_alone(x):

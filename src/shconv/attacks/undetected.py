@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from shconv.attacks.base import AttackResult, Model
 from shconv.attacks.budget import distances
-from shconv.attacks.checks import Index, check_inputs
+from shconv.attacks.checks import Index
 from shconv.attacks.pgd import PGD
 from shconv.attacks.search import SearchAttack
 from shconv.attacks.spelling import other_names
@@ -41,7 +41,7 @@ class Undetected(SearchAttack):
     ) -> AttackResult:
         if not hasattr(model, "joint"):
             return super().run(model, images, labels, index=index, seed=seed)
-        x, y, places = check_inputs(images, labels, index, seed)
+        x, y, places = self.checked(images, labels, index, seed)
         found, target, queries = x.clone(), torch.full_like(y, -1), torch.zeros_like(y)
         for label in y.unique().tolist():
             at = (y == label).nonzero()[:, 0]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from shconv.attacks import Attack
 from shconv.attacks.budget import Budget, Norm
+from shconv.attacks.cost import Cost
 from shconv.audit.attempt import Attempt, line, out_of_patience, seen_through
 from shconv.audit.clock import Clock, minutes
 from shconv.audit.findings import Flags, Outcome
@@ -29,6 +30,7 @@ from shconv.intervals import wilson
 
 _HELD = 2**28  # values of adversarial images that an outcome holds, a gigabyte
 _GRACE = 0.05  # of the whole time
+_PADDING = 0.02  # of the time left, for what fills a judged batch up to its one shape
 
 
 @dataclass(eq=False)
@@ -224,7 +226,8 @@ class Audit:
         draws = drawing(True, self.setting.seed, asked.slug, int(at[0]))
         with seen_through(network, asked.route, x) as seen, draws:
             result = asked.attack.run(seen, x, y, index=index, seed=self.setting.seed)
-        judged = self.subject.judge(result.images, y)
+        fills_up = self.probe.batch(Cost(1), self.subject.batch_size - len(x))
+        judged = self.subject.judge(result.images, y, few=fills_up > _PADDING * self.remaining())
         norm: Norm = "l2" if threat == "l2" else "linf"
         inside: Flags = Budget(norm, self.setting.radius(threat)).holds(result.images, x).cpu().numpy()
         fooled = ~judged.right

@@ -12,7 +12,7 @@ from shconv.audit.subject import PASSES, Judged, Subject
 from shconv.audit.views import Sight, look
 from shconv.errors import InputError
 from shconv.intervals import wilson
-from shconv.paired import Paired
+from shconv.paired import Paired, mcnemar
 
 LEAST_IMAGES = 10
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -101,7 +101,8 @@ def _range(subject: Subject, images: Tensor, labels: Tensor, right: Flags, most:
     part = spread(len(images), most)
     given = right[part]
     n, most_right, words = len(given), int(given.sum()), ""
-    for candidate, x in _ranges(images[part]).items():
+    ranges = _ranges(images[part]) if mcnemar(n - most_right, 0) < _CLEAR else {}  # else none could do clearly better
+    for candidate, x in ranges.items():
         there = subject.judge(x, labels[part], few=True).right
         if there.sum() > most_right and Paired.of(there, given).p < _CLEAR:
             most_right, words = int(there.sum()), candidate

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from shconv import numbers
+from shconv.arguments import checked
 from shconv.attacks.base import borrowed
 from shconv.attacks.checks import check_count
 from shconv.audit import checks as all_checks
@@ -20,9 +21,9 @@ from shconv.audit.check import Check
 from shconv.audit.findings import Finding
 from shconv.audit.notebook import as_html
 from shconv.audit.preflight import check_images, training_parts
-from shconv.audit.session import MAIN, TWIN, Session, Subjects
+from shconv.audit.session import MAIN, PREFLIGHT, TWIN, Session, Subjects
 from shconv.audit.setting import Effort, Setting, usual_eps_l2
-from shconv.audit.subject import Subject
+from shconv.audit.subject import Subject, as_twin
 from shconv.data import ImageData, Preparation
 from shconv.data.given import as_data
 from shconv.errors import InputError
@@ -53,6 +54,7 @@ class Report:
         return as_html(self.worst_case, self.verdict, self.findings)
 
 
+@checked
 def run(
     model: nn.Module,
     data: Images,
@@ -114,12 +116,16 @@ def run(
     images, seed, batch_size = numbers.plain(images), numbers.plain(seed), numbers.plain(batch_size)
     training_seed, twin_seed = numbers.plain(training_seed), numbers.plain(twin_seed)
     check_count("seed", seed, 0)
+    for number in seeds or {}:
+        check_count("seeds", number, 0)
     if seeds and training_seed in seeds:
         raise InputError(f"seeds: got {training_seed} again, the network's own; want other seeds of training")
-    networks = {MAIN: (name, training_seed, model)} | ({TWIN: (twin_name, twin_seed, twin)} if twin else {})
+    networks = {MAIN: (name, training_seed, model)} | ({} if twin is None else {TWIN: (twin_name, twin_seed, twin)})
     networks |= {f"seed {number}": (name, number, network) for number, network in (seeds or {}).items()}
     networks |= {f"source {word}": (word, 0, network) for word, network in (sources or {}).items()}
     _check_networks(networks)
+    if twin is not None and (shown := as_twin(twin_name)) in (sources or {}):
+        raise InputError(f"sources: got the name {shown!r}, as reports call the twin; want another one")
     x, y, index = _images(data, images, seed)
     device = next((each.device for each in model.parameters()), torch.device("cpu"))
     x, y, index = (each.to(device) for each in (x, y, index))
@@ -127,6 +133,7 @@ def run(
     linf = numbers.budget("eps", eps, above=True)
     l2 = usual_eps_l2(linf, x[0].numel()) if eps_l2 is None else numbers.budget("eps_l2", eps_l2, "l2", above=True)
     setting = Setting(linf, l2, seed, batch_size, budget, min_confidence)
+    seconds = PREFLIGHT * setting.seconds / len(networks)
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()) if folder is None else folder)
         held = stack.enter_context(RunFolder.opened(place))
@@ -135,7 +142,8 @@ def run(
             training = training_parts(network)
             stack.enter_context(borrowed(network.to(device)))
             size = min(batch_size, len(x))
-            subjects[role] = Subject(word, network, x, y, seed=number, batch_size=size, training=training)
+            about: dict[str, Any] = {"seed": number, "batch_size": size, "training": training, "seconds": seconds}
+            subjects[role] = Subject(word, network, x, y, **about)
         _check_classes(subjects, data)
         asked = all_checks.CHECKS if checks is None else checks
         session = Session(held, setting, say, asked, subjects, x, y, index, checks is None, started)
@@ -151,7 +159,7 @@ def _check_networks(networks: Mapping[str, tuple[str, int, nn.Module]]) -> None:
     for role, (name, number, network) in networks.items():
         if not isinstance(network, nn.Module):
             raise InputError(f"{role}: got {type(network).__name__}; want a torch.nn.Module")
-        if "/" in name or not name:
+        if not isinstance(name, str) or "/" in name or not name:
             raise InputError(f"{role}: got the name {name!r}; want one without a slash")
         if not role.startswith("source ") and held.setdefault((name, number), role) != role:
             raise InputError(f"{held[name, number]} and {role} are both {name}, seed {number}; want different names")

@@ -21,7 +21,7 @@ from shconv.audit.clock import Clock, minutes
 from shconv.audit.findings import Finding
 from shconv.audit.ledger import FIRST_LOOK, THREATS, Ledger, check_slug
 from shconv.audit.plan import HEADLINE, Plan, Planned, in_order, make_plan
-from shconv.audit.preflight import LEAST_IMAGES, preflight, spread
+from shconv.audit.preflight import preflight, spread
 from shconv.audit.setting import Effort, Setting
 from shconv.audit.subject import PASSES, Subject, TimeUp
 from shconv.audit.verdict import judge
@@ -32,7 +32,8 @@ from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 
 MAIN, TWIN = "network", "twin"
-_PREFLIGHT = 0.02  # of the budget, for each of: measuring the speed, other ranges, gradients
+PREFLIGHT = 0.02  # of the budget, for each of: a first look at the network, its speed, other ranges, gradients
+_FEW = 4  # images that are looked at in any case
 _VIEWED = 32  # images on which a view is looked for
 _FEW_STEPS, _MANY_STEPS = (10, 5, 2, 1), 50
 _MOST, _LONGER, _LOOK = 0.6, 0.3, 0.05  # of the time left, for the first attack of the first look, a longer one, others
@@ -106,7 +107,7 @@ class Session:
         """The audit of a network, and what is odd about it. What is not needed to attack it may take a small share of
         its part of the time: fewer images are looked at, where they are dear."""
         subject, n = self.subjects[role], len(self.images)
-        share = _PREFLIGHT * self.setting.seconds * part
+        share = PREFLIGHT * self.setting.seconds * part
         speed = probe.measure(subject, self.images, self.labels, share)
         ledger = Ledger(self.folder, subject.key, self.index.cpu().numpy(), looked=self._planned.exists())
         audit = Audit(subject, self.images, self.labels, self.index, self.setting, ledger, clock, speed, self.progress)
@@ -114,7 +115,7 @@ class Session:
 
         def some(passes: Cost) -> int:
             """How many images may take so many passes."""
-            return max(LEAST_IMAGES, int(min(speed.fitting(passes, share), n)))
+            return max(_FEW, int(min(speed.fitting(passes, share), n)))
 
         seen = spread(n, min(some(Cost(2, 2)), subject.batch_size))
         x, y = self.images[seen], self.labels[seen]

@@ -91,6 +91,13 @@ class Effort:
     patience: int = 0  # images in a row, the nearest to falling first, that a dear attack may miss; 0: all of them
     share: float = field(default=1.0, compare=False)  # of the counts above, for the plan's table
 
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if each.type is int:
+                check_count(each.name, getattr(self, each.name), 0)
+        for steps in self.steps if isinstance(self.steps, tuple) and len(self.steps) > 1 else [None]:
+            check_count("steps", steps, 1)
+
     @property
     def usual_steps(self) -> int:
         """Of the white box that routes and transfer are compared with."""

@@ -1,6 +1,8 @@
 """A network as it is audited: any module from images in [0, 1] to logits. What it returns is made fit for attacks
 (finite, logits, one answer an image), and every prediction that counts is made in one fixed batch shape."""
 
+import math
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from shconv.replaying import replaying
 from shconv.routes import shc_layers
 
 PASSES = 8  # of a random network, averaged
+_FEW = 4  # images, where a batch would take too long
 
 
 class Judged(NamedTuple):
@@ -41,6 +44,7 @@ class Subject:
     mixes       whether an image's answer hangs on the other images of its batch
     training    its parts that were in training mode as given, in words
     Expects the network in eval mode with frozen parameters (`attacks.base.borrowed`).
+    It is found out on a batch of the images, or on a few of them where a batch takes longer than about `seconds`.
 
     Raises InputError where the network cannot take the images or returns no logits for their classes.
     """
@@ -55,11 +59,14 @@ class Subject:
         seed: int = 0,
         batch_size: int = 100,
         training: Sequence[str] = (),
+        seconds: float = math.inf,
     ) -> None:
         self.name, self.seed, self.network, self.batch_size = name, seed, network, batch_size
         self.training = tuple(training)
-        x = images[:batch_size]
-        first, second = (first_logits(name, network, x) for _ in range(2))
+        most = min(len(images), batch_size)
+        first, second, alone, took = _three_passes(name, network, images[: min(most, _FEW)])
+        if most > _FEW and took * most / _FEW <= seconds:
+            first, second, alone, _ = _three_passes(name, network, images[:most])
         self.classes = first.shape[1]
         if int(labels.max()) >= self.classes:
             raise InputError(
@@ -68,8 +75,7 @@ class Subject:
             )
         self.probabilities = _are_probabilities(first)
         self.is_random = not same_answers(first, second)
-        alone = first if self.is_random else first_logits(name, network, in_other_company(x))
-        self.mixes = not same_answers(first[:1], alone[:1])
+        self.mixes = not self.is_random and not same_answers(first[:1], alone[:1])
         kind = AuditedDetector if self.has_detector else AuditedNetwork
         self.model = kind(network, self.probabilities, PASSES if self.is_random else 1)
         self.model.eval()
@@ -100,7 +106,7 @@ class Subject:
     @property
     def as_twin(self) -> str:
         """What a sentence about another network calls it."""
-        return "twin" if self.name == "twin" else f"twin {self.name}"
+        return as_twin(self.name)
 
     def judge(self, x: Tensor, y: Tensor, few: bool = False) -> Judged:
         """Is the network right on x (n, C, H, W) with classes y (n,)? A fresh forward pass of the whole network.
@@ -182,6 +188,20 @@ def drawing(active: bool, *words: object) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(zlib.crc32(repr(words).encode()))
         yield
+
+
+def as_twin(name: str) -> str:
+    return "twin" if name == "twin" else f"twin {name}"
+
+
+def _three_passes(name: str, network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Logits of x twice, then of a batch with its first image alone; and the seconds of three passes like the last."""
+    with drawing(True, "kind"):
+        first, second = (first_logits(name, network, x) for _ in range(2))
+        started = time.monotonic()
+        alone = first_logits(name, network, in_other_company(x))
+    same_answers(first, alone)  # a GPU is waited for
+    return first, second, alone, 3 * (time.monotonic() - started)
 
 
 def _are_probabilities(out: Tensor) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from shconv.arguments import checked
 from shconv.conversion.check import Check, refuse_a_difference
 from shconv.conversion.layers import become, reason_against, to_layer
 from shconv.conversion.start import start_at_identity
@@ -19,6 +20,7 @@ Start = Literal["identity", "random"]
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
+@checked
 def to_shc(
     model: ModelT,
     where: Where = is_3x3,

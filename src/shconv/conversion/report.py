@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from shconv.arguments import checked
 from shconv.conversion.layers import reason_against
 from shconv.conversion.where import Where, check_network, is_3x3, pick
 from shconv.layers import SHConv2d
@@ -68,6 +69,7 @@ class ConversionReport:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{html.escape(self.total)}</p>"
 
 
+@checked
 def conversion_report(model: nn.Module, where: Where = is_3x3) -> ConversionReport:
     """A row for every convolution of a network, converted or not, with the reason where not.
 

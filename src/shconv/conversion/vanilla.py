@@ -7,6 +7,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from shconv.arguments import checked
 from shconv.conversion.convert import Start
 from shconv.conversion.layers import become, to_convolution
 from shconv.conversion.start import resting_level, start_at_identity
@@ -21,6 +22,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 @torch.no_grad()
+@checked
 def to_vanilla(model: ModelT, images: Tensor | None = None, inplace: bool = False) -> ModelT:
     """Replace every SHC layer by a convolution of its original class, filtered by one constant map.
 
@@ -56,6 +58,7 @@ def to_vanilla(model: ModelT, images: Tensor | None = None, inplace: bool = Fals
     return model
 
 
+@checked
 def load_vanilla(model: nn.Module, state: Mapping[str, Tensor], start: Start = "identity") -> None:
     """Load a vanilla network's weights into an SHC network of the same module names: timm's or torchvision's ResNet-18
     into create_model("resnet18_shc"), say.

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import torch
 
+from shconv.arguments import checked
 from shconv.data import demo
 from shconv.data.cifar10 import CLASSES, load_cifar10
 from shconv.data.files import OnCorrupt, Progress, load_folder
@@ -18,6 +19,7 @@ from shconv.errors import InputError, near
 FORMS = {"demo": "demo", "cifar10": "cifar10[:PATH]", "folder": "folder:PATH", "imagenet": "imagenet:PATH"}
 
 
+@checked
 def load_data(
     spec: str,
     *,

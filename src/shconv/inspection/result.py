@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from shconv.arguments import checked
 from shconv.errors import InputError
 from shconv.files import replace_file, replace_text
 from shconv.report.inspection.tables import grids
@@ -57,6 +58,7 @@ class Inspection:
         return "".join(map(to_html, grids(asdict(self))))
 
 
+@checked
 def load(folder: Path | str) -> Inspection:
     """What `Inspection.save` wrote. Raises InputError, naming the file, where it is missing or damaged."""
     path = Path(folder) / FILE

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shconv import numbers
+from shconv.arguments import checked
 from shconv.attacks import Attack
 from shconv.attacks.base import borrowed
 from shconv.attacks.checks import check_count, check_inputs
@@ -28,6 +29,7 @@ MOST, FEWEST = 200, 20  # images, where nobody says how many
 FOLLOWED = gradients.ROUTES[:3]  # where one step through each takes the maps
 
 
+@checked
 def run(
     model: nn.Module,
     data: Any,

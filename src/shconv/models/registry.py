@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from shconv.arguments import checked
 from shconv.conversion import is_3x3, to_shc
 from shconv.errors import InputError, near
 from shconv.models.normalize import Normalization
@@ -27,6 +28,7 @@ MATCHED = "matched"
 SUFFIXES = ("", "shc", MATCHED, *RELATIVES)
 
 
+@checked
 def list_models(pattern: str = "*") -> list[str]:
     """The paper's networks, each vanilla one followed by its SHC counterpart: those whose names fit a pattern with *
     and ?, such as "*shc*". create_model takes more: see all_models."""
@@ -44,6 +46,7 @@ def vanilla_of(name: str) -> str:
     return name.partition("_")[0]
 
 
+@checked
 def create_model(
     name: str,
     num_classes: int = 1000,
@@ -75,8 +78,6 @@ def create_model(
     if name not in all_models():
         some = f"choose from {', '.join(list_models())}, or others that shconv info lists"
         raise InputError(f"unknown model {name!r}; {near(name, all_models(), otherwise=some)}")
-    if isinstance(pretrained, bool):
-        raise InputError(f"pretrained: got {pretrained}; want a checkpoint folder, a file of weights or a state_dict")
     if stem not in ("imagenet", "small"):
         raise InputError(f'stem must be "imagenet" or "small", got {stem!r}')
     sizes = (num_classes, in_channels, width)
@@ -99,6 +100,7 @@ def create_model(
     return model
 
 
+@checked
 def matched_width(
     name: str, num_classes: int = 1000, in_channels: int = 3, stem: str = "imagenet", width: int = 64
 ) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from shconv.arguments import checked
 from shconv.data.preparation import Preparation
 from shconv.errors import InputError, first_line
 from shconv.files import replace_text
@@ -31,6 +32,7 @@ CONVERTED = "converted"  # config.json's key beside "model", for networks that c
 Config = ModelConfig | ConvertedConfig
 
 
+@checked
 def save_pretrained(
     model: nn.Module,
     folder: str | Path,
@@ -66,6 +68,7 @@ def save_pretrained(
     return folder
 
 
+@checked
 def from_pretrained(folder_or_repo_id: str | Path, *, revision: str | None = None) -> nn.Module:
     """The network of a folder, or of a Hugging Face repository, in eval mode on the CPU.
 
@@ -91,6 +94,7 @@ def from_pretrained(folder_or_repo_id: str | Path, *, revision: str | None = Non
     return model
 
 
+@checked
 def load_network(path: str | Path) -> tuple[nn.Module, Config, dict[str, Any]]:
     """(network in eval mode on the CPU, how it is built, all of config.json), from a folder or its model.safetensors.
 

@@ -6,11 +6,13 @@ from typing import Any
 
 from torch import nn
 
+from shconv.arguments import checked
 from shconv.errors import InputError, first_line
 from shconv.pretrained.folder import CARD, REPOSITORY, load_network, save_pretrained
 from shconv.training.checkpoint import CONFIG, MODEL
 
 
+@checked
 def push_to_hub(network: nn.Module | str | Path, repo_id: str, *, private: bool | None = None, **settings: Any) -> str:
     """Upload a network, or the folder of one, and give the commit's address; the repository is made if need be.
 

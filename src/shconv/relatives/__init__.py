@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from shconv.arguments import checked
 from shconv.conversion import is_3x3
 from shconv.conversion.where import Where
 from shconv.errors import InputError, near
@@ -52,6 +53,7 @@ def list_relatives() -> list[str]:
     return list(RELATIVES)
 
 
+@checked
 def to_relative(
     model: ModelT, kind: str | type[Relative], where: Where = is_3x3, inplace: bool = False, **options: Any
 ) -> ModelT:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from shconv import terminal
+from shconv.arguments import checked
 from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_choice
 from shconv.errors import InputError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 FACTS = ("data.json", "networks.json", "sizes.json", "attacks.json", "environment.json")
 
 
+@checked
 def load(folder: str | Path) -> "Results":
     """The results in a run folder of `reproduce`, `evaluate` or `shconv.evaluate`.
 

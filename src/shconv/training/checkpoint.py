@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from shconv.arguments import checked
 from shconv.errors import InputError, few, first_line
 from shconv.files import replace_file, replace_json
 from shconv.folders import what_is_at
@@ -125,6 +126,7 @@ def save_checkpoint(folder: Path, model: nn.Module, record: Mapping[str, Any]) -
     replace_json(folder / CONFIG, record)
 
 
+@checked
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, ModelConfig, dict[str, Any]]:
     """(model in eval mode on the CPU, its configuration, all of config.json), from a folder or its model.safetensors.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from shconv.arguments import checked
 from shconv.data import ImageData, ImageSplit
 from shconv.data.loading import near
 from shconv.data.worker_failures import naming_dead_workers
@@ -35,6 +36,7 @@ from shconv.training.stored import TrainingResult, stored_result
 from shconv.training.tracking import Trackers
 
 
+@checked
 def train(
     config: ModelConfig,
     data: ImageData,

@@ -3,6 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
+from shconv.arguments import checked
 from shconv.errors import InputError
 from shconv.training.defences.base import Defence, Plain, Step, Trained
 from shconv.training.defences.detector import Detector
@@ -50,6 +51,7 @@ KINDS: tuple[Any, ...] = (
 DEFENCES: dict[str, Any] = {kind.name: kind for kind in KINDS}
 
 
+@checked
 def create_defence(name: str, **settings: Any) -> Defence:
     """The defence of that name, its published settings changed: create_defence("pgd", eps=4 / 255, steps=10).
 
