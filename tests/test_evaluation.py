@@ -404,7 +404,7 @@ def test_results_read_well_in_a_terminal_and_a_notebook(capsys: pytest.CaptureFi
     ("models", "options", "said"),
     [
         ({}, {}, "models: got none"),
-        (3, {}, "models: got int; want a torch.nn.Module or a folder"),
+        (3, {}, "models: got 3; want a torch.nn.Module, a string, a path or a dict"),
         ({"a/b": nn.Identity()}, {}, "without a slash"),
         (nn.Identity(), {}, "of shape (1, 3, 8, 8); want float logits"),
         (nn.Conv2d(1, 1, 1), {}, "cannot take images of shape (3, 8, 8)"),

@@ -41,7 +41,8 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
     @cache
     def kinds() -> dict[str, list[Any]]:
         hints = get_type_hints(function)
-        return {name: _kinds(hints[name]) for name, each in signature.parameters.items() if each.kind not in _SEVERAL}
+        single = [name for name, each in signature.parameters.items() if each.kind not in _SEVERAL]
+        return {name: _kinds(hints[name]) for name in single if name in hints}
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -54,6 +55,12 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
         return function(*args, **kwargs)
 
     return called
+
+
+def checked_fields(kind: type[T]) -> type[T]:
+    """A dataclass that refuses fields of another kind in the same way."""
+    kind.__init__ = checked(kind.__init__)  # type: ignore[method-assign]
+    return kind
 
 
 def _kinds(hint: Any) -> list[Any]:

@@ -46,7 +46,7 @@ def test_where_takes_kernels_names_patterns_predicates_and_lists(where: Any, nam
         ("layer.0", r"where='layer.0' picks no convolution of Sequential; it has "),
         ("1.3", "did you mean 1.0 or 1.2|did you mean 1.2 or 1.0"),
         ([3, 5], "where=5 picks no convolution"),
-        (None, "predicate, a kernel, a name, a pattern or a list"),
+        (None, "where: got None; want a function, a string, an integer"),
         ("4", "4 is a Conv1d"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shconv.arguments import checked
 from shconv.errors import InputError
 from shconv.routes.record import changed, shc_layers
 from shconv.tracing import as_leaf, traced
@@ -14,6 +15,7 @@ from shconv.tracing import as_leaf, traced
 ROUTES = ("both", "convolution", "hypernetwork")
 
 
+@checked
 @contextmanager
 def gradient_route(model: nn.Module, route: str, hypernetwork_weight: float = 1.0) -> Iterator[None]:
     """Let gradients pass through one route of every SHC layer, or both. The outputs do not change.

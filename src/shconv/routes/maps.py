@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shconv.arguments import checked
 from shconv.errors import InputError
 from shconv.eval_mode import eval_mode
 from shconv.routes.record import FrozenMaps, changed, shc_layers
 
 
+@checked
 @contextmanager
 def frozen_kernels(model: nn.Module, x: Tensor) -> Iterator[None]:
     """Hold every SHC layer's kernels at those of the images x (N, D, H, W), in eval mode and without gradient.
@@ -45,6 +47,7 @@ def frozen_kernels(model: nn.Module, x: Tensor) -> Iterator[None]:
         yield
 
 
+@checked
 @contextmanager
 def constant_maps(model: nn.Module, maps: Mapping[str, Tensor]) -> Iterator[None]:
     """Hold the maps of some SHC layers at one value for all images, without gradient; `maps` by the layers' names.
@@ -73,6 +76,7 @@ def holds_a_batch(model: object) -> bool:
     return any(named) or any(isinstance(each, FrozenMaps) for each in frozen)
 
 
+@checked
 @contextmanager
 def record_filter_maps(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Yield a dictionary that every forward pass fills: layer name -> M (N, S_h, S_w) of its last call, detached.

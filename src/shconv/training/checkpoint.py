@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from shconv.arguments import checked
+from shconv.arguments import checked, checked_fields
 from shconv.errors import InputError, few, first_line
 from shconv.files import replace_file, replace_json
 from shconv.folders import what_is_at
@@ -29,6 +29,7 @@ MODEL, CONFIG = "model.safetensors", "config.json"
 LATER = ("train_size", "test_preset")  # fields of the data that earlier versions did not store
 
 
+@checked_fields
 @dataclass(frozen=True)
 class ModelConfig:
     """The arguments of `shconv.create_model` that rebuild a network, and what a defence has put around it."""

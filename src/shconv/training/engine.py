@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from shconv.arguments import checked_fields
 from shconv.errors import InputError
 from shconv.numbers import counted
 from shconv.processes import Processes
@@ -11,6 +12,7 @@ from shconv.training.recipe import Recipe
 from shconv.training.tracking import check_trackers
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Engine:
     """The recipe's batch stays what it is, however it is divided among processes and micro-batches.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, get_args
 
+from shconv.arguments import checked_fields
 from shconv.errors import InputError
 
 Schedule = Literal["step", "plateau", "cosine"]
@@ -17,6 +18,7 @@ Precision = Literal["auto", "float32", "bf16", "fp16"]
 Optimizer = Literal["sgd", "adamw"]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Recipe:
     """SGD with momentum, or AdamW, over W and theta together; every parameter is decayed, as in He et al. 2016.
