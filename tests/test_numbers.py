@@ -169,7 +169,7 @@ def test_a_radius_is_read_as_a_short_decimal_or_as_levels_of_255(radius: float, 
 
 
 def test_a_difference_that_rounds_to_none_has_no_minus() -> None:
-    assert [in_points(each) for each in (-0.0, -0.0004, 0.0, -0.0006, 0.25)] == [
+    assert [in_points(each) for each in (-0.0, -1e-9, 0.0, -0.0006, 0.25)] == [
         "+0.0",
         "+0.0",
         "+0.0",
