@@ -5,7 +5,7 @@ import pty
 import signal
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,14 @@ from shconv.training.signals import ended_by_sigterm, stop_requests
 from shconv.training.state import load_state
 
 pytestmark = pytest.mark.usefixtures("toy_network")
+
+
+@pytest.fixture(autouse=True)
+def not_under_nohup() -> Iterator[None]:
+    """Whoever started the tests may have SIGHUP ignored, which then stays so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def position(folder: Path) -> tuple[int, int]:
@@ -256,6 +264,7 @@ def test_what_is_said_after_the_terminal_closed_fails_no_more() -> None:
     pid, terminal = pty.fork()  # a process that leads a session of its own, on a terminal
     if pid == 0:
         code = 1
+        signal.alarm(30)
         try:
             with ended_by_sigterm(), stop_requests() as request:
                 os.write(1, b"ready")
