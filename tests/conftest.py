@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,10 @@ settings.load_profile("deterministic")
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
         return  # runs no test: workers start while this process would load torch
+    # Under nohup, and in the background of a shell, these are ignored, and tests of signals would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     import torch
 
     torch.set_num_threads(1)

@@ -5,7 +5,7 @@ import pty
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,6 @@ from shconv.training.signals import ended_by_sigterm, stop_requests
 from shconv.training.state import load_state
 
 pytestmark = pytest.mark.usefixtures("toy_network")
-
-
-@pytest.fixture(autouse=True)
-def not_under_nohup() -> Iterator[None]:
-    """Whoever started the tests may have SIGHUP ignored, which then stays so."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 def position(folder: Path) -> tuple[int, int]:
