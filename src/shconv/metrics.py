@@ -29,6 +29,12 @@ def answered(logits: Tensor) -> Tensor:
 
 
 @checked
+def is_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """bool (N,) of logits (N, K) and classes (N,): never where they are no answer."""
+    right: Tensor = (logits.argmax(1) == labels) & answered(logits)
+    return right
+
+
 def relative_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     """RC = ln(p_y / SD of the other classes' probabilities), natural logarithm, population SD (eq 5).
 

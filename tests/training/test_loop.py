@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from shconv.data import ImageData
 from shconv.data.splits import MemorySplit
+from shconv.metrics import is_right
 from shconv.training import ModelConfig, Recipe, correct_in, load_checkpoint, loop, train
-from shconv.training.evaluate import is_right
 from shconv.training.schedule import learning_rate
 from shconv.training.state import load_state
 

@@ -23,7 +23,7 @@ from shconv.audit.ledger import FIRST_LOOK, THREATS, Ledger, check_slug
 from shconv.audit.plan import HEADLINE, Plan, Planned, in_order, make_plan
 from shconv.audit.preflight import preflight, spread
 from shconv.audit.setting import Effort, Setting
-from shconv.audit.subject import PASSES, Subject, TimeUp
+from shconv.audit.subject import FEW, PASSES, Subject, TimeUp
 from shconv.audit.verdict import judge
 from shconv.audit.views import look, view_of
 from shconv.errors import InputError
@@ -33,7 +33,6 @@ from shconv.experiments.run_folder import RunFolder
 
 MAIN, TWIN = "network", "twin"
 PREFLIGHT = 0.02  # of the budget, for each of: a first look at the network, its speed, other ranges, gradients
-_FEW = 4  # images that are looked at in any case
 _VIEWED = 32  # images on which a view is looked for
 _FEW_STEPS, _MANY_STEPS = (10, 5, 2, 1), 50
 _MOST, _LONGER, _LOOK = 0.6, 0.3, 0.05  # of the time left, for the first attack of the first look, a longer one, others
@@ -115,7 +114,7 @@ class Session:
 
         def some(passes: Cost) -> int:
             """How many images may take so many passes."""
-            return max(_FEW, int(min(speed.fitting(passes, share), n)))
+            return max(FEW, int(min(speed.fitting(passes, share), n)))
 
         seen = spread(n, min(some(Cost(2, 2)), subject.batch_size))
         x, y = self.images[seen], self.labels[seen]

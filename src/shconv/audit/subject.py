@@ -23,7 +23,7 @@ from shconv.replaying import replaying
 from shconv.routes import shc_layers
 
 PASSES = 8  # of a random network, averaged
-_FEW = 4  # images, where a batch would take too long
+FEW = 4  # images that are looked at in any case, where a batch would take too long
 
 
 class Judged(NamedTuple):
@@ -64,8 +64,8 @@ class Subject:
         self.name, self.seed, self.network, self.batch_size = name, seed, network, batch_size
         self.training = tuple(training)
         most = min(len(images), batch_size)
-        first, second, alone, took = _three_passes(name, network, images[: min(most, _FEW)])
-        if most > _FEW and took * most / _FEW <= seconds:
+        first, second, alone, took = _three_passes(name, network, images[: min(most, FEW)])
+        if most > FEW and took * most / FEW <= seconds:
             first, second, alone, _ = _three_passes(name, network, images[:most])
         self.classes = first.shape[1]
         if int(labels.max()) >= self.classes:

@@ -15,6 +15,7 @@ from shconv.data.workers import automatic_workers, shared_memory_said
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.table2_others import missing, others
+from shconv.numbers import fits_int64
 from shconv.pretrained.hub import check_hub, push_to_hub
 from shconv.training import Engine
 from shconv.training.tracking import TrackerName
@@ -244,7 +245,7 @@ def check_least(options: Any, **least: int) -> None:
     """Raises InputError for a number below its least, or too large for torch; one that may be left out may be None."""
     for name, lowest in least.items():
         value = getattr(options, name)
-        if value is not None and not lowest <= value < 2**63:
+        if value is not None and (value < lowest or not fits_int64(value)):
             most = " and below 2**63" if value > lowest else ""
             raise InputError(f"{name} must be at least {lowest}{most}, got {value}")
 

@@ -9,7 +9,7 @@ from shconv.experiments.network import Network, Pair
 from shconv.experiments.run_folder import file_name
 from shconv.experiments.study import Study
 from shconv.experiments.table3_locsearch import most_moved, searches
-from shconv.metrics import relative_confidence
+from shconv.metrics import is_right, relative_confidence
 from shconv.routes import record_filter_maps
 
 
@@ -37,7 +37,7 @@ def _save_pair(study: Study, pair: Pair, name: str) -> None:
             current = torch.cat([result.trace.images[mark] for mark in marks])
             images.append(current.numpy())
             logits = study.logits(network, current.to(study.device), len(marks))
-            correct.append((logits.argmax(1) == y[0]).cpu().numpy())
+            correct.append(is_right(logits, y[0]).cpu().numpy())
         arrays = {
             "models": [member.name for member in pair.members],
             "p_y": p_y,

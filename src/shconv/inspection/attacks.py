@@ -15,6 +15,7 @@ from shconv.attacks.checks import check_logits
 from shconv.attacks.objective import log_odds
 from shconv.experiments.network import routed
 from shconv.intervals import Z, wilson
+from shconv.metrics import is_right
 from shconv.paired import Paired
 
 Record = dict[str, Any]
@@ -39,7 +40,7 @@ def examples(
 def judged(model: nn.Module, x: Tensor, y: Tensor) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Of each image by the whole network: is it right, and the log-odds against its label."""
     logits = check_logits(model(x), y)
-    return (logits.argmax(1) == y).cpu().numpy(), (-log_odds(logits, y)).double().cpu().numpy()
+    return is_right(logits, y).cpu().numpy(), (-log_odds(logits, y)).double().cpu().numpy()
 
 
 def compared(

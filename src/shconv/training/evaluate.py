@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from shconv.data import ImageSplit, evaluation_batches
 from shconv.data.batches import never
-from shconv.metrics import answered
+from shconv.metrics import is_right
 from shconv.replaying import replaying
 
 
@@ -50,9 +50,3 @@ def correct_in(
             logits = seen(images.to(device, non_blocking=True).float().div(255))
             correct += is_right(logits[:n], batch.labels.to(device, non_blocking=True)).sum()
     return int(correct)
-
-
-def is_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """bool (B,) of logits (B, K): never where they are no answer (`metrics.answered`)."""
-    right: Tensor = (logits.argmax(1) == labels) & answered(logits)
-    return right

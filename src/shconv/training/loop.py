@@ -18,6 +18,7 @@ from shconv.errors import InputError
 from shconv.files import locked
 from shconv.models import vanilla_of
 from shconv.models.shapes import shapes_only
+from shconv.numbers import fits_int64
 from shconv.processes import Processes
 from shconv.training.batch_size import check_micro_batch, smallest_share, warning_of_few_steps
 from shconv.training.checkpoint import ModelConfig, check_same_run, load_info, run_record, save_checkpoint
@@ -244,7 +245,7 @@ def _finish(job: Job) -> None:
 def _checked(config: ModelConfig, data: ImageData, folder: Path, seed: int, defence: Defence) -> ImageSplit:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a folder is wanted")
-    if not 0 <= seed < 2**63:
+    if seed < 0 or not fits_int64(seed):
         raise InputError(f"seed is {seed}; wanted: an integer >= 0 and below 2**63")
     if config.num_classes != len(data.classes):
         raise InputError(f"the network has {config.num_classes} classes, {data.name} has {len(data.classes)}")

@@ -17,7 +17,7 @@ from shconv.attacks.cost import Cost
 from shconv.audit.audit import Audit
 from shconv.audit.findings import Flags
 from shconv.audit.subject import AuditedNetwork, Subject, drawing
-from shconv.metrics import answered
+from shconv.metrics import is_right
 
 FEW = 32  # images of a batch, where a check may have to end early
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (N, K), labels (N,) -> (N,)
@@ -66,7 +66,7 @@ def made_by(audit: Audit, attack: Attack, model: nn.Module, batch: Batch) -> Ten
 def right(model: nn.Module, x: Tensor, y: Tensor) -> Flags:
     """Which images (n, C, H, W) a fresh forward pass classifies as y, (n,); one without an answer is wrong."""
     logits = (model.as_returned if isinstance(model, AuditedNetwork) else model)(x)
-    flags: Flags = ((logits.argmax(1) == y) & answered(logits)).cpu().numpy()
+    flags: Flags = is_right(logits, y).cpu().numpy()
     return flags
 
 

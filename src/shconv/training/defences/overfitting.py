@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from shconv.data import ImageSplit, evaluation_batches
+from shconv.metrics import is_right
 from shconv.training.defences.base import STREAM, Step, ascend
-from shconv.training.evaluate import is_right
 
 WATCHED = 128  # images
 STEPS, STEP_SIZE = 10, 0.25
