@@ -35,6 +35,7 @@ def is_right(logits: Tensor, labels: Tensor) -> Tensor:
     return right
 
 
+@checked
 def relative_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     """RC = ln(p_y / SD of the other classes' probabilities), natural logarithm, population SD (eq 5).
 
