@@ -60,6 +60,7 @@ def _quicken() -> None:
         if function.__module__ not in patched:
             patched.add(function.__module__)
             patch(function)
+            core.tensor.__index__ = lambda self: self.handle.data.item()  # Triton 3.6 asks NumPy before 2.4 for it
         return interpreter._LangPatchScope()  # nothing to take back
 
     interpreter._patch_lang = once
