@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from shconv.commands.finetune import Finetune
 from shconv.errors import InputError
 from shconv.pretrained import ConvertedConfig, from_pretrained, save_pretrained
 from shconv.pretrained.finetune import fine_tune, parameter_groups, set_training
@@ -103,6 +104,34 @@ def test_trackers_are_told_of_it_and_the_hub_gets_it(shconv, pictures, weights, 
     stored = json.loads(Path(OUT, "config.json").read_text())
     assert run.rows[-1][1]["epoch/test_accuracy"] == stored["test_accuracy"]
     assert run.rows[-1][1]["epoch/loss"] < run.rows[1][1]["epoch/loss"]
+
+
+@pytest.mark.parametrize("out", [("--out", OUT), ()], ids=["a folder asked for", "the usual folder"])
+def test_a_fine_tuning_stopped_in_its_last_evaluation_is_completed(shconv, pictures, weights, monkeypatch, out):
+    command = ("finetune", "--from", weights, "--arch", ARCH, "--data", f"folder:{pictures}", "--batch-size", 12, *out)
+    tuned = ("--epochs", 1, "--learning-rate", 0.02)
+    correct, calls = Finetune._correct, []
+
+    def stopped(*given):
+        calls.append(given)
+        return interrupted() if len(calls) == 3 else correct(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Finetune, "_correct", stopped)
+        assert shconv(*command, *tuned).code == 130
+    folder = Path(OUT) if out else Path("runs/finetune/timm-test_resnet")
+    before = Path(folder, "model.safetensors").read_bytes()
+    assert json.loads(Path(folder, "config.json").read_text())["test_accuracy"] is None
+    other = shconv(*command, "--epochs", 1, "--seed", 1)
+    assert "other settings" in other.err if out else other.code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("shconv.commands.finetune.fine_tune", None)
+        ended = shconv(*command, *tuned)
+    assert ended.code == 0, ended.err
+    assert "after the fine-tuning: " in ended.out
+    assert before == Path(folder, "model.safetensors").read_bytes()
+    assert json.loads(Path(folder, "config.json").read_text())["test_accuracy"] is not None
+    assert (not Path(f"{folder}-2").exists()) == bool(out)
 
 
 def interrupted(*_: object, **__: object) -> None:

@@ -18,13 +18,15 @@ from shconv.data import ImageData, evaluation_batches
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
 from shconv.files import own_folder
-from shconv.folders import check_out
+from shconv.folders import CHECKPOINT, check_out
 from shconv.intervals import wilson
-from shconv.pretrained import save_pretrained
+from shconv.pretrained import load_network, save_pretrained
 from shconv.pretrained.finetune import fine_tune
+from shconv.pretrained.folder import stored_info
 from shconv.processes import Processes
 from shconv.training import Recipe, correct_in
 from shconv.training.batch_size import warning_of_few_steps
+from shconv.training.checkpoint import CONFIG, load_info
 from shconv.training.job import epoch_steps
 from shconv.training.tracking import CURVES, TOLD, Trackers, check_trackers
 
@@ -92,7 +94,7 @@ class Finetune(DataOptions, LogOptions, HubOptions):
         self.check_hub()
         if self.folder is not None and _is_taken(self.folder):
             raise InputError(f"{self.folder} is there and not empty; wanted: a new folder")
-        check_out(self.folder or Path("runs/finetune"))
+        check_out(self.folder or Path("runs/finetune"), CHECKPOINT)
 
     def run(self) -> None:
         self.check()
@@ -100,10 +102,7 @@ class Finetune(DataOptions, LogOptions, HubOptions):
         if processes.count > 1:
             raise InputError("finetune runs in one process; for more there is shconv train")
         progress, device = ExperimentProgress(), processes.device
-        start, usual = self._start, self._start.usual_folder
-        out = self.folder or own_folder(usual, _is_taken)
-        if self.folder is None and out != usual:
-            progress.say(f"{usual} holds another network: this one goes to {out}")
+        start = self._start
         preparation = prepared_as(self, [(Path(self.source), start.beside)], progress.say)
         data = self.load(progress, want_train=self.epochs > 0, preparation=preparation)
         workers = self.readers(data, self.batch_size, progress.say)
@@ -118,17 +117,23 @@ class Finetune(DataOptions, LogOptions, HubOptions):
             print(f"largest difference of the logits: {difference:.1e}, of at most {largest:.1f}, {len(images)} images")
             correct["after the conversion"] = self._correct(model, data, device, workers)
             del before
+            facts = self._facts(data, correct, difference)
+            untested = facts | {"test_accuracy": None}
+            out = self._out(stored_info(model, config, untested), progress.say)
             if self.epochs and data.train is not None:
                 settings: dict[str, Any] = {"freeze_batch_norm": self.freeze_batch_norm, "seed": self.seed}
                 settings |= {"classes": len(data.classes), "workers": workers}
                 if few := warning_of_few_steps(len(data.train), self.batch_size, self.epochs):
                     progress.say(few)
                 with self._told(out, correct, data, progress) as settings["on_epoch"]:
-                    fine_tune(model, data.train, self._recipe(), self.hyper_learning_rate, device, **settings)
-                    facts = self._facts(data, correct, difference)  # the weights first: the rest may fail
-                    save_pretrained(model, out, config=config, facts=facts | {"test_accuracy": None})
+                    if (out / CONFIG).exists():
+                        progress.say(f"{out} holds the network after its last epoch: its accuracy is missing")
+                        model.load_state_dict(load_network(out)[0].state_dict())
+                    else:
+                        fine_tune(model, data.train, self._recipe(), self.hyper_learning_rate, device, **settings)
+                        save_pretrained(model, out, config=config, facts=untested)  # first: the rest may fail
                     correct["after the fine-tuning"] = self._correct(model, data, device, workers)
-        facts = self._facts(data, correct, difference)
+                facts = self._facts(data, correct, difference)
         save_pretrained(model.cpu(), out, config=config, facts=facts)
         for moment, right in correct.items():
             print(f"{moment:>21}: {accuracy(right, len(data.test))}")
@@ -137,12 +142,23 @@ class Finetune(DataOptions, LogOptions, HubOptions):
         print(f"The network: {out}")
         self.push(out)
 
+    def _out(self, wanted: dict[str, Any], say: Callable[[str], None]) -> Path:
+        """The folder asked for, else one of the usual name that is free or holds this fine-tuning without its accuracy."""
+        usual = self._start.usual_folder
+        out = self.folder or own_folder(usual, lambda folder: _is_taken(folder, wanted))
+        if self.folder is None and out != usual:
+            say(f"{usual} holds another network: this one goes to {out}")
+        if _is_taken(out, wanted):
+            raise InputError(f"{out} holds a fine-tuning with other settings, not finished; wanted: a new folder")
+        return out
+
     @contextmanager
     def _told(
         self, out: Path, correct: dict[str, int], data: ImageData, progress: ExperimentProgress
     ) -> Iterator[Callable[[int, float], None]]:
         """Called with each epoch's loss, for the screen and --log; the last one goes with the accuracy known then."""
-        steps, n, last = epoch_steps(data.train or (), self._recipe()), len(data.test), {}
+        steps, n = epoch_steps(data.train or (), self._recipe()), len(data.test)
+        last: dict[str, float] = {"epoch": self.epochs}
         trackers = Trackers(out, progress.say)
 
         def told(epoch: int, loss: float) -> None:
@@ -202,11 +218,19 @@ class Finetune(DataOptions, LogOptions, HubOptions):
         )
 
 
-def _is_taken(folder: Path) -> bool:
-    """By more than what a stopped fine-tuning told its trackers, which the same command continues from."""
-    if folder.exists() and not folder.is_dir():
+def _is_taken(folder: Path, wanted: dict[str, Any] | None = None) -> bool:
+    """By more than what the same command continues from: what a stopped fine-tuning told its trackers, or its network
+    after the last epoch, without an accuracy. wanted: what config.json then says; None: whatever it says."""
+    if not folder.is_dir():
+        return folder.exists()
+    try:
+        info = load_info(folder) or {}
+    except InputError:
         return True
-    return folder.exists() and any(each.name not in (TOLD, CURVES) for each in folder.iterdir())
+    if info.get("test_accuracy", 0) is None:
+        settings = {**(wanted or {}), "largest_difference": info.get("largest_difference")}  # a rounding
+        return wanted is not None and any(info.get(name) != value for name, value in settings.items())
+    return any(each.name not in (TOLD, CURVES) and each.suffix != ".tmp" for each in folder.iterdir())
 
 
 def accuracy(correct: int, n: int) -> str:

@@ -60,12 +60,18 @@ def save_pretrained(
     config = config or config_of(model)
     if _shapes(config.build()) != _shapes(model):
         raise InputError(f"this {type(model).__name__} is not the network that its configuration builds: {config}")
-    key = CONVERTED if isinstance(config, ConvertedConfig) else "model"
-    info = json.loads(json.dumps({"library_name": "shconv", key: asdict(config), **_with_preparation(facts, model)}))
-    info = without_places(info)
+    info = stored_info(model, config, facts)
     save_checkpoint(folder, model, info)  # first: whatever becomes of the card, the weights are there
     replace_text(folder / CARD, model_card(config.name, model, info, rows) if card is None else card)
     return folder
+
+
+def stored_info(model: nn.Module, config: Config, facts: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What config.json holds of a network, as it is read again."""
+    key = CONVERTED if isinstance(config, ConvertedConfig) else "model"
+    info = {"library_name": "shconv", key: asdict(config), **_with_preparation(facts, model)}
+    plain: dict[str, Any] = without_places(json.loads(json.dumps(info)))
+    return plain
 
 
 @checked
