@@ -50,6 +50,14 @@ def test_own_functions_and_ours_are_judged_alike() -> None:
     assert rows.loc[("plain", "mine"), "threat"] == "any change"
 
 
+def test_an_attack_may_be_given_by_its_name() -> None:
+    vanilla, _ = colour_networks()
+    attacks = {"named": "fgsm", "made": shconv.attacks.create_attack("fgsm")}
+    rows = shconv.evaluate(vanilla, (IMAGES, LABELS), attacks, **QUICK).records
+    named, made = (row for row in rows if row["attack"] != "clean")
+    assert (named["parameters"], named["accuracy"]) == (made["parameters"], made["accuracy"])
+
+
 def test_an_attack_meets_no_more_images_than_there_are() -> None:
     """Slow attacks would take hours for copies that fill a batch."""
     met: list[int] = []
@@ -438,3 +446,28 @@ def test_rows_that_lack_what_a_report_can_do_without_are_read(tmp_path: Path) ->
     assert results.compare("a", "b").equals(whole.compare("a", "b"))
     assert [line[-1] for line in shconv.compare([tmp_path]).text()[1]] == ["–", "–"]
     assert results.save(tmp_path) == tmp_path
+
+
+def test_outcomes_of_others_may_lack_what_was_not_measured_and_are_refused_where_images_do_not_fit(
+    tmp_path: Path,
+) -> None:
+    vanilla, _ = colour_networks()
+    shconv.evaluate(vanilla, (IMAGES, LABELS), {"own": FGSM(0.1)}, folder=tmp_path / "a", **QUICK)
+    (place,) = (tmp_path / "a" / "outcomes").glob("*own*.npz")
+    index = np.arange(len(LABELS))
+    right = index < 5
+
+    def results(**arrays: Any) -> Any:
+        np.savez(place, **arrays)
+        return shconv.results.load(tmp_path / "a")
+
+    held = results(index=index, correct=right)
+    assert held.worst_case()["accuracy"].max() <= 5 / len(index)
+    images = held.images(attack="own")
+    assert images["correct"].sum() == 5
+    assert images["l2"].isna().all()
+    with pytest.raises(InputError, match="there are none of image 99"):
+        results(index=np.append(index[1:], 99), correct=right).images()
+    for damaged in ({"correct": right}, {"index": index, "correct": right[:5]}, {"index": index * 0, "correct": right}):
+        with pytest.raises(InputError, match=r"own.*\.npz is missing or damaged"):
+            results(**damaged).worst_case()

@@ -32,6 +32,23 @@ GIVEN = {
         "pretrained: got True; want a string, a path, a dict or None",
     ),
     "device": (lambda: shconv.evaluate(network(), (X, Y), {"f": FGSM}, device="gpu"), "device: got 'gpu'; want one of"),
+    "a network's name": (
+        lambda: shconv.evaluate("resnet18", (X, Y), {"f": FGSM}),
+        "models: got the name 'resnet18'; want its folder after training, or the network itself",
+    ),
+    "an attack's name": (lambda: shconv.evaluate(network(), (X, Y), {"f": "fgms"}), "attack: got 'fgms'.*fgsm"),
+    "a data set's name": (
+        lambda: shconv.training.train(shconv.training.ModelConfig("plain10", 3), "demo", "short", "x"),
+        "data: got 'demo'; want an ImageData, such as shconv.data.load_data gives",
+    ),
+    "channels last": (
+        lambda: shconv.evaluate(torch.nn.Conv2d(3, 1, 1), (X.permute(0, 2, 3, 1), Y), {"f": FGSM}, progress=False),
+        r"channels come second: images\.permute\(0, 3, 1, 2\)",
+    ),
+    "channels last, attacked": (
+        lambda: FGSM(torch.nn.Conv2d(3, 1, 1), X.permute(0, 2, 3, 1), Y),
+        r"images: got 8 channels; want 3, which the network takes; channels come second",
+    ),
     "logits inside": (lambda: FGSM(lambda x: {"logits": x}, X, Y), "they are its .logits: wrap the network"),
 }
 

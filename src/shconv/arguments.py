@@ -30,6 +30,14 @@ _WORDS: dict[Any, str] = {
     Sequence: "a list or tuple",
     Callable: "a function",
 }
+_MADE = {  # what is often given by its name, and where it comes from
+    "Attack": "an attack, such as shconv.attacks.create_attack gives",
+    "Defence": "a defence, such as shconv.training.create_defence gives",
+    "Engine": "a shconv.training.Engine",
+    "ImageData": "an ImageData, such as shconv.data.load_data gives",
+    "ModelConfig": "a shconv.training.ModelConfig",
+    "Recipe": "a Recipe, such as shconv.training.RECIPES has",
+}
 _SHORT = (NoneType, bool, int, float, str)
 _SEVERAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -93,4 +101,5 @@ def _fits(value: Any, kind: Any) -> bool:
 def _word(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(repr, get_args(kind)))
-    return _WORDS.get(kind, getattr(kind, "__name__", str(kind)))
+    name = getattr(kind, "__name__", str(kind))
+    return _WORDS.get(kind) or _MADE.get(name, name)

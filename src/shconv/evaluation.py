@@ -31,6 +31,7 @@ from shconv.experiments.question import Index
 from shconv.experiments.run_folder import Asked, RunFolder
 from shconv.experiments.selection import drawn
 from shconv.experiments.study import Counts, Study
+from shconv.models import all_models
 from shconv.pretrained import load_network
 from shconv.results import Results
 from shconv.routes import ROUTES
@@ -70,8 +71,9 @@ def evaluate(
             name. Networks are moved to the device; their mode and flags are restored.
         data: (images, labels), a torch Dataset or DataLoader of (image, label), a Hugging Face dataset, or words such
             as "folder:PATH": see `shconv.data.given.as_data`.
-        attacks: attacks by name: ours, attack objects of foolbox, torchattacks, ART and pyautoattack, or any function
-            f(model, images, labels) -> adversarial images. None: the paper's, Tables 1 to 4.
+        attacks: attacks by name: ours, attack objects of foolbox, torchattacks, ART and pyautoattack, any function
+            f(model, images, labels) -> adversarial images, or what `create_attack` knows, such as "pgd". None: the
+            paper's, Tables 1 to 4.
         twin: a network to pair with the single model, as in the paper.
         images: number of images, drawn with `seed`; None uses all (for the paper's tables 2,000, 250 and 8).
         selection: "confident" uses images that all networks classify correctly with confidence above 0.9; a sequence of
@@ -157,6 +159,8 @@ def _network(name: str, model: Model) -> Network:
         raise InputError(f"models: got the name {name!r}; want one without a slash")
     if isinstance(model, nn.Module):
         return Network(name or "model", 0, model)
+    if isinstance(model, str) and model in all_models() and not Path(model).exists():
+        raise InputError(f"models: got the name {model!r}; want its folder after training, or the network itself")
     if isinstance(model, str | Path):
         network, config, info = load_network(model)
         number = info.get("seed", 0)

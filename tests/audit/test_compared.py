@@ -38,3 +38,28 @@ def test_audits_on_other_images_are_refused(tmp_path: Path) -> None:
     audited(tmp_path / "c", "c", 20.0, light=0.9)
     with pytest.raises(InputError, match=r"a and .*c are about other images or labels"):
         shconv.compare([tmp_path / "a", tmp_path / "c"])
+
+
+def test_audits_are_read_as_the_report_reads_them(tmp_path: Path) -> None:
+    """Rows of earlier versions, or written by hand, lack what one can do without; a damaged line is named."""
+    audited(tmp_path / "a", "a", 20.0)
+    path = tmp_path / "a" / "rows.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+
+    def compared(**verdict: object) -> tuple[object, ...]:
+        kept = [{key: value for key, value in row.items() if key not in ("seconds", "seed", "model")} for row in rows]
+        kept = [row | (verdict if row["kind"] == "verdict" else {}) for row in kept]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        return cells()
+
+    def cells() -> tuple[object, ...]:
+        return shconv.compare([tmp_path / "a", tmp_path / "b"], baseline="b").lines[0].cells
+
+    audited(tmp_path / "b", "b", 80.0)
+    whole = cells()
+    assert compared() == whole
+    with pytest.raises(InputError, match=rf"rows\.jsonl, line {len(rows)} is damaged: .*worst_case"):
+        compared(worst_case=3)
+    (tmp_path / "a" / "audit.json").write_text("[")
+    with pytest.raises(InputError, match=r"audit\.json is damaged"):
+        compared()

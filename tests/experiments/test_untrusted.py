@@ -39,7 +39,7 @@ def files(root: Path) -> set[Path]:
 def test_a_row_that_is_called_a_path_is_kept_and_read_inside_the_run_folder(tmp_path, id):
     folder = RunFolder(tmp_path / "a" / "run")
     folder.path.mkdir(parents=True)
-    folder.add({"id": id}, {"correct": np.array([True])})
+    folder.add({"id": id}, {"index": np.array([0]), "correct": np.array([True])})
     assert {path.parent for path in files(tmp_path)} == {folder.path, folder.path / "outcomes"}
     assert RunFolder(folder.path).outcomes(id)["correct"].tolist() == [True]
 

@@ -138,6 +138,36 @@ def test_no_image_that_is_right_gives_no_number_and_says_so(data: tuple[Tensor, 
     found.print()
 
 
+class Blind(nn.Module):
+    """A network that gives NaN for images that are darker than a level."""
+
+    def __init__(self, network: nn.Module, level: float) -> None:
+        super().__init__()
+        self.network, self.level = network, level
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x).masked_fill((x.mean((1, 2, 3)) < self.level)[:, None], torch.nan)
+
+
+def test_images_that_get_nan_are_wrong_and_counted(data: tuple[Tensor, Tensor]) -> None:
+    x, y = data
+    level = float(x.mean((1, 2, 3)).sort().values[20])
+    dark = x.mean((1, 2, 3)) < level
+    network = colour_networks()[1]
+    found = inspected(Blind(network, level), (x, y), steps=1, eps=0.1)
+    rest = inspected(network, (x[~dark], y[~dark]), images=40, steps=1, eps=0.1)
+    right = int((network(x).argmax(1) == y)[~dark].sum())
+    said = [found.network[name] for name in ("n", "unanswered", "correct")]
+    assert (found.images, said) == (60, [60, 20, right])
+    for mine, other in zip(found.layers, rest.layers, strict=True):
+        assert (mine["mean"], mine["share"]) == (pytest.approx(other["mean"]), pytest.approx(other["share"]))
+    assert found.attacks[0]["accuracy"] <= rest.attacks[0]["accuracy"]  # an attack may take an image to NaN
+    json.dumps(_held(found), allow_nan=False)
+    assert "On 20 of 60 images the logits are NaN" in found._repr_html_()
+    with pytest.raises(InputError, match="NaN or infinity for every image"):
+        inspected(Blind(network, 2.0), (x, y))
+
+
 def test_what_is_saved_is_read_again(found: Inspection, tmp_path: Path) -> None:
     place = found.save(tmp_path / "kept")
     assert _held(load(place)) == json.loads(json.dumps(_held(found))) | {

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from shconv.attacks.budget import ANY_CHANGE, Budget, distances
-from shconv.attacks.checks import IN_PLACE, Index, check_inputs
+from shconv.attacks.checks import IN_PLACE, Index, channels_last, check_inputs
 from shconv.attacks.cost import Cost
 from shconv.errors import InputError
 from shconv.eval_mode import eval_mode
@@ -188,8 +188,11 @@ def naming_what_is_wrong() -> Iterator[None]:
         said = str(error)
         if "leaf Variable that requires grad is being used in an in-place" in said:
             raise InputError(IN_PLACE) from error
-        if found := re.search(r"to have (\d+) channels, but got (\d+) channels", said):
-            raise InputError(f"images: got {found[2]} channels; want {found[1]}, which the network takes") from error
+        if found := re.search(r"input\[(.+)\] to have (\d+) channels, but got (\d+) channels", said):
+            hint = channels_last([int(side) for side in found[1].split(",")])
+            raise InputError(
+                f"images: got {found[3]} channels; want {found[2]}, which the network takes{hint}"
+            ) from error
         if found := re.search(
             r"Input type \((.+)\) and \w+ type \((.+)\)|mat1 and mat2 .* dtype, but got (.+) and (.+)", said
         ):

@@ -93,6 +93,11 @@ def check_flag(name: str, value: object) -> None:
         raise InputError(f"{name}: got {value!r}; want True or False")
 
 
+def channels_last(shape: Sequence[int]) -> str:
+    """What else to say of images (..., H, W, C), which a network refuses; "" of others."""
+    return "; channels come second: images.permute(0, 3, 1, 2)" if shape[-1] in (1, 3) and shape[-3] > 4 else ""
+
+
 def check_images(images: Tensor) -> None:
     """Raise InputError for anything but float images (N, C, H, W) in [0, 1] up to rounding, at least one."""
     wanted = "want float images of shape (N, C, H, W) in [0, 1]"

@@ -22,6 +22,7 @@ from shconv.attacks.base import Attack, AttackResult, Model, borrowed
 from shconv.attacks.budget import ANY_CHANGE, Budget, Norm, distances
 from shconv.attacks.checks import Index, check_choice
 from shconv.attacks.libraries import library_of
+from shconv.attacks.presets import create_attack
 from shconv.attacks.search import own_randomness
 from shconv.attacks.spelling import other_names
 from shconv.attacks.standard import Standard
@@ -131,12 +132,15 @@ class Foreign(Attack):
 
 
 def as_attack(attack: Any) -> Attack:
-    """An attack of ours as it is, AutoAttack as `Standard`, anything else as `Foreign` with the budget it states.
+    """An attack of ours as it is or by its name, AutoAttack as `Standard`, anything else as `Foreign` with the budget it
+    states.
 
     Raises InputError for what is no attack.
     """
     if isinstance(attack, Attack):
         return attack
+    if isinstance(attack, str):
+        return create_attack(attack)
     if isinstance(attack, type):
         raise InputError(f"attack: got the class {attack.__name__}; want an attack object or a function")
     if type(attack).__module__.startswith("pyautoattack.") and hasattr(attack, "attacks_to_run"):

@@ -143,7 +143,7 @@ class Finetune(DataOptions, LogOptions, HubOptions):
         self.push(out)
 
     def _out(self, wanted: dict[str, Any], say: Callable[[str], None]) -> Path:
-        """The folder asked for, else one of the usual name that is free or holds this fine-tuning without its accuracy."""
+        """The folder asked for, else one of the usual name: free, or with this fine-tuning and no accuracy yet."""
         usual = self._start.usual_folder
         out = self.folder or own_folder(usual, lambda folder: _is_taken(folder, wanted))
         if self.folder is None and out != usual:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shconv.attacks.checks import IN_PLACE, check_logits_shape
+from shconv.attacks.checks import IN_PLACE, channels_last, check_logits_shape
 from shconv.errors import InputError, first_line, is_short_of_memory
 from shconv.metrics import answered
 from shconv.routes import ROUTES, HypernetworkPaths, gradient_route, shc_layers
@@ -154,7 +154,10 @@ def first_logits(name: str, model: nn.Module, x: Tensor) -> Tensor:
         if is_short_of_memory(error):  # of this batch: a smaller one may do
             raise
         shape, batch = tuple(x.shape[1:]), f" in a batch of {len(x)}" if len(x) > 1 else ""
-        raise InputError(f"{name} cannot take images of shape {shape} in [0, 1]{batch}: {first_line(error)}") from error
+        hint = channels_last(shape)
+        raise InputError(
+            f"{name} cannot take images of shape {shape} in [0, 1]{batch}: {first_line(error)}{hint}"
+        ) from error
     if not given.is_inference() and given._version:
         raise InputError(IN_PLACE.replace("model:", f"{name}:", 1))
     try:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shconv.attacks.budget import Norm
+from shconv.errors import InputError
 from shconv.metrics import (
     accuracy_interval,
     alarm_threshold,
@@ -28,7 +29,13 @@ KINDS: dict[str, Any] = {
 }  # else float64
 OPTIONAL = ("adversarial", "score")  # arrays that are there or are None
 NO_ANSWER = -1  # in the place of a class
-LATER = {"prediction": NO_ANSWER, "outside": False}  # columns that results of earlier versions lack
+LATER = {  # columns that results of earlier versions, and those that others made, may lack
+    **dict.fromkeys(("p_y", "rc", "linf", "l2"), np.nan),
+    "prediction": NO_ANSWER,
+    "outside": False,
+    "floored": False,
+    "queries": 0,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +70,9 @@ class Outcomes:
         return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
 
     def at(self, index: NDArray[np.int64]) -> "Outcomes":
-        """The outcomes of these images, in this order; every one must be here."""
+        """The outcomes of these images, in this order. Raises InputError where one is not here."""
+        if len(absent := np.setdiff1d(index, self.index)):
+            raise InputError(f"outcomes are damaged: there are none of image {absent[0]}, which other rows are about")
         order = np.argsort(self.index)
         places = order[np.searchsorted(self.index, index, sorter=order)]
         return Outcomes(**{name: value[places] for name, value in self.arrays().items()}, seconds=self.seconds)

@@ -8,12 +8,12 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from shconv.processes import Processes
 from shconv.toml import read_toml, to_toml
 from shconv.training.checkpoint import first_difference
 
-T = TypeVar("T")
 Row = dict[str, Any]
 Arrays = Mapping[str, Any]  # what numpy makes arrays of
 LONGEST = 200  # bytes of a file's name, without its ending
@@ -155,27 +154,43 @@ class RunFolder:
 
     def outcomes(self, id: str) -> dict[str, NDArray[Any]]:
         """The per-image arrays of a row that is there. Raises InputError where their file is missing or damaged."""
-        return self._outcomes(id, dict)
+        return outcomes_in(self.path, id)
 
     def kept(self, id: str) -> bool:
         """Whether the adversarial images of a row that is there were kept; errors as in `outcomes`."""
-        return self._outcomes(id, lambda arrays: "adversarial" in arrays)
+        with _outcomes(self.path, id) as arrays:
+            return "adversarial" in arrays
 
-    def _outcomes(self, id: str, read: Callable[[Any], T]) -> T:
-        path = self.path / "outcomes" / f"{file_name(id)}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return read(arrays)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-            raise InputError(
-                f"{path} is missing or damaged; to compute it again, remove the row {id} from rows.jsonl"
-            ) from None
+
+def outcomes_in(folder: Path, id: str) -> dict[str, NDArray[Any]]:
+    """The per-image arrays of a row in a run folder, each with a line for every image of `index`. Raises InputError
+    where their file is missing or damaged."""
+    with _outcomes(folder, id) as arrays:
+        held = dict(arrays)
+        n = len(np.unique(held["index"]))
+        if not {"correct", "success"} & held.keys() or any(each.shape[:1] != (n,) for each in held.values()):
+            raise ValueError("no outcome for each image")
+        return held
+
+
+@contextmanager
+def _outcomes(folder: Path, id: str) -> Iterator[Any]:
+    path = folder / "outcomes" / f"{file_name(id)}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        raise InputError(
+            f"{path} is missing or damaged; to compute it again, remove the row {id} from rows.jsonl"
+        ) from None
 
 
 def read_facts(path: Path) -> Row:
     """What a file of facts holds; {} where there is none. Raises InputError for a damaged one."""
     with whole(path):
         stored: Row = json.loads(path.read_bytes()) if path.exists() else {}
+        if not isinstance(stored, dict):
+            raise ValueError("it is not a JSON object")
     return stored
 
 

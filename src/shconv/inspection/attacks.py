@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shconv.attacks import FGSM, PGD, Attack, RandFGSM
-from shconv.attacks.checks import check_logits
+from shconv.attacks.checks import check_logits_shape
 from shconv.attacks.objective import log_odds
-from shconv.experiments.network import routed
+from shconv.experiments.network import Finite, finite, routed
 from shconv.intervals import Z, wilson
 from shconv.metrics import is_right
 from shconv.paired import Paired
@@ -32,15 +32,15 @@ def examples(
     model: nn.Module, attack: Attack, x: Tensor, y: Tensor, index: Sequence[int], seed: int, route: str
 ) -> Tensor:
     """What the attack makes of images x (N, C, H, W) through a route."""
-    with routed(model, route) as seen:
+    with routed(Finite(model), route) as seen:
         return attack.run(seen, x, y, index=index, seed=seed).images
 
 
 @torch.no_grad()
 def judged(model: nn.Module, x: Tensor, y: Tensor) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Of each image by the whole network: is it right, and the log-odds against its label."""
-    logits = check_logits(model(x), y)
-    return is_right(logits, y).cpu().numpy(), (-log_odds(logits, y)).double().cpu().numpy()
+    """Of each image by the whole network: is it right, and the log-odds against its label (`loss_against`)."""
+    logits = check_logits_shape(model(x), len(x))
+    return is_right(logits, y).cpu().numpy(), (-log_odds(finite(logits), y)).double().cpu().numpy()
 
 
 def compared(

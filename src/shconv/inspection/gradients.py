@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from shconv.attacks.objective import class_gradient, log_odds
 from shconv.errors import InputError
+from shconv.experiments.network import finite
 from shconv.routes import gradient_route, shc_layers
 
 ROUTES = ("both", "convolution", "hypernetwork", "strict")
@@ -15,9 +16,10 @@ ROUNDING = 16  # of the dtype's epsilon: a share of the gradient below it is the
 
 
 def loss_against(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """ln((1 - p_y) / p_y) (N,) of images x (N, C, H, W): above 0 where p_y is below 1/2."""
+    """ln((1 - p_y) / p_y) (N,) of images x (N, C, H, W): above 0 where p_y is below 1/2. Where the model gives NaN,
+    that of equal probabilities."""
     with torch.no_grad():
-        return -log_odds(model(x), y)
+        return -log_odds(finite(model(x)), y)
 
 
 def loss_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

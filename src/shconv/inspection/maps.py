@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from shconv.eval_mode import eval_mode
+from shconv.experiments.network import finite
+from shconv.experiments.outcomes import NO_ANSWER
 from shconv.layers import Hypernetwork
+from shconv.metrics import answered
 from shconv.routes import constant_maps, record_filter_maps, shc_layers
 
 LOW, HIGH = 0.05, 0.95  # a sigmoid beyond these hardly moves any more: its slope is below a fifth of the largest
@@ -103,9 +106,12 @@ def shifts(model: nn.Module, clean: Mapping[str, Recorded], x: Tensor) -> dict[s
 @torch.no_grad()
 def without(model: nn.Module, maps: Mapping[str, Tensor], x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     """What holding these maps, by layer name, at one value for all images does to logits (N, K): how far each image's
-    move, in L2 over the length of the clean ones about their mean (N,), and the classes then predicted (N,)."""
+    move, in L2 over the length of the clean ones about their mean (N,), and the classes then predicted (N,), -1 where
+    there is none."""
     with constant_maps(model, maps), eval_mode(model):
         other = model(x)
+    predicted = torch.where(answered(other), other.argmax(1), NO_ANSWER)
+    other = finite(other)
     about = logits - logits.mean(1, keepdim=True)
     moved = (other - logits).norm(dim=1) / about.norm(dim=1).clamp_min(torch.finfo(logits.dtype).tiny)
-    return moved, other.argmax(1)
+    return moved, predicted

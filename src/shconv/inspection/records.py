@@ -50,11 +50,13 @@ class Columns:
         return values
 
 
-def network_record(columns: Columns, right: Flags) -> Record:
-    """Of the whole network: clean accuracy, the gradient's routes, and what holding all maps at their mean does."""
-    n, correct = len(right), int(right.sum())
+def network_record(columns: Columns, right: Flags, n: int) -> Record:
+    """Of the whole network: clean accuracy of n images, the gradient's routes, and what holding all maps at their mean
+    does. The columns, and `right`, are about the images for which it gives logits; the others are wrong."""
+    correct = int(right.sum())
     routes = {name: _median(columns.numbers("routes", name)) for name in ("share", "cosine", "agreement")}
     clean = {"n": n, "correct": correct, "accuracy": correct / n, "interval": list(wilson(correct, n))}
+    clean |= {"unanswered": n - len(right)}
     return {**clean, **routes, **_held(columns, ALL, right)}
 
 
@@ -123,5 +125,7 @@ def _held(columns: Columns, name: str, right: Flags) -> Record:
     }
 
 
-def _median(values: NDArray[np.float64]) -> float:
-    return float(np.median(values))
+def _median(values: NDArray[np.float64]) -> float | None:
+    """Of the images that have one: a map has no distance to NaN, which an attack may make of it."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else None

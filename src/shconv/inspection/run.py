@@ -13,16 +13,18 @@ from shconv import numbers
 from shconv.arguments import checked
 from shconv.attacks import Attack
 from shconv.attacks.base import borrowed
-from shconv.attacks.checks import check_count, check_inputs
+from shconv.attacks.checks import check_count, check_inputs, check_logits, check_logits_shape
 from shconv.data.given import as_data
 from shconv.data.splits import ImageSplit
 from shconv.errors import InputError
+from shconv.experiments.network import Finite, finite
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.selection import drawn, taken
 from shconv.inspection import gradients, maps
 from shconv.inspection.attacks import attacks_within, examples, judged
 from shconv.inspection.records import ALL, Columns, attack_records, layer_records, linearity_records, network_record
 from shconv.inspection.result import Inspection
+from shconv.metrics import answered
 from shconv.routes import shc_layers
 
 MOST, FEWEST = 200, 20  # images, where nobody says how many
@@ -47,7 +49,7 @@ def run(
 
     Args:
         model: from images (N, C, H, W) in [0, 1] to logits (N, K); left in the mode and with the flags that it has.
-            A layer that it never calls is left out.
+            A layer that it never calls is left out. Images for which it returns NaN count as wrong, and no more.
         data: (images, labels), a data set, a DataLoader or words such as "demo": see `shconv.data.given.as_data`.
         eps: L-infinity budget of every attack: a number or "8/255".
         images: so many, at least 2, drawn with `seed`; None takes as many as `seconds` allow, 20 to 200.
@@ -80,7 +82,14 @@ def run(
         if images is None:
             first = _taken(split, 8, seed, device)
             images = _affordable(model, first[0], first[1], _passes(model, steps), seconds)
-        batches = list(zip(*(each.split(batch_size) for each in _taken(split, images, seed, device)), strict=True))
+        asked = _taken(split, images, seed, device)
+        batches = [
+            tuple(each[kept] for each in batch)
+            for batch in zip(*(each.split(batch_size) for each in asked), strict=True)
+            if (kept := _answered(model, *batch[:2])).any()
+        ]
+        if not batches:
+            raise InputError("model: returned logits with NaN or infinity for every image; want logits")
         show = ExperimentProgress(progress)
         parts = len(batches) * (2 + len(attacks) * len(gradients.ROUTES))
         advance = stack.enter_context(show.task(f"inspecting {name}", parts))
@@ -96,8 +105,8 @@ def run(
     return Inspection(
         name=name,
         eps=budget,
-        images=len(right),
-        network=network_record(columns, right),
+        images=len(asked[0]),
+        network=network_record(columns, right, len(asked[0])),
         layers=tuple(layer_records(columns, layers, right)),
         attacks=tuple(attack_records(columns, list(attacks), right)),
         linearity=tuple(linearity_records(columns)),
@@ -112,6 +121,14 @@ def _taken(split: ImageSplit, wanted: int, seed: int, device: torch.device) -> t
     return x, y, torch.from_numpy(chosen)
 
 
+@torch.no_grad()
+def _answered(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """bool (N,): for which images x (N, C, H, W) it gives logits; that the labels y (N,) fit them."""
+    logits = check_logits_shape(model(x), len(x))
+    check_logits(finite(logits), y)
+    return answered(logits)
+
+
 def _passes(model: nn.Module, steps: int) -> int:
     """Gradient passes that an image costs, about: a layer's own, the routes', those of attacks ("strict" costs two)."""
     layers = len(shc_layers(model))
@@ -120,9 +137,9 @@ def _passes(model: nn.Module, steps: int) -> int:
 
 def _affordable(model: nn.Module, x: Tensor, y: Tensor, passes: int, seconds: float) -> int:
     """How many images the time is enough for, by one timed pass on a few."""
-    gradients.loss_gradient(model, x, y)  # the first pass chooses kernels
+    gradients.loss_gradient(Finite(model), x, y)  # the first pass chooses kernels
     began = time.perf_counter()
-    gradients.loss_gradient(model, x, y)
+    gradients.loss_gradient(Finite(model), x, y)
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     each = (time.perf_counter() - began) / len(x)

@@ -17,12 +17,12 @@ from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_choice
 from shconv.errors import InputError
 from shconv.experiments.outcomes import Outcomes
-from shconv.experiments.run_folder import Row, RunFolder
+from shconv.experiments.run_folder import Row, RunFolder, read_facts
 from shconv.files import replace_file
 from shconv.folders import what_is_at
 from shconv.intervals import wilson
 from shconv.paired import Paired
-from shconv.report.folder.rows import completed, read_rows
+from shconv.report.folder.rows import AUDIT, completed, parsed, read_json_lines
 from shconv.report.output.render import html_table
 from shconv.results import shown
 from shconv.results.curves import Point, curve
@@ -79,13 +79,15 @@ class Results:
             raise InputError(
                 f"{path} {what_is_at(path)}; want a folder with results of reproduce, evaluate or shconv.evaluate"
             )
-        held = RunFolder(path, writes=False)
-        if not held.rows:
+        records, _ = read_json_lines(path / "rows.jsonl")
+        if not records:
             raise InputError(f"{path} holds no results yet: its rows.jsonl has no whole row")
-        rows, _ = read_rows(path / "rows.jsonl", completed)
-        facts = {name: held.read_json(name) for name in FACTS if (path / name).is_file()}
+        rows, _ = parsed(
+            path / "rows.jsonl", (each for each in records if each[1].get("experiment") != AUDIT), completed
+        )
+        facts = {name: read_facts(path / name) for name in FACTS if (path / name).is_file()}
         labels, files = stored_images(path / "images.csv")
-        return cls(rows, Stored(held), facts, labels, files)
+        return cls(rows, Stored(path, [row["id"] for row in rows]), facts, labels, files)
 
     def in_memory(self) -> Self:
         """The same without its folder."""

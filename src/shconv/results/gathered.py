@@ -1,13 +1,12 @@
 """The networks of one comparison: from runs, results and audits, about the same data, each under a name of its own."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from shconv.errors import InputError
-from shconv.experiments.run_folder import Row
+from shconv.experiments.run_folder import Row, read_facts
 from shconv.results import Results
 from shconv.results.audits import audited
 from shconv.results.compared import Compared, compared
@@ -95,7 +94,7 @@ def _check_same_audited(networks: Sequence[Compared]) -> None:
     first: dict[bytes, tuple[str, object]] = {}
     for each in networks:
         path = Path(each.source) / "audit.json"
-        images = json.loads(path.read_bytes()).get("images") if path.is_file() else None
+        images = read_facts(path).get("images")
         source, known = first.setdefault(each.measures["clean"][0].tobytes(), (each.source, images))
         if None not in (images, known) and images != known:
             raise InputError(f"compare: the audits {source} and {each.source} are about other images or labels")

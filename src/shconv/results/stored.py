@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shconv.experiments.run_folder import Row, RunFolder, file_name, whole
+from shconv.experiments.run_folder import Row, file_name, outcomes_in, whole
 
 
 class Stored(Mapping[str, Mapping[str, NDArray[Any]]]):
-    """The arrays of a folder's rows, read when asked for."""
+    """The arrays of a folder's rows, by their ids, read when asked for."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, ids: Sequence[str]) -> None:
+        self.folder, self.ids = folder, ids
 
     def __getitem__(self, id: str) -> Mapping[str, NDArray[Any]]:
-        return self.folder.outcomes(id)
+        return outcomes_in(self.folder, id)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.folder.rows)
+        return iter(self.ids)
 
     def __len__(self) -> int:
-        return len(self.folder.rows)
+        return len(self.ids)
 
 
 def stored_images(path: Path) -> tuple[list[int], list[str]]:

@@ -65,9 +65,14 @@ def _effects(held: Mapping[str, Any]) -> Grid:
         "zero; used: it does not."
     )
     cosine = signed(held["network"]["cosine"])
-    note = f"Cosine between the gradient through all maps and the convolution route: {cosine}."
+    notes = [f"Cosine between the gradient through all maps and the convolution route: {cosine}."]
+    if nan := held["network"].get("unanswered"):
+        notes.append(
+            f"On {nan} of {held['images']} images the logits are NaN or infinite: they count as wrong, and nothing "
+            "else is measured on them."
+        )
     records = (*held["layers"], whole)
-    return Grid("inspection-layers", "What depends on the maps", caption, columns, records, (note,))
+    return Grid("inspection-layers", "What depends on the maps", caption, columns, records, tuple(notes))
 
 
 def _attacks(held: Mapping[str, Any], narrow: bool) -> Grid:
