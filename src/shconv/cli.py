@@ -38,8 +38,14 @@ def run(arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, and a terminal's alphabet small
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = _parse(arguments)
-        _run(options)
+        try:
+            options = _parse(arguments)
+            _run(options)
+        except SystemExit as stopped:
+            if not stopped.code:  # after --help
+                _flush()
+            raise
+        _flush()
     except InputError as error:
         return _failed(str(error), 2)
     except (ConnectionAbortedError, ChildProcessError) as error:  # another process is gone, or one that reads images
@@ -51,11 +57,14 @@ def run(arguments: list[str]) -> int:
             raise
         return _failed(_stopped(options), GOES_ON)
     except BrokenPipeError:  # such as `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         return 141
     except OSError as error:
         place = f": {error.filename}" if error.filename is not None else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if not place:  # files are named
+                place = ": standard output could not be written"
+                _leave_stdout()
             return _failed(f"the disk is full{place}; what was written is intact, and the same command continues", 1)
         if error.strerror is None:
             raise
@@ -72,6 +81,20 @@ def run(arguments: list[str]) -> int:
             raise
         return _failed(str(error), 1)
     return 0
+
+
+def _flush() -> None:
+    """What is still to be printed: at its end Python would complain in words of its own."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _leave_stdout() -> None:
+    """What standard output still does not take goes nowhere."""
+    try:
+        _flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(options: Any) -> None:

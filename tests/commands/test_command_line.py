@@ -316,6 +316,15 @@ def test_a_damaged_row_is_named_by_every_command_that_reads_it(shconv, copied, p
         assert "rows.jsonl, line 2 is damaged" in shconv(*arguments).message
 
 
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", [["--version"], ["info"]])
+def test_a_full_disk_under_standard_output_is_said_of_it(arguments, monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert run(arguments) == 1
+    assert "shconv: the disk is full: standard output could not be written;" in capsys.readouterr().err
+
+
 # ---- the whole
 
 

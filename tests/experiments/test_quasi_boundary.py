@@ -56,6 +56,22 @@ def test_an_image_that_has_not_moved_agrees_at_distance_zero(build):
     assert measured["map_distance"].tolist() == measured["image_distance"].tolist() == [0.0] * 5
 
 
+def test_an_image_without_an_answer_agrees_with_nothing():
+    class Blind(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = colour_networks()[1]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.network(x).masked_fill((x[:, 0, 0, 0] > 0.5)[:, None], torch.nan)
+
+    x = torch.rand(6, 3, 8, 8)
+    x[:, 0, 0, 0] = torch.tensor([0.0, 1.0]).repeat(3)
+    assert quasi_boundary.compare(Blind(), x, x)["agreement"].tolist() == [1.0, 0.0] * 3
+    nan = {"agreement": np.ones(2), "map_distance": np.array([1, np.nan]), "image_distance": np.ones(2)}
+    assert quasi_boundary.summary(nan) == {"image_distance": 1.0, "map_distance": None, "agreement": 1.0}
+
+
 def test_maps_that_do_not_follow_the_image_always_agree():
     model = shconv.to_shc(colour_networks()[0], start="identity").eval()
     x = torch.rand(6, 3, 8, 8)

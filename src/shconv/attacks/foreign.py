@@ -132,8 +132,7 @@ class Foreign(Attack):
 
 
 def as_attack(attack: Any) -> Attack:
-    """An attack of ours as it is or by its name, AutoAttack as `Standard`, anything else as `Foreign` with the budget it
-    states.
+    """An attack of ours as it is or by name, AutoAttack as `Standard`, anything else as `Foreign` with its own budget.
 
     Raises InputError for what is no attack.
     """

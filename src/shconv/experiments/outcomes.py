@@ -93,7 +93,7 @@ def judge(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
     is not finite.
     """
     logits, labels = on_host(logits, labels)
-    prediction = torch.where(answered(logits), logits.argmax(1), NO_ANSWER)
+    prediction = predicted(logits)
     p_y = logits.double().softmax(1).gather(1, labels[:, None])[:, 0].nan_to_num(0.0)
     judged = {"prediction": prediction, "correct": prediction == labels, "p_y": p_y}
     judged |= {"rc": torch.full_like(p_y, torch.nan), "floored": torch.zeros_like(prediction, dtype=torch.bool)}
@@ -102,6 +102,11 @@ def judge(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
         judged["rc"][whole] = relative_confidence(logits[whole], labels[whole])
         judged["floored"][whole] = relative_confidence_floored(logits[whole], labels[whole])
     return {name: value.numpy() for name, value in judged.items()}
+
+
+def predicted(logits: Tensor) -> Tensor:
+    """The class of each image (n,) by logits (n, K), -1 without an answer."""
+    return torch.where(answered(logits), logits.argmax(1), NO_ANSWER)
 
 
 def on_host(*tensors: Tensor) -> list[Tensor]:
@@ -122,10 +127,10 @@ def summary(outcomes: Outcomes, clean: Outcomes | None) -> tuple[dict[str, Any],
         "rcd_mean": None,
         "rcd_median": None,
         "rcd_floored": None,
-        "linf": _mean(outcomes.linf),
+        "linf": mean(outcomes.linf),
         "linf_max": float(outcomes.linf.max()) if n else None,
-        "l2": _mean(outcomes.l2),
-        "queries": _mean(outcomes.queries),
+        "l2": mean(outcomes.l2),
+        "queries": mean(outcomes.queries),
         "seconds": round(outcomes.seconds, 3),
     }
     if outcomes.outside.any():
@@ -138,7 +143,7 @@ def summary(outcomes: Outcomes, clean: Outcomes | None) -> tuple[dict[str, Any],
         before = clean.at(outcomes.index)
         rcd, floored = before.rc - outcomes.rc, before.floored | outcomes.floored
         median = float(np.median(rcd)) if n and not np.isnan(rcd).any() else None
-        fields |= {"rcd_mean": _mean(rcd), "rcd_median": median, "rcd_floored": int(floored.sum())}
+        fields |= {"rcd_mean": mean(rcd), "rcd_median": median, "rcd_floored": int(floored.sum())}
         arrays |= {"rcd": rcd, "floored": floored}
     return fields, arrays
 
@@ -164,5 +169,5 @@ def right_with_rejection(outcomes: Outcomes, clean: Outcomes | None) -> NDArray[
     return outcomes.correct & ~rejected if clean is None else outcomes.correct | rejected
 
 
-def _mean(values: NDArray[Any]) -> float | None:
+def mean(values: NDArray[Any]) -> float | None:
     return float(values.mean()) if len(values) and not np.isnan(values).any() else None

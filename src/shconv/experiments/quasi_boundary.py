@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from shconv.attacks import FGSM, RandFGSM
 from shconv.attacks.base import BatchAttack
 from shconv.experiments.network import Network
-from shconv.experiments.outcomes import Outcomes
+from shconv.experiments.outcomes import NO_ANSWER, Outcomes, mean, predicted
 from shconv.experiments.partial import Columns
 from shconv.experiments.question import Images, Question
 from shconv.experiments.run_folder import Row
@@ -48,18 +48,19 @@ def _measured(
 @torch.no_grad()
 def compare(model: nn.Module, clean: Tensor, moved: Tensor) -> Columns:
     """For each image (N, C, H, W): how far it and its filter maps moved in L2 (the maps' mean over the SHC layers),
-    and whether the network frozen at the clean image predicts what the true network predicts for the moved one."""
+    and whether the network frozen at the clean image predicts what the true network predicts for the moved one: not so
+    where that has no answer."""
     with record_filter_maps(model) as maps:
         model(clean)
         before = dict(maps)
-        predicted = model(moved).argmax(1)
+        true = predicted(model(moved))
         distance = torch.stack([(maps[name] - before[name]).flatten(1).norm(dim=1) for name in maps]).mean(0)
     with frozen_kernels(model, clean):
-        frozen = model(moved).argmax(1)
-    measured = (moved - clean).flatten(1).norm(dim=1), distance, (predicted == frozen).float()
+        frozen = predicted(model(moved))
+    measured = (moved - clean).flatten(1).norm(dim=1), distance, ((true == frozen) & (true != NO_ANSWER)).float()
     return {name: values.double().cpu().numpy() for name, values in zip(MEASURED, measured, strict=True)}
 
 
 def summary(columns: Columns) -> dict[str, float | None]:
-    """The means over all images, the fields that a row of this experiment has beside every row's."""
-    return {name: float(columns[name].mean()) if name in columns else None for name in MEASURED}
+    """The means over all images, None where maps moved to NaN: the fields that a row of this experiment has beside every row's."""
+    return {name: mean(columns[name]) if name in columns else None for name in MEASURED}

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from shconv.eval_mode import eval_mode
 from shconv.experiments.network import finite
-from shconv.experiments.outcomes import NO_ANSWER
+from shconv.experiments.outcomes import predicted
 from shconv.layers import Hypernetwork
-from shconv.metrics import answered
 from shconv.routes import constant_maps, record_filter_maps, shc_layers
 
 LOW, HIGH = 0.05, 0.95  # a sigmoid beyond these hardly moves any more: its slope is below a fifth of the largest
@@ -110,8 +109,6 @@ def without(model: nn.Module, maps: Mapping[str, Tensor], x: Tensor, logits: Ten
     there is none."""
     with constant_maps(model, maps), eval_mode(model):
         other = model(x)
-    predicted = torch.where(answered(other), other.argmax(1), NO_ANSWER)
-    other = finite(other)
     about = logits - logits.mean(1, keepdim=True)
-    moved = (other - logits).norm(dim=1) / about.norm(dim=1).clamp_min(torch.finfo(logits.dtype).tiny)
-    return moved, predicted
+    moved = (finite(other) - logits).norm(dim=1) / about.norm(dim=1).clamp_min(torch.finfo(logits.dtype).tiny)
+    return moved, predicted(other)
