@@ -9,6 +9,7 @@ import pytest
 
 from shconv.errors import InputError
 from shconv.files import cache_folder, check_writable, replace_file, replace_json
+from toys import processes
 
 
 @pytest.mark.parametrize("old", [None, b"old"])
@@ -35,6 +36,35 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch:
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full")
+def test_a_disk_that_is_full_while_writing_raises_an_os_error_that_names_the_file(tmp_path: Path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    (tmp_path / f"file.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f"No space left.*{path}"):
+        replace_file(path, b"new")
+    assert Path("/dev/full").is_char_device()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_processes_that_write_one_file_at_once_all_succeed_and_readers_see_a_whole_one(tmp_path: Path):
+    path, contents = tmp_path / "file", [bytes([letter]) * 100_000 for letter in b"ab"]
+    replace_file(path, contents[0])
+    children = [processes().Process(target=_rewrite, args=(path, content)) for content in contents]
+    for child in children:
+        child.start()
+    while any(child.is_alive() for child in children):
+        assert path.read_bytes() in contents
+    assert [child.exitcode for child in children] == [0, 0]
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def _rewrite(path: Path, content: bytes) -> None:
+    for _ in range(50):
+        replace_file(path, content)
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path):

@@ -18,9 +18,10 @@ from shconv.errors import InputError
 def replace_file(path: Path, *content: bytes | memoryview, keep: Path | None = None) -> None:
     """Write a whole file beside `path`, then put it in its place; what was there becomes `keep`, where that is given.
 
-    Raises OSError with the file's name, and `path` is as it was, or at worst now called `keep`.
+    Other processes may write the same file meanwhile: the last one's is there in the end. Raises OSError with the
+    file's name, and `path` is as it was, or at worst now called `keep`.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with named(path):
             with open(temporary, "wb") as file:

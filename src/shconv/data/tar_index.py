@@ -74,6 +74,4 @@ def _write(path: Path, state: NDArray[np.int64], index: TarIndex) -> None:
     np.savez_compressed(buffer, state=state, **arrays)  # type: ignore[arg-type]
     entry = _entry(path)
     entry.parent.mkdir(parents=True, exist_ok=True)
-    own = entry.with_suffix(f".{os.getpid()}")  # other processes may be writing the same entry
-    replace_file(own, buffer.getvalue())
-    os.replace(own, entry)
+    replace_file(entry, buffer.getvalue())

@@ -20,6 +20,8 @@ State = dict[str, Any]
 
 def save_state(folder: Path, state: State) -> None:
     """All that is needed to continue, in one file; the one that was there becomes the one before it."""
+    for path in folder.glob(f"{STATE}.*"):  # a process that was killed left it half written
+        path.unlink(missing_ok=True)
     buffer = io.BytesIO()  # torch.save into a file turns a full disk into an unrelated error of its archive writer
     torch.save(state, buffer)
     content = buffer.getbuffer()
