@@ -92,13 +92,17 @@ def unescaped(text: str) -> str:
     return re.sub(r"\\(udc[89a-f][0-9a-f])", lambda found: chr(int(found[1][1:], 16)), text)
 
 
+_held: dict[Path, int | None] = {}  # folders locked by this process, with their locks' inodes
+
+
 class InUse(InputError):  # noqa: N818 (says what is the matter, as KeyboardInterrupt does)
     """Another process has the folder."""
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """A folder for this process alone, made if need be. Raises InUse where another one has it."""
+    """A folder for this process alone, made if need be. Raises InUse where another one has it, InputError where it is
+    a file, or on a disk without locks."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; wanted a folder")
     path.mkdir(parents=True, exist_ok=True)
@@ -107,10 +111,31 @@ def locked(path: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise InUse(f"{path} is in use by another process; wait for it or take another folder") from None
+    except OSError as error:
+        if error.filename is not None:  # it could not be opened
+            raise
+        raise InputError(f"{path} cannot be locked ({error.strerror}); take one on a disk that has locks") from error
     try:
+        _held[path] = _inode(path)
         yield
     finally:
+        _held.pop(path, None)
         lock.release()
+
+
+def check_held(path: Path) -> None:
+    """Raises InputError where a folder that is locked here was moved or removed since, and perhaps made anew by another
+    run: what is written now would be apart from what was written before."""
+    if path in _held and _held[path] != _inode(path):
+        raise InputError(f"{path} was moved or removed meanwhile; wanted: back in its place, then the same command")
+
+
+def _inode(path: Path) -> int | None:
+    """Of a folder's lock, which no other file can have while it is held; None where it is not there."""
+    try:
+        return (path / ".lock").stat().st_ino
+    except OSError:
+        return None
 
 
 @contextmanager

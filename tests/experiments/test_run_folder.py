@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from shconv.errors import InputError
+from shconv.experiments.partial import Partial
 from shconv.experiments.run_folder import Asked, RunFolder, file_name
 from shconv.files import locked
 
@@ -135,6 +137,41 @@ def test_another_process_keeps_the_folder_until_it_ends(tmp_path: Path):
             pass
         other.kill()  # as a crash does, without a word
     with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_nothing_is_written_where_the_folder_was_moved_or_is_another_runs_by_now(tmp_path: Path, anew: bool):
+    """A run whose folder was moved would end with a report of the rows that came later."""
+    path = tmp_path / "run"
+    with RunFolder.opened(path) as folder:
+        folder.add({"id": "a"}, {"x": np.zeros(2)})
+        path.rename(tmp_path / "moved")
+        if anew:
+            path.mkdir()
+            (path / ".lock").touch()
+        for write in (
+            lambda: folder.add({"id": "b"}, {"x": np.zeros(2)}),
+            lambda: folder.save_json("facts.json", {}),
+            lambda: folder.settle(Asked({})),
+        ):
+            with pytest.raises(InputError, match="run was moved or removed meanwhile; wanted: back in its place"):
+                write()
+        if not anew:
+            with pytest.raises(FileNotFoundError):
+                Partial(path / "partial" / "1", np.arange(2), 2).add(0, {"x": np.zeros(2)}, 1.0)
+        assert [each.name for each in path.glob("*")] == [".lock"] * anew
+    with RunFolder.opened(tmp_path / "moved") as folder:
+        assert list(folder.rows) == ["a"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int):
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
+    with pytest.raises(InputError, match=f"run cannot be locked .{os.strerror(number)}"), locked(tmp_path / "run"):
         pass
 
 

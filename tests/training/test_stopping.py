@@ -238,6 +238,19 @@ def test_a_folder_in_use_is_refused(tmp_path: Path, training: Training) -> None:
         assert training.run().history
 
 
+def test_a_training_whose_folder_was_moved_says_so_and_goes_on_in_its_place(
+    tmp_path: Path, training: Training, whole: TrainingResult
+) -> None:
+    def move(row: dict[str, Any]) -> None:
+        (tmp_path / "run").rename(tmp_path / "moved")
+
+    with pytest.raises(InputError, match="run was moved or removed meanwhile"):
+        training.run("run", on_epoch=move)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "moved").rename(tmp_path / "run")
+    assert outcome(training.run("run")) == outcome(whole)
+
+
 def test_a_test_image_that_cannot_be_read_loses_no_step(
     tmp_path: Path, training: Training, whole: TrainingResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,8 @@ class Partial:
         buffer = io.BytesIO()
         np.savez(buffer, seconds=np.array([seconds]), **columns)  # type: ignore[arg-type]
         content, path = buffer.getvalue(), self._path(unit)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.folder.parent, self.folder):  # where the run's own was removed it is not made again
+            folder.mkdir(exist_ok=True)
         with named(path):
             path.write_bytes(_checksum(content) + content)
 

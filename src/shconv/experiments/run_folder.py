@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shconv.errors import InputError
-from shconv.files import named, replace_file, replace_json, replace_text
+from shconv.files import check_held, named, replace_file, replace_json, replace_text
 from shconv.processes import Processes
 from shconv.toml import read_toml, to_toml
 from shconv.training.checkpoint import first_difference
@@ -86,7 +86,7 @@ class RunFolder:
         """
         asked.check(self.path)
         if self.writes:
-            replace_text(self.path / "config.toml", to_toml(asked.plain))
+            replace_text(self._file("config.toml"), to_toml(asked.plain))
 
     def settle_json(
         self,
@@ -112,7 +112,7 @@ class RunFolder:
         """Append a row; its per-image arrays are on disk before it."""
         self.save_arrays(f"outcomes/{file_name(row['id'])}", arrays)
         if self.writes:
-            path = self.path / "rows.jsonl"
+            path = self._file("rows.jsonl")
             with named(path), path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row, default=_other) + "\n")
                 file.flush()
@@ -125,14 +125,11 @@ class RunFolder:
             return
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
-        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self.path / f"{name}.npz", buffer.getvalue())
+        replace_file(self._file(f"{name}.npz"), buffer.getvalue())
 
     def save_json(self, name: str, value: Any) -> None:
-        if not self.writes:
-            return
-        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-        replace_json(self.path / name, value)
+        if self.writes:
+            replace_json(self._file(name), value)
 
     def read_json(self, name: str) -> Row:
         """What save_json stored; {} where nothing is. Raises InputError for a damaged file."""
@@ -150,7 +147,14 @@ class RunFolder:
             if _told(path.read_bytes()) != _told(content):
                 raise InputError(f"{path} has other files or labels than the data now; take another folder")
         elif self.writes:
-            replace_file(path, content)
+            replace_file(self._file(path.name), content)
+
+    def _file(self, name: str) -> Path:
+        """Where a file is written: the folder that it is in is made. Raises InputError where the run's is not there."""
+        check_held(self.path)
+        path = self.path / name
+        path.parent.mkdir(exist_ok=True)
+        return path
 
     def outcomes(self, id: str) -> dict[str, NDArray[Any]]:
         """The per-image arrays of a row that is there. Raises InputError where their file is missing or damaged."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from shconv.data import ImageData, ImageSplit, training_batches
 from shconv.data.worker_processes import StoppedWaiting
-from shconv.files import replace_file
+from shconv.files import check_held, replace_file
 from shconv.processes import Processes
 from shconv.training.ahead import compiled_ahead
 from shconv.training.checkpoint import save_checkpoint
@@ -209,6 +209,7 @@ class Job:
         position = {"epoch": epoch, **sums.state(self.processes)}
 
         def store() -> None:
+            check_held(self.folder)
             learner = self.learner.state()
             state = {"run": self.record, "engine": self.carried_out, "history": self.history}
             save_state(self.folder, {**state, "position": position, "learner": learner})
@@ -238,6 +239,7 @@ class Job:
         names = [BEST] * best + [f"epoch{row['epoch']}"] * every
 
         def keep() -> None:
+            check_held(self.folder)
             for name in names:
                 save_checkpoint(self.folder / name, self.learner.outcome, {**self.record, **about})
 
