@@ -137,6 +137,7 @@ def _short_of_memory(error: Exception, options: Any) -> str:
             "batch": "a smaller --batch"}  # fmt: skip
     hints = " or ".join(way for name, way in ways.items() if hasattr(options, name))
     said = "memory ran out" + (f": {asked[1]} more were wanted" if asked else "")
+    said += ", or more threads than may run (ulimit -u) were wanted" if "thread" in str(error) else ""
     return said + (f"; try {hints}" if hints else "") + "; what was written is intact"
 
 

@@ -12,6 +12,8 @@ READABLE = 20  # names in one message
 NOT_OWN = re.compile(
     rf"^{re.escape(str(Path(__file__).parent))}|^<|[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3"
 )
+# What torch, its oneDNN, and Python's threads say where memory ran out.
+_SHORT = ("can't allocate memory", "could not create a primitive", "can't start new thread")
 GOES_ON = 75  # EX_TEMPFAIL of sysexits.h: try the same command again
 
 
@@ -32,7 +34,7 @@ def one_line(error: BaseException, shown: slice = slice(300)) -> str:
 def is_short_of_memory(error: BaseException) -> bool:
     """Did memory run out, on the device or off it?"""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, unimported
-    return named or "can't allocate memory" in str(error)
+    return named or any(said in str(error) for said in _SHORT)
 
 
 def few(names: Sequence[str], most: int = 3) -> str:

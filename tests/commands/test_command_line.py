@@ -88,6 +88,8 @@ def test_a_machine_on_which_torch_compile_fails_is_said_in_a_line_and_training_g
             ": 512 bytes",
         ),
         (MemoryError("forward found no memory for its scratch"), "; try"),
+        (RuntimeError("could not create a primitive"), "; try"),
+        (RuntimeError("can't start new thread"), ", or more threads than may run (ulimit -u) were wanted; try"),
     ],
 )
 def test_where_memory_runs_out_a_line_says_what_takes_less_and_that_goes_on(
