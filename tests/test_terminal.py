@@ -28,6 +28,12 @@ def test_text_that_is_not_ours_comes_out_as_it_went_in(capsys):
     assert capsys.readouterr().out.count(ODD) == 4
 
 
+def test_a_width_of_zero_is_an_unknown_one(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "0")
+    console().print(ODD)
+    assert capsys.readouterr().out == f"{ODD}\n"
+
+
 @pytest.mark.parametrize(
     "lines", [Lines(), ExperimentProgress(), TrainingProgress(1)], ids=lambda each: type(each).__name__
 )

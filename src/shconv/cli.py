@@ -135,6 +135,8 @@ def _short_of_memory(error: Exception, options: Any) -> str:
     asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
     ways = {"accumulation": "--accumulation 2 (a step in two parts)", "batch_size": "a smaller --batch-size",
             "batch": "a smaller --batch"}  # fmt: skip
+    if not getattr(options, "defences", True):  # compare trains nothing then
+        del ways["accumulation"]
     hints = " or ".join(way for name, way in ways.items() if hasattr(options, name))
     said = "memory ran out" + (f": {asked[1]} more were wanted" if asked else "")
     said += ", or more threads than may run (ulimit -u) were wanted" if "thread" in str(error) else ""

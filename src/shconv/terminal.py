@@ -1,6 +1,8 @@
 """What a person reads: consoles that print text as it is (rich takes [brackets] for markup, :abc: for an emoji), and,
 where there is no terminal for a live bar, a line at least every half minute."""
 
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +25,8 @@ class _Console(Console):
 
 def console(*, stderr: bool = False, quiet: bool = False, width: int | None = None) -> Console:
     """The only way in which the package makes one."""
+    if width is None and os.environ.get("COLUMNS") == "0":  # unknown; rich would print nothing
+        width = shutil.get_terminal_size().columns
     return _Console(stderr=stderr, quiet=quiet, width=width, markup=False, emoji=False, highlight=False)
 
 
