@@ -62,5 +62,6 @@ def compare(model: nn.Module, clean: Tensor, moved: Tensor) -> Columns:
 
 
 def summary(columns: Columns) -> dict[str, float | None]:
-    """The means over all images, None where maps moved to NaN: the fields that a row of this experiment has beside every row's."""
+    """The means over all images, None where maps moved to NaN; fields that a row of this experiment has beside every
+    row's."""
     return {name: mean(columns[name]) if name in columns else None for name in MEASURED}
