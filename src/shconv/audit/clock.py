@@ -18,9 +18,7 @@ class Clock:
         A damaged file of a stopped run counts as no time spent.
         """
         self._folder, self._started = folder, time.monotonic() if started is None else started
-        # what comes before the first attack and after the last: loading, the verdict, the report
-        reserve = max(0.05 * budget, min(10.0, 0.2 * budget)) if math.isfinite(budget) else 0.0
-        self.limit = budget - reserve
+        self.limit = usable(budget)
         try:
             self._before = float(json.loads((folder.path / _FILE).read_bytes())["spent"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -37,6 +35,16 @@ class Clock:
     def save(self) -> None:
         """Keep the time spent so far for a run that goes on after this one was stopped."""
         self._folder.save_json(_FILE, {"spent": round(self.spent, 3)})
+
+
+def usable(budget: float) -> float:
+    """Seconds of a budget without what is kept for the verdict and the report."""
+    return min(0.95 * budget, max(0.8 * budget, budget - 10.0)) if math.isfinite(budget) else budget
+
+
+def budget_for(seconds: float) -> float:
+    """The budget of which so many seconds are usable."""
+    return max(seconds / 0.95, min(seconds / 0.8, seconds + 10.0))
 
 
 def minutes(seconds: float) -> str:

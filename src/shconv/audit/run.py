@@ -1,5 +1,6 @@
 """`shconv.audit.run`: from a network and images to a report. Here is what it accepts; `session` does the work."""
 
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,13 @@ from shconv.attacks.base import borrowed
 from shconv.attacks.checks import check_count
 from shconv.audit import checks as all_checks
 from shconv.audit.check import Check
+from shconv.audit.clock import budget_for, minutes, usable
 from shconv.audit.findings import Finding
 from shconv.audit.notebook import as_html
 from shconv.audit.preflight import check_images, training_parts
 from shconv.audit.session import MAIN, PREFLIGHT, TWIN, Session, Subjects
 from shconv.audit.setting import Effort, Setting, usual_eps_l2
-from shconv.audit.subject import Subject, as_twin
+from shconv.audit.subject import FEW, PASSES, Subject, as_twin
 from shconv.data import ImageData, Preparation
 from shconv.data.given import as_data
 from shconv.errors import InputError
@@ -33,6 +35,7 @@ from shconv.experiments.selection import drawn, taken
 from shconv.experiments.study import CONFIDENT
 
 Images = Any  # what `shconv.data.given.as_data` takes, or a split of shconv.data
+FIRST = 10  # passes of each of a few images before the first attack, and in it
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +148,8 @@ def run(
             about: dict[str, Any] = {"seed": number, "batch_size": size, "training": training, "seconds": seconds}
             subjects[role] = Subject(word, network, x, y, **about)
         _check_classes(subjects, data)
+        if not held.rows:
+            _check_time(subjects, setting, len(x), time.monotonic() - started)
         asked = all_checks.CHECKS if checks is None else checks
         session = Session(held, setting, say, asked, subjects, x, y, index, checks is None, started)
         ledger = session.run(effort).ledger
@@ -184,6 +189,18 @@ def _check_classes(subjects: Subjects, data: Images) -> None:
     for subject in subjects.values():
         if subject.classes != wanted:
             raise InputError(f"{subject.name} has {subject.classes} classes, {whose} has {wanted}: want the same")
+
+
+def _check_time(subjects: Subjects, setting: Setting, n: int, spent: float) -> None:
+    """Raises InputError where the budget is over before anything is attacked, with one that is not."""
+    audited = [subject for role, subject in subjects.items() if not role.startswith("source ")]
+    seconds = sum(each.seconds * (PASSES if each.is_random else 1) for each in audited)
+    needed = spent + seconds * (-(-n // setting.batch_size) * min(n, setting.batch_size) + FEW * FIRST)
+    if needed > usable(setting.seconds):
+        raise InputError(
+            f"budget: got {setting.budget}; want at least {math.ceil(1.1 * budget_for(needed))}s for {n} images, or "
+            f"fewer: a pass takes {minutes(seconds)} an image, and all images go through the network before an attack"
+        )
 
 
 def _images(data: Images, wanted: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -42,6 +42,7 @@ class Subject:
     network     the module as given
     probabilities, is_random     what it returned on `images`: a distribution; another answer in a second pass
     mixes       whether an image's answer hangs on the other images of its batch
+    seconds     of a pass, an image, among few
     training    its parts that were in training mode as given, in words
     Expects the network in eval mode with frozen parameters (`attacks.base.borrowed`).
     It is found out on a batch of the images, or on a few of them where a batch takes longer than about `seconds`.
@@ -65,6 +66,7 @@ class Subject:
         self.training = tuple(training)
         most = min(len(images), batch_size)
         first, second, alone, took = _three_passes(name, network, images[: min(most, FEW)])
+        self.seconds = took / 3 / min(most, FEW)
         if most > FEW and took * most / FEW <= seconds:
             first, second, alone, _ = _three_passes(name, network, images[:most])
         self.classes = first.shape[1]
