@@ -195,11 +195,12 @@ def _check_time(subjects: Subjects, setting: Setting, n: int, spent: float) -> N
     """Raises InputError where the budget is over before anything is attacked, with one that is not."""
     audited = [subject for role, subject in subjects.items() if not role.startswith("source ")]
     seconds = sum(each.seconds * (PASSES if each.is_random else 1) for each in audited)
-    needed = spent + seconds * (-(-n // setting.batch_size) * min(n, setting.batch_size) + FEW * FIRST)
+    size = min(n, setting.batch_size)
+    needed = spent + seconds * ((-(-n // size) + 1) * size + FEW * FIRST)  # the judge sees whole batches
     if needed > usable(setting.seconds):
         raise InputError(
             f"budget: got {setting.budget}; want at least {math.ceil(1.1 * budget_for(needed))}s for {n} images, or "
-            f"fewer: a pass takes {minutes(seconds)} an image, and all images go through the network before an attack"
+            f"fewer images: a pass takes {minutes(seconds)} an image, and all of them are judged before an attack"
         )
 
 

@@ -9,7 +9,7 @@ from check_toys import CLASSES, EPS, Honest, blind, saturated, toy_images
 from torch import Tensor, nn
 
 from shconv.audit.subject import Subject
-from shconv.audit.views import INNER_LOGITS, STRAIGHT_THROUGH, View, look, view_of
+from shconv.audit.views import INNER_LOGITS, STRAIGHT_THROUGH, TURNED_ON, View, look, view_of
 
 LEVELS = 15
 
@@ -93,7 +93,6 @@ HIDDEN = {
     "rounding": lambda: Before(on_levels),
     "numpy": lambda: Before(through_numpy),
     "detached": lambda: Before(Tensor.detach),
-    "no_grad": lambda: Before(without_grad),
     "a function without a backward": blind,
     "steps in every layer": Steps,
     "thermometer, levels inside": lambda: Thermometer(True),
@@ -114,6 +113,35 @@ def test_an_identity_backward_gives_the_gradient_of_what_lies_behind(case: str) 
     told, wanted = (torch.autograd.grad(each.gather(1, y[:, None]).sum(), x)[0] for each in (logits, Honest()(x)))
     cosine = nn.functional.cosine_similarity(told.flatten(1), wanted.flatten(1))
     assert float(cosine.min()) > 0.99
+
+
+class Off(nn.Module):
+    """Turns gradients off around all that it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Honest()
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(without_grad(x))
+        return logits
+
+
+@pytest.mark.parametrize("network", [Off(), Before(without_grad)])
+def test_where_gradients_are_turned_off_they_are_turned_on(network: nn.Module) -> None:
+    subject, view = seen(network)
+    assert view is not None
+    assert (view.route, "turns gradients off" in view.said) == (TURNED_ON, True)
+    x, y = toy_images()
+    x = x.requires_grad_()
+    logits = view.model(x)
+    assert torch.equal(logits, subject.model(x))
+    told, wanted = (torch.autograd.grad(each.gather(1, y[:, None]).sum(), x)[0] for each in (logits, Honest()(x)))
+    assert torch.equal(told, wanted)
+    with torch.no_grad():
+        assert not view.model(x).requires_grad
+    assert torch.is_grad_enabled()
 
 
 def test_behind_a_saturated_softmax_the_logits_are_seen() -> None:
