@@ -1,6 +1,7 @@
 """Figures: drawn from arrays and rows, not blank, and clear about what is damaged or was not run."""
 
 import io
+import itertools
 
 import matplotlib.image
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 
 from shconv.errors import InputError
 from shconv.report import load_run
+from shconv.report.output.canvas import ROUTE_LOOKS, bars, canvas
 from shconv.report.paper.charts import falling
 from shconv.report.paper.figures import draw, figure2, figure3, figure4
 
@@ -149,3 +151,18 @@ def test_a_legend_of_long_names_stays_inside_the_figure(run_folder):
     assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
     assert 0 <= box.y0 < box.y1 <= axes.y0
     assert axes.height > 0.3 * figure.bbox.height
+
+
+@pytest.mark.parametrize("count", [3, 8, 12])
+def test_names_of_many_networks_stand_beside_each_other(count):
+    names = [f"resnet{place}_with_the_name_of_a_study_shc" for place in range(count)]
+    with canvas(2.9) as figure:
+        panels = figure.subplots(1, 2)
+        shares = dict.fromkeys(range(count), (0.5, (0.4, 0.6)))
+        more = max(bars(axes, names, {"both": (ROUTE_LOOKS["both"], shares)}, 34) for axes in panels)
+        figure.set_figheight(2.9 + more)
+        figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in panels[0].get_xticklabels()]
+    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
+    assert min(box.y0 for box in boxes) >= 0
+    assert panels[0].get_window_extent().height > 100

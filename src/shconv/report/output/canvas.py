@@ -30,6 +30,7 @@ ROUTE_LOOKS: dict[str, Look] = {
 }
 # Okabe and Ito's colours, one a pair of networks
 PAIR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+NARROW, UPRIGHT = 8, 40  # letters of a line of a name: below it they overlap; of a name that stands upright
 WIDTH = 6.4  # inches; narrow, so that the words are readable on a telephone
 
 _STYLE: Any = {
@@ -135,15 +136,16 @@ def bare(axes: Axes) -> None:
 
 def wrapped(name: str, letters: int) -> str:
     """A name on an axis: a line has so many letters, and there are three at most."""
-    return "\n".join(textwrap.wrap(name, max(letters, 8), max_lines=3, placeholder=" …"))
+    return "\n".join(textwrap.wrap(name, max(letters, NARROW), max_lines=3, placeholder=" …"))
 
 
 Shares = dict[int, tuple[float, tuple[float, float]]]  # accuracy and interval by place on the axis
 
 
-def bars(axes: Axes, names: Sequence[str], series: Mapping[str, tuple[Look, Shares]], letters: int) -> None:
+def bars(axes: Axes, names: Sequence[str], series: Mapping[str, tuple[Look, Shares]], letters: int) -> float:
     """Accuracies with their intervals: names stand on the axis, which has room for so many letters, and over each a bar
-    of every series that has one."""
+    of every series that has one. Names that do not fit side by side are upright; returns the inches that they need more
+    than others."""
     width = 0.8 / len(series)
     for place, (words, ((colour, hatch), shares)) in enumerate(series.items()):
         at = np.array(list(shares)) + (place - (len(series) - 1) / 2) * width
@@ -151,9 +153,13 @@ def bars(axes: Axes, names: Sequence[str], series: Mapping[str, tuple[Look, Shar
         ends = 100 * np.array([ends for _, ends in shares.values()]).reshape(-1, 2)
         axes.bar(at, heights, 0.9 * width, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=words)
         axes.errorbar(at, heights, np.abs(ends.T - heights), **WHISKERS)
-    axes.set_xticks(range(len(names)), [wrapped(name, letters // len(names)) for name in names])
+    room = letters // len(names)
+    upright = room < NARROW
+    words = [wrapped(name, UPRIGHT if upright else room) for name in names]
+    axes.set_xticks(range(len(names)), words, rotation=90 * upright)
     axes.set_ylim(0, 103)
     axes.grid(False, axis="x")
+    return 0.065 * (max(len(line) for each in words for line in each.split("\n")) - 6) if upright else 0.0
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:

@@ -32,8 +32,8 @@ def draw_routes(run: Run) -> Drawn:
         return Drawn("routes", title, "")
     with canvas(2.9) as figure:
         panels: tuple[Axes, ...] = tuple(figure.subplots(1, 2, sharey=True))
-        for axes, objective in zip(panels, OBJECTIVES, strict=True):
-            _bars(axes, run, models, objective)
+        more = max(_bars(axes, run, models, objective) for axes, objective in zip(panels, OBJECTIVES, strict=True))
+        figure.set_figheight(figure.get_figheight() + more)
         panels[0].set_ylabel("accuracy, %")
         legend(figure, panels[0])
     caption = (
@@ -44,7 +44,8 @@ def draw_routes(run: Run) -> Drawn:
     return Drawn("routes", title, caption, figure)
 
 
-def _bars(axes: Axes, run: Run, models: list[str], objective: str) -> None:
+def _bars(axes: Axes, run: Run, models: list[str], objective: str) -> float:
+    """As `bars`: the inches that names need."""
     series: dict[str, tuple[Look, Shares]] = {}
     for words, of_twin, route, look in BARS:
         shares: Shares = {}
@@ -53,9 +54,9 @@ def _bars(axes: Axes, run: Run, models: list[str], objective: str) -> None:
             if cell.accuracy is not None and cell.interval is not None:
                 shares[place] = cell.accuracy, cell.interval
         series[words] = look, shares
-    bars(axes, [network_name(model) for model in models], series, 34)
     axes.set_xlim(-0.6, len(models) - 0.4)
     axes.set_title(OBJECTIVE_NAMES[objective])
+    return bars(axes, [network_name(model) for model in models], series, 34)
 
 
 def draw_distances(run: Run) -> tuple[Drawn, ...]:
