@@ -231,7 +231,7 @@ class Study:
         return self.folder.rows[id]
 
     def _stored(self, id: str) -> Outcomes:
-        return Outcomes.of(self.folder.outcomes(id), self.folder.rows[id]["seconds"])
+        return Outcomes.of(self.folder.outcomes(id), self.folder.rows[id].get("seconds") or 0.0)
 
     def add(
         self,
