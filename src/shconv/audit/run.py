@@ -36,6 +36,7 @@ from shconv.experiments.study import CONFIDENT
 
 Images = Any  # what `shconv.data.given.as_data` takes, or a split of shconv.data
 FIRST = 10  # passes of each of a few images before the first attack, and in it
+SLOW = 2.0  # seconds before the first attack: a quick network's are not worth a refusal
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,15 +193,15 @@ def _check_classes(subjects: Subjects, data: Images) -> None:
 
 
 def _check_time(subjects: Subjects, setting: Setting, n: int, spent: float) -> None:
-    """Raises InputError where the budget is over before anything is attacked, with one that is not."""
+    """Raises InputError where a slow network's budget is over before anything is attacked, with one that is not."""
     audited = [subject for role, subject in subjects.items() if not role.startswith("source ")]
-    seconds = sum(each.seconds * (PASSES if each.is_random else 1) for each in audited)
-    size = min(n, setting.batch_size)
-    needed = spent + seconds * ((-(-n // size) + 1) * size + FEW * FIRST)  # the judge sees whole batches
-    if needed > usable(setting.seconds):
+    each, size = sum(one.seconds * (PASSES if one.is_random else 1) for one in audited), min(n, setting.batch_size)
+    passes = each * ((-(-n // size) + 1) * size + FEW * FIRST)  # the judge sees whole batches
+    if passes > SLOW and spent + passes > usable(setting.seconds):
         raise InputError(
-            f"budget: got {setting.budget}; want at least {math.ceil(1.1 * budget_for(needed))}s for {n} images, or "
-            f"fewer images: a pass takes {minutes(seconds)} an image, and all of them are judged before an attack"
+            f"budget: got {setting.budget}; want at least {math.ceil(1.1 * budget_for(spent + passes))}s for {n} "
+            f"images, or fewer images: a pass takes {minutes(each)} an image, and all of them are judged before an "
+            "attack"
         )
 
 
