@@ -82,7 +82,7 @@ def _networks(sources: Sequence[_Source]) -> list[Compared]:
             outcomes[id] = run.outcomes[row["id"]]
             origins[model] = {"model": row["model"], "source": f"results {place + 1}" if path is None else str(path)}
         for key, about in run.facts.get("sizes.json", {}).items():
-            sizes[f"{place}/{key}"] = about["parameters"]
+            sizes[f"{place}/{key}"] = about.get("parameters")
     _check_same_audited(found)
     _check_same_attacks(records, origins)
     together = compared(Measures(records, outcomes), sizes)
