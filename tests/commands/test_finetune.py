@@ -132,6 +132,12 @@ def test_a_fine_tuning_stopped_in_its_last_evaluation_is_completed(shconv, pictu
     assert before == Path(folder, "model.safetensors").read_bytes()
     assert json.loads(Path(folder, "config.json").read_text())["test_accuracy"] is not None
     assert (not Path(f"{folder}-2").exists()) == bool(out)
+    config = Path(folder, "config.json").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr("shconv.commands.finetune.fine_tune", None)
+        again = shconv(*command, *tuned)  # of a finished one
+    assert again.out == ended.out
+    assert Path(folder, "config.json").read_text() == config
 
 
 def interrupted(*_: object, **__: object) -> None:

@@ -43,8 +43,8 @@ class Finetune(DataOptions, LogOptions, HubOptions):
     """timm:NAME or torchvision:NAME with that library's weights, a file of weights, safetensors or torch's, or a
     checkpoint folder of shconv."""
     folder: Annotated[Path | None, Shown("out")] = None
-    """Folder of the result, empty or new; by default runs/finetune/ and the network's name, with a number added if
-    it exists."""
+    """Folder of the result, empty or new, or with this fine-tuning; by default runs/finetune/ and the network's name,
+    with a number added if that folder holds another."""
     arch: str | None = None
     """The network of a file of weights: timm:NAME or torchvision:NAME."""
     where: tuple[str, ...] = ("3",)
@@ -118,8 +118,7 @@ class Finetune(DataOptions, LogOptions, HubOptions):
             correct["after the conversion"] = self._correct(model, data, device, workers)
             del before
             facts = self._facts(data, correct, difference)
-            untested = facts | {"test_accuracy": None}
-            out = self._out(stored_info(model, config, untested), progress.say)
+            out = self._out(stored_info(model, config, facts), progress.say)
             if self.epochs and data.train is not None:
                 settings: dict[str, Any] = {"freeze_batch_norm": self.freeze_batch_norm, "seed": self.seed}
                 settings |= {"classes": len(data.classes), "workers": workers}
@@ -127,11 +126,12 @@ class Finetune(DataOptions, LogOptions, HubOptions):
                     progress.say(few)
                 with self._told(out, correct, data, progress) as settings["on_epoch"]:
                     if (out / CONFIG).exists():
-                        progress.say(f"{out} holds the network after its last epoch: its accuracy is missing")
+                        progress.say(f"{out} holds this network after its last epoch: it is tested")
                         model.load_state_dict(load_network(out)[0].state_dict())
                     else:
                         fine_tune(model, data.train, self._recipe(), self.hyper_learning_rate, device, **settings)
-                        save_pretrained(model, out, config=config, facts=untested)  # first: the rest may fail
+                        untested = facts | {"test_accuracy": None}  # stored first: the rest may fail
+                        save_pretrained(model, out, config=config, facts=untested)
                     correct["after the fine-tuning"] = self._correct(model, data, device, workers)
                 facts = self._facts(data, correct, difference)
         save_pretrained(model.cpu(), out, config=config, facts=facts)
@@ -143,13 +143,13 @@ class Finetune(DataOptions, LogOptions, HubOptions):
         self.push(out)
 
     def _out(self, wanted: dict[str, Any], say: Callable[[str], None]) -> Path:
-        """The folder asked for, else one of the usual name: free, or with this fine-tuning and no accuracy yet."""
+        """The folder asked for, else one of the usual name: free, or with this fine-tuning after its last epoch."""
         usual = self._start.usual_folder
         out = self.folder or own_folder(usual, lambda folder: _is_taken(folder, wanted))
         if self.folder is None and out != usual:
             say(f"{usual} holds another network: this one goes to {out}")
         if _is_taken(out, wanted):
-            raise InputError(f"{out} holds a fine-tuning with other settings, not finished; wanted: a new folder")
+            raise InputError(f"{out} holds a fine-tuning with other settings; wanted: the same, or a new folder")
         return out
 
     @contextmanager
@@ -220,16 +220,18 @@ class Finetune(DataOptions, LogOptions, HubOptions):
 
 def _is_taken(folder: Path, wanted: dict[str, Any] | None = None) -> bool:
     """By more than what the same command continues from: what a stopped fine-tuning told its trackers, or its network
-    after the last epoch, without an accuracy. wanted: what config.json then says; None: whatever it says."""
+    after the last epoch. wanted: what config.json then says, less the last accuracy; None: whatever it says."""
     if not folder.is_dir():
         return folder.exists()
     try:
         info = load_info(folder) or {}
     except InputError:
         return True
-    if info.get("test_accuracy", 0) is None:
-        settings = {**(wanted or {}), "largest_difference": info.get("largest_difference")}  # a rounding
-        return wanted is not None and any(info.get(name) != value for name, value in settings.items())
+    if isinstance(known := info.get("accuracies"), dict):
+        wanted = wanted or {**info, "accuracies": {}}
+        measured = ("test_accuracy", "accuracies", "largest_difference")  # the last is a rounding
+        same = all(info.get(name) == value for name, value in wanted.items() if name not in measured)
+        return not (same and wanted["accuracies"].items() <= known.items())
     return any(each.name not in (TOLD, CURVES) and each.suffix != ".tmp" for each in folder.iterdir())
 
 
