@@ -242,6 +242,20 @@ def test_of_a_network_whose_gradient_has_nan_it_is_said(capsys: pytest.CaptureFi
     assert results.rows().accuracy.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(("attack", "said"), [("fgsm", True), ("gaussian", False)])
+def test_of_a_network_without_a_gradient_it_is_said_where_attacks_follow_one(
+    attack: str, said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Off(nn.Module):
+        @torch.inference_mode()
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((2, 3))
+
+    data = torch.rand(3, 3, 4, 4), torch.zeros(3, dtype=torch.int64)
+    shconv.evaluate(Off(), data, {attack: attack}, batch_size=4)
+    assert ("has a gradient of exactly 0 on 3 of 3 images" in capsys.readouterr().err) == said
+
+
 def test_images_out_of_range_are_refused_before_a_network_sees_them() -> None:
     with pytest.raises(InputError, match="images: got values from 0 to 2"):
         shconv.evaluate(colour_networks()[0], (255 * IMAGES, LABELS), {"mine": sign_step}, **QUICK)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from shconv.attacks import Attack, Standard
-from shconv.attacks.losses import attack_loss
+from shconv.attacks.objective import log_odds
 from shconv.data import ImageData
 from shconv.data.splits import in_unit_range
 from shconv.errors import InputError
@@ -53,7 +53,7 @@ def _told(study: Study, network: Network, attacks: Mapping[str, Attack]) -> Iter
             first, second = (network.model(images.x) for _ in range(2))
             alone = network.model(in_other_company(images.x))
         climbs = any(attack.cost is not None and attack.cost.backwards for attack in attacks.values())
-        broken = _broken_gradients(network.model, images) if climbs else 0
+        broken, flat = _useless_gradients(network.model, images) if climbs else (0, 0)
     if not same_answers(first, second):
         yield (
             " is random: two passes over the same images differ. It is judged by one pass, so that another run gives "
@@ -70,20 +70,26 @@ def _told(study: Study, network: Network, attacks: Mapping[str, Attack]) -> Iter
             f" has a gradient with NaN on {broken} of {images.n} images that were looked at. There it counts as 0, so "
             "that attacks that follow it look weaker than they are"
         )
+    if flat:
+        yield (
+            f" has a gradient of exactly 0 on {flat} of {images.n} images that were looked at, as under torch.no_grad, "
+            "after detach() or rounding: attacks that follow it cannot work there. An audit attacks in other ways too"
+        )
     for name, attack in attacks.items():
         if isinstance(attack, Standard):
             yield from (f", {name}: {note}" for note in attack.notes(first.shape[1]))
 
 
-def _broken_gradients(model: nn.Module, images: Images) -> int:
-    """On how many of the images that it has an answer for does the cross-entropy's gradient have NaN?"""
+def _useless_gradients(model: nn.Module, images: Images) -> tuple[int, int]:
+    """On how many of the images that it has an answer for the gradient of the log-odds has NaN, and is exactly 0."""
     x = images.x.clone().requires_grad_()
     logits = model(x)
-    loss = attack_loss("cross_entropy", finite(logits), images.y)
-    gradient = torch.autograd.grad(loss.sum(), x, allow_unused=True)[0] if loss.requires_grad else None
-    if gradient is None:
-        return 0
-    return int((gradient.flatten(1).isnan().any(1) & answered(logits))[: images.n].sum())
+    loss = log_odds(finite(logits), images.y).sum()
+    gradient = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
+    slopes = (torch.zeros_like(x) if gradient is None else gradient).flatten(1)
+    useless = (slopes.isnan().any(1), (slopes == 0).all(1))
+    broken, flat = (int((each & answered(logits))[: images.n].sum()) for each in useless)
+    return broken, flat
 
 
 def settle_attacks(folder: RunFolder, attacks: Mapping[str, Attack]) -> None:
