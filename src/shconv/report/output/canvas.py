@@ -155,11 +155,11 @@ def bars(axes: Axes, names: Sequence[str], series: Mapping[str, tuple[Look, Shar
         axes.errorbar(at, heights, np.abs(ends.T - heights), **WHISKERS)
     room = letters // len(names)
     upright = room < NARROW
-    words = [wrapped(name, UPRIGHT if upright else room) for name in names]
-    axes.set_xticks(range(len(names)), words, rotation=90 * upright)
+    texts = [wrapped(name, UPRIGHT if upright else room) for name in names]
+    axes.set_xticks(range(len(names)), texts, rotation=90 * upright)
     axes.set_ylim(0, 103)
     axes.grid(False, axis="x")
-    return 0.065 * (max(len(line) for each in words for line in each.split("\n")) - 6) if upright else 0.0
+    return 0.065 * (max(len(line) for each in texts for line in each.split("\n")) - 6) if upright else 0.0
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
