@@ -119,7 +119,9 @@ def _run(options: Any) -> None:
 
 def _interruption(error: BaseException | None) -> BaseException | None:
     """The Ctrl-C or SIGTERM that an error came of: where a file was half written, closing it may fail in turn."""
-    while error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+    from shconv.training.signals import Preempted
+
+    while error is not None and not isinstance(error, KeyboardInterrupt | Preempted):
         error = error.__context__
     return error
 

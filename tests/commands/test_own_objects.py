@@ -37,6 +37,9 @@ def data():
 
 def fails():
     raise ValueError("no such file")
+
+def ends():
+    raise SystemExit(0)
 """
 MODEL_INFO = ["link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture"]
 MODEL_INFO += ["eps", "clean_acc", "reported", "autoattack_acc", "footnote", "unreliable"]
@@ -49,6 +52,7 @@ def module(shconv):
     Path("mine.py").write_text(MODULE)
     Path("broken.py").write_text("import nothing_of_this\n")
     Path("wrong.py").write_text("x = = 1\n")
+    Path("script.py").write_text("import sys\nsys.exit('usage')\n")
     yield
     for name in ("mine", "broken", "wrong"):
         sys.modules.pop(name, None)
@@ -109,6 +113,7 @@ def test_several_checkpoints_meet_the_same_attacks_under_names_of_their_own(shco
             "importing broken raised ModuleNotFoundError: No module named 'nothing_of_this'",
         ),
         (["--attack", "wrong:f"], "importing wrong raised SyntaxError: invalid syntax (wrong.py, line 1)"),
+        (["--attack", "script:f"], "importing script raised SystemExit: usage (script.py, line 2)"),
         (["--attack", "missing.py:f"], "there is no file missing.py"),
         (["--attack", "mine:number"], "attack: got int; want an attack of shconv"),
         (["--attack", "fgms"], "there is no attack fgms; did you mean fgsm"),
@@ -117,6 +122,7 @@ def test_several_checkpoints_meet_the_same_attacks_under_names_of_their_own(shco
         (["--routes", "convolution"], "--routes goes with --attack"),
         (["--attack", "fgsm", "fgsm"], "the name fgsm is taken"),
         (["--attack", "fgsm", "--model", "mine:fails"], "calling it raised ValueError: no such file (mine.py, line"),
+        (["--attack", "fgsm", "--model", "mine:ends"], "calling it raised SystemExit: 0 (mine.py, line"),
         (["--attack", "fgsm", "--model", "mine:data"], "--model mine:data: got tuple; want a torch.nn.Module"),
         (["--attack", "fgsm", "--data", "mine:number"], "data: got int; want (images, labels)"),
         (["--attack", "fgsm", "--routes", "up"], "there is no route up"),

@@ -59,7 +59,7 @@ def own_result(option: str, text: str) -> Any:
         return found()
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{option} {text}: calling it raised {raised(error)}") from error
 
 
