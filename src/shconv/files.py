@@ -126,7 +126,8 @@ def locked(path: Path) -> Iterator[None]:
 def check_held(path: Path) -> None:
     """Raises InputError where a folder that is locked here was moved or removed since, and perhaps made anew by another
     run: what is written now would be apart from what was written before."""
-    if path in _held and _held[path] != _inode(path):
+    now = _inode(path)  # None where somebody removed the lock alone
+    if path in _held and (not path.is_dir() if now is None else now != _held[path]):
         raise InputError(f"{path} was moved or removed meanwhile; wanted: back in its place, then the same command")
 
 

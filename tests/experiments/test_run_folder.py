@@ -145,7 +145,9 @@ def test_nothing_is_written_where_the_folder_was_moved_or_is_another_runs_by_now
     """A run whose folder was moved would end with a report of the rows that came later."""
     path = tmp_path / "run"
     with RunFolder.opened(path) as folder:
+        (path / ".lock").rename(tmp_path / "lock")
         folder.add({"id": "a"}, {"x": np.zeros(2)})
+        (tmp_path / "lock").rename(path / ".lock")
         path.rename(tmp_path / "moved")
         if anew:
             path.mkdir()
