@@ -183,6 +183,27 @@ def test_a_killed_audit_goes_on(tmp_path: Path) -> None:
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
 
+def test_what_a_kill_left_of_a_finished_attack_is_removed(tmp_path: Path) -> None:
+    """Its row is in, and its file of the way there was not yet removed."""
+
+    def stop(index: list[int]) -> None:
+        if stopping and index[0] == 10:
+            (under_way,) = (tmp_path / "partial").iterdir()
+            under_way.rename(under_way.with_name(under_way.name.replace("second", "first")))
+            raise KeyboardInterrupt
+
+    def two(audit: Audit) -> None:
+        audit.attack("first", Shift(EPS))
+        audit.attack("second", Shift(EPS, stop))
+
+    stopping = True
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, [ToyCheck(2, "two", two)])
+    stopping = False
+    run(tmp_path, [ToyCheck(2, "two", two)])
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
 def test_a_damaged_file_of_a_stopped_attack_is_attacked_again(tmp_path: Path) -> None:
     def stop(index: list[int]) -> None:
         if index[0] == 10:

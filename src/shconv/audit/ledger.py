@@ -81,6 +81,7 @@ class Ledger:
                 "holds one version of the checks: use another folder"
             )
         outcome = self._read(row)
+        self._under_way(slug).unlink(missing_ok=True)  # a kill may have left it
         self._count(row, outcome)
         return outcome
 
