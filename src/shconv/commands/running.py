@@ -47,6 +47,7 @@ CARRIED_OUT = (
     "save_steps",
     "keep_every",
     "log",
+    "tensorboard",  # as earlier versions called it
 )
 DATA = "data.json"
 PREPARED = ("image_size", "test_preset")  # data.json has what they came to
