@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from shconv.attacks.budget import ANY_CHANGE, Budget, distances
-from shconv.attacks.checks import IN_PLACE, Index, channels_last, check_inputs
+from shconv.attacks.checks import IN_PLACE, Index, channels_last, check_inputs, check_targets
 from shconv.attacks.cost import Cost
 from shconv.errors import InputError
 from shconv.eval_mode import eval_mode
@@ -54,6 +54,8 @@ class Attack(ABC):
 
     together: ClassVar[int | None] = None
     """The most images that it is given at a time; None: as many as a batch has."""
+    aims: ClassVar[bool] = False
+    """Whether it can be told which classes to look for; its `run` then takes `targeted`."""
 
     def __call__(
         self,
@@ -97,9 +99,10 @@ class Attack(ABC):
 
         Raises InputError where the attack cannot aim at given classes, or where one is the image's own label.
         """
-        raise InputError(
-            f"{type(self).__name__} cannot aim at given classes; FGSM, IFGSM, RandFGSM, PGD, Square and RandomSigns can"
-        )
+        if not self.aims:
+            able = "FGSM, IFGSM, RandFGSM, PGD, Square and RandomSigns can"
+            raise InputError(f"{type(self).__name__} cannot aim at given classes; {able}")
+        return self.run(model, images, labels, index=index, seed=seed, targeted=targeted)  # type: ignore[call-arg]
 
     def checked(
         self, images: Tensor, labels: Tensor, index: Index | None, seed: SupportsIndex
@@ -134,17 +137,49 @@ class Attack(ABC):
 
 
 @dataclass(frozen=True)
-class BatchAttack(Attack):
-    """An attack that treats all images alike, in the batch it is given. A subclass implements `perturb`."""
+class CheckedAttack(Attack):
+    """What stands around an attack that is given a batch: the checks, the model borrowed, the distances reached."""
+
+    contiguous: ClassVar[bool] = False
+    """Whether it is given contiguous images, so that sums round alike in any layout."""
 
     def run(
-        self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        index: Index | None = None,
+        seed: SupportsIndex = 0,
+        targeted: Tensor | None = None,
     ) -> AttackResult:
         with borrowed(model) as model:
             x, y, places = self.checked(images, labels, index, seed)
+            goal = None if targeted is None else check_targets(targeted, y)
+            x = x.contiguous() if self.contiguous else x
             with left_alone(x):
-                adversarial, y_t, queries = self.perturb(model, x, y, places, as_integer(seed))
-        return AttackResult(adversarial, y_t, torch.full_like(y, queries), distances(adversarial, x))
+                found, target, queries = self._made(model, x, y, places, as_integer(seed), goal)
+        return AttackResult(found, target, queries, distances(found, x))
+
+    @abstractmethod
+    def _made(
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, goal: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """From checked x (N, C, H, W) and y (N,): a result's images, target and queries.
+
+        goal (N,): the classes to be predicted, where they are given.
+        """
+
+
+@dataclass(frozen=True)
+class BatchAttack(CheckedAttack):
+    """An attack that treats all images alike, in the batch it is given. A subclass implements `perturb`."""
+
+    def _made(
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, goal: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        adversarial, y_t, queries = self.perturb(model, x, y, index, seed)
+        return adversarial, y_t, torch.full_like(y, queries)
 
     @abstractmethod
     def perturb(

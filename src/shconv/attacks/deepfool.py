@@ -11,7 +11,7 @@ from shconv.attacks.base import Model
 from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_choice, check_count, check_logits
 from shconv.attacks.cost import Cost
-from shconv.attacks.losses import likeliest_wrong
+from shconv.attacks.losses import gradient_at, likeliest_wrong
 from shconv.attacks.minimal import MinimalAttack
 from shconv.attacks.search import Strongest
 from shconv.attacks.spelling import other_names
@@ -72,7 +72,7 @@ class BoundaryDescent(MinimalAttack):
         step = torch.zeros_like(z)
         for number, each in enumerate(classes, 1):
             f = (logits.gather(1, each[:, None]) - logits.gather(1, y[:, None]))[:, 0]  # z_k - z_y
-            w = project(_gradient(f, z, keep=number < len(classes)))
+            w = project(gradient_at(z, f, keep=number < len(classes)).nan_to_num(0.0).contiguous())
             with torch.no_grad():
                 # Of the gradient over its largest entry, since squares of small ones underflow.
                 largest = w.abs().amax((1, 2, 3))
@@ -103,11 +103,3 @@ class DeepFool(BoundaryDescent):
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         found, queries = self.descend(model, x, y)
         return found, None, queries
-
-
-def _gradient(f: Tensor, z: Tensor, keep: bool) -> Tensor:
-    """Of f (N,) at z; 0 where the model passes none, or passes NaN."""
-    if not f.requires_grad:
-        return torch.zeros_like(z)
-    gradient = torch.autograd.grad(f.sum(), z, allow_unused=True, retain_graph=keep)[0]
-    return torch.zeros_like(z) if gradient is None else gradient.nan_to_num(0.0).contiguous()

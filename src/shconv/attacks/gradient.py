@@ -4,17 +4,16 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from operator import index as as_integer
-from typing import Self, SupportsIndex
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from shconv import numbers
-from shconv.attacks.base import AttackResult, BatchAttack, Model, borrowed, generators
-from shconv.attacks.budget import Budget, distances
-from shconv.attacks.checks import Index, check_choice, check_count, check_flag, check_targets
+from shconv.attacks.base import BatchAttack, Model, generators
+from shconv.attacks.budget import Budget
+from shconv.attacks.checks import check_choice, check_count, check_flag
 from shconv.attacks.cost import Cost
 from shconv.attacks.objective import Objective, Sign, class_gradient, direction, least_likely_class
 from shconv.attacks.spelling import other_names
@@ -33,6 +32,7 @@ class GradientAttack(BatchAttack):
     clip=False leaves out the clipping to [0, 1] after every step. sign(0) = 0.
     """
 
+    aims: ClassVar[bool] = True
     objective: Objective = "least_likely"
     sign: Sign = "consistent"
     clip: bool = True
@@ -42,23 +42,13 @@ class GradientAttack(BatchAttack):
         check_choice("sign", self.sign, Sign)
         check_flag("clip", self.clip)
 
-    def run_towards(
-        self,
-        model: Model,
-        images: Tensor,
-        labels: Tensor,
-        targeted: Tensor,
-        *,
-        index: Index | None = None,
-        seed: SupportsIndex = 0,
-    ) -> AttackResult:
-        """Steps down the cross-entropy of the given classes, whatever `objective` is; y_t needs no forward pass."""
-        with borrowed(model) as model:
-            x, y, places = self.checked(images, labels, index, seed)
-            aims = check_targets(targeted, y)
-            attack = replace(self, objective="least_likely")
-            adversarial, y_t, queries = attack.perturb(model, x, y, places, as_integer(seed), aims)
-        return AttackResult(adversarial, y_t, torch.full_like(y, queries), distances(adversarial, x))
+    def _made(
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, goal: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Towards given classes it steps down their cross-entropy, whatever `objective` is, without a look for y_t."""
+        attack = self if goal is None else replace(self, objective="least_likely")
+        adversarial, y_t, queries = attack.perturb(model, x, y, index, seed, goal)
+        return adversarial, y_t, torch.full_like(y, queries)
 
     @abstractmethod
     def perturb(

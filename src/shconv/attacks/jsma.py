@@ -10,6 +10,7 @@ from shconv.attacks.aims import Aim, Goal, aims, reached
 from shconv.attacks.base import Model, generators
 from shconv.attacks.checks import check_choice, check_count, check_logits
 from shconv.attacks.cost import Cost
+from shconv.attacks.losses import gradient_at
 from shconv.attacks.minimal import MinimalAttack
 from shconv.attacks.spelling import other_names
 from shconv.attacks.under_way import passing
@@ -98,8 +99,7 @@ class JSMA(MinimalAttack):
     def _changed(self, z: Tensor, logits: Tensor, target: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
         """z with theta added to the best pair of each image that is alive, and which of them had one: bool (N,)."""
         own = logits.gather(1, target[:, None])[:, 0].sum()
-        parts = (torch.autograd.grad(f, z, retain_graph=True, allow_unused=True)[0] for f in (own, logits.sum() - own))
-        up, down = (torch.zeros_like(z) if part is None else part.nan_to_num(0.0) for part in parts)
+        up, down = (gradient_at(z, f, keep=True).nan_to_num(0.0) for f in (own, logits.sum() - own))
         sign = 1 if self.theta > 0 else -1
         changed = z.detach().clone()
         room = (changed < 1 if self.theta > 0 else changed > 0).flatten(1)

@@ -17,6 +17,7 @@ from shconv.attacks.base import Model, generators
 from shconv.attacks.checks import check_choice, check_count, check_logits
 from shconv.attacks.cost import Cost
 from shconv.attacks.lockstep import Ask, in_lockstep
+from shconv.attacks.losses import gradient_at
 from shconv.attacks.minimal import MinimalAttack
 from shconv.attacks.spelling import other_names
 from shconv.attacks.under_way import passing
@@ -95,8 +96,7 @@ class LBFGS(MinimalAttack):
         z = held[here].requires_grad_()
         logits = check_logits(model(z), y[here])
         loss = F.cross_entropy(logits.double(), towards[here], reduction="none")
-        slope = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
-        slope = torch.zeros_like(z) if slope is None else slope.nan_to_num(0.0)
+        slope = gradient_at(z, loss).nan_to_num(0.0)
         fooled = reached(self.goal, logits.detach(), y[here], towards[here])
         at, losses, slopes, hits = (part[wanted[here]].cpu() for part in (z.detach(), loss.detach(), slope, fooled))
         rows = zip(_rows(at), losses.tolist(), _rows(slopes), hits.tolist(), strict=True)

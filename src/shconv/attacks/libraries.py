@@ -28,12 +28,8 @@ def library_of(attack: object) -> Library | None:
     return next((library for name, library in LIBRARIES.items() if name in homes), None)
 
 
-def _no_budget(attack: Any) -> Budget | None:
-    return None
-
-
 def _foolbox(attack: Any, epsilon: float | None) -> Call:
-    """foolbox is told its epsilon at the call; without one its minimal attacks return the nearest example they find."""
+    """Without an epsilon its minimal attacks return the nearest example they find."""
     from foolbox.attacks.base import FixedEpsilonAttack
     from foolbox.models.pytorch import PyTorchModel
 
@@ -117,7 +113,7 @@ def _estimator_of(attack: Any, estimator: Any) -> Iterator[None]:
 
 
 LIBRARIES = {
-    "foolbox": Library(_no_budget, _foolbox),
+    "foolbox": Library(lambda attack: None, _foolbox),  # which is told its epsilon at the call
     "torchattacks": Library(_torchattacks_budget, _torchattacks),
     "art": Library(_art_budget, _art),
 }

@@ -11,10 +11,6 @@ A = TypeVar("A")
 Ask = Callable[[Q], A]
 
 
-def _number(news: tuple[int, object]) -> int:
-    return news[0]
-
-
 class _EndedError(Exception):
     """There will be no more answers."""
 
@@ -67,7 +63,8 @@ def in_lockstep(
                     raise task.error
             if not alive:
                 return
-            questions = {number: question for number, question in sorted(news, key=_number) if question is not None}
+            news.sort(key=lambda each: each[0])
+            questions = {number: question for number, question in news if question is not None}
             for number, one in zip(questions, answer(questions), strict=True):
                 tasks[number].answers.put(one)
     finally:

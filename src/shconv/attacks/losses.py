@@ -51,5 +51,13 @@ def likeliest_wrong(logits: Tensor, y: Tensor, k: int) -> list[Tensor]:
     return list(wrong.topk(min(k, logits.shape[1] - 1), 1).indices.unbind(1))
 
 
+def gradient_at(x: Tensor, loss: Tensor, keep: bool = False) -> Tensor:
+    """That of loss (N,), each image's own, like x (N, C, H, W); 0 where no gradient comes. keep: the graph stays."""
+    if not loss.requires_grad:
+        return torch.zeros_like(x)
+    gradient = torch.autograd.grad(loss.sum(), x, allow_unused=True, retain_graph=keep)[0]
+    return torch.zeros_like(x) if gradient is None else gradient
+
+
 def _of(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.gather(1, classes[:, None])[:, 0]

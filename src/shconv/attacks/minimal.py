@@ -3,21 +3,19 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import index as as_integer
-from typing import SupportsIndex
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from shconv.attacks.base import Attack, AttackResult, Model, borrowed, left_alone
+from shconv.attacks.base import CheckedAttack, Model
 from shconv.attacks.budget import ANY_CHANGE, Budget, Norm, distances
-from shconv.attacks.checks import Index
 from shconv.attacks.cost import Cost
 from shconv.numbers import read_budgets
 
 
 @dataclass(frozen=True)
-class MinimalAttack(Attack):
+class MinimalAttack(CheckedAttack):
     """An attack that changes an image as little as it can until the network is wrong.
 
     An image that is misclassified from the start, and one that the attack does not fool, come back as they were. So an
@@ -25,25 +23,20 @@ class MinimalAttack(Attack):
     With epsilon, an image that had to go further, in the attack's norm (L2 where it has none), comes back too.
     """
 
+    contiguous: ClassVar[bool] = True
     epsilon: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         read_budgets(self, "epsilon", norm=self._norm)
 
-    def run(
-        self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
-    ) -> AttackResult:
-        with borrowed(model) as model:
-            x, y, places = self.checked(images, labels, index, seed)
-            x = x.contiguous()  # so that sums round alike in any layout
-            with left_alone(x):
-                found, y_t, queries = self.nearest(model, x, y, places, as_integer(seed))
-        reached = distances(found, x)
+    def _made(
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, goal: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        found, y_t, queries = self.nearest(model, x, y, index, seed)
         if self.epsilon is not None:
-            far = reached[self._norm] > self.epsilon * (1 + 1e-6)
+            far = distances(found, x)[self._norm] > self.epsilon * (1 + 1e-6)
             found = torch.where(far[:, None, None, None], x, found)
-            reached = {norm: each.masked_fill(far, 0.0) for norm, each in reached.items()}
-        return AttackResult(found, y_t, queries, reached)
+        return found, y_t, queries
 
     @property
     def budget(self) -> Budget:

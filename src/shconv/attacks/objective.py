@@ -8,6 +8,7 @@ from torch import Tensor
 
 from shconv.attacks.base import Model
 from shconv.attacks.checks import check_logits
+from shconv.attacks.losses import gradient_at
 from shconv.errors import InputError
 
 Objective = Literal["least_likely", "untargeted"]
@@ -48,10 +49,8 @@ def class_gradient(
         y_t = logits.detach().argmin(1)
     elif y_t is not None:
         check_logits(logits, y_t)
-    odds = log_odds(logits, y if y_t is None else y_t).sum()
-    gradient = torch.autograd.grad(odds, x, allow_unused=True)[0] if odds.requires_grad else None
-    if gradient is None:
-        return torch.zeros_like(x), y_t
+    odds = log_odds(logits, y if y_t is None else y_t)
+    gradient = gradient_at(x, odds)
     if bool(gradient.isnan().any()):
         raise InputError("model: its gradient with respect to the images has NaN; want a gradient for every image")
     return gradient, y_t

@@ -13,7 +13,7 @@ from shconv.attacks.base import Model, generators
 from shconv.attacks.budget import Norm
 from shconv.attacks.checks import check_choice, check_count, check_flag, check_logits
 from shconv.attacks.cost import Cost
-from shconv.attacks.losses import Loss, attack_loss, likeliest_wrong
+from shconv.attacks.losses import Loss, attack_loss, gradient_at, likeliest_wrong
 from shconv.attacks.search import SearchAttack, Strongest
 from shconv.attacks.spelling import other_names
 from shconv.attacks.under_way import spread
@@ -122,9 +122,7 @@ class PGD(SearchAttack):
         for _ in range(self.samples):
             logits.append(check_logits(strongest.model(z), y))
             losses.append(attack_loss(self.loss, logits[-1], y, aim))
-            if losses[-1].requires_grad:
-                part = torch.autograd.grad(losses[-1].sum(), z, allow_unused=True)[0]
-                gradient += 0 if part is None else part
+            gradient += gradient_at(z, losses[-1])
         with torch.no_grad():
             found = torch.stack(logits).mean(0), torch.stack(losses).mean(0), gradient.nan_to_num(0.0)
             seen, loss, slope = (spread(part, here, len(x)) for part in found)

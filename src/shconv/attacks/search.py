@@ -4,15 +4,13 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import index as as_integer
-from typing import ClassVar, SupportsIndex
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from shconv.attacks.base import Attack, AttackResult, Model, borrowed, left_alone
-from shconv.attacks.budget import distances
-from shconv.attacks.checks import Index, check_logits, check_targets
+from shconv.attacks.base import CheckedAttack, Model
+from shconv.attacks.checks import check_logits
 from shconv.attacks.cost import Cost
 from shconv.attacks.losses import margin
 from shconv.attacks.under_way import passing, spread
@@ -20,7 +18,7 @@ from shconv.routes import holds_a_batch
 
 
 @dataclass(frozen=True)
-class SearchAttack(Attack):
+class SearchAttack(CheckedAttack):
     """An attack that looks at many images within epsilon of the clean one and returns the strongest of each.
 
     An image that has what is sought leaves the batch, if nothing later can replace it (`under_way`). Where kernels are
@@ -28,38 +26,14 @@ class SearchAttack(Attack):
     model's own rounding does not.
     """
 
-    aims: ClassVar[bool] = False  # can it be told which classes to look for
+    contiguous: ClassVar[bool] = True  # pyautoattack needs it too
 
-    def run(
-        self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
-    ) -> AttackResult:
-        with borrowed(model) as model:
-            x, y, places = self.checked(images, labels, index, seed)
-            x = x.contiguous()  # so that sums round alike in any layout; pyautoattack needs it too
-            with left_alone(x):
-                found, queries = self.search(model, x, y, places, as_integer(seed))
-        return AttackResult(found, None, queries, distances(found, x))
-
-    def run_towards(
-        self,
-        model: Model,
-        images: Tensor,
-        labels: Tensor,
-        targeted: Tensor,
-        *,
-        index: Index | None = None,
-        seed: SupportsIndex = 0,
-    ) -> AttackResult:
-        """The strongest image is the one that is taken for its target, then the one nearest to it in logits."""
-        if not self.aims:
-            return super().run_towards(model, images, labels, targeted, index=index, seed=seed)
-        with borrowed(model) as model:
-            x, y, places = self.checked(images, labels, index, seed)
-            goal = check_targets(targeted, y)
-            x = x.contiguous()
-            with left_alone(x):
-                found, queries = self.search(model, x, y, places, as_integer(seed), goal)
-        return AttackResult(found, goal, queries, distances(found, x))
+    def _made(
+        self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int, goal: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """With a goal the strongest image is one that is taken for it, then the one nearest to it in logits."""
+        found, queries = self.search(model, x, y, index, seed, *([] if goal is None else [goal]))
+        return found, goal, queries
 
     @abstractmethod
     def search(

@@ -37,35 +37,26 @@ class Undetected(SearchAttack):
     """
 
     def run(
-        self, model: Model, images: Tensor, labels: Tensor, *, index: Index | None = None, seed: SupportsIndex = 0
-    ) -> AttackResult:
-        if not hasattr(model, "joint"):
-            return super().run(model, images, labels, index=index, seed=seed)
-        x, y, places = self.checked(images, labels, index, seed)
-        found, target, queries = x.clone(), torch.full_like(y, -1), torch.zeros_like(y)
-        for label in y.unique().tolist():
-            at = (y == label).nonzero()[:, 0]
-            own = [places[i] for i in at.tolist()]
-            result = super().run(Joint(model, label), x[at], y[at], index=own, seed=seed)
-            found[at], queries[at] = result.images, result.queries
-            if result.target is not None:
-                target[at] = result.target
-        return AttackResult(found, target if bool((target >= 0).all()) else None, queries, distances(found, x))
-
-    def run_towards(
         self,
         model: Model,
         images: Tensor,
         labels: Tensor,
-        targeted: Tensor,
         *,
         index: Index | None = None,
         seed: SupportsIndex = 0,
+        targeted: Tensor | None = None,
     ) -> AttackResult:
-        """Only where there is no detector: past one there is no aim at given classes."""
-        if hasattr(model, "joint"):
+        if not hasattr(model, "joint"):
+            return super().run(model, images, labels, index=index, seed=seed, targeted=targeted)
+        if targeted is not None:
             raise InputError(f"{type(self).__name__} cannot aim at given classes where a network has a detector")
-        return super().run_towards(model, images, labels, targeted, index=index, seed=seed)
+        x, y, places = self.checked(images, labels, index, seed)
+        found, queries = x.clone(), torch.zeros_like(y)
+        for label in y.unique().tolist():
+            at = (y == label).nonzero()[:, 0]
+            result = super().run(Joint(model, label), x[at], y[at], index=[places[i] for i in at.tolist()], seed=seed)
+            found[at], queries[at] = result.images, result.queries
+        return AttackResult(found, None, queries, distances(found, x))
 
 
 @other_names

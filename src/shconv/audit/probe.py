@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shconv.attacks.cost import Cost
+from shconv.attacks.losses import gradient_at
 from shconv.audit.subject import Subject
 
 _REPEATS = 3
@@ -107,9 +108,7 @@ def _timed(model: nn.Module, x: Tensor, y: Tensor, until: float) -> tuple[float,
 
     def step() -> None:
         at = x.detach().clone().requires_grad_()
-        loss = F.cross_entropy(model(at), y, reduction="sum")
-        gradient = torch.autograd.grad(loss, at, allow_unused=True)[0] if loss.requires_grad else None
-        moved = at.detach() if gradient is None else at.detach() + 0.01 * gradient.sign()
+        moved = at.detach() + 0.01 * gradient_at(at, F.cross_entropy(model(at), y, reduction="none")).sign()
         torch.minimum(torch.maximum(moved, x - 0.03), x + 0.03).clamp_(0, 1)
 
     return _best(forward, x.device, until), _best(step, x.device, until)

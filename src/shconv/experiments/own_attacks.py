@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from shconv.attacks import Attack, Standard
+from shconv.attacks.losses import gradient_at
 from shconv.attacks.objective import log_odds
 from shconv.data import ImageData
 from shconv.data.splits import in_unit_range
@@ -84,9 +85,7 @@ def _useless_gradients(model: nn.Module, images: Images) -> tuple[int, int]:
     """On how many of the images that it has an answer for the gradient of the log-odds has NaN, and is exactly 0."""
     x = images.x.clone().requires_grad_()
     logits = model(x)
-    loss = log_odds(finite(logits), images.y).sum()
-    gradient = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
-    slopes = (torch.zeros_like(x) if gradient is None else gradient).flatten(1)
+    slopes = gradient_at(x, log_odds(finite(logits), images.y)).flatten(1)
     useless = (slopes.isnan().any(1), (slopes == 0).all(1))
     broken, flat = (int((each & answered(logits))[: images.n].sum()) for each in useless)
     return broken, flat

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from shconv.attacks import Attack
 from shconv.attacks.cost import Cost
+from shconv.attacks.losses import gradient_at
 from shconv.audit.audit import Audit
 from shconv.audit.findings import Flags
 from shconv.audit.subject import AuditedNetwork, Subject, drawing
@@ -78,9 +79,7 @@ def gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
     """d loss / dx (n, C, H, W), each image's own; zero where the network passes no gradient on."""
     x = x.detach().clone().requires_grad_()
     with torch.enable_grad():
-        total = loss(model(x), y).sum()
-        g = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
-    return torch.zeros_like(x) if g is None else g
+        return gradient_at(x, loss(model(x), y))
 
 
 @torch.no_grad()
