@@ -20,8 +20,8 @@ import shconv
 import shconv.layers
 from shconv import inspection
 from shconv.attacks import FGSM, PGD, RandFGSM
+from shconv.experiments.network import ALL_ROUTES as ROUTES
 from shconv.inspection.attacks import compared, examples, judged
-from shconv.inspection.gradients import ROUTES
 from shconv.relatives import CondConv2d, Relative, SEConv2d, SpatialAttentionConv2d, odconv
 from shconv.routes import shc_layers
 

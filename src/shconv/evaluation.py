@@ -24,7 +24,7 @@ from shconv.data.given import as_data, fingerprint
 from shconv.devices import device_named
 from shconv.errors import InputError
 from shconv.experiments import own_attacks
-from shconv.experiments.network import Network, Pair
+from shconv.experiments.network import ALL_ROUTES, Network, Pair
 from shconv.experiments.paper import run_paper
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.question import Index
@@ -34,7 +34,6 @@ from shconv.experiments.study import Counts, Study
 from shconv.models import all_models
 from shconv.pretrained import load_network
 from shconv.results import Results
-from shconv.routes import ROUTES
 
 Model = nn.Module | str | Path
 DEMO_COUNTS = Counts(2_000, 250, 8)  # of the paper's tables, where `images` says nothing
@@ -97,8 +96,8 @@ def evaluate(
     check_count("seed", seed, 0)
     if images is not None:
         check_count("images", images, 1)
-    if unknown := [route for route in routes if route not in (*ROUTES, "strict")]:
-        raise InputError(f"routes: got {unknown[0]!r}; want some of {', '.join((*ROUTES, 'strict'))}")
+    if unknown := [route for route in routes if route not in ALL_ROUTES]:
+        raise InputError(f"routes: got {unknown[0]!r}; want some of {', '.join(ALL_ROUTES)}")
     given = as_data(data)
     networks = _networks(models, twin)
     asked = None if attacks is None else _attacks(attacks)

@@ -47,10 +47,10 @@ def budget(name: str, value: object, norm: str = "linf", *, above: bool = False)
     return read
 
 
-def read_numbers(owner: object, *names: str, low: float = 0.0, high: float = math.inf, above: bool = False) -> None:
+def read_numbers(owner: object, *names: str, high: float = math.inf, above: bool = False) -> None:
     """Read fields of a frozen dataclass in place, as `number` does."""
     for name in names:
-        object.__setattr__(owner, name, number(name, getattr(owner, name), low, high, above=above))
+        object.__setattr__(owner, name, number(name, getattr(owner, name), 0.0, high, above=above))
 
 
 def read_budgets(owner: object, *names: str, norm: str = "linf", above: bool = False) -> None:

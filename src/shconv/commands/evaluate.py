@@ -13,7 +13,7 @@ from shconv.commands.own_objects import named
 from shconv.commands.parser import POSITIONAL
 from shconv.commands.running import asked_of, conclude, describe, others_than, run_experiments, run_folder, study_of
 from shconv.errors import InputError, near
-from shconv.experiments.network import Network, Pair
+from shconv.experiments.network import ALL_ROUTES, Network, Pair
 from shconv.experiments.own_attacks import run_own, settle_attacks
 from shconv.experiments.paper import TABLES
 from shconv.experiments.progress import ExperimentProgress
@@ -23,7 +23,6 @@ from shconv.folders import RUN, check_out
 from shconv.processes import Processes
 from shconv.results import Results
 from shconv.results.robustbench import STANDARD, save_standard
-from shconv.routes import ROUTES
 from shconv.terminal import console
 
 
@@ -77,9 +76,9 @@ class Evaluate(PaperOptions, NetworkOptions):
         unknown = [table for table in self.tables if table not in TABLES]
         if unknown or not self.tables:
             raise InputError(f"there is no table {[*unknown, 'given'][0]}; choose from {', '.join(map(str, TABLES))}")
-        known = (*ROUTES, "strict")
-        if unknown_routes := [route for route in self.routes if route not in known]:
-            raise InputError(f"there is no route {unknown_routes[0]}; {near(unknown_routes[0], known, listed=True)}")
+        if unknown_routes := [route for route in self.routes if route not in ALL_ROUTES]:
+            hint = near(unknown_routes[0], ALL_ROUTES, listed=True)
+            raise InputError(f"there is no route {unknown_routes[0]}; {hint}")
         if self.twin is not None and len(self.checkpoint) + len(self.model) > 1:
             raise InputError("--twin goes with one network; give several as CHECKPOINT ...")
         own = {folder_of(Path(named(str(each))[1])) for each in self.checkpoint}

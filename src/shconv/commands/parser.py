@@ -6,7 +6,7 @@ import ast
 import inspect
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache, partial
 from itertools import pairwise
@@ -163,8 +163,8 @@ def _settings(kind: Any) -> dict[str, Any]:
         return {"action": argparse.BooleanOptionalAction}
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
-        return {"nargs": "*", "type": _reader(inner, False), "metavar": _metavar(inner), "action": _Tuple}
-    return {"type": _reader(kind, optional), "metavar": _metavar(kind)}
+        return {"nargs": "*", "type": partial(_read, inner, False), "metavar": _metavar(inner), "action": _Tuple}
+    return {"type": partial(_read, kind, optional), "metavar": _metavar(kind)}
 
 
 class _Tuple(argparse.Action):
@@ -176,10 +176,6 @@ class _Tuple(argparse.Action):
         if values is not MISSING:
             before = getattr(namespace, self.dest, ()) if option_string else ()
             setattr(namespace, self.dest, (*before, *values))
-
-
-def _reader(kind: Any, optional: bool) -> Callable[[str], Any]:
-    return partial(_read, kind, optional)
 
 
 def _read(kind: Any, optional: bool, text: str) -> Any:

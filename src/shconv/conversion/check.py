@@ -3,6 +3,7 @@ knows nothing of filter maps."""
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -33,13 +34,10 @@ def refuse_a_difference(before: Check, model: nn.Module, layers: Mapping[str, nn
             more than rounding.
     """
     ran: set[nn.Module] = set()
-    handles = [layer.register_forward_hook(lambda layer, *_: ran.add(layer)) for layer in layers.values()]
-    try:
-        with eval_mode(model), torch.enable_grad():
-            outputs = list(_tensors(model(*before.inputs)))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, eval_mode(model), torch.enable_grad():
+        for layer in layers.values():
+            hooks.enter_context(layer.register_forward_hook(lambda layer, *_: ran.add(layer)))
+        outputs = list(_tensors(model(*before.inputs)))
     if passed := _read_past_their_layers(outputs, {n: layer for n, layer in layers.items() if layer not in ran}):
         raise InputError(
             f"{', '.join(passed)}: other code reads the weight of this convolution directly, so it cannot be "

@@ -1,7 +1,7 @@
 """Back to a vanilla network, and vanilla weights into an SHC network."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TypeVar, cast
 
 import torch
@@ -95,24 +95,14 @@ def _resting_maps(layers: Mapping[str, SHConv2d]) -> dict[str, Tensor]:
 def _mean_maps(model: nn.Module, layers: Mapping[str, SHConv2d], images: Tensor) -> dict[str, Tensor]:
     """By layer, its maps' mean over the images and, where it is called more than once, the calls."""
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
-    with _listening(layers, seen), eval_mode(model):
+    with ExitStack() as hooks, eval_mode(model):
+        for name, layer in layers.items():
+            note = layer.hyper.register_forward_hook(lambda _, __, M, into=seen[name]: into.append(M))
+            hooks.enter_context(note)
         model(images)
     if silent := [name for name, maps in seen.items() if not maps]:
         raise InputError(f"the images do not reach {', '.join(silent)}: no map to put there")
     return {name: torch.cat(maps).mean(0) for name, maps in seen.items()}
-
-
-@contextmanager
-def _listening(layers: Mapping[str, SHConv2d], seen: dict[str, list[Tensor]]) -> Iterator[None]:
-    handles = [
-        layer.hyper.register_forward_hook(lambda _, __, M, into=seen[name]: into.append(M))
-        for name, layer in layers.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _check_foldable(model: nn.Module, layers: Mapping[str, SHConv2d], maps: Mapping[str, Tensor]) -> None:

@@ -18,8 +18,9 @@ from shconv.routes import ROUTES, HypernetworkPaths, gradient_route, shc_layers
 SAME = 1e-4  # two passes that differ by more, relative to the largest logit, are random
 HUGE = 1e30  # in the place of an infinite logit
 LATER = ("settings",)  # of an identity, what folders of earlier versions lack
+ALL_ROUTES = (*ROUTES, "strict")
 ROUTES_OF = {False: ("both",), True: ROUTES}  # by whether it is an SHC network
-WITH_STRICT = {False: ("both",), True: (*ROUTES, "strict")}
+WITH_STRICT = {False: ("both",), True: ALL_ROUTES}
 
 
 @dataclass(frozen=True, eq=False)

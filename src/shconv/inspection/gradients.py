@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from shconv.attacks.objective import class_gradient, log_odds
 from shconv.errors import InputError
 from shconv.experiments.network import finite
-from shconv.routes import gradient_route, shc_layers
+from shconv.routes import ROUTES, gradient_route, shc_layers
 
-ROUTES = ("both", "convolution", "hypernetwork", "strict")
 ROUNDING = 16  # of the dtype's epsilon: a share of the gradient below it is the difference of two roundings
 
 
@@ -28,13 +27,13 @@ def loss_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def route_gradients(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """The gradient of the loss (N, C, H, W) through each of ROUTES; "strict" is both less convolution.
+    """The gradient of the loss (N, C, H, W) through each route; "strict" is both less convolution.
 
     Raises InputError for a network without SHC layers.
     """
     check_has_maps(model)
     found = {}
-    for route in ROUTES[:3]:
+    for route in ROUTES:
         with gradient_route(model, route):
             found[route] = loss_gradient(model, x, y)
     return {**found, "strict": found["both"] - found["convolution"]}

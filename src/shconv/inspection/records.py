@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shconv.experiments.network import ALL_ROUTES
 from shconv.inspection import maps
 from shconv.inspection.attacks import compared
-from shconv.inspection.gradients import ROUTES
 from shconv.intervals import wilson
 from shconv.paired import Paired
+from shconv.routes import ROUTES
 
 Record = dict[str, Any]
 Flags = NDArray[np.bool_]
@@ -76,7 +77,7 @@ def layer_records(columns: Columns, layers: Mapping[str, Any], right: Flags) -> 
             "sensitivity": _median(columns.numbers("sensitivity", name)),
             "share": _median(columns.numbers("layer", name, "share")),
             "agreement": _median(columns.numbers("layer", name, "agreement")),
-            **{f"shift_{route}": _median(columns.numbers("shift", name, route)) for route in ROUTES[:3]},
+            **{f"shift_{route}": _median(columns.numbers("shift", name, route)) for route in ROUTES},
             **_held(columns, name, right),
         }
         yield {**record, "verdict": verdict(record)}
@@ -97,7 +98,8 @@ def attack_records(columns: Columns, attacks: Sequence[str], right: Flags) -> It
     for attack in attacks:
         words = ("attacked", attack)
         outcomes = {
-            route: (columns.flags(*words, route, "right"), columns.numbers(*words, route, "loss")) for route in ROUTES
+            route: (columns.flags(*words, route, "right"), columns.numbers(*words, route, "loss"))
+            for route in ALL_ROUTES
         }
         for record in compared(outcomes, right):
             yield {"attack": attack, **record}
@@ -105,7 +107,7 @@ def attack_records(columns: Columns, attacks: Sequence[str], right: Flags) -> It
 
 def linearity_records(columns: Columns) -> Iterator[Record]:
     """A record for each route: medians over the images of what one step promises, what comes of it, and the error."""
-    for route in ROUTES:
+    for route in ALL_ROUTES:
         yield {
             "route": route,
             **{name: _median(columns.numbers("linearity", route, name)) for name in ("promised", "rise", "error")},

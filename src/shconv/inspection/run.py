@@ -17,7 +17,7 @@ from shconv.attacks.checks import check_count, check_inputs, check_logits, check
 from shconv.data.given import as_data
 from shconv.data.splits import ImageSplit
 from shconv.errors import InputError
-from shconv.experiments.network import Finite, finite
+from shconv.experiments.network import ALL_ROUTES, Finite, finite
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.selection import drawn, taken
 from shconv.inspection import gradients, maps
@@ -25,10 +25,9 @@ from shconv.inspection.attacks import attacks_within, examples, judged
 from shconv.inspection.records import ALL, Columns, attack_records, layer_records, linearity_records, network_record
 from shconv.inspection.result import Inspection
 from shconv.metrics import answered
-from shconv.routes import shc_layers
+from shconv.routes import ROUTES, shc_layers
 
 MOST, FEWEST = 200, 20  # images, where nobody says how many
-FOLLOWED = gradients.ROUTES[:3]  # where one step through each takes the maps
 
 
 @checked
@@ -91,7 +90,7 @@ def run(
         if not batches:
             raise InputError("model: returned logits with NaN or infinity for every image; want logits")
         show = ExperimentProgress(progress)
-        parts = len(batches) * (2 + len(attacks) * len(gradients.ROUTES))
+        parts = len(batches) * (2 + len(attacks) * len(ALL_ROUTES))
         advance = stack.enter_context(show.task(f"inspecting {name}", parts))
         columns = Columns()
         for x, y, index in batches:
@@ -132,7 +131,7 @@ def _answered(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def _passes(model: nn.Module, steps: int) -> int:
     """Gradient passes that an image costs, about: a layer's own, the routes', those of attacks ("strict" costs two)."""
     layers = len(shc_layers(model))
-    return 3 * layers + 12 + (steps + 3) * (len(gradients.ROUTES) + 1)
+    return 3 * layers + 12 + (steps + 3) * (len(ALL_ROUTES) + 1)
 
 
 def _affordable(model: nn.Module, x: Tensor, y: Tensor, passes: int, seconds: float) -> int:
@@ -180,12 +179,12 @@ def _measure(
         columns.add_all(measured, "layer", name)
     advance()
     for attack_name, attack in attacks.items():
-        for route in gradients.ROUTES:
+        for route in ALL_ROUTES:
             adversarial = examples(model, attack, x, y, index, seed, route)
             right, loss = judged(model, adversarial, y)
             columns.add(right, "attacked", attack_name, route, "right")
             columns.add(loss, "attacked", attack_name, route, "loss")
-            if attack_name == next(iter(attacks)) and route in FOLLOWED:
+            if attack_name == next(iter(attacks)) and route in ROUTES:  # where a step takes the maps
                 for name, moved in maps.shifts(model, clean, adversarial).items():
                     columns.add(moved, "shift", name, route)
             advance()

@@ -46,11 +46,8 @@ class DetectorNetwork(nn.Module):
     def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The classifier's logits (N, K) and the detector's (N,), both in one pass."""
         kept: list[Tensor] = []
-        handle = self.network.get_submodule(self.layer).register_forward_hook(lambda *call: kept.append(call[2]))
-        try:
+        with self.network.get_submodule(self.layer).register_forward_hook(lambda *call: kept.append(call[2])):
             logits: Tensor = self.network(x)
-        finally:
-            handle.remove()
         score: Tensor = self.detector(kept[-1])
         return logits, score
 

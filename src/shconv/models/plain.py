@@ -3,8 +3,8 @@ no shortcuts. Ten weighted layers."""
 
 from torch import Tensor, nn
 
-from shconv.models.normalize import Normalization, make_normalize
-from shconv.models.stem import check_images, initialize, make_stem
+from shconv.models.normalize import Normalization
+from shconv.models.stem import Staged
 
 
 class PlainBlock(nn.Module):
@@ -23,11 +23,8 @@ class PlainBlock(nn.Module):
         return self.relu(self.bn2(self.conv2(x)))  # type: ignore[no-any-return]
 
 
-class Plain10(nn.Module):
-    """Images (N, in_channels, H, W) in [0, 1] -> logits (N, num_classes).
-
-    width: channels of the stem; a stage has width * 2**stage, rounded where the width is a fraction.
-    """
+class Plain10(Staged):
+    """A block of two convolutions in each stage."""
 
     def __init__(
         self,
@@ -37,23 +34,7 @@ class Plain10(nn.Module):
         width: float = 64,
         normalize: Normalization = None,
     ) -> None:
-        super().__init__()
-        self.normalize = make_normalize(normalize, in_channels)
-        first, second, third, last = (round(width * 2**stage) for stage in range(4))
-        self.conv1, self.maxpool = make_stem(stem, in_channels, first)
-        self.bn1 = nn.BatchNorm2d(first)
-        self.relu = nn.ReLU(inplace=True)
-        self.layer1 = PlainBlock(first, first, stride=1)
-        self.layer2 = PlainBlock(first, second, stride=2)
-        self.layer3 = PlainBlock(second, third, stride=2)
-        self.layer4 = PlainBlock(third, last, stride=2)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(last, num_classes)
-        initialize(self)
+        def stage(number: int, inputs: int, channels: int, stride: int) -> tuple[nn.Module, int]:
+            return PlainBlock(inputs, channels, stride), channels
 
-    def forward(self, x: Tensor) -> Tensor:
-        check_images(x, self.conv1)
-        x = self.maxpool(self.relu(self.bn1(self.conv1(self.normalize(x)))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        logits: Tensor = self.fc(self.avgpool(x).flatten(1))
-        return logits
+        super().__init__(stage, num_classes, in_channels, stem, width, normalize)

@@ -3,8 +3,8 @@ Module names are torchvision's, so its weights load."""
 
 from torch import Tensor, nn
 
-from shconv.models.normalize import Normalization, make_normalize
-from shconv.models.stem import check_images, initialize, make_stem
+from shconv.models.normalize import Normalization
+from shconv.models.stem import Staged
 
 
 class BasicBlock(nn.Module):
@@ -53,11 +53,8 @@ class Bottleneck(nn.Module):
         return self.relu(out)  # type: ignore[no-any-return]
 
 
-class ResNet(nn.Module):
-    """Images (N, in_channels, H, W) in [0, 1] -> logits (N, num_classes).
-
-    width: channels of the stem; a stage has width * 2**stage, rounded where the width is a fraction.
-    """
+class ResNet(Staged):
+    """So many blocks in each stage."""
 
     def __init__(
         self,
@@ -69,30 +66,12 @@ class ResNet(nn.Module):
         width: float = 64,
         normalize: Normalization = None,
     ) -> None:
-        super().__init__()
-        self.normalize = make_normalize(normalize, in_channels)
-        first = round(width)
-        self.conv1, self.maxpool = make_stem(stem, in_channels, first)
-        self.bn1 = nn.BatchNorm2d(first)
-        self.relu = nn.ReLU(inplace=True)
-        stages, inputs = [], first
-        for stage, count in enumerate(blocks):
-            channels, stride = round(width * 2**stage), 1 if stage == 0 else 2
+        def stage(number: int, inputs: int, channels: int, stride: int) -> tuple[nn.Module, int]:
             outputs = channels * block.expansion
-            rest = [block(outputs, channels, 1) for _ in range(count - 1)]
-            stages.append(nn.Sequential(block(inputs, channels, stride), *rest))
-            inputs = outputs
-        self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(inputs, num_classes)
-        initialize(self)
+            rest = [block(outputs, channels, 1) for _ in range(blocks[number] - 1)]
+            return nn.Sequential(block(inputs, channels, stride), *rest), outputs
 
-    def forward(self, x: Tensor) -> Tensor:
-        check_images(x, self.conv1)
-        x = self.maxpool(self.relu(self.bn1(self.conv1(self.normalize(x)))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        logits: Tensor = self.fc(self.avgpool(x).flatten(1))
-        return logits
+        super().__init__(stage, num_classes, in_channels, stem, width, normalize)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:

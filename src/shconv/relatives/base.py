@@ -61,8 +61,9 @@ class Relative(nn.Conv2d):
         raise NotImplementedError
 
     def extra_macs(self, x: Tensor, Y: Tensor) -> int:
-        """Multiply-accumulates of one call x -> Y beyond those of the convolution; elementwise work counts none."""
-        raise NotImplementedError
+        """Multiply-accumulates of one call x -> Y beyond those of the convolution, here of the linear layers;
+        elementwise work counts none."""
+        return len(x) * sum(each.weight.numel() for each in self.modules() if isinstance(each, nn.Linear))
 
     @classmethod
     def options_for(cls, convolutions: Sequence[nn.Conv2d], options: dict[str, Any]) -> list[dict[str, Any]]:

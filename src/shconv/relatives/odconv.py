@@ -35,6 +35,3 @@ class SpatialAttentionConv2d(Relative):
         a = self.attention(x)
         X, padding = self.padded(x)
         return filtered_conv2d(X, self.weight, a, self.bias, self.stride, padding, self.dilation, self.groups)  # type: ignore[arg-type]
-
-    def extra_macs(self, x: Tensor, Y: Tensor) -> int:
-        return len(x) * (self.hidden.weight.numel() + self.output.weight.numel())

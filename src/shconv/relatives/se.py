@@ -28,6 +28,3 @@ class SEConv2d(Relative):
         U = self.convolve(x, self.weight)
         gate = torch.sigmoid(self.output(F.relu(self.hidden(pooled(U)))))
         return U * gate[:, :, None, None]
-
-    def extra_macs(self, x: Tensor, Y: Tensor) -> int:
-        return len(x) * (self.hidden.weight.numel() + self.output.weight.numel())

@@ -25,6 +25,7 @@ from shconv.audit.findings import Finding
 from shconv.audit.words import percent
 from shconv.experiments.network import routed
 from shconv.numbers import radius_text
+from shconv.routes import ROUTES
 
 NUMBER = 8
 NAME = "gradients"
@@ -127,7 +128,7 @@ def route_measures(model: nn.Module, x: Tensor, y: Tensor) -> Measures:
 def by_route(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """The gradient of the margin (n, C, H, W) through each route."""
     found = {}
-    for route in ("both", "convolution", "hypernetwork"):
+    for route in ROUTES:
         with routed(model, route) as seen:
             found[route] = gradient(seen, x, y, margin)
     return found
