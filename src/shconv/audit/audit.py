@@ -1,6 +1,5 @@
 """The object every check gets: the network, its images, what was tried on each and what broke it, and the clock."""
 
-import json
 import math
 import time
 import zlib
@@ -26,6 +25,7 @@ from shconv.audit.setting import FULL, Effort, Setting
 from shconv.audit.subject import AuditedNetwork, Subject, TimeUp, drawing
 from shconv.audit.views import Sight, View
 from shconv.experiments.progress import ExperimentProgress
+from shconv.experiments.run_folder import as_json
 from shconv.intervals import wilson
 
 _HELD = 2**28  # values of adversarial images that an outcome holds, a gigabyte
@@ -105,7 +105,7 @@ class Audit:
         shared = asked.own and outcome.complete and not spared
         about = {
             "attack": label,
-            "parameters": json.loads(json.dumps(attack.about(), default=str)),
+            "parameters": as_json(attack.about()),
             "route": route,
             "threat": threat,
             "epsilon": radius if math.isfinite(radius := self.setting.radius(threat)) else None,

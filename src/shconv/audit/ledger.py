@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shconv.audit.findings import FACTS, Finding, Flags, Outcome, any_of
 from shconv.errors import InputError
-from shconv.experiments.run_folder import Row, RunFolder
+from shconv.experiments.run_folder import Row, RunFolder, as_json
 
 THREATS = ("linf", "l2", "pixels", "undetected")  # any change of few pixels; within eps, past a detector too
 FIRST_LOOK = "first look"  # what the attacks before the first check are filed under
@@ -119,7 +119,7 @@ class Ledger:
         if finding.arrays:
             array = f"audit-{file_slug(self.key)}-{finding.figure or slug}.npz"
             self.folder.save_arrays(f"arrays/{array.removesuffix('.npz')}", finding.arrays)
-        said = {"slug": slug, **{name: getattr(finding, name) for name in _SAID}, "numbers": _plain(finding.numbers)}
+        said = {"slug": slug, **{name: getattr(finding, name) for name in _SAID}, "numbers": as_json(finding.numbers)}
         end = {"array": array, "seconds": round(finding.seconds, 3)}
         self.folder.add({**self._about("finding", self._id("check", slug)), **said, **end}, {})
 
@@ -135,7 +135,7 @@ class Ledger:
         return Finding(**{name: row[name] for name in (*_SAID, "numbers", "seconds")}, arrays=arrays)
 
     def add_verdict(self, said: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        self.folder.add({**self._about("verdict", self.verdict_id), **_plain(said)}, {"index": self.index, **arrays})
+        self.folder.add({**self._about("verdict", self.verdict_id), **as_json(said)}, {"index": self.index, **arrays})
 
     @property
     def verdict_id(self) -> str:
@@ -179,10 +179,3 @@ def file_slug(text: str) -> str:
 def check_slug(number: int, name: str) -> str:
     """5, "transfer" -> "05-transfer"."""
     return f"{number:02}-{file_slug(name)}"
-
-
-def _plain(values: Mapping[str, Any]) -> Any:
-    """As JSON has them; numbers of numpy become Python's."""
-    return json.loads(
-        json.dumps(values, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
-    )

@@ -43,13 +43,13 @@ class Asked:
 
     @property
     def plain(self) -> Row:
-        return _plain({name: value for name, value in self.options.items() if value is not None})
+        return as_json({name: value for name, value in self.options.items() if value is not None})
 
     def check(self, folder: Path) -> None:
         """Raises InputError where a folder holds a run with another option, naming it, or a damaged config.toml."""
         path, plain = folder / "config.toml", self.plain
         with whole(path):
-            stored = {**_plain(self.usual), **read_toml(path)} if path.exists() else plain
+            stored = {**as_json(self.usual), **read_toml(path)} if path.exists() else plain
         _check_same(folder, stored, plain, {**stored, **plain}.keys() - {*self.free})
 
     def is_refused(self, folder: Path) -> bool:
@@ -102,8 +102,8 @@ class RunFolder:
         usual: as which facts count that a file of an earlier version lacks. later: what such a file's records lack.
         Raises InputError naming the first fact that differs.
         """
-        plain = _plain(facts)
-        stored = {**_plain(usual), **self.read_json(name)} if (self.path / name).exists() else plain
+        plain = as_json(facts)
+        stored = {**as_json(usual), **self.read_json(name)} if (self.path / name).exists() else plain
         plain = _known(plain, stored, later)
         _check_same(self.path, stored, plain, stored.keys() & plain.keys() if grows else {**stored, **plain})
         self.save_json(name, {**stored, **plain})
@@ -204,7 +204,7 @@ def holds_other(folder: Path, name: str, facts: Mapping[str, Any], later: Collec
         stored = read_facts(folder / name)
     except (OSError, InputError):
         return True
-    plain = _known(_plain(facts), stored, later)
+    plain = _known(as_json(facts), stored, later)
     return any(stored[each] != plain[each] for each in stored.keys() & plain.keys())
 
 
@@ -272,8 +272,8 @@ def _known(asked: Row, stored: Any, later: Collection[str]) -> Row:
     }
 
 
-def _plain(values: Mapping[str, Any]) -> Row:
-    """As JSON and TOML give them back: lists, no tuples."""
+def as_json(values: Mapping[str, Any]) -> Row:
+    """As JSON and TOML give them back: lists, no tuples, and numbers of Python."""
     plain: Row = json.loads(json.dumps(dict(values), default=_other))
     return plain
 
