@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from shconv.attacks.base import Model
 from shconv.attacks.checks import check_count
 from shconv.attacks.cost import Cost
-from shconv.attacks.growing import least, least_cost
+from shconv.attacks.growing import cost_of, disturbed
 from shconv.attacks.minimal import MinimalAttack
 from shconv.attacks.spelling import other_names
 from shconv.numbers import number
@@ -36,18 +37,12 @@ class GaussianBlur(MinimalAttack):
 
     @property
     def cost(self) -> Cost:
-        return least_cost(self.levels) if self.width is None else Cost(0)
+        return cost_of(self.width, self.levels)
 
     def nearest(
         self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        def disturb(width: Tensor) -> Tensor:
-            return blurred(x, width)
-
-        if self.width is not None:
-            return disturb(torch.full((len(x),), self.width, dtype=torch.float64, device=x.device)), None, y * 0
-        images, _, queries = least(model, x, y, disturb, max(x.shape[2:]) / 2, self.levels)
-        return images, None, queries
+        return disturbed(model, x, y, partial(blurred, x), self.width, max(x.shape[2:]) / 2, self.levels)
 
 
 def blurred(x: Tensor, width: Tensor) -> Tensor:

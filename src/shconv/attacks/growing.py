@@ -14,10 +14,11 @@ HALVINGS = 5  # after the scan
 Disturb = Callable[[Tensor], Tensor]  # amounts (N,) -> the clean images (N, C, H, W), each disturbed by its amount
 
 
-def least(
-    model: Model, x: Tensor, y: Tensor, disturb: Disturb, largest: float, levels: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each image the least disturbed that is misclassified, or x; its amount, or infinity; forward passes (N,).
+def disturbed(
+    model: Model, x: Tensor, y: Tensor, disturb: Disturb, amount: float | None, largest: float, levels: int
+) -> tuple[Tensor, None, Tensor]:
+    """What `nearest` of an attack returns: all images disturbed by the amount, without a look; None: of each image the
+    least disturbed that is misclassified, or x.
 
     The amounts largest / levels, 2 largest / levels, ... are tried until the first that fools, and the gap below it is
     halved five times. An image need not stay misclassified as the amount grows, so this is the first hit of the scan.
@@ -27,6 +28,8 @@ def least(
         with torch.no_grad():
             return check_logits(model(z), y).argmax(1) != y
 
+    if amount is not None:
+        return disturb(torch.full((len(x),), amount, dtype=torch.float64, device=x.device)), None, y * 0
     done, images, queries = wrong(x), x, torch.ones_like(y)
     standing = ~done
     low = torch.zeros(len(y), dtype=torch.float64, device=x.device)
@@ -34,26 +37,23 @@ def least(
     for level in range(1, levels + 1):
         if bool(done.all()):
             break
-        amount = torch.full_like(low, largest * level / levels)
-        z = disturb(amount)
+        now = torch.full_like(low, largest * level / levels)
+        z = disturb(now)
         queries += ~done
         hit = wrong(z) & ~done
-        images, high, done = (
-            torch.where(hit[:, None, None, None], z, images),
-            torch.where(hit, amount, high),
-            done | hit,
-        )
-        low = torch.where(done, low, amount)
+        images, high = torch.where(hit[:, None, None, None], z, images), torch.where(hit, now, high)
+        done = done | hit
+        low = torch.where(done, low, now)
     halving = done & standing
     for _ in range(HALVINGS if bool(halving.any()) else 0):
-        amount = torch.where(halving, (low + high) / 2, 0.0)
-        z = disturb(amount)
+        now = torch.where(halving, (low + high) / 2, 0.0)
+        z = disturb(now)
         queries += halving
         hit = wrong(z) & halving
-        images, high = torch.where(hit[:, None, None, None], z, images), torch.where(hit, amount, high)
-        low = torch.where(halving & ~hit, amount, low)
-    return images, high, queries
+        images, high = torch.where(hit[:, None, None, None], z, images), torch.where(hit, now, high)
+        low = torch.where(halving & ~hit, now, low)
+    return images, None, queries
 
 
-def least_cost(levels: int) -> Cost:
-    return Cost(1 + levels + HALVINGS)
+def cost_of(amount: float | None, levels: int) -> Cost:
+    return Cost(1 + levels + HALVINGS) if amount is None else Cost(0)

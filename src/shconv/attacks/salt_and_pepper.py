@@ -10,7 +10,7 @@ from torch import Tensor
 from shconv.attacks.base import Model, generators
 from shconv.attacks.checks import check_count
 from shconv.attacks.cost import Cost
-from shconv.attacks.growing import least, least_cost
+from shconv.attacks.growing import cost_of, disturbed
 from shconv.attacks.minimal import MinimalAttack
 from shconv.attacks.spelling import other_names
 from shconv.numbers import number
@@ -38,7 +38,7 @@ class SaltAndPepper(MinimalAttack):
 
     @property
     def cost(self) -> Cost:
-        return least_cost(self.levels) if self.share is None else Cost(0)
+        return cost_of(self.share, self.levels)
 
     def nearest(
         self, model: Model, x: Tensor, y: Tensor, index: Sequence[int], seed: int
@@ -53,7 +53,4 @@ class SaltAndPepper(MinimalAttack):
         def disturb(share: Tensor) -> Tensor:
             return torch.where(turn < (share * pixels).round()[:, None, None, None], white.to(x), x)
 
-        if self.share is not None:
-            return disturb(torch.full((len(x),), self.share, dtype=torch.float64, device=x.device)), None, y * 0
-        images, _, queries = least(model, x, y, disturb, 1.0, self.levels)
-        return images, None, queries
+        return disturbed(model, x, y, disturb, self.share, 1.0, self.levels)
