@@ -154,13 +154,6 @@ def test_the_convolutions_arguments_are_kept(name: str) -> None:
     assert getattr(to_shc(conv), name) == getattr(conv, name)
 
 
-def test_where_picks_by_name_and_by_any_kernel_size() -> None:
-    by_name = to_shc(nested(), where=lambda name, module: name == "2.1.0")
-    assert [name for name, module in by_name.named_modules() if isinstance(module, SHConv2d)] == ["2.1.0"]
-    larger_than_1 = to_shc(nested(), where=lambda _, m: isinstance(m, nn.Conv2d) and m.kernel_size > (1, 1))
-    assert [layer.kernel_size for layer in shc_layers(larger_than_1)] == [(7, 7), (3, 3), (3, 3)]
-
-
 @pytest.mark.parametrize("size", [1, 5, (3, 1)])
 def test_the_default_takes_3x3_only(size: Any) -> None:
     assert is_3x3("", nn.Conv2d(3, 3, 3))

@@ -170,23 +170,6 @@ def test_wilson_intervals_are_newcombes(correct: int, n: int, low: float, high: 
     assert accuracy_interval(correct, n) == pytest.approx((low, high), abs=5e-5)
 
 
-@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_interval_solves_the_score_equation(case: tuple[int, int]) -> None:
-    """Its ends are the probabilities whose own standard error puts k / n at 1.96 of them."""
-    correct, n = case
-    low, high = accuracy_interval(correct, n)
-    assert 0 <= low <= correct / n <= high <= 1
-    for end in (low, high):
-        if 0 < end < 1:
-            assert abs(correct / n - end) == pytest.approx(1.959964 * (end * (1 - end) / n) ** 0.5, rel=1e-5)
-    mirrored = accuracy_interval(n - correct, n)
-    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-12)
-
-
-def test_no_images_say_nothing() -> None:
-    assert accuracy_interval(0, 0) == (0.0, 1.0)
-
-
 @pytest.mark.parametrize(("correct", "n"), [(5, 4), (-1, 4), (0, -1)])
 def test_impossible_counts_are_refused(correct: int, n: int) -> None:
     with pytest.raises(InputError, match=f"correct={correct}, n={n}"):

@@ -324,8 +324,6 @@ def test_broken_and_empty_images_in_shards_are_named_or_skipped(form: str, tmp_p
 def test_a_flat_val_gets_its_labels_from_the_ground_truth(
     who: str, tmp_path: Path, flat: tuple[Path, list[str]]
 ) -> None:
-    if who == "devkit":
-        pytest.importorskip("scipy")
     val, ids = flat
     (tmp_path / "val").symlink_to(val)
     TRUTHS[who](tmp_path, ids)

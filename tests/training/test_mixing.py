@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -67,9 +66,3 @@ def test_a_defence_refuses_mixed_labels(tmp_path: Path, training: Training, name
     with pytest.raises(InputError, match=f"defence {name} needs images of one label each"):
         training.but(mixup=0.2).run("folder", defence=create_defence(name), progress=True)
     assert not (tmp_path / "folder").exists()
-
-
-@pytest.mark.parametrize(("name", "value"), [("mixup", -1.0), ("cutmix", float("nan"))])
-def test_values_out_of_range_are_refused(recipe: Recipe, name: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"{name} is {value!r}"):
-        replace(recipe, **{name: value})

@@ -32,6 +32,11 @@ recipes = st.sampled_from(sorted(RECIPES))
         ("schedule", "linear"),
         ("augmentation", "mixup"),
         ("precision", "fp8"),
+        ("optimizer", "adam"),
+        ("ema", 1.0),
+        ("ema", -0.1),
+        ("mixup", -1.0),
+        ("cutmix", float("nan")),
     ],
 )
 def test_a_value_out_of_range_is_named(field: str, value: object) -> None:

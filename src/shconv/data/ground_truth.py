@@ -3,7 +3,6 @@ torchvision's meta.bin, Kaggle's LOC_val_solution.csv or the development kit of 
 
 import csv
 import re
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +72,8 @@ def _from_kaggle(path: Path) -> dict[int, str]:
 
 
 def _from_devkit(path: Path) -> dict[int, str]:
-    try:
-        loadmat = import_module("scipy.io").loadmat
-    except ImportError as error:
-        raise InputError(f"{path / 'meta.mat'} needs the package scipy to be read: pip install scipy") from error
+    from scipy.io import loadmat  # type: ignore[import-untyped]  # few need it
+
     synsets = loadmat(path / "meta.mat", squeeze_me=True)["synsets"]
     id_of = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
     numbers = (path / "ILSVRC2012_validation_ground_truth.txt").read_text().split()
