@@ -103,7 +103,7 @@ class Audit:
         places = np.flatnonzero(on) if order is None else np.array([at for at in order if on[at]], np.int64)
         outcome, spared = self._carried_out(asked, on, places, model, patience, keep=order is None)
         shared = asked.own and outcome.complete and not spared
-        about = {
+        about: dict[str, Any] = {
             "attack": label,
             "parameters": as_json(attack.about()),
             "route": route,
