@@ -26,13 +26,8 @@ def peak_memory(setting: Setting) -> int | str:
     """Bytes for weights, gradients, momentum, images, activations and scratch together, or why they are not known."""
     if setting.compiled and torch.device(setting.device).type == "cpu":
         return "torch.compile's own memory would be counted with the step's"
-    return in_own_process("shconv.bench.memory", {"setting": asdict(setting)}, setting.device)
-
-
-def in_own_process(module: str, about: Mapping[str, Any], device: str) -> int | str:
-    """The bytes that `python -m module` prints of a training step, told `about` as in `lines_of`; or why not."""
-    lines = lines_of(module, about, device)
-    return lines if isinstance(lines, str) else enough(int(lines[-1]), device)
+    lines = lines_of("shconv.bench.memory", {"setting": asdict(setting)}, setting.device)
+    return lines if isinstance(lines, str) else enough(int(lines[-1]), setting.device)
 
 
 def lines_of(module: str, about: Mapping[str, Any], device: str) -> list[str] | str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shconv.data.listing import Listing, some
-from shconv.data.sources import ImageFiles
+from shconv.data.sources import UNLABELLED, ImageFiles
 from shconv.errors import InputError
 
 CLASSES = 1000
@@ -17,7 +17,6 @@ CLASSES = 1000
 IDS_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
 ID = re.compile(r"(?<![a-zA-Z0-9])n\d{8}(?!\d)")
 ALIKE = 0.9  # of the names; in another order hardly any agree
-UNLABELLED = -1
 
 
 def check_folders(listing: Listing) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shconv.data.sources import Groups, Names, cannot_read
+from shconv.data.sources import UNLABELLED, Groups, Names, cannot_read
 from shconv.errors import InputError
 
 IMAGE, LABEL = "image", "label"  # the columns; an image is a struct of bytes and path
@@ -81,7 +81,7 @@ def index_parquet(
                 classes = classes or _class_names(file.schema_arrow.metadata or {})
                 table = file.read(columns=[LABEL, f"{IMAGE}.path"], use_threads=False)
                 groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-            labels.append(table.column(LABEL).cast("int64").fill_null(-1).to_numpy())  # 0.5 is refused
+            labels.append(table.column(LABEL).cast("int64").fill_null(UNLABELLED).to_numpy())  # 0.5 is refused
             paths = [image and image["path"] for image in table.column(IMAGE).to_pylist()]
         except InputError:
             raise

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from shconv.errors import InputError
 
+UNLABELLED = -1  # in place of a label that shards do not give
+
 
 @dataclass(frozen=True, eq=False)
 class Groups:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shconv.data.hidden import any_hidden
-from shconv.data.sources import Names, SingleFiles, cannot_read, read_part
+from shconv.data.sources import UNLABELLED, Names, SingleFiles, cannot_read, read_part
 from shconv.data.tar_index import TarIndex, indexed
 from shconv.errors import InputError
 from shconv.numbers import fits_int64
@@ -20,7 +20,6 @@ from shconv.numbers import fits_int64
 IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "ppm"}
 USED = IMAGES | {"cls", "json"}
 LABEL_KEYS = ("label", "cls")  # where a .json holds the label
-UNLABELLED = -1
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,4 @@
-"""Networks run from CUDA graphs where they are asked for logits and gradients of the same kind again and again: by
-attacks and evaluations. Forward pass, and backward pass down to the images, are a graph each; the bits are the same."""
+"""Which calls of a network are replayed, which run as they are, and what ends the recording of a network."""
 
 import logging
 import weakref
