@@ -190,11 +190,6 @@ def test_full_gradient_is_convolution_route_plus_hypernetwork_route(arguments: d
 # precision
 
 
-def test_float64_stays_float64() -> None:
-    layer, x = make(), images()
-    assert layer(x).dtype == layer.filter_map(x).dtype == torch.float64
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_low_precision_model_computes_its_map_in_float32(dtype: torch.dtype) -> None:
     layer, x = make(dtype), images(dtype=dtype)

@@ -3,8 +3,6 @@
 import builtins
 import json
 import os
-import pickle
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -173,23 +171,6 @@ def test_a_repository_is_what_huggingface_hub_brings(tmp_path, monkeypatch):
     assert torch.equal(from_pretrained("owner/name", revision="v1")(IMAGES), model(IMAGES))
     files = ["model.safetensors", "config.json"]  # nothing else of a repository is even downloaded
     assert asked == {"repo": "owner/name", "revision": "v1", "allow_patterns": files}
-
-
-class Trap:
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.place),)
-
-
-def test_a_file_of_weights_that_would_run_code_is_refused_and_runs_none(tmp_path):
-    (tmp_path / "trap.pth").write_bytes(pickle.dumps(Trap(tmp_path / "sprung"), protocol=2))
-    torch.save({"a": Trap(tmp_path / "sprung")}, tmp_path / "trap2.pth")
-    for file in ("trap.pth", "trap2.pth"):
-        with pytest.raises(InputError, match=r"without running code|could run code"):
-            read_weights(tmp_path / file)
-    assert not (tmp_path / "sprung").exists()
 
 
 def test_weights_fit_by_name_or_by_order_and_else_not_at_all(tmp_path):

@@ -28,17 +28,6 @@ def test_they_take_classes_and_input_channels(name: str) -> None:
     assert all(isinstance(m, SHConv2d) == (m.kernel_size == (3, 3) and "shc" in name) for m in convolutions.values())
 
 
-def test_timms_interface_works_on_the_resnets() -> None:
-    x = torch.rand(1, 3, 64, 64)
-    net = timm.create_model("resnet18_shc", num_classes=7)
-    net.reset_classifier(3)
-    assert net(x).shape == (1, 3)
-    assert net.forward_features(x).shape == (1, 512, 2, 2)
-    features = timm.create_model("resnet18_shc", features_only=True, out_indices=(2, 4))
-    assert [tuple(Y.shape[1:]) for Y in features(x)] == [(128, 8, 8), (512, 2, 2)]
-    assert sum(isinstance(module, SHConv2d) for module in features.modules()) == 16
-
-
 def test_pretrained_weights_are_the_vanilla_networks_and_start_at_the_identity(tmp_path: Path) -> None:
     vanilla = timm.create_model("resnet18", num_classes=5, zero_init_last=False)
     torch.save(vanilla.state_dict(), tmp_path / "weights.pth")

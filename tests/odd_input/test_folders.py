@@ -5,9 +5,8 @@ import os
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from test_names import PATCH, PNG, write
+from test_names import PNG, write
 
 from shconv.data import load_data
 from shconv.data.listing import visible_files, visible_folders
@@ -101,37 +100,6 @@ def test_beside_the_shards_and_images_of_imagenet_they_count_for_nothing(tmp_pat
         (tmp_path / name).touch()
     assert visible_folders(tmp_path) == ["val"]
     assert visible_files(tmp_path) == ["train-000.tar"]
-
-
-LAYOUTS: dict[str, tuple[list[str], str]] = {
-    "nothing": ([], "wanted test/ or val/"),
-    "no parts": (["../ant/0.png"], "holds ant; wanted test/ or val/"),
-    "files beside no classes": (["0.png"], "holds no class folders"),
-    "a class that only training has": (["ant/0.png", "../train/bee/0.png"], "only in train/: bee"),
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_layout_that_cannot_be_used_says_what_is_wanted(tmp_path: Path, layout: str) -> None:
-    names, said = LAYOUTS[layout]
-    for name in names:
-        for part in ("train", "test"):
-            path = Path(os.path.normpath(tmp_path / part / name))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(PNG)
-    with pytest.raises(InputError, match=said):
-        load_data(f"folder:{tmp_path}")
-
-
-def test_images_at_any_depth_and_behind_links_are_of_their_class(tmp_path: Path) -> None:
-    root = write(tmp_path / "data", ["ant/deep/er/0.png", "bee/0.png"])
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/1.png").write_bytes(PNG)
-    (root / "test/ant/link").symlink_to(tmp_path / "elsewhere")
-    (root / "test/bee/2.png").symlink_to(tmp_path / "elsewhere/1.png")
-    data = load_data(f"folder:{root}")
-    assert list(data.test.names) == ["ant/deep/er/0.png", "ant/link/1.png", "bee/0.png", "bee/2.png"]
-    assert all(np.array_equal(data.test[i][0].permute(1, 2, 0), PATCH) for i in range(4))
 
 
 @pytest.mark.parametrize(
