@@ -267,7 +267,6 @@ def test_half_precision_images_are_refused(attack: Attack, row_wise: RowWise) ->
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: PGD(-0.1),
         lambda: PGD(0.1, norm="l1"),  # type: ignore[arg-type]
         lambda: PGD(0.1, loss="hinge"),  # type: ignore[arg-type]
         lambda: PGD(0.1, steps=0),

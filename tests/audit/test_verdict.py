@@ -74,9 +74,12 @@ def test_what_was_tried_and_what_was_not_is_named() -> None:
 
 
 def test_with_no_attack_nothing_is_known() -> None:
-    text = run([ToyCheck(8, "look")]).verdict
-    assert "Worst case within L-infinity 0.15: no attack was tried, so nothing is known." in text
-    assert "No attack was tried." in text
+    report = run([ToyCheck(8, "look")])
+    assert "Worst case within L-infinity 0.15: no attack was tried, so nothing is known." in report.verdict
+    assert "No attack was tried." in report.verdict
+    for name in ("linf", "confident"):
+        case = report.worst_case[name]
+        assert (case["accuracy"], case["interval"], case["reason"]) == (None, None, "no attack was tried")
 
 
 def test_the_worst_case_has_wilson_s_interval_over_all_and_over_the_confident() -> None:
@@ -123,13 +126,6 @@ def test_the_limit_of_confidence_is_the_one_asked_for() -> None:
         assert f"with confidence above {least:g}: correct on" in report.verdict
         assert f"They belong to 3 of the 3 classes, {cases[least]['largest']} of them to one class." in report.verdict
     assert cases[0.99]["n"] < cases[0.5]["n"]
-
-
-def test_where_no_attack_was_tried_there_is_no_number() -> None:
-    report = run([ToyCheck(8, "look")])
-    for name in ("linf", "confident"):
-        case = report.worst_case[name]
-        assert (case["accuracy"], case["interval"], case["reason"]) == (None, None, "no attack was tried")
 
 
 def test_a_network_with_nothing_left_is_called_that() -> None:

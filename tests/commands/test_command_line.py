@@ -258,21 +258,6 @@ def test_two_classes_are_too_few_for_relative_confidence_but_can_be_trained_on(s
     assert "12 test images; runs/train/plain10_shc-seed0" in ended.out
 
 
-@pytest.mark.parametrize("make", [lambda data: None, lambda data: (data / "test" / "a").mkdir(parents=True)])
-def test_an_empty_folder_is_named(shconv, tmp_path, make):
-    (tmp_path / "data").mkdir()
-    make(tmp_path / "data")
-    message = shconv("reproduce", "--data", f"folder:{tmp_path / 'data'}").message
-    assert str(tmp_path / "data") in message
-
-
-def test_a_file_that_is_no_image_is_named(shconv, tmp_path):
-    data = colour_folder(tmp_path / "data")
-    (data / "test" / "green" / "3.png").write_bytes(b"\x89PNG no more")
-    message = shconv("reproduce", "--data", f"folder:{data}").message
-    assert "green/3.png: cannot be read as an image" in message
-
-
 def test_skipped_files_are_counted_and_the_count_is_shown(shconv, tmp_path):
     data = colour_folder(tmp_path / "data")
     for name in ("test/green/3.png", "train/red/1.png"):
