@@ -77,10 +77,7 @@ def test_every_step_of_every_epoch_and_seed_draws_numbers_of_its_own() -> None:
         (lambda: create_defence("stability", eps=0.1), "defence stability has no eps; it has alpha, sigma"),
         (lambda: create_defence("ensemble"), "give at least one as its source"),
         (lambda: create_defence("ensemble", sources=["nowhere"]), "no checkpoint in nowhere"),
-        (lambda: FGSMRS(eps=8), r"eps: got 8; want at most 1, as images lie in \[0, 1\] \(8/255, not 8\)"),
         (lambda: PGD(eps=0.0), "eps: got 0.0; want a number > 0"),
-        (lambda: Ensemble((source(linear()),), eps="16"), r"eps: got 16; want .*16/255"),
-        (lambda: FGSMRS(eps=math.nan), "eps: got nan; want"),
         (lambda: FGSMRS(step_size=0), "step_size: got 0; want a number > 0"),
         (lambda: PGD(step_size=math.inf), "step_size: got inf"),
         (lambda: PGD(steps=0), "steps: got 0; want an integer of at least 1"),
@@ -97,7 +94,6 @@ def test_every_step_of_every_epoch_and_seed_draws_numbers_of_its_own() -> None:
         (lambda: NoiseModel(0), "sigma: got 0; want a number > 0"),
         (lambda: Stability(alpha=-1), "alpha: got -1"),
         (lambda: Stability(sigma=0), "sigma: got 0"),
-        (lambda: Stability(sigma=25), "sigma: got 25; want at most 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(create: Callable[[], Defence], message: str) -> None:
