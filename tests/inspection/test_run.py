@@ -168,6 +168,23 @@ def test_images_that_get_nan_are_wrong_and_counted(data: tuple[Tensor, Tensor]) 
         inspected(Blind(network, 2.0), (x, y))
 
 
+def test_without_a_gradient_nothing_is_said_about_masking(
+    data: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Off(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = colour_networks()[1]
+
+        @torch.no_grad()
+        def forward(self, x: Tensor) -> Tensor:
+            return self.network(x)
+
+    found = shconv.inspection.run(Off(), data, images=12, steps=1, name="mine")
+    assert "mine has a gradient of exactly 0 on 8 of 8 images" in capsys.readouterr().err
+    assert masking(_held(found)).startswith("The whole gradient is exactly 0 on 12 of 12 images")
+
+
 def test_what_is_saved_is_read_again(found: Inspection, tmp_path: Path) -> None:
     place = found.save(tmp_path / "kept")
     assert _held(load(place)) == json.loads(json.dumps(_held(found))) | {

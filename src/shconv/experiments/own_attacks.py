@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shconv.attacks import Attack, Standard
 from shconv.attacks.losses import gradient_at
@@ -22,7 +22,7 @@ from shconv.experiments.network import (
     routes_of,
     same_answers,
 )
-from shconv.experiments.question import Images, Index
+from shconv.experiments.question import Index
 from shconv.experiments.run_folder import Row, RunFolder, holds_other, read_facts
 from shconv.experiments.study import Study
 from shconv.metrics import answered
@@ -39,22 +39,23 @@ def run_own(
     Raises InputError where the folder knows one of the names as another attack.
     """
     settle_attacks(study.folder, attacks)
+    (first,) = study.batches(np.arange(min(LOOKED_AT, len(study.data.test))), LOOKED_AT)
     for network in study.networks:
-        for sentence in _told(study, network, attacks):
+        for sentence in told(network.model, first.x[: first.n], first.y[: first.n], attacks, study.batch_size):
             study.progress.say(f"{network.key}{sentence}")
     for _ in rows(study, attacks, _index(study, confident, most), routes):
         pass
 
 
-def _told(study: Study, network: Network, attacks: Mapping[str, Attack]) -> Iterator[str]:
-    """What a person should know of a network before its numbers, from passes over a few images."""
-    (images,) = study.batches(np.arange(min(LOOKED_AT, len(study.data.test))), LOOKED_AT)
-    with torch.random.fork_rng([images.x.device] if images.x.is_cuda else []):
+def told(model: nn.Module, x: Tensor, y: Tensor, attacks: Mapping[str, Attack], batch_size: int) -> Iterator[str]:
+    """What a person should know of a network before its numbers, after its name, from passes over a few images x
+    (n, C, H, W) of classes y (n,)."""
+    with torch.random.fork_rng([x.device] if x.is_cuda else []):
         with torch.no_grad():
-            first, second = (network.model(images.x) for _ in range(2))
-            alone = network.model(in_other_company(images.x))
+            first, second = (model(x) for _ in range(2))
+            alone = model(in_other_company(x))
         climbs = any(attack.cost is not None and attack.cost.backwards for attack in attacks.values())
-        broken, flat = _useless_gradients(network.model, images) if climbs else (0, 0)
+        broken, flat = _useless_gradients(model, x, y) if climbs else (0, 0)
     if not same_answers(first, second):
         yield (
             " is random: two passes over the same images differ. It is judged by one pass, so that another run gives "
@@ -64,16 +65,16 @@ def _told(study: Study, network: Network, attacks: Mapping[str, Attack]) -> Iter
     elif not same_answers(first[:1], alone[:1]):
         yield (
             " answers for an image by the other images of its batch too, as batch norm without stored statistics does: "
-            f"the numbers are those of batches of {study.batch_size}"
+            f"the numbers are those of batches of {batch_size}"
         )
     if broken:
         yield (
-            f" has a gradient with NaN on {broken} of {images.n} images that were looked at. There it counts as 0, so "
+            f" has a gradient with NaN on {broken} of {len(x)} images that were looked at. There it counts as 0, so "
             "that attacks that follow it look weaker than they are"
         )
     if flat:
         yield (
-            f" has a gradient of exactly 0 on {flat} of {images.n} images that were looked at, as under torch.no_grad, "
+            f" has a gradient of exactly 0 on {flat} of {len(x)} images that were looked at, as under torch.no_grad, "
             "after detach() or rounding: attacks that follow it cannot work there. An audit attacks in other ways too"
         )
     for name, attack in attacks.items():
@@ -81,13 +82,13 @@ def _told(study: Study, network: Network, attacks: Mapping[str, Attack]) -> Iter
             yield from (f", {name}: {note}" for note in attack.notes(first.shape[1]))
 
 
-def _useless_gradients(model: nn.Module, images: Images) -> tuple[int, int]:
+def _useless_gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[int, int]:
     """On how many of the images that it has an answer for the gradient of the log-odds has NaN, and is exactly 0."""
-    x = images.x.clone().requires_grad_()
+    x = x.clone().requires_grad_()
     logits = model(x)
-    slopes = gradient_at(x, log_odds(finite(logits), images.y)).flatten(1)
+    slopes = gradient_at(x, log_odds(finite(logits), y)).flatten(1)
     useless = (slopes.isnan().any(1), (slopes == 0).all(1))
-    broken, flat = (int((each & answered(logits))[: images.n].sum()) for each in useless)
+    broken, flat = (int((each & answered(logits)).sum()) for each in useless)
     return broken, flat
 
 

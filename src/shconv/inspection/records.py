@@ -57,7 +57,7 @@ def network_record(columns: Columns, right: Flags, n: int) -> Record:
     correct = int(right.sum())
     routes = {name: _median(columns.numbers("routes", name)) for name in ("share", "cosine", "agreement")}
     clean = {"n": n, "correct": correct, "accuracy": correct / n, "interval": list(wilson(correct, n))}
-    clean |= {"unanswered": n - len(right)}
+    clean |= {"unanswered": n - len(right), "flat": int(columns.flags("flat").sum())}
     return {**clean, **routes, **_held(columns, ALL, right)}
 
 

@@ -18,6 +18,7 @@ from shconv.data.given import as_data
 from shconv.data.splits import ImageSplit
 from shconv.errors import InputError
 from shconv.experiments.network import ALL_ROUTES, Finite, finite
+from shconv.experiments.own_attacks import LOOKED_AT, told
 from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.selection import drawn, taken
 from shconv.inspection import gradients, maps
@@ -90,6 +91,8 @@ def run(
         if not batches:
             raise InputError("model: returned logits with NaN or infinity for every image; want logits")
         show = ExperimentProgress(progress)
+        for sentence in told(model, asked[0][:LOOKED_AT], asked[1][:LOOKED_AT], attacks, batch_size):
+            show.say(f"{name}{sentence}")
         parts = len(batches) * (2 + len(attacks) * len(ALL_ROUTES))
         advance = stack.enter_context(show.task(f"inspecting {name}", parts))
         columns = Columns()
@@ -173,6 +176,7 @@ def _measure(
             columns.add(active[None], "active", name)
     by_route = gradients.route_gradients(model, x, y)
     columns.add_all(gradients.compared_routes(by_route), "routes")
+    columns.add((by_route["both"] == 0).flatten(1).all(1), "flat")
     for route, gradient in by_route.items():
         columns.add_all(gradients.linearity(model, x, y, gradient, eps), "linearity", route)
     for name, measured in gradients.by_layer(model, x, y, by_route["both"]).items():

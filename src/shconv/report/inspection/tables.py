@@ -112,6 +112,12 @@ def _linearity(held: Mapping[str, Any]) -> Grid:
 def masking(held: Mapping[str, Any]) -> str:
     """Whether some attack through a part of the gradient is stronger than through the whole, in a sentence."""
     known = [each for each in held["attacks"] if each["difference"] is not None]
+    measured, flat = held["images"] - held["network"].get("unanswered", 0), held["network"].get("flat", 0)
+    if 2 * flat > measured:
+        return (
+            f"The whole gradient is exactly 0 on {flat} of {measured} images: attacks that follow it cannot work there "
+            "and tell nothing of masking."
+        )
     stronger = [each for each in known if each["difference_interval"][1] < 0]
     if not known:
         return "No image is classified correctly, so there is nothing to attack."
