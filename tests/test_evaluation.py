@@ -242,9 +242,9 @@ def test_of_a_network_whose_gradient_has_nan_it_is_said(capsys: pytest.CaptureFi
     assert results.rows().accuracy.tolist() == [1, 1]
 
 
-@pytest.mark.parametrize(("attack", "said"), [("fgsm", True), ("gaussian", False)])
+@pytest.mark.parametrize(("attack", "said"), [("fgsm", True), ("gaussian", False), (None, True)])
 def test_of_a_network_without_a_gradient_it_is_said_where_attacks_follow_one(
-    attack: str, said: bool, capsys: pytest.CaptureFixture[str]
+    attack: str | None, said: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Off(nn.Module):
         @torch.inference_mode()
@@ -252,7 +252,7 @@ def test_of_a_network_without_a_gradient_it_is_said_where_attacks_follow_one(
             return x.mean((2, 3))
 
     data = torch.rand(3, 3, 4, 4), torch.zeros(3, dtype=torch.int64)
-    shconv.evaluate(Off(), data, {attack: attack}, batch_size=4)
+    shconv.evaluate(Off(), data, None if attack is None else {attack: attack}, batch_size=4)
     assert ("has a gradient of exactly 0 on 3 of 3 images" in capsys.readouterr().err) == said
 
 

@@ -39,12 +39,17 @@ def run_own(
     Raises InputError where the folder knows one of the names as another attack.
     """
     settle_attacks(study.folder, attacks)
+    tell(study, attacks)
+    for _ in rows(study, attacks, _index(study, confident, most), routes):
+        pass
+
+
+def tell(study: Study, attacks: Mapping[str, Attack]) -> None:
+    """Say what a person should know of each network before its numbers."""
     (first,) = study.batches(np.arange(min(LOOKED_AT, len(study.data.test))), LOOKED_AT)
     for network in study.networks:
         for sentence in told(network.model, first.x[: first.n], first.y[: first.n], attacks, study.batch_size):
             study.progress.say(f"{network.key}{sentence}")
-    for _ in rows(study, attacks, _index(study, confident, most), routes):
-        pass
 
 
 def told(model: nn.Module, x: Tensor, y: Tensor, attacks: Mapping[str, Attack], batch_size: int) -> Iterator[str]:

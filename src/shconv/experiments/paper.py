@@ -5,6 +5,7 @@ from contextlib import suppress
 from types import MappingProxyType, ModuleType
 
 from shconv.attacks import Attack
+from shconv.attacks.presets import PAPER
 from shconv.experiments import (
     figure2_noise,
     figure3_traces,
@@ -16,6 +17,7 @@ from shconv.experiments import (
     table3_locsearch,
     table4_routes,
 )
+from shconv.experiments.own_attacks import tell
 from shconv.experiments.study import Study
 
 TABLES: dict[int, tuple[ModuleType, ...]] = {
@@ -47,6 +49,7 @@ def run_paper(
     the end, as some take long.
     """
     asked = sorted(set(tables))
+    tell(study, {} if asked == [1] else PAPER)
     for experiment in (module for table in asked for module in TABLES[table]):
         if said := announced.get(STAGES[experiment]):
             study.progress.say(said)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from shconv.errors import InputError
 from shconv.report import load_run
-from shconv.report.output.canvas import ROUTE_LOOKS, bars, canvas
+from shconv.report.output.canvas import ROUTE_LOOKS, bars, canvas, on_axis
 from shconv.report.paper.charts import falling
 from shconv.report.paper.figures import draw, figure2, figure3, figure4
 
@@ -156,11 +156,11 @@ def test_a_legend_of_long_names_stays_inside_the_figure(run_folder):
 @pytest.mark.parametrize("count", [3, 8, 12])
 def test_names_of_many_networks_stand_beside_each_other(count):
     names = [f"resnet{place}_with_the_name_of_a_study_shc" for place in range(count)]
-    with canvas(2.9) as figure:
+    with canvas(2.9 + on_axis(names, 34)[1]) as figure:
         panels = figure.subplots(1, 2)
         shares = dict.fromkeys(range(count), (0.5, (0.4, 0.6)))
-        more = max(bars(axes, names, {"both": (ROUTE_LOOKS["both"], shares)}, 34) for axes in panels)
-        figure.set_figheight(2.9 + more)
+        for axes in panels:
+            bars(axes, names, {"both": (ROUTE_LOOKS["both"], shares)}, 34)
         figure.draw_without_rendering()
         boxes = [text.get_window_extent() for text in panels[0].get_xticklabels()]
     assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))

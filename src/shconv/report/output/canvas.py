@@ -142,10 +142,18 @@ def wrapped(name: str, letters: int) -> str:
 Shares = dict[int, tuple[float, tuple[float, float]]]  # accuracy and interval by place on the axis
 
 
-def bars(axes: Axes, names: Sequence[str], series: Mapping[str, tuple[Look, Shares]], letters: int) -> float:
+def on_axis(names: Sequence[str], letters: int) -> tuple[list[str], float]:
+    """Names as they stand on an axis with room for so many letters, and the inches that they need more below it where
+    they do not fit side by side and are upright; else 0."""
+    room = letters // len(names)
+    words = [wrapped(name, UPRIGHT if room < NARROW else room) for name in names]
+    longest = max(len(line) for each in words for line in each.split("\n"))
+    return words, 0.065 * longest if room < NARROW else 0.0
+
+
+def bars(axes: Axes, names: Sequence[str], series: Mapping[str, tuple[Look, Shares]], letters: int) -> None:
     """Accuracies with their intervals: names stand on the axis, which has room for so many letters, and over each a bar
-    of every series that has one. Names that do not fit side by side are upright; returns the inches that they need more
-    than others."""
+    of every series that has one."""
     width = 0.8 / len(series)
     for place, (words, ((colour, hatch), shares)) in enumerate(series.items()):
         at = np.array(list(shares)) + (place - (len(series) - 1) / 2) * width
@@ -153,13 +161,10 @@ def bars(axes: Axes, names: Sequence[str], series: Mapping[str, tuple[Look, Shar
         ends = 100 * np.array([ends for _, ends in shares.values()]).reshape(-1, 2)
         axes.bar(at, heights, 0.9 * width, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=words)
         axes.errorbar(at, heights, np.abs(ends.T - heights), **WHISKERS)
-    room = letters // len(names)
-    upright = room < NARROW
-    texts = [wrapped(name, UPRIGHT if upright else room) for name in names]
-    axes.set_xticks(range(len(names)), texts, rotation=90 * upright)
+    below, upright = on_axis(names, letters)
+    axes.set_xticks(range(len(names)), below, rotation=90 if upright else 0)
     axes.set_ylim(0, 103)
     axes.grid(False, axis="x")
-    return 0.065 * (max(len(line) for each in texts for line in each.split("\n")) - 6) if upright else 0.0
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:

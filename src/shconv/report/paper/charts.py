@@ -11,7 +11,18 @@ from shconv.report.computed.worst_case import OBJECTIVES, ROUTES
 from shconv.report.folder.fields import measured
 from shconv.report.folder.rows import Outcomes
 from shconv.report.folder.run import Run
-from shconv.report.output.canvas import GREY, ROUTE_LOOKS, Drawn, Look, Shares, bars, canvas, legend, line_style
+from shconv.report.output.canvas import (
+    GREY,
+    ROUTE_LOOKS,
+    Drawn,
+    Look,
+    Shares,
+    bars,
+    canvas,
+    legend,
+    line_style,
+    on_axis,
+)
 from shconv.report.output.gradient_maps import ROUTES as ROUTE_NAMES
 from shconv.report.paper.results import OBJECTIVE_NAMES, by_route
 from shconv.report.published import is_shc, network_name, twin
@@ -21,6 +32,7 @@ BARS = (
     ("twin", True, "both", (GREY, "")),
     *((f"SHC, {words}", False, route, ROUTE_LOOKS[route]) for route, words in ROUTE_NAMES.items()),
 )
+LETTERS = 34  # of names below one of two panels
 
 
 def draw_routes(run: Run) -> Drawn:
@@ -30,10 +42,10 @@ def draw_routes(run: Run) -> Drawn:
     models = [name for name in filter(is_shc, run.models) if any(by_route(run, name, *each).scores for each in every)]
     if not models:
         return Drawn("routes", title, "")
-    with canvas(2.9) as figure:
+    with canvas(2.9 + on_axis([network_name(model) for model in models], LETTERS)[1]) as figure:
         panels: tuple[Axes, ...] = tuple(figure.subplots(1, 2, sharey=True))
-        more = max(_bars(axes, run, models, objective) for axes, objective in zip(panels, OBJECTIVES, strict=True))
-        figure.set_figheight(figure.get_figheight() + more)
+        for axes, objective in zip(panels, OBJECTIVES, strict=True):
+            _bars(axes, run, models, objective)
         panels[0].set_ylabel("accuracy, %")
         legend(figure, panels[0])
     caption = (
@@ -44,8 +56,7 @@ def draw_routes(run: Run) -> Drawn:
     return Drawn("routes", title, caption, figure)
 
 
-def _bars(axes: Axes, run: Run, models: list[str], objective: str) -> float:
-    """As `bars`: the inches that names need."""
+def _bars(axes: Axes, run: Run, models: list[str], objective: str) -> None:
     series: dict[str, tuple[Look, Shares]] = {}
     for words, of_twin, route, look in BARS:
         shares: Shares = {}
@@ -54,9 +65,9 @@ def _bars(axes: Axes, run: Run, models: list[str], objective: str) -> float:
             if cell.accuracy is not None and cell.interval is not None:
                 shares[place] = cell.accuracy, cell.interval
         series[words] = look, shares
+    bars(axes, [network_name(model) for model in models], series, LETTERS)
     axes.set_xlim(-0.6, len(models) - 0.4)
     axes.set_title(OBJECTIVE_NAMES[objective])
-    return bars(axes, [network_name(model) for model in models], series, 34)
 
 
 def draw_distances(run: Run) -> tuple[Drawn, ...]:
