@@ -157,10 +157,17 @@ def test_none_takes_a_default_away(monkeypatch):
     assert seen[0].defence == "none"
 
 
-def test_info_shows_networks_attacks_and_recipes(shconv):
+def test_info_shows_networks_attacks_and_recipes(shconv, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     ended = shconv("info")
     assert ended.code == 0
-    for word in (*package.list_models(), "rand_fgsm", "narodytska2016", "he2016", "12,841,208", "+9.9%"):
+    names = (
+        *package.list_models(),
+        "plain10_odconv_spatial",
+        "SpatialAttentionConv2d",
+        *package.attacks.list_attacks(),
+    )
+    for word in (*names, "he2016", "12,841,208", "24,125,256", "+9.9%", "epsilon=8/255"):
         assert word in ended.out
 
 

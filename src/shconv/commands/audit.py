@@ -30,7 +30,7 @@ class AuditCommand(OwnDataOptions, DeviceOptions):
 
     checkpoint: Annotated[Path, POSITIONAL]
     """A checkpoint folder, its model.safetensors, or your own network as module:function: the function returns a
-    torch.nn.Module from images in [0, 1] to logits. So can the other networks be."""
+    torch.nn.Module from images in [0, 1] to logits. --twin, --sources and --seeds take the same."""
     twin: Path | None = None
     """A checkpoint to compare with image by image: the vanilla network of an SHC one, or one without the defence."""
     sources: tuple[Path, ...] = ()

@@ -41,9 +41,8 @@ class Bench:
     """
 
     what: Annotated[Literal["op", "host", "model", "attack"], POSITIONAL]
-    """op: every formulation. host: microseconds of a call, for SHC's relatives
-    too. model: training step, inference, memory. attack: FGSM,
-    LocSearchAdv."""
+    """op: the filtered convolution, by every formulation (way to compute it). host: microseconds of a call, also of SHC's
+    relatives. model: training step, inference, memory. attack: FGSM, LocSearchAdv."""
     rows: tuple[str, ...] = ()
     """op: shapes NxDxH (stride 1) or NxDxH/2 (stride 2), or prefixes of the table's shapes; by default all of them."""
     formulations: tuple[str, ...] = ()
@@ -57,9 +56,9 @@ class Bench:
     width: int | None = None
     """model, attack: channels of the first stage, for all networks."""
     compiled: bool = False
-    """model, attack: torch.compile the networks. host: layers in a row, eager and compiled."""
+    """model, attack: torch.compile the networks. host: 20 layers in a row, eager and compiled."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """op, host: of the images and the weight. model, attack: bfloat16 is mixed precision."""
+    """op, host: number type of the images and the weight. model, attack: bfloat16 is mixed precision."""
     layout: Literal["contiguous", "channels_last", "both"] = "both"
     """Memory layout of the images and weights."""
     device: str | None = None

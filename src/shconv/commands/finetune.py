@@ -36,7 +36,7 @@ class Finetune(DataOptions, LogOptions, HubOptions):
     """Convert a pretrained network to SHC, with the same outputs, and fine-tune it on your images.
 
     Prints the accuracy on the test images before the conversion, after it and after the fine-tuning.
-    A --config file calls --from source and --out folder.
+    In a --config file --from is `source` and --out is `folder`.
     """
 
     source: Annotated[str, Shown("from")]

@@ -1,16 +1,18 @@
 """shconv info: versions, device, and what there is to choose from."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import Any
 
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 
 import shconv
 from shconv.attacks import create_attack, list_attacks
 from shconv.devices import available
 from shconv.models.registry import MATCHED
 from shconv.models.shapes import shapes_only
+from shconv.numbers import radius_text
 from shconv.ops import FORMULATIONS
 from shconv.relatives import RELATIVES
 from shconv.terminal import console
@@ -39,9 +41,8 @@ def _triton() -> str:
 
 
 def _networks() -> Table:
-    table = Table(
-        "network", "parameters", "growth", "vanilla width of equal size", title="Networks (width 64, 1000 classes)"
-    )
+    headings = _name("network"), "parameters", "growth", "vanilla width with as many parameters"
+    table = Table(*headings, title="Networks (width 64, 1000 classes)")
     with shapes_only():
         networks = {name: shconv.create_model(name) for name in shconv.list_models()}
     counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
@@ -53,32 +54,44 @@ def _networks() -> Table:
 
 
 def _relatives() -> Table:
-    """What can stand behind a vanilla network's name; sizes are Plain-10's."""
-    table = Table("network", "layer", "parameters", "growth", "source", title="Other networks: behind any vanilla name")
+    """Any vanilla network has these; sizes are Plain-10's."""
+    title = "Networks with other layers: for resnet18 and resnet50 too, such as resnet18_se"
+    table = Table(_name("network"), _name("layer"), "parameters", "growth", title=title, caption_justify="left")
     with shapes_only():
         names = [name for name in shconv.models.all_models() if name.startswith("plain10")]
         counts = {name: sum(p.numel() for p in shconv.create_model(name).parameters()) for name in names}
     vanilla = counts["plain10"]
     for suffix, kind in RELATIVES.items():
         count = counts[f"plain10_{suffix}"]
-        table.add_row(f"plain10_{suffix}", kind.__name__, f"{count:,}", f"{count / vanilla - 1:+.1%}", kind.source)
+        table.add_row(f"plain10_{suffix}", kind.__name__, f"{count:,}", f"{count / vanilla - 1:+.1%}")
     name = f"plain10_{MATCHED}"
-    about = "vanilla, widened to the parameters of plain10_shc"
-    table.add_row(name, "Conv2d", f"{counts[name]:,}", f"{counts[name] / vanilla - 1:+.1%}", about)
+    table.add_row(name, "Conv2d", f"{counts[name]:,}", f"{counts[name] / vanilla - 1:+.1%}")
+    about = {suffix: kind.source for suffix, kind in RELATIVES.items()}
+    about[MATCHED] = "the vanilla network, widened to the parameters of the SHC network"
+    table.caption = "\n".join(f"{suffix}: {source}" for suffix, source in about.items())
     return table
 
 
 def _attacks() -> Table:
-    table = Table("attack", "class", "hyper-parameters", title="Attacks (images in [0, 1])")
+    table = Table(_name("attack"), _name("class"), "settings", title="Attacks (images in [0, 1])")
     for name in list_attacks():
         attack = create_attack(name)
-        settings = ", ".join(f"{key}={value}" for key, value in asdict(attack).items())
-        table.add_row(name, type(attack).__name__, settings)
+        table.add_row(name, type(attack).__name__, _settings(asdict(attack)))
     return table
 
 
 def _recipes() -> Table:
-    table = Table("recipe", "settings", title="Training recipes")
+    table = Table(_name("recipe"), "settings", title="Training recipes")
     for name, recipe in RECIPES.items():
-        table.add_row(name, ", ".join(f"{field.name}={getattr(recipe, field.name)}" for field in fields(recipe)))
+        table.add_row(name, _settings(asdict(recipe)))
     return table
+
+
+def _name(heading: str) -> Column:
+    """Of names that are to be copied: a narrow terminal breaks the other columns."""
+    return Column(heading, no_wrap=True)
+
+
+def _settings(values: dict[str, Any]) -> str:
+    shown = {name: radius_text(value) if isinstance(value, float) else value for name, value in values.items()}
+    return ", ".join(f"{name}={value}" for name, value in shown.items())

@@ -39,7 +39,7 @@ class DataOptions:
     """What to do with a broken image file. error: stop and name it. skip: leave it out and count it; this reads all
     files at the start."""
     test_preset: Literal["auto", "paper", "imagenet"] = "auto"
-    """How images of another size are prepared. paper: both sides to 299, which distorts, then the middle 256.
+    """How test images of another size are prepared. paper: both sides to 299, which distorts, then the middle 256.
     imagenet: the shorter side to 256, then the middle 224, as is usual. Other sizes are scaled. auto: as the
     checkpoint, else imagenet for folder:PATH and paper for other data."""
     workers: int | None = None
@@ -49,8 +49,7 @@ class DataOptions:
     """Parquet: GB of data that all processes of a training hold in memory, by default 3. More memory gives better
     shuffling."""
     grey: bool = False
-    """Use grey images of one channel, as MNIST has. A checkpoint that was trained on such images uses them without this
-    option."""
+    """Use grey images of one channel, such as MNIST's. A checkpoint that was trained on them needs no option."""
     download: bool = False
     """Allow the download of cifar10."""
 
@@ -155,7 +154,8 @@ class EngineOptions(LogOptions):
     """How training is carried out; torchrun and accelerate launch start it in several processes."""
 
     accumulation: int = 1
-    """Micro-batches in a step, for a batch that does not fit in memory. Processes divide a batch automatically."""
+    """Compute each batch in N parts, one after the other, if it does not fit in memory. Several processes divide a batch
+    without this option."""
     sync_batch_norm: bool = False
     """Batch norm over the images of all processes, so that the result does not depend on their number."""
     compile: bool = False
@@ -165,7 +165,7 @@ class EngineOptions(LogOptions):
     save_steps: int | None = None
     """Also store the state every N steps."""
     keep_every: int | None = None
-    """Epochs between two checkpoints that are kept; the best one always is."""
+    """Keep a checkpoint of every N-th epoch too. That of the best test accuracy is always kept, in best/."""
 
     def engine(self) -> Engine:
         """Raises InputError for options out of range."""

@@ -13,7 +13,9 @@ from shconv.experiments.progress import ExperimentProgress
 from shconv.experiments.run_folder import RunFolder
 from shconv.folders import RUN, check_out
 from shconv.models import list_models, vanilla_of
+from shconv.numbers import counted
 from shconv.processes import Processes
+from shconv.terminal import without_repeats
 from shconv.training import RECIPES, ModelConfig, Recipe, train, with_epochs
 from shconv.training.ahead import begin_compiling
 from shconv.training.side_by_side import can_be_side_by_side, train_side_by_side
@@ -35,15 +37,16 @@ class Reproduce(PaperOptions, EngineOptions):
     width: int = 16
     """Channels of the first stage; 64 in the paper."""
     stem: Literal["auto", "small", "imagenet"] = "auto"
-    """auto: small (3x3, no pool) for images up to 64 px."""
+    """The first layers. small: one 3x3 convolution. imagenet: a 7x7 convolution of stride 2 and max pooling. auto: small
+    for images up to 64 px."""
     normalize: Literal["none", "imagenet"] = "none"
-    """Normalise by mean and std inside the network; the paper does not."""
+    """imagenet: the network normalises its images by the mean and standard deviation of ImageNet. The paper does not."""
     seeds: tuple[int, ...] = (0,)
     """Training seeds. Each one trains every network once; tables then give mean and standard deviation."""
     recipe: str = "short"
-    """short, cifar, paper or he2016; the same for both networks of a pair."""
+    """Training settings, the same for both networks of a pair: short, cifar, paper or he2016. `shconv info` shows them."""
     epochs: int | None = None
-    """Number of epochs; the recipe's schedule is scaled to it."""
+    """Passes over the training images; by default the recipe's. Its learning rates are spread over them."""
 
     def check(self) -> None:
         super().check()
@@ -71,7 +74,8 @@ class Reproduce(PaperOptions, EngineOptions):
             describe(folder, asked, data, processes)
             most = max(self.batch_size, recipe_for(self.recipe, self.epochs).batch_size)
             workers = self.readers(data, most, progress.say)
-            pairs = self._trained_pairs(folder, data, processes, workers, progress)
+            with without_repeats():  # what holds for every training
+                pairs = self._trained_pairs(folder, data, processes, workers, progress)
             run_experiments(folder, data, pairs, self, progress, workers=workers, processes=processes)
             conclude(folder, progress)
 
@@ -87,13 +91,22 @@ class Reproduce(PaperOptions, EngineOptions):
             return {**how, "config": config, "folder": folder.path / "models" / f"{name}-seed{seed}", "seed": seed}
 
         def trained(name: str, seed: int) -> Network:
-            return Network(name, seed, train(**task(name, seed)).model.to(processes.device))
+            network = Network(name, seed, train(**task(name, seed)).model.to(processes.device))
+            said()
+            return network
+
+        def said() -> None:
+            done = sum(is_finished(each["folder"]) for each in tasks)
+            progress.say(f"{done} of {len(tasks)} networks are trained")
 
         names = [(vanilla, f"{vanilla}_shc") for vanilla in self.models]
         tasks = [task(name, seed) for seed in self.seeds for pair in names for name in pair]
+        if left := sum(not is_finished(each["folder"]) for each in tasks):
+            then = "then come Tables 1 to 4; `shconv plan` with the same options estimates the time"
+            progress.say(f"{counted(left, 'network')} to train, {then}. Everything is written to {folder.path}.")
         if can_be_side_by_side(data, processes):
             dearest_first = sorted(tasks, key=lambda each: _cost(each["config"]), reverse=True)
-            for place in sorted(train_side_by_side(dearest_first, progress)):
+            for place in sorted(train_side_by_side(dearest_first, progress, said)):
                 progress.say(f"{place.name}: another process trained it")
         elif data.train is not None:
             configs = dict.fromkeys(each["config"] for each in tasks if not is_finished(each["folder"]))

@@ -32,30 +32,32 @@ class Train(DataOptions, EngineOptions, HubOptions):
     width: int = 16
     """Channels of the first stage; 64 in the paper."""
     stem: Literal["auto", "small", "imagenet"] = "auto"
-    """auto: small (3x3, no pool) for images up to 64 px."""
+    """The first layers. small: one 3x3 convolution. imagenet: a 7x7 convolution of stride 2 and max pooling. auto: small
+    for images up to 64 px."""
     normalize: Literal["none", "imagenet"] = "none"
-    """Normalise by mean and std inside the network; the paper does not."""
+    """imagenet: the network normalises its images by the mean and standard deviation of ImageNet. The paper does not."""
     seed: int = 0
     """Seed of the initial weights, the order of the images, their augmentation and the defence's random numbers."""
     recipe: str = "short"
-    """short, cifar, paper or he2016."""
+    """Training settings: short, cifar, paper or he2016. `shconv info` shows them."""
     epochs: int | None = None
-    """Number of epochs; the recipe's schedule is scaled to it."""
+    """Passes over the training images; by default the recipe's. Its learning rates are spread over them."""
     batch_size: int | None = None
-    """Instead of the recipe's value."""
+    """Images in a step; by default the recipe's number."""
     learning_rate: float | None = None
-    """Instead of the recipe's value."""
+    """Highest learning rate; by default the recipe's."""
     scale_learning_rate: bool = False
-    """Multiply the recipe's learning rate by batch_size over the recipe's own (Goyal et al. 2017)."""
+    """Multiply the recipe's learning rate by --batch-size over the recipe's batch size (Goyal et al. 2017)."""
     weight_decay: float | None = None
-    """Instead of the recipe's value."""
+    """Weight decay of all parameters: L2 factor for sgd, decoupled for adamw; by default the recipe's."""
     hyper_weight_decay: float | None = None
-    """L2 factor for the hypernetworks' parameters only; by default weight_decay."""
+    """Weight decay of the hypernetworks' parameters; by default that of all parameters."""
     augmentation: (
         Literal["none", "crop_flip", "resized_crop", "he2016", "randaugment", "trivialaugment", "autoaugment", "augmix"]
         | None
     ) = None
-    """Instead of the recipe's value; the last four are torchvision's, after a crop and flip."""
+    """How the training images are augmented; by default as the recipe says. The last four are torchvision's, after a crop
+    and flip."""
     mixup: float = 0.0
     """Mix images and their labels (MixUp) with this alpha, such as 0.2. Each process mixes its own share."""
     cutmix: float = 0.0
@@ -67,7 +69,7 @@ class Train(DataOptions, EngineOptions, HubOptions):
     """Test and store the exponential mean of the weights with this decay (such as 0.999) instead of the last
     weights."""
     precision: Literal["auto", "float32", "bf16", "fp16"] | None = None
-    """By default the recipe's. auto: bf16 mixed precision on CUDA and on CPUs with matrix tiles (AMX), else float32."""
+    """Number type of the computation; by default the recipe's. auto: bf16 mixed precision on CUDA and on CPUs with matrix tiles (AMX), else float32."""
     channels_last: bool = True
     """Train in the channels-last layout, which is faster."""
     defence: Literal[
@@ -82,7 +84,7 @@ class Train(DataOptions, EngineOptions, HubOptions):
         "detector",
         "noise-model",
     ] = "none"
-    """Images used for training. none: the images as they are. goodfellow: images and one-step attacks. fgsm-rs:
+    """What is trained. none: the images as they are. goodfellow: images and one-step attacks. fgsm-rs:
     one-step attacks from a random start. pgd: attacks of several steps. ensemble: one-step attacks, also with other
     networks' gradients. stability: the same outputs for noisy images. trades: the same outputs for attacked images.
     distillation: the soft outputs of a teacher. detector: a small network beside the classifier that rejects attacked
@@ -105,10 +107,10 @@ class Train(DataOptions, EngineOptions, HubOptions):
     defence_sigma: float | None = None
     """stability, noise-model: standard deviation of the noise, by default 0.1."""
     defence_temperature: float | None = None
-    """distillation: what the logits are divided by in training, by default 20."""
+    """distillation: the temperature, by which the logits are divided in training, by default 20."""
     defence_adversary: Literal["static", "dynamic"] | None = None
-    """detector: whether attacked images fool the classifier alone (static) or, as far as a draw says, the detector too
-    (dynamic, the default)."""
+    """detector: what the attacks of its training aim at. static: the classifier alone. dynamic, the default: classifier
+    and detector, weighed at random for each image."""
     defence_layer: str | None = None
     """detector: the layer that it looks at, by default layer2."""
 
@@ -147,8 +149,6 @@ class Train(DataOptions, EngineOptions, HubOptions):
         if not processes.is_first:
             return
         print(f"{self.model} on {data.name}: {result.test_accuracy:.2%} of {len(data.test):,} test images; {out}")
-        if data.note:
-            print(data.note)
         self.push(out)
 
     def _recipe(self) -> Recipe:

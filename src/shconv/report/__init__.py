@@ -16,6 +16,8 @@ from shconv.report.folder.run import Run, load_run
 from shconv.report.output.cells import Grid, Table
 from shconv.report.output.render import print_table, to_csv, to_markdown
 from shconv.report.output.tex import to_tex
+from shconv.report.paper.answer import answer, limits, meaning
+from shconv.report.paper.beside import pairs
 from shconv.report.paper.reading import read
 from shconv.report.paper.statement import Statement
 from shconv.report.paper.summaries import summaries
@@ -91,7 +93,7 @@ def _check(name: str, given: Sequence[str], known: Iterable[str]) -> None:
 
 
 def print_tables(run_folder: Path | str, console: Console) -> None:
-    """Print the tables, then what they show, on a terminal. Raises InputError as ``write`` does."""
+    """Print the tables, then what they show, and last the answer, on a terminal. Raises InputError as ``write`` does."""
     run = load_run(run_folder)
     _print(run, _tables(run), read(run), console)
 
@@ -108,6 +110,12 @@ def _print(run: Run, tables: Iterable[Table | Grid], statements: Iterable[Statem
             console.print(Text(f"\n{said.topic}", style="bold"))
             topic = said.topic
         console.print(Text(f"{'!' if said.alarm else ' '} {said.text}"))
+    found = [pair for pair in pairs(run) if pair.results]
+    ends = [("What it means", meaning(run, found)), ("What it does not mean", limits(run, found))] if found else []
+    for topic, sentences in (*answer(found), *ends):
+        console.print(Text(f"\n{topic}", style="bold"))
+        for sentence in sentences:
+            console.print(Text(f"  {sentence}"))
 
 
 def _tables(run: Run) -> list[Table | Grid]:

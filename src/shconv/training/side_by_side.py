@@ -59,7 +59,7 @@ def train_side_by_side(tasks: Sequence[Task], lines: Lines, on_end: Callable[[],
         torch.set_num_threads(max(1, before // count))
         with _helpers(left, min(count, len(left)) - 1) as helpers:
             if helpers:
-                lines.say(f"{len(helpers) + 1} networks are trained at a time; the lines are about one of them.")
+                lines.say(f"{len(helpers) + 1} networks are trained at a time; the lines below are about one of them.")
             for task in left:
                 with suppress(InUse):
                     if not is_finished(Path(task["folder"])):

@@ -184,6 +184,7 @@ def test_the_terminal_cuts_no_cell_off(run_folder, width):
     print_tables(run_folder.folder, Console(file=out, width=width))
     text = out.getvalue()
     assert "…" not in text
+    assert [line for line in text.splitlines() if "exclude_" in line and "exclude_rounds" not in line] == []
     for grid in (worst_case(run), extra_steps(run)):
         for cell in grid.shown()[0]:
             assert all(word in text for word in cell.split()), (grid.name, cell)  # a cell folds between its words

@@ -1,6 +1,10 @@
 """The answer of a run: three lines, a chart, what they mean; each verdict follows from outcomes made by hand."""
 
-from shconv.report import load_run
+import io
+
+from rich.console import Console
+
+from shconv.report import load_run, print_tables
 from shconv.report.paper.answer import PAPERS, TOPICS, answer, limits, meaning
 from shconv.report.paper.beside import CLEAN, WORST, pairs
 from shconv.report.paper.verdicts import MASKED, routes
@@ -26,6 +30,14 @@ def test_the_answer_has_a_line_for_clean_images_the_papers_attacks_and_the_worst
     assert said[TOPICS[CLEAN]] == ["ResNet-18-SHC 71.0\xa0%, ResNet-18 70.0\xa0%: no significant difference."]
     assert said[TOPICS[PAPERS]] == ["ResNet-18-SHC: SHC is higher under FGSM."]
     assert "no significant difference within L∞ 0.02 (20.0\xa0%, twin 20.0\xa0%)" in said[TOPICS[WORST]][0]
+
+
+def test_the_terminal_ends_with_the_answer(run_folder):
+    run = made(run_folder, shc_worst=20)
+    print_tables(run.folder, Console(file=(out := io.StringIO()), width=100))
+    last = out.getvalue().partition("How sure these numbers are")[2]
+    topics = [*TOPICS.values(), "What it means", "What it does not mean"]
+    assert [line for line in last.splitlines() if line in topics] == topics
 
 
 def test_an_advantage_that_the_worst_case_takes_away_is_called_gone(run_folder):

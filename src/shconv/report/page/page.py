@@ -89,6 +89,7 @@ def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, **LAYOUT)
     environment.filters["address"] = lambda name: quote(name, errors="surrogateescape")  # names may be no text
     environment.filters["source"] = _source
+    environment.filters["whole"] = lambda text: text.replace("L∞ ", "L∞\u00a0")  # a budget stays on one line
     environment.globals |= {"zip": zip, "lines": _lines, "published": _published, "ALARM": ALARM, "VERDICTS": VERDICTS}
     return environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
 
@@ -99,7 +100,7 @@ def _lead(run: Run) -> str:
         names = joined(dict.fromkeys(audit.name for audit in run.audits))
         return f"What was tried to break {names} on {run.data.title}, and what is left."
     said = [", ".join(network_name(model) for model in run.models) + f" on {run.data.title}"]
-    measured = {"table1": "clean images", "table2": "images attacked", "table3": "images searched"}
+    measured = {"table1": "clean images", "table2": "images attacked", "table3": "images for the pixel search"}
     for experiment, words in (measured | {"evaluate": "images attacked"}).items():
         if counts := [row.n for row in run.rows if row.experiment == experiment and row.n]:
             said.append(f"{between(counts)} {words}")
