@@ -41,8 +41,8 @@ class Bench:
     """
 
     what: Annotated[Literal["op", "host", "model", "attack"], POSITIONAL]
-    """op: the filtered convolution, by every formulation (way to compute it). host: microseconds of a call, also of SHC's
-    relatives. model: training step, inference, memory. attack: FGSM, LocSearchAdv."""
+    """op: the filtered convolution, by every formulation (way to compute it). host: microseconds of a call, also of
+    SHC's relatives. model: training step, inference, memory. attack: FGSM, LocSearchAdv."""
     rows: tuple[str, ...] = ()
     """op: shapes NxDxH (stride 1) or NxDxH/2 (stride 2), or prefixes of the table's shapes; by default all of them."""
     formulations: tuple[str, ...] = ()

@@ -154,8 +154,8 @@ class EngineOptions(LogOptions):
     """How training is carried out; torchrun and accelerate launch start it in several processes."""
 
     accumulation: int = 1
-    """Compute each batch in N parts, one after the other, if it does not fit in memory. Several processes divide a batch
-    without this option."""
+    """Compute each batch in N parts, one after the other, if it does not fit in memory. Several processes divide a
+    batch without this option."""
     sync_batch_norm: bool = False
     """Batch norm over the images of all processes, so that the result does not depend on their number."""
     compile: bool = False

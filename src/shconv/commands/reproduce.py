@@ -37,14 +37,16 @@ class Reproduce(PaperOptions, EngineOptions):
     width: int = 16
     """Channels of the first stage; 64 in the paper."""
     stem: Literal["auto", "small", "imagenet"] = "auto"
-    """The first layers. small: one 3x3 convolution. imagenet: a 7x7 convolution of stride 2 and max pooling. auto: small
-    for images up to 64 px."""
+    """The first layers. small: one 3x3 convolution. imagenet: a 7x7 convolution of stride 2 and max pooling. auto:
+    small for images up to 64 px."""
     normalize: Literal["none", "imagenet"] = "none"
-    """imagenet: the network normalises its images by the mean and standard deviation of ImageNet. The paper does not."""
+    """imagenet: the network normalises its images by the mean and standard deviation of ImageNet. The paper does
+    not."""
     seeds: tuple[int, ...] = (0,)
     """Training seeds. Each one trains every network once; tables then give mean and standard deviation."""
     recipe: str = "short"
-    """Training settings, the same for both networks of a pair: short, cifar, paper or he2016. `shconv info` shows them."""
+    """Training settings, the same for both networks of a pair: short, cifar, paper or he2016. `shconv info` shows
+    them."""
     epochs: int | None = None
     """Passes over the training images; by default the recipe's. Its learning rates are spread over them."""
 

@@ -32,10 +32,11 @@ class Train(DataOptions, EngineOptions, HubOptions):
     width: int = 16
     """Channels of the first stage; 64 in the paper."""
     stem: Literal["auto", "small", "imagenet"] = "auto"
-    """The first layers. small: one 3x3 convolution. imagenet: a 7x7 convolution of stride 2 and max pooling. auto: small
-    for images up to 64 px."""
+    """The first layers. small: one 3x3 convolution. imagenet: a 7x7 convolution of stride 2 and max pooling. auto:
+    small for images up to 64 px."""
     normalize: Literal["none", "imagenet"] = "none"
-    """imagenet: the network normalises its images by the mean and standard deviation of ImageNet. The paper does not."""
+    """imagenet: the network normalises its images by the mean and standard deviation of ImageNet. The paper does
+    not."""
     seed: int = 0
     """Seed of the initial weights, the order of the images, their augmentation and the defence's random numbers."""
     recipe: str = "short"
@@ -56,8 +57,8 @@ class Train(DataOptions, EngineOptions, HubOptions):
         Literal["none", "crop_flip", "resized_crop", "he2016", "randaugment", "trivialaugment", "autoaugment", "augmix"]
         | None
     ) = None
-    """How the training images are augmented; by default as the recipe says. The last four are torchvision's, after a crop
-    and flip."""
+    """How the training images are augmented; by default as the recipe says. The last four are torchvision's, after a
+    crop and flip."""
     mixup: float = 0.0
     """Mix images and their labels (MixUp) with this alpha, such as 0.2. Each process mixes its own share."""
     cutmix: float = 0.0
@@ -69,7 +70,8 @@ class Train(DataOptions, EngineOptions, HubOptions):
     """Test and store the exponential mean of the weights with this decay (such as 0.999) instead of the last
     weights."""
     precision: Literal["auto", "float32", "bf16", "fp16"] | None = None
-    """Number type of the computation; by default the recipe's. auto: bf16 mixed precision on CUDA and on CPUs with matrix tiles (AMX), else float32."""
+    """Number type of the computation; by default the recipe's. auto: bf16 mixed precision on CUDA and on CPUs with
+    matrix tiles (AMX), else float32."""
     channels_last: bool = True
     """Train in the channels-last layout, which is faster."""
     defence: Literal[

@@ -93,7 +93,8 @@ def _check(name: str, given: Sequence[str], known: Iterable[str]) -> None:
 
 
 def print_tables(run_folder: Path | str, console: Console) -> None:
-    """Print the tables, then what they show, and last the answer, on a terminal. Raises InputError as ``write`` does."""
+    """Print the tables, then what they show, and last the answer, on a terminal. Raises InputError as ``write``
+    does."""
     run = load_run(run_folder)
     _print(run, _tables(run), read(run), console)
 

@@ -184,10 +184,10 @@ def _fitted(titles: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> 
     cells = {place: [row[place] for row in rows if place or any(row[1:])] for place in used}
     longest = {place: max(map(len, (*cells[place], *titles[place].split())), default=0) for place in used}
     widths = {place: longest[place] if place and longest[place] <= 22 else None for place in used}
+    words = {place: [min(len(word), 24) for cell in cells[place] for word in cell.split()] for place in used}
     least = {
-        place: max((12, longest[place] // 6, *(min(len(word), 24) for cell in cells[place] for word in cell.split())))
-        for place in used
-    }  # no word is broken, and no cell gets very high
+        place: max(12, longest[place] // 6, *words[place]) for place in used
+    }  # words whole, and cells of few lines
     if sum(2 + (width or least[place]) for place, width in widths.items()) > room:
         return Text("\n".join(_in_words(titles, row) for row in rows))
     shown = RichTable(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
