@@ -31,7 +31,7 @@ def macs(layer: SHConv2d | Relative, x: Tensor, Y: Tensor) -> int:
 
 
 def thop() -> dict[type[nn.Module], Callable[..., None]]:
-    """custom_ops of thop.profile."""
+    """What thop.profile takes as custom_ops."""
 
     def count(layer: Any, inputs: Sequence[Tensor], Y: Tensor) -> None:
         layer.total_ops += macs(layer, inputs[0], Y)

@@ -66,7 +66,17 @@ class GradientAttack(BatchAttack):
 @other_names
 @dataclass(frozen=True)
 class FGSM(GradientAttack):
-    """x - epsilon sign(grad CE(y_t)), one forward pass (eq 2). FGSM-Heavy is FGSM(epsilon=0.1)."""
+    """One step of size epsilon along the sign of the gradient (eq 2); one forward pass.
+
+    FGSM-Heavy is FGSM(epsilon=0.1).
+
+    Args:
+        objective: "least_likely", the paper's, steps down the cross-entropy of y_t, the class with the lowest logit for
+            the clean image. "untargeted" steps up the cross-entropy of the true class. Report both.
+        sign: "literal" steps as the equations are printed, which is the wrong way for both objectives; for study.
+        clip: clip to [0, 1] after every step.
+        epsilon: how far a pixel moves, as a number or "8/255".
+    """
 
     epsilon: float = 0.02
 
@@ -92,7 +102,7 @@ class IFGSM(GradientAttack):
 
     The printed equation starts every step from the clean image; we treat this as an error. With the paper's numbers an
     image moves by at most steps * step_size = 0.005, so epsilon has no effect. `kurakin` and `epsilon_over_steps` are
-    settings that reach epsilon. Each step takes one forward pass.
+    settings that reach epsilon. Each step takes one forward pass. objective, sign and clip are FGSM's.
     """
 
     epsilon: float = 0.02

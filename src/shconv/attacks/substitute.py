@@ -62,7 +62,7 @@ class Substitute(BatchAttack):
     the set; a last training follows (their Algorithm 1). Then FGSM or PGD with `steps` steps, both untargeted, go by
     the substitute's gradient.
     The model is asked for its likeliest class only, S 2^rounds times in all, whatever is attacked: that is the number
-    of queries of every image. The substitute hangs on (model, seeds, rounds, epochs, augment, seed) only: it is kept
+    of queries of every image. The substitute depends on (model, seeds, rounds, epochs, augment, seed) only: it is kept
     for the next batch, and for attacks that differ in the rest, as long as the model, a torch module, is unchanged.
     """
 

@@ -94,7 +94,12 @@ class Plan:
         rows += [(each.network, f"{each.number:2} {each.name}", each.left_out or each.estimate) for each in self.checks]
         widths = [max(len(row[column]) for row in rows) for column in range(2)]
         table = ["  ".join((a.ljust(widths[0]), b.ljust(widths[1]), c)) for a, b, c in rows]
-        few = "" if self.effort.share == 1 else f"; counts are at {self.effort.share:.3g} of those without a limit"
+        share = f"{100 * self.effort.share:.2g} %"
+        few = (
+            ""
+            if self.effort.share == 1
+            else f"; images, steps and queries of a check are {share} of those without a limit"
+        )
         cut = "; attacks stop where their share of the time ends" if any(each.cut for each in self.checks) else ""
         return [*table, f"In all about {minutes(self.seconds)}; budget {minutes(self.budget)}{few}{cut}."]
 

@@ -147,7 +147,7 @@ class Session:
         audit.ledger.check = check_slug(check.NUMBER, check.NAME)
         finding = Finding(None, "", not_run=planned.left_out or _too_late(audit, planned))
         if not finding.not_run:
-            left = "no time limit" if math.isinf(audit.remaining()) else f"{minutes(audit.remaining())} left"
+            left = "no time limit" if math.isinf(audit.remaining()) else f"at most {minutes(audit.remaining())}"
             self.progress.say(f"{key}, check {check.NUMBER}, {check.NAME}: {left}")
             finding = _found(audit, check)
         seconds = time.monotonic() - started

@@ -61,7 +61,7 @@ def _count(full: int, least: int, *, cheap: bool = False, blind: int | None = No
 class Effort:
     """How much each check may spend. The defaults are those of an audit without a limit.
 
-    "images" are the most that a side check looks at; the headline's attacks take every image still standing.
+    "images" are the most that a side check looks at; those of the worst case attack every image that is still correct.
     """
 
     restarts: int = _count(5, 1, blind=1)  # of PGD, each from a start of its own

@@ -73,7 +73,7 @@ class ConversionReport:
 def conversion_report(model: nn.Module, where: Where = is_3x3) -> ConversionReport:
     """A row for every convolution of a network, converted or not, with the reason where not.
 
-    Asked of a vanilla network it is a forecast: where= marks what to_shc would pick, and what of that it would refuse.
+    For a vanilla network it is a forecast: where= marks what to_shc would select, and what of that it would refuse.
     `str(report)` is a table; `report.rows`, `report.before`, `report.after` and `report.growth` are its numbers.
     """
     check_network(model)

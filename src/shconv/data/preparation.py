@@ -15,7 +15,7 @@ LARGEST = 2**14  # pixels a side: more is no size of images
 
 @dataclass(frozen=True)
 class Preparation:
-    """None: not known, and left to the data."""
+    """How images were prepared for a network. None: not known, and left to the data."""
 
     image_size: int | None = None  # side in test
     train_size: int | None = None  # side in training

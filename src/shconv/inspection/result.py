@@ -18,7 +18,8 @@ FILE = "inspection.json"
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """Medians are over the images; `difference` is always in shares of 1 with a paired 95 % interval."""
+    """What `inspection.run` measured. Medians are over the images; `difference` is always in shares of 1 with a paired
+    95 % interval."""
 
     name: str
     eps: float

@@ -50,7 +50,7 @@ class Call(NamedTuple):
 class NoiseNetwork(nn.Module):
     """Images (N, C, H, W) in [0, 1] -> logits (N, K): the mean of the network's logits under pixel noise N(0, sigma^2).
 
-    In closed form and with the network's own parameters, at three times its price, with SHC layers six times. torch.fx
+    In closed form and with the network's own parameters, in three times its time, with SHC layers six times. torch.fx
     reads the network; layers and operations without a rule are refused. Raises InputError for those, and for a sigma
     out of range.
     """

@@ -15,7 +15,7 @@ from shconv.training.tracking import check_trackers
 @checked_fields
 @dataclass(frozen=True)
 class Engine:
-    """The recipe's batch stays what it is, however it is divided among processes and micro-batches.
+    """How a training is carried out. The recipe's batch stays the same, however it is divided.
 
     What does differ is over how many images a batch norm takes its statistics: those of one process's micro-batch, or,
     with sync_batch_norm, of every process's. Raises InputError for values out of range.

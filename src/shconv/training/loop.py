@@ -67,7 +67,7 @@ def train(
         folder: of this one training; made if need be.
         defence: what each step minimises; None: the cross-entropy of the images. Networks that it learns from are
             trained first, by the same recipe, each in a folder of its own below this one.
-        engine: how it is carried out; None: an Engine as it comes.
+        engine: how it is carried out; None: Engine().
         seed: of the initial weights, the order of the images, their augmentation and the defence's random numbers. A
             vanilla network and its SHC counterpart with the same seed and recipe see the same batches.
         workers: processes that load images for each training process, 0 for none.
@@ -81,7 +81,7 @@ def train(
             is in use, the device is not there or cannot do the precision.
         TrainingDiverged: a loss that is not finite or has exploded.
         Preempted, KeyboardInterrupt: SIGTERM or SIGINT came; the state is stored.
-        OSError: a full disk, say; the last stored state is intact. ChildProcessError: a worker is gone;
+        OSError: such as a full disk; the last stored state is intact. ChildProcessError: a worker is gone;
             ConnectionAbortedError: another process is.
     """
     folder = Path(folder)

@@ -50,7 +50,7 @@ def run(audit: Audit) -> Finding:
 
     along, across = measured(audit, audit.effort.surface_images, measure).values()
     n, steeper = len(along), int((across > along + 1e-6 * np.abs(across)).sum())
-    axis = f"the sign of the {audit.twin.as_twin}'s gradient" if audit.twin else "random signs, in the better direction"
+    axis = f"the sign of the {audit.twin.as_twin}'s gradient" if audit.twin else "random signs or their opposite"
     numbers = {
         "images": n,
         "axis": "twin" if audit.twin else "random",

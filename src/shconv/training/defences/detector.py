@@ -34,7 +34,7 @@ class Detector(Defence):
     classifier's cross-entropy; a dynamic one steps by (1 - s) times that sign plus s times the sign that lowers the
     detector's logit, s drawn uniformly for each image. The classifier is the one source, or is trained first, plainly;
     `layer` of it is what the detector sees. The threshold is set after every epoch, so that it rejects 5 % of clean
-    training images. Detectors do not stop who knows of them: attack both with `undetected_pgd` (Carlini and Wagner
+    training images. Who knows of a detector can get past it: attack both with `undetected_pgd` (Carlini and Wagner
     2017). Raises InputError for values out of range, and for more than one source.
     """
 

@@ -12,7 +12,8 @@ from shconv.training.defences.base import Defence, Step, Trained, ascend
 
 @dataclass(frozen=True)
 class FGSMRS(Defence):
-    """Trains on attacked images alone: one step from a uniform start in the eps ball. About twice a plain step.
+    """Trains on attacked images alone: one step from a uniform start in the eps ball. It takes about twice a plain
+    step's time.
 
     eps is a share of 1, step_size one of eps. Raises InputError for values out of range.
     """
