@@ -81,7 +81,9 @@ def line(row: Mapping[str, Any]) -> str:
     """What a person reads of an attack's row."""
     parts = [row["attack"], *([f"route {row['route']}"] if row["route"] != "both" else []), row["threat"]]
     cut = "" if row["complete"] else ", stopped early by the time budget"
-    outside = f", {row['outside']} more lie outside the ball and do not count" if row["outside"] else ""
     name = ", ".join([*parts, *([f"made on {row['source']}"] if row["source"] else [])])
+    if not row["complete"] and not row["n"]:
+        return f"{name}: no time was left for it"
+    outside = f", {row['outside']} more lie outside the ball and do not count" if row["outside"] else ""
     spared = f", {row['spared']} further ones left out" if row["spared"] else ""
     return f"{name}: breaks {row['successes']} of {row['n']}{spared}{outside}  {row['seconds']:.1f} s{cut}"

@@ -113,7 +113,7 @@ def _print(run: Run, tables: Iterable[Table | Grid], statements: Iterable[Statem
         console.print(Text(f"{'!' if said.alarm else ' '} {said.text}"))
     found = [pair for pair in pairs(run) if pair.results]
     ends = [("What it means", meaning(run, found)), ("What it does not mean", limits(run, found))] if found else []
-    for topic, sentences in (*answer(found), *ends):
+    for topic, sentences in (*answer(found), *(each for each in ends if each[1])):
         console.print(Text(f"\n{topic}", style="bold"))
         for sentence in sentences:
             console.print(Text(f"  {sentence}"))

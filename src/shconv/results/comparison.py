@@ -231,13 +231,18 @@ def _notes(networks: Sequence[Compared], budget: Budget, baseline: str | None) -
     for each in networks:
         by_attacks.setdefault(each.worst[budget].attacks, []).append(each.model)
     n = len(next(iter(networks)).worst[budget].places)
-    notes = [f"Worst case: the images that no attack within {budget.title} fools, of {n}, with 95 % interval (Wilson)."]
+    notes = [
+        f"Worst case: the images that no attack within {budget.title} fools, of {n}, with 95 % interval (Wilson). "
+        "It is an upper bound: another attack can only lower it."
+    ]
     for attacks, names in by_attacks.items():
         whose = "all networks" if len(by_attacks) == 1 else ", ".join(names)
         notes.append(f"Attacks that count for {whose}: {'; '.join(attacks)}.")
     if len(by_attacks) > 1 or any(each.worst[budget].audited for each in networks):
         notes.append("An audit chooses its attacks by network and time, so worst cases from audits differ in attacks.")
-    if baseline is not None:
+    if baseline is None:
+        notes.append("If intervals overlap, the order may be due to chance. A baseline is compared image by image.")
+    else:
         notes.append(
             f"Differences: worst case minus that of {baseline}, in points, with Newcombe's 95 % interval; p: McNemar's "
             "exact test, not corrected for the number of networks."

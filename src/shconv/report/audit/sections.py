@@ -8,8 +8,8 @@ from statistics import fmean, stdev
 
 from shconv.numbers import counted
 from shconv.report.audit.tables import ROUTES, attacks, budget_words, checks, results, threat_of
-from shconv.report.folder.audits import ALARM, SHARED, Accuracy, Audit, Twin, Verdict
-from shconv.report.numbers import NOT_RUN, count, p_text, pct, percent, said
+from shconv.report.folder.audits import ALARM, CONFIDENT, SHARED, Accuracy, Audit, Twin, Verdict
+from shconv.report.numbers import NOT_RUN, count, p_text, pct, percent, said, span
 from shconv.report.output.cells import Grid, GridColumn
 
 RESULT_KEYS = ("what", "accuracy", "interval", "correct", "n", "attacks", "untried", "reason")
@@ -28,6 +28,36 @@ class Section:
     preflight: tuple[str, ...]
     checks: Grid
     attacks: tuple[Grid, ...]  # those that count for the worst case, then those that do not
+
+
+def answer(audits: Sequence[Audit]) -> list[tuple[str, list[str]]]:
+    """What was found, in three lines for each network whose checks have an answer: a topic, and a sentence for each."""
+    found = [(audit, audit.verdict) for audit in audits if audit.verdict and _told(audit)]
+    topics = {
+        "To clear up first": [said for _, verdict in found for said in verdict.preflight] if len(audits) > 1 else [],
+        "Correct without an attack": [f"{audit.name}: {_share(verdict.clean)}." for audit, verdict in found],
+        "Correct in the worst case": [f"{audit.name}: {_worst(audit, verdict)}." for audit, verdict in found],
+        "Alarms": [f"{audit.name}: {_alarm(audit)}" for audit, _ in found],
+    }
+    return [(topic, sentences) for topic, sentences in topics.items() if sentences]
+
+
+def _share(known: Accuracy) -> str:
+    if known.accuracy is None:
+        return f"no number ({known.reason})"
+    return pct(known.accuracy) + said(known.interval, lambda ends: f" (95 % interval {span(ends)})")
+
+
+def _worst(audit: Audit, verdict: Verdict) -> str:
+    held = {key: each for key, each in verdict.worst_case.items() if key != CONFIDENT and not key.endswith(SHARED)}
+    return ", ".join(f"{_share(each)} within {budget_words(key, audit.epsilon(key))}" for key, each in held.items())
+
+
+def _alarm(audit: Audit) -> str:
+    alarms = [f"check {each.check}, {each.name}" for each in audit.checks if each.result == ALARM]
+    if not alarms:
+        return f"none from the {counted(_told(audit), 'check')} with an answer. This is no evidence of robustness."
+    return f"{'; '.join(alarms)}. Some attacks failed, but not for robustness: the worst case may be far too high."
 
 
 def sections(audits: Sequence[Audit]) -> tuple[Section, ...]:
@@ -87,7 +117,7 @@ def _twin_note(twin: Twin) -> str:
 def _narrowed(grid: Grid, name: str, title: str, keys: Sequence[str]) -> Grid:
     """The columns of these keys, less those that say nothing about this audit."""
     known = {column.key: column for column in (*grid.columns, GridColumn("budget", "Budget"))}
-    values = {key: {record[key] for record in grid.records} - {None} for key in keys}
+    values = {key: {record[key] for record in grid.records} - {None, ""} for key in keys}
     used = [key for key in keys if values[key] and not (key == "route" and values[key] == {ROUTES["both"]})]
     return replace(grid, name=name, title=title, columns=tuple(known[key] for key in used))
 
@@ -157,8 +187,12 @@ def shared_budget(audits: Sequence[Audit], key: str) -> str:
 
 def _alarms(audit: Audit) -> str:
     """The numbers of the checks that raised one, and how many could have."""
-    told = sum(finding.alarm is not None and not finding.not_run for finding in audit.checks)
-    return f"{_numbers(audit, ALARM) or 'none'} (of {told})"
+    return f"{_numbers(audit, ALARM) or 'none'} (of {_told(audit)})"
+
+
+def _told(audit: Audit) -> int:
+    """How many checks gave an answer."""
+    return sum(finding.alarm is not None and not finding.not_run for finding in audit.checks)
 
 
 def _numbers(audit: Audit, result: str) -> str:

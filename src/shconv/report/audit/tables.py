@@ -34,7 +34,7 @@ def results(audits: Sequence[Audit]) -> Grid:
     return Grid(
         name="audit",
         title="Audit: worst case per image",
-        caption="An image counts as correct only if no attack of the threat breaks it. This is an upper bound: a "
+        caption="An image counts as correct only if no attack within the budget breaks it. This is an upper bound: a "
         "stronger attack can only lower it. Shared attacks can be run on any network: through both routes, made on the "
         "network itself, and run on every image that survived the others. Confident images are those that the network "
         "classifies correctly with a high probability without an attack (above 0.9 by default). If some images were "

@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from shconv.errors import few
+from shconv.report.audit.sections import answer as audit_answer
 from shconv.report.audit.sections import comparison, sections
 from shconv.report.computed.compare import VERDICTS
 from shconv.report.folder.audits import ALARM
@@ -78,6 +79,7 @@ def render(
         figures=figures,
         comparison=comparison(run.audits) if len(run.audits) > 1 else None,
         compared=compared,
+        audit_answer=audit_answer(run.audits),
         audits=list(zip(sections(run.audits), audit_figures, strict=True)),
         configuration=list(_flat(run.config)),
         environment=list(_flat(run.environment)),
