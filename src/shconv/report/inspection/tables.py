@@ -80,9 +80,9 @@ def _attacks(held: Mapping[str, Any], narrow: bool) -> Grid:
         GridColumn("attack", "attack"),
         GridColumn("route", "route"),
         GridColumn("accuracy", "right, %", _percent),
-        GridColumn("difference", "less both", points),
+        GridColumn("difference", "minus both", points),
         GridColumn("difference_interval", "95 %", points_span),
-        GridColumn("loss_difference", "loss, less both", signed),
+        GridColumn("loss_difference", "loss, minus both", signed),
         *(() if narrow else (GridColumn("loss_difference_interval", "95 %", _losses),)),
     )
     caption = (
@@ -91,7 +91,9 @@ def _attacks(held: Mapping[str, Any], narrow: bool) -> Grid:
         "against the label, mean over the images; it still differs where accuracy is near 0. A route below both in "
         "accuracy, or above both in loss, means that the whole gradient is masked."
     )
-    return Grid("inspection-routes", "Attacks by gradient route", caption, columns, held["attacks"], (masking(held),))
+    nothing = dict.fromkeys(column.key for column in columns[3:])  # to say of both routes minus both routes
+    records = tuple({**each, **nothing} if each["route"] == "both" else each for each in held["attacks"])
+    return Grid("inspection-routes", "Attacks by gradient route", caption, columns, records, (masking(held),))
 
 
 def _linearity(held: Mapping[str, Any]) -> Grid:
