@@ -5,7 +5,9 @@ import errno
 import io
 import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 from contextlib import suppress
 from dataclasses import fields
@@ -19,8 +21,8 @@ from shconv.errors import GOES_ON, InputError, is_short_of_memory, near
 
 _ABOUT = """Statistical Hyper-Convolution: reproduce the paper, train, attack, and report."""
 _SOURCES = """`shconv COMMAND --help` lists a command's options. `shconv reproduce --preset paper` uses the paper's
-settings. Any command accepts --config FILE.toml with its options by name; every run folder's config.toml is such a
-file. Options on the command line override both."""
+settings. All commands but info accept --config FILE, a TOML file of options by name; every run folder's config.toml is
+such a file. Options on the command line override both."""
 _CONFIG = (
     "A TOML file with options by name, such as a run folder's config.toml; options on the command line override it."
 )
@@ -213,8 +215,13 @@ def _defaults(kind: type[Any], name: str, preset: str | None, config: str | None
 
 def _overview(kinds: dict[str, type[Any]]) -> str:
     """The commands, a line each."""
-    lines = [f"  {name:<11}{str(kind.__doc__).splitlines()[0]}" for name, kind in kinds.items()]
-    return "\n".join(["usage: shconv COMMAND [OPTIONS]", "", _ABOUT, "", *lines, "", _SOURCES])
+    width, hang = shutil.get_terminal_size().columns - 2, " " * 13
+    lines = [
+        textwrap.fill(str(kind.__doc__).splitlines()[0], width, initial_indent=f"  {name:<11}", subsequent_indent=hang)
+        for name, kind in kinds.items()
+    ]
+    texts = (textwrap.fill(text, width) for text in (_ABOUT, _SOURCES))
+    return "\n".join(["usage: shconv COMMAND [OPTIONS]", "", next(texts), "", *lines, "", next(texts)])
 
 
 def _taken(arguments: list[str], flag: str) -> tuple[list[str], str | None]:

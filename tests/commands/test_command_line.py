@@ -262,7 +262,7 @@ def test_two_classes_are_too_few_for_relative_confidence_but_can_be_trained_on(s
     )
     ended = shconv("train", "--data", f"folder:{data}", "--width", 2, "--epochs", 1)
     assert ended.code == 0
-    assert "12 test images; runs/train/plain10_shc-seed0" in ended.out
+    assert "12 test images\nThe network: runs/train/plain10_shc-seed0" in ended.out
 
 
 def test_skipped_files_are_counted_and_the_count_is_shown(shconv, tmp_path):

@@ -132,7 +132,7 @@ def test_the_command_line_goes_before_the_file(shconv, tmp_path, pictures):
     for place, arguments in enumerate((["--config", path, "train"], ["train", f"--config={path}"])):
         ended = shconv(*arguments, "--out", f"run{place}", "--model", "plain10")
         assert ended.code == 0
-        assert f"18 test images; run{place}" in ended.out
+        assert f"18 test images\nThe network: run{place}" in ended.out
     assert not Path("from-file").exists()
     path = stored(tmp_path, {"width": 0})
     assert "width must be at least 1, got 0" in shconv("train", "--config", path).message

@@ -28,7 +28,13 @@ class Shown:
     hidden: bool = False  # an option of the class that this command does not use
 
 
-METAVARS = {"eps": "NUMBER", "eps_l2": "NUMBER", "budget": "TIME"}  # texts that are read as something else
+METAVARS = {
+    "eps": "NUMBER",
+    "eps_l2": "NUMBER",
+    "budget": "TIME",
+    "config": "FILE",
+    "preset": "NAME",
+}  # not by the type
 POSITIONAL, HIDDEN = Shown(positional=True), Shown(hidden=True)
 
 
@@ -93,7 +99,7 @@ def _parser(
         )
     first = titles[FIRST] if FIRST in titles else parser.add_argument_group(FIRST)
     for flag, about in extra.items():
-        first.add_argument(flag, help=_escaped(about), metavar=flag.removeprefix("--").upper())
+        first.add_argument(flag, help=_escaped(about), metavar=METAVARS[flag.removeprefix("--")])
     first.add_argument("-h", "--help", action="help", help="Show this help.")
     return parser
 

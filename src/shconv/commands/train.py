@@ -150,7 +150,8 @@ class Train(DataOptions, EngineOptions, HubOptions):
         result = train(config, data, recipe, out, **settings)  # type: ignore[arg-type]
         if not processes.is_first:
             return
-        print(f"{self.model} on {data.name}: {result.test_accuracy:.2%} of {len(data.test):,} test images; {out}")
+        print(f"{self.model} on {data.name}: {result.test_accuracy:.2%} of {len(data.test):,} test images")
+        print(f"The network: {out}")
         self.push(out)
 
     def _recipe(self) -> Recipe:
