@@ -28,11 +28,11 @@ from shconv.terminal import console
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(PaperOptions, NetworkOptions):
-    """Attack trained networks and write the outcome of every image, with tables and a page.
+    """Attack trained networks, print tables, and write the outcome of every image.
 
-    Without --attack it makes the paper's tables and figures, best for a network and its --twin. The images of
-    Tables 2 to 4 are those that both classify correctly with confidence above --min-confidence (0.9 in the paper);
-    without a twin, those that the network classifies so.
+    Without --attack it makes the paper's tables, figures and a page, best for a network and its --twin. The images
+    of Tables 2 to 4 are those that both classify correctly with confidence above --min-confidence (0.9 in the
+    paper); without a twin, those that the network classifies so.
 
     With --attack it runs the same attacks on the same images for every network:
     shconv evaluate runs/a runs/b --attack fgsm pgd mine=my_file:my_attack
@@ -154,6 +154,7 @@ def conclude_own(folder: RunFolder, progress: ExperimentProgress, *, png: bool =
     for said in save_standard(results, folder.path) if standard else ():
         print(said)
     progress.say(f"A line for each row and image: {folder.path / 'rows.csv'}, {folder.path / 'outcomes.csv'}")
+    progress.say(f"A page of it: shconv report {folder.path}")
 
 
 def _check_pair(networks: list[Network]) -> None:

@@ -66,7 +66,7 @@ def write(
     of_audits = [draw_audit(run, audit) for audit in run.audits]
     compared = draw_comparison(run.audits)
     painted = painting([*drawn, compared, *chain(*of_audits)], tuple(dict.fromkeys(("svg", *figures))))
-    made, said = _tables(run), read(run)
+    made, said = _tables(run), _statements(run)
     if console is not None:
         _print(run, made, said, console)
     painted()
@@ -96,7 +96,7 @@ def print_tables(run_folder: Path | str, console: Console) -> None:
     """Print the tables, then what they show, and last the answer, on a terminal. Raises InputError as ``write``
     does."""
     run = load_run(run_folder)
-    _print(run, _tables(run), read(run), console)
+    _print(run, _tables(run), _statements(run), console)
 
 
 def _print(run: Run, tables: Iterable[Table | Grid], statements: Iterable[Statement], console: Console) -> None:
@@ -120,8 +120,13 @@ def _print(run: Run, tables: Iterable[Table | Grid], statements: Iterable[Statem
 
 
 def _tables(run: Run) -> list[Table | Grid]:
-    """The tables of the paper's experiments; none where the folder holds an audit alone."""
-    return [*paper_tables(run), *summaries(run)] if run.rows else []
+    """The tables of the paper's experiments or of named attacks; none where the folder holds an audit alone."""
+    return [*([] if run.is_own else paper_tables(run)), *summaries(run)] if run.rows else []
+
+
+def _statements(run: Run) -> Sequence[Statement]:
+    """What the paper's tables show."""
+    return () if run.is_own else read(run)
 
 
 def _print_audits(run: Run, console: Console) -> None:

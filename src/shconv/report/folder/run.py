@@ -114,6 +114,11 @@ class Run:
         return (*(name for name in NETWORKS if name in held), *(name for name in held if name not in NETWORKS))
 
     @property
+    def is_own(self) -> bool:
+        """Does it hold attacks that were named, and nothing of the paper's tables but clean accuracy?"""
+        return {row.experiment for row in self.rows if row.attack != "clean"} == {"evaluate"}
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(sorted({row.seed for row in self.rows}))
 

@@ -30,6 +30,8 @@ NORMS = {"linf": "L∞", "l2": "L2"}
 
 
 def summaries(run: Run) -> tuple[Grid, ...]:
+    if run.is_own:
+        return own_attacks(run), attacks(run)
     checks = routes(run), searches(run)
     others = [grid for grid in (own_attacks(run), other_attacks(run)) if grid.records]
     rest = quasi_boundary(run), training(run), attacks(run)
@@ -79,10 +81,10 @@ def _left_out(worst: WorstCase) -> str | None:
 
 
 def own_attacks(run: Run) -> Grid:
-    """The attacks that were named, in place of the paper's."""
+    """The attacks that were named, in place of the paper's, and clean accuracy."""
     return _attacked(
         run,
-        [row for row in run.rows if row.experiment == "evaluate"],
+        [row for row in run.rows if row.experiment == "evaluate" or run.is_own],
         attack_name,
         name="own_attacks",
         title="The attacks that were named",
