@@ -9,7 +9,7 @@ from made_audit import HEADLINE, add_audit, share
 from rich.console import Console
 
 from shconv.report import load_run, print_tables, write
-from shconv.report.audit.sections import comparison, sections
+from shconv.report.audit.sections import answer, comparison, sections
 from shconv.report.audit.tables import audit_tables, results, route_words
 from shconv.report.output.render import to_csv, to_markdown
 
@@ -167,6 +167,21 @@ def test_side_by_side_says_how_many_checks_could_tell(run_folder):
     assert (stopped["clean"], stopped["linf"], stopped["not_run"]) == ("not finished", None, "1, 9, 10, 11, 12")
     assert masked["pixels"] == "– (60 images were not attacked)"
     assert "not necessarily robust" in comparison(audits(run_folder)).caption
+
+
+def test_the_answer_has_both_accuracies_and_the_alarms_of_each_network_with_checks(run_folder):
+    add_audit(run_folder)
+    add_audit(run_folder, "resnet18", masked=False, twin=False)
+    add_audit(run_folder, "plain10", finished=False)
+    said = dict(answer(audits(run_folder)))
+    assert [len(each) for each in said.values()][-3:] == [2, 2, 2]
+    worst = said["Correct in the worst case"][0]
+    assert worst.startswith("ResNet-18-SHC: 2.0\xa0% (95 % interval 0.8–5.0) within L∞ 8/255, ")
+    assert worst.endswith("no number (60 images were not attacked) within few pixels.")
+    masked, calm = said["Alarms"]
+    assert "check 1, gradient routes; check 4, budget curve; " in masked
+    assert masked.endswith("the worst case may be far too high.")
+    assert calm == "ResNet-18: none from the 8 checks with an answer. This is no evidence of robustness."
 
 
 def test_seeds_are_summed_up_by_mean_and_standard_deviation(run_folder):
