@@ -1,4 +1,9 @@
-"""Statistical Hyper-Convolution for PyTorch: a convolution whose kernel is filtered image by image."""
+"""Statistical Hyper-Convolution for PyTorch: a convolution whose kernel is filtered image by image.
+
+SHConv2d is the layer; create_model and to_shc make networks with it. evaluate attacks networks with any of `attacks`,
+compare puts several networks into one table, and audit.run checks whether a robustness is real. The command `shconv`
+does the same and reproduces the paper.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
