@@ -131,15 +131,19 @@ STOPS = {
 
 
 def test_stopped_anywhere_and_given_again_it_equals_an_uninterrupted_run(whole, tmp_path, monkeypatch, capsys):
-    out, rows = tmp_path / "run", []
+    out, rows, printed = tmp_path / "run", [], []
     for place, (owner, name, count, before) in STOPS.items():
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, stop_at(count, getattr(owner, name), before))
             assert reproduce(out) == 130, place
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert said == "shconv: stopped; the same command continues from here", place
+        printed.append(capsys.readouterr().err.splitlines())
+        assert printed[-1][-1] == "shconv: stopped; the same command continues from here", place
         rows.append(len(lines(out / "rows.jsonl")) if (out / "rows.jsonl").exists() else 0)
     assert rows == [0, 0, 0, 20, 42, 49, 71]
+    assert printed[0][0].startswith("2 networks to train, ")
+    assert printed[0][0].endswith(f"Everything is written to {out}.")
+    assert printed[2][0].startswith("1 network to train, ")
+    assert "2 of 2 networks are trained" in printed[2]
     assert reproduce(out) == 0
     assert_same_run(out, whole)
 
