@@ -56,15 +56,6 @@ def test_torchvisions_weights_load_and_compute_the_same(name: str) -> None:
         torch.testing.assert_close(ours.eval()(x), theirs(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvisions_weights_lack_only_the_hypernetworks_of_the_shc_network(name: str) -> None:
-    ours = create_model(f"{name}_shc", num_classes=7, width=64)
-    missing, unexpected = ours.load_state_dict(TORCHVISION[name](num_classes=7).state_dict(), strict=False)
-    assert unexpected == []
-    assert len(missing) == 4 * len(IN_CHANNELS_OF_3X3[name])
-    assert all(".hyper." in key for key in missing)
-
-
 # against their own arithmetic
 
 

@@ -146,15 +146,6 @@ def test_references_gradients_do_not_depend_on_the_layout() -> None:
         same(actual, wanted)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "auto"])
-@settings(max_examples=25)
-@given(data=st.data())
-def test_filter_map_of_ones_gives_torchs_convolution(name: str, data: st.DataObject) -> None:
-    call = data.draw(calls(name))
-    call.M = torch.ones_like(call.M)
-    same(call.outputs(formulation=name), F.conv2d(call.x, call.weight, call.bias, **call.arguments))
-
-
 # every formulation is the reference
 
 
