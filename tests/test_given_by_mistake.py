@@ -19,7 +19,10 @@ FGSM = shconv.attacks.FGSM(0.1)
 GIVEN = {
     "no model": (lambda: FGSM(None, X, Y), "model: got NoneType; want a torch.nn.Module"),
     "images alone": (lambda: shconv.audit.run(network(), X, "8/255"), "data: item 0 has the label shape"),
-    "no network": (lambda: shconv.to_shc("resnet18"), "model: got 'resnet18'; want a torch.nn.Module"),
+    "no network": (
+        lambda: shconv.to_shc("resnet18"),
+        "model: got 'resnet18'; want a torch.nn.Module, such as shconv.create_model or .*from_pretrained gives",
+    ),
     "no network to a relative": (lambda: shconv.relatives.to_relative("resnet18", "se"), "model: got 'resnet18'; want"),
     "no network to report on": (lambda: shconv.conversion_report("resnet18"), "model: got 'resnet18'; want"),
     "no network to undo": (lambda: shconv.to_vanilla("resnet18"), "model: got 'resnet18'; want"),

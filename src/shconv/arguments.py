@@ -38,6 +38,7 @@ _MADE = {  # what is often given by its name, and where it comes from
     "ModelConfig": "a shconv.training.ModelConfig",
     "Recipe": "a Recipe, such as shconv.training.RECIPES has",
 }
+_NETWORK = ", such as shconv.create_model or shconv.pretrained.from_pretrained gives"
 _SHORT = (NoneType, bool, int, float, str)
 _SEVERAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -59,7 +60,8 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
             if wanted and not any(_fits(value, kind) for kind in wanted):
                 got = repr(value) if isinstance(value, _SHORT) else type(value).__name__
                 *others, last = map(_word, wanted)
-                raise InputError(f"{name}: got {got}; want {', '.join(others)}{' or ' * bool(others)}{last}")
+                hint = _NETWORK if nn.Module in wanted and isinstance(value, str | PathLike) else ""
+                raise InputError(f"{name}: got {got}; want {', '.join(others)}{' or ' * bool(others)}{last}{hint}")
         return function(*args, **kwargs)
 
     return called
