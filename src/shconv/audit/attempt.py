@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from shconv.attacks import Attack
 from shconv.audit.findings import Flags, Outcome
 from shconv.audit.ledger import file_slug, question
-from shconv.audit.views import INNER_LOGITS, STRAIGHT_THROUGH, TURNED_ON
+from shconv.audit.views import INNER_LOGITS, STRAIGHT_THROUGH
 from shconv.errors import InputError
 from shconv.experiments.network import routed
 from shconv.routes import frozen_kernels, gradient_route
@@ -66,7 +66,7 @@ def seen_through(network: nn.Module, route: str, x: Tensor) -> Iterator[nn.Modul
         with gradient_route(network, "both", factor):
             yield network
     else:
-        plain = route in ("both", STRAIGHT_THROUGH, INNER_LOGITS, TURNED_ON)
+        plain = route in ("both", STRAIGHT_THROUGH, INNER_LOGITS)
         with nullcontext(network) if plain else routed(network, route) as seen:
             yield seen
 

@@ -66,6 +66,8 @@ def _as_it_is(subject: Subject, images: Tensor, judged: Judged) -> Iterator[str]
             f"was in training mode ({', '.join(subject.training)}). It is audited in eval mode: batch norm with its "
             "stored statistics, dropout off."
         )
+    if subject.turned_on:
+        yield "turns gradients off, as by torch.no_grad. Here they stay on: attacks follow its gradient as it would be."
     if subject.has_detector:
         yield (
             f"has a detector, which rejects {int(subject.rejects(images).sum())} of {len(images)} clean images. The "

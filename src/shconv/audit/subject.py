@@ -5,7 +5,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from shconv.attacks.checks import check_logits_shape
 from shconv.errors import InputError
@@ -40,6 +41,7 @@ class Subject:
     model       what attacks differentiate and checks call: eval mode, finite logits (N, K)
     one_draw    the same with a single pass where it is random: an eighth of the price
     network     the module as given
+    inside      what `model` calls: the network, with gradients turned on where it turns them off (`turned_on`)
     probabilities, is_random     what it returned on `images`: a distribution; another answer in a second pass
     mixes       whether an image's answer hangs on the other images of its batch
     seconds     of a pass, an image, among few
@@ -78,10 +80,12 @@ class Subject:
         self.probabilities = _are_probabilities(first)
         self.is_random = not same_answers(first, second)
         self.mixes = not self.is_random and not same_answers(first[:1], alone[:1])
+        self.turned_on = not self.has_detector and _turns_gradients_off(network, images[: min(most, FEW)])
+        self.inside = TurnedOn(network).eval() if self.turned_on else network
         kind = AuditedDetector if self.has_detector else AuditedNetwork
-        self.model = kind(network, self.probabilities, PASSES if self.is_random else 1)
+        self.model = kind(self.inside, self.probabilities, PASSES if self.is_random else 1)
         self.model.eval()
-        self.one_draw = AuditedNetwork(network, self.probabilities).eval() if self.is_random else self.model
+        self.one_draw = AuditedNetwork(self.inside, self.probabilities).eval() if self.is_random else self.model
 
     @cached_property
     def is_shc(self) -> bool:
@@ -132,6 +136,25 @@ class Subject:
         """What a function says of images, at least one, always `size` at a time."""
         with torch.no_grad(), drawing(self.is_random, "judge"):
             return torch.cat([function(padded(part, size))[: len(part)] for part in x.split(size)])
+
+
+class TurnedOn(nn.Module):
+    """A network in which torch.no_grad and set_grad_enabled(False) do nothing, unless gradients are off outside."""
+
+    steady = False  # Python runs at every call, which a replayed graph would leave out
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Any:
+        with _StaysOn() if torch.is_grad_enabled() else nullcontext():
+            return self.network(x)
+
+
+class _StaysOn(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*((True,) if func is torch._C._set_grad_enabled else args), **(kwargs or {}))
 
 
 class TimeUp(Exception):  # noqa: N818 (no error: it ends an attack that would take too long)
@@ -194,6 +217,21 @@ def drawing(active: bool, *words: object) -> Iterator[None]:
 
 def as_twin(name: str) -> str:
     return "twin" if name == "twin" else f"twin {name}"
+
+
+def _turns_gradients_off(network: nn.Module, x: Tensor) -> bool:
+    """Is there no graph from the answer to images x (n, C, H, W), but one where torch.no_grad does nothing?"""
+
+    def has_graph(model: nn.Module) -> bool:
+        with torch.enable_grad():
+            out = model(x.clone().requires_grad_())
+        return isinstance(out, Tensor) and out.requires_grad
+
+    with drawing(True, "graph"):
+        try:
+            return not has_graph(network) and has_graph(TurnedOn(network))
+        except RuntimeError:  # it works in place where no graph minds
+            return False
 
 
 def _three_passes(name: str, network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:

@@ -3,7 +3,7 @@ the place of what passes none (BPDA, Athalye et al. 2018), or the logits before 
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from shconv.attacks.losses import margin
 from shconv.audit.subject import AuditedNetwork, Subject, drawing
@@ -20,7 +19,7 @@ VANISHED = 0.05  # of the images, with a gradient that is exactly zero: above th
 BLIND = 0.5  # of the images: attacks by gradient then see nothing of the network
 AGREEING = 0.75  # of the images, with the network's class: inner logits may be one member's of several that vote
 MOST_LINKS = 64
-STRAIGHT_THROUGH, INNER_LOGITS, TURNED_ON = "straight-through", "inner logits", "gradients on"
+STRAIGHT_THROUGH, INNER_LOGITS = "straight-through", "inner logits"
 
 Key = tuple[str, str, int]  # a place in a pass: a module's name, "in" or "out", which of its calls
 Visit = Callable[[Key, Tensor], Tensor]
@@ -78,18 +77,17 @@ def view_of(subject: Subject, x: Tensor, y: Tensor, epsilon: float, sight: Sight
     """A view of a network with a better gradient than its own; None where its own will do, or none was found."""
     if not sight.dim:
         return None
-    for turned_on in (True, False) if sight.cut else (False,):
-        try:
-            found = _repaired(subject.network, x, y, turned_on)
-        except (RuntimeError, ValueError, TypeError, LookupError):  # a network that bears no hooks has no view
-            continue
-        if found is not None:
-            through, route, said = found
-            model = AuditedNetwork(through, subject.probabilities and through.head is None, subject.model.passes)
-            seen = look(subject, x, y, epsilon, model.eval())
-            if seen.margin < sight.margin / 2 and _leads(model, x, y, epsilon):
-                return View(route, model, f"{subject.name}: {said}")
-    return None
+    try:
+        found = _repaired(subject.inside, x, y)
+    except (RuntimeError, ValueError, TypeError, LookupError):  # a network that bears no hooks has no view
+        return None
+    if found is None:
+        return None
+    through, route, said = found
+    model = AuditedNetwork(through, subject.probabilities and through.head is None, subject.model.passes)
+    view = View(route, model.eval(), f"{subject.name}: {said}")
+    seen = look(subject, x, y, epsilon, model)
+    return view if seen.margin < sight.margin / 2 and _leads(model, x, y, epsilon) else None
 
 
 def _leads(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> bool:
@@ -111,16 +109,13 @@ class Through(nn.Module):
 
     links: the gradient at one boundary goes on at an earlier one, as if all between were the identity.
     head: the boundary whose tensor is returned in the place of the network's own answer.
-    turned_on: gradients are, also where the network turns them off.
     """
 
     steady = False  # Python runs at every call, which a replayed graph would leave out
 
-    def __init__(
-        self, network: nn.Module, links: Mapping[Key, Key], head: Key | None = None, turned_on: bool = False
-    ) -> None:
+    def __init__(self, network: nn.Module, links: Mapping[Key, Key], head: Key | None = None) -> None:
         super().__init__()
-        self.network, self.links, self.head, self.turned_on = network, dict(links), head, turned_on
+        self.network, self.links, self.head = network, dict(links), head
         self._names = {key[0] for key in (*self.links, *self.links.values(), *([head] if head else []))}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,17 +136,9 @@ class Through(nn.Module):
                 held[key] = t
             return t
 
-        turned_on = self.turned_on and torch.is_grad_enabled()
-        with _boundaries(self.network, len(x), both, names), _TurnedOn() if turned_on else nullcontext():
+        with _boundaries(self.network, len(x), both, names):
             out: Tensor = self.network(x)
         return out if self.head is None else held[self.head]
-
-
-class _TurnedOn(TorchFunctionMode):
-    """Gradients stay on: torch.no_grad and set_grad_enabled(False) do nothing in here."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*((True,) if func is torch._C._set_grad_enabled else args), **(kwargs or {}))
 
 
 @contextmanager
@@ -187,9 +174,9 @@ class _Place(NamedTuple):
     alive: bool
 
 
-def _repaired(network: nn.Module, x: Tensor, y: Tensor, turned_on: bool) -> tuple[Through, str, str] | None:
+def _repaired(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Through, str, str] | None:
     """The network with as few links as give it a gradient, a name of the view, and what was done in words."""
-    places, out = _passed(Through(network, {}, None, turned_on), x, y)
+    places, out = _passed(Through(network, {}), x, y)
     best = out.amax(1, keepdim=True)
 
     def agreement(place: _Place) -> float:
@@ -199,13 +186,12 @@ def _repaired(network: nn.Module, x: Tensor, y: Tensor, turned_on: bool) -> tupl
     alike = [place for place in reversed(places) if place.t.shape == out.shape and not torch.equal(place.t, out)]
     ranked = sorted(((agreement(place), place.key) for place in alike), key=lambda each: each[0], reverse=True)
     heads = [key for share, key in ranked if share >= AGREEING]
-    ends = (None, *heads) if turned_on else (*heads, None)
-    found = [(head, links) for head in ends if (links := _links(network, x, y, head, turned_on)) is not None]
+    found = [(head, links) for head in (*heads, None) if (links := _links(network, x, y, head)) is not None]
     if not found:
         return None
     head, links = min(found, key=lambda each: len(each[1]))
     gaps = [f"from {_where(live)} back to {_where(dead)}" for live, dead in links.items()]
-    said = ["it turns gradients off (torch.no_grad, say), and attacks turn them on"] * turned_on
+    said = []
     if head is not None:
         said.append(f"its answer loses the gradient, so attacks see {_where(head)} as its logits")
     if gaps:
@@ -213,8 +199,7 @@ def _repaired(network: nn.Module, x: Tensor, y: Tensor, turned_on: bool) -> tupl
         said.append(
             f"no gradient passes {gaps[0]}{more}, so attacks put the identity there (BPDA, Athalye et al. 2018)"
         )
-    route = STRAIGHT_THROUGH if gaps else INNER_LOGITS if head is not None else TURNED_ON
-    return Through(network, links, head, turned_on), route, f"{'; '.join(said)}."
+    return Through(network, links, head), STRAIGHT_THROUGH if gaps else INNER_LOGITS, f"{'; '.join(said)}."
 
 
 def _where(key: Key) -> str:
@@ -223,11 +208,11 @@ def _where(key: Key) -> str:
     return f"{what} (call {call})" if call > 1 else what
 
 
-def _links(network: nn.Module, x: Tensor, y: Tensor, head: Key | None, turned_on: bool) -> dict[Key, Key] | None:
+def _links(network: nn.Module, x: Tensor, y: Tensor, head: Key | None) -> dict[Key, Key] | None:
     """Links that carry the gradient of the margin back to the images, from the end on; None where none do."""
     links: dict[Key, Key] = {}
     for _ in range(MOST_LINKS):
-        places, _ = _passed(Through(network, links, head, turned_on), x, y)
+        places, _ = _passed(Through(network, links, head), x, y)
         if places[0].alive:
             return links
         first = next((at for at, place in enumerate(places) if place.alive), None)

@@ -195,6 +195,7 @@ def make_audit(
     """A real audit of a toy, without a limit of time; by default all images are one batch, which is quickest."""
     x, y = toy_images() if data is None else data
     setting = Setting(eps, 5 * eps, batch_size=batch_size, budget="full")
+    folder.mkdir(exist_ok=True)  # as RunFolder.opened makes it
     held = RunFolder(folder)
 
     def subject(name: str, each: nn.Module) -> Subject:
