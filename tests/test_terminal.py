@@ -14,7 +14,7 @@ from rich.table import Table
 import shconv
 from shconv import terminal
 from shconv.experiments.progress import ExperimentProgress
-from shconv.terminal import Lines, console, progress_line
+from shconv.terminal import Lines, console, progress_line, without_repeats
 from shconv.training.progress import TrainingProgress
 
 ODD = "folder:abc: [red]x[/red] :smile: [/] [bold"
@@ -70,6 +70,13 @@ def said(capsys, wanted: int) -> list[str]:
         time.sleep(0.01)
         text += capsys.readouterr().err
     return text.splitlines()
+
+
+def test_what_is_under_way_is_said_again_at_its_pace_where_nothing_else_is_repeated(quick, capsys):
+    asked = []
+    with without_repeats(), Lines().alive(lambda: asked.append(0) or "waiting"):
+        assert said(capsys, 3)[:3] == ["waiting"] * 3
+        assert len(asked) < 10  # it was asked without a pause for ever
 
 
 def test_work_that_says_nothing_is_reported_until_it_ends(quick, capsys):

@@ -46,6 +46,10 @@ class Lines:
             if line in _said:
                 return
             _said.add(line)
+        self.repeat(line)
+
+    def repeat(self, line: str) -> None:
+        """Say it, also where it was said before."""
         self.console.print(line, soft_wrap=True)
         _pulse.spoken = time.monotonic()
 
@@ -145,7 +149,7 @@ class _Pulse:
             under_way = self._under_way[-1:]
             if under_way and time.monotonic() >= self.spoken + EVERY:
                 lines, line = under_way[0]
-                lines.say(line())
+                lines.repeat(line())
 
 
 _pulse = _Pulse()
