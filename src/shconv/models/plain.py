@@ -24,7 +24,7 @@ class PlainBlock(nn.Module):
 
 
 class Plain10(Staged):
-    """A block of two convolutions in each stage."""
+    """A block of two convolutions in each stage; images, logits and arguments as in Staged."""
 
     def __init__(
         self,

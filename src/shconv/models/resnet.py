@@ -54,7 +54,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(Staged):
-    """So many blocks in each stage."""
+    """blocks[i] of `block` in stage i; images, logits and the other arguments as in Staged."""
 
     def __init__(
         self,
