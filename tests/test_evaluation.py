@@ -161,6 +161,20 @@ def test_a_folder_goes_on_where_it_was_and_refuses_another_run(tmp_path: Path) -
         shconv.evaluate(vanilla, (IMAGES, LABELS), {"none": counted}, folder=tmp_path, seed=3, **QUICK)
 
 
+def test_an_attack_of_others_is_not_asked_what_it_calls_itself() -> None:
+    class Endless:
+        """As ART's SquareAttack, whose words hold a method of its own."""
+
+        def __repr__(self) -> str:
+            raise RecursionError
+
+        def __call__(self, model: Any, images: Tensor, labels: Tensor) -> Tensor:
+            return images
+
+    vanilla, _ = colour_networks()
+    assert len(shconv.evaluate(vanilla, (IMAGES, LABELS), {"endless": Endless()}, **QUICK).records) == 2
+
+
 def test_a_folder_that_did_not_keep_the_adversarial_images_is_refused_where_they_are_wanted(tmp_path: Path) -> None:
     networks, data = colour_networks(), (IMAGES, LABELS)
     shconv.evaluate(networks[0], data, {"mine": sign_step}, folder=tmp_path / "a", **QUICK)

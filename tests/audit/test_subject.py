@@ -1,7 +1,9 @@
 """What a network is recognised as before it is attacked, and that it is given back as it was."""
 
+import random
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,14 +168,23 @@ def test_predictions_come_in_one_batch_shape_and_depend_on_no_neighbour() -> Non
     assert shapes == [10, 10, 10]
 
 
-def test_a_random_network_is_judged_alike_every_time_and_leaves_the_global_numbers_alone() -> None:
+def by_numpy(x: Tensor) -> Tensor:
+    return x + 0.3 * torch.from_numpy(np.random.random(x.shape)).to(x)
+
+
+def by_python(x: Tensor) -> Tensor:
+    return x + 0.3 * random.random()
+
+
+@pytest.mark.parametrize("before", [noisy, by_numpy, by_python])
+def test_a_random_network_is_judged_alike_every_time_and_leaves_the_global_numbers_alone(before: Any) -> None:
     x, y = colour_images()
-    subject = Subject("Net", Around(before=noisy).eval(), x, y)
-    state = torch.random.get_rng_state()
+    subject = Subject("Net", Around(before=before).eval(), x, y)
+    state = repr((torch.random.get_rng_state().tolist(), np.random.get_state()[1:], random.getstate()))
     first, second = subject.judge(x, y), subject.judge(x, y)
     assert subject.is_random
     assert (first.p_y == second.p_y).all()
-    assert torch.equal(state, torch.random.get_rng_state())
+    assert state == repr((torch.random.get_rng_state().tolist(), np.random.get_state()[1:], random.getstate()))
 
 
 def test_a_random_network_s_gradient_is_that_of_its_mean_over_eight_passes() -> None:

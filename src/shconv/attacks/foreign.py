@@ -5,10 +5,9 @@ import dis
 import hashlib
 import inspect
 import math
-import random
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from operator import index as as_integer
@@ -103,7 +102,7 @@ class Foreign(Attack):
             x, y, places = self.checked(images, labels, index, seed)
             counted = _Counted(model)
             own = np.random.SeedSequence([as_integer(seed), STREAM, places[0]]).generate_state(1)
-            with own_randomness(x.device, int(own[0])), _other_randomness(int(own[0])), warnings.catch_warnings():
+            with own_randomness(x.device, int(own[0])), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = self._called(counted, x, y)
             found = self._checked(found, x)
@@ -163,20 +162,6 @@ class _Counted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.passes += len(x)
         return self.model(x)
-
-
-@contextmanager
-def _other_randomness(seed: int) -> Iterator[None]:
-    """The global generators of numpy, which ART and others draw from, and of Python: seeded inside, given back as they
-    were."""
-    numpys, pythons = np.random.get_state(), random.getstate()
-    np.random.seed(seed)
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(numpys)
-        random.setstate(pythons)
 
 
 def _words(attack: Any) -> str:

@@ -1,11 +1,13 @@
 """What the attacks that search a ball share: one call, the strongest example of each image, a cost known beforehand."""
 
+import random
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,9 +108,21 @@ class Strongest:
 
 
 @contextmanager
-def own_randomness(device: torch.device, seed: int) -> Iterator[None]:
-    """For other people's attacks, which draw from torch's global generators: seeded inside, given back as they were."""
-    devices = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+def own_randomness(device: torch.device | None, seed: int) -> Iterator[None]:
+    """Inside, the global generators of torch, numpy and Python are seeded; afterwards they go on as they were.
+
+    For other people's attacks and networks, which draw from them. device: None is every GPU in use.
+    """
+    devices: list[Any] = [] if device is None or device.type == "cpu" else [device]
+    if device is None and torch.cuda.is_initialized():
+        devices = [*range(torch.cuda.device_count())]
+    numpys, pythons = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices, device_type=device.type if device is not None and devices else "cuda"):
         torch.manual_seed(seed)
-        yield
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpys)
+            random.setstate(pythons)

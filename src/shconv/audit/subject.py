@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from shconv.attacks.checks import check_logits_shape
+from shconv.attacks.search import own_randomness
 from shconv.errors import InputError
 from shconv.experiments.network import finite, finite_gradient, first_logits, in_other_company, same_answers
 from shconv.experiments.outcomes import NO_ANSWER, judge
@@ -205,13 +206,8 @@ class AuditedDetector(AuditedNetwork):
 
 @contextmanager
 def drawing(active: bool, *words: object) -> Iterator[None]:
-    """Inside, torch's random numbers are those that belong to the words; afterwards the caller's go on."""
-    if not active:
-        yield
-        return
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(zlib.crc32(repr(words).encode()))
+    """Inside, global random numbers are those that belong to the words; afterwards the caller's go on."""
+    with own_randomness(None, zlib.crc32(repr(words).encode())) if active else nullcontext():
         yield
 
 

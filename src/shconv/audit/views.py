@@ -1,28 +1,26 @@
 """Has a network a gradient that attacks can use? Where it has none, a view of it that has one: an identity backward in
-the place of what passes none (BPDA, Athalye et al. 2018), or the logits before what saturates, ties or votes."""
+the place of what passes none (BPDA, Athalye et al. 2018), or the logits before what saturates, ties or votes. A view
+decides as the network does."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shconv.attacks.losses import margin
-from shconv.audit.subject import AuditedNetwork, Subject, drawing
+from shconv.audit.subject import FEW, AuditedNetwork, Subject, drawing
+from shconv.audit.through import Heads, Key, ReadOut, Through, mean_of, shaped
 
 VANISHED = 0.05  # of the images, with a gradient that is exactly zero: above this there is something to repair
 BLIND = 0.5  # of the images: attacks by gradient then see nothing of the network
-AGREEING = 0.75  # of the images, with the network's class: inner logits may be one member's of several that vote
+AGREEING, VOTING = 0.75, 0.5  # of the images, with the network's class: inner logits, and each of several that vote
+MOST, MANY = 0.5, 0.25  # of the images, on which a view leads further: random signs, and the network's own gradient
 MOST_LINKS = 64
 STRAIGHT_THROUGH, INNER_LOGITS = "straight-through", "inner logits"
-
-Key = tuple[str, str, int]  # a place in a pass: a module's name, "in" or "out", which of its calls
-Visit = Callable[[Key, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,15 @@ class Sight:
 
 
 class View(NamedTuple):
-    """A network as only an attack sees it. `route` is what rows call it, `said` a sentence about it."""
+    """A network as only an attack sees it. `route` is what rows call it, `said` a sentence about it.
+
+    beside: the network's own gradient is of use too.
+    """
 
     route: str
     model: AuditedNetwork
     said: str
+    beside: bool
 
 
 def look(subject: Subject, x: Tensor, y: Tensor, epsilon: float, model: nn.Module | None = None) -> Sight:
@@ -75,95 +77,54 @@ def look(subject: Subject, x: Tensor, y: Tensor, epsilon: float, model: nn.Modul
 
 def view_of(subject: Subject, x: Tensor, y: Tensor, epsilon: float, sight: Sight) -> View | None:
     """A view of a network with a better gradient than its own; None where its own will do, or none was found."""
-    if not sight.dim:
-        return None
     try:
-        found = _repaired(subject.inside, x, y)
+        wanted = sight.dim or (len(x) > FEW and _ranks_twice(subject.inside, x[:FEW]))  # with so few time is short
+        found = _repaired(subject.inside, x, y, sight.dim) if wanted else None
     except (RuntimeError, ValueError, TypeError, LookupError):  # a network that bears no hooks has no view
         return None
     if found is None:
         return None
     through, route, said = found
-    model = AuditedNetwork(through, subject.probabilities and through.head is None, subject.model.passes)
-    view = View(route, model.eval(), f"{subject.name}: {said}")
-    seen = look(subject, x, y, epsilon, model)
-    return view if seen.margin < sight.margin / 2 and _leads(model, x, y, epsilon) else None
+    model = AuditedNetwork(through, subject.probabilities and not through.heads, subject.model.passes).eval()
+    if sight.dim:
+        better = (
+            look(subject, x, y, epsilon, model).margin < sight.margin / 2 and _lead(model, model, x, y, epsilon) > MOST
+        )
+    else:
+        better = _lead(model, subject.model, x, y, epsilon) > MANY
+    return View(route, model, f"{subject.name}: {said}", beside=not sight.dim) if better else None
 
 
-def _leads(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> bool:
-    """Does the margin rise higher along the gradient than along random signs, on most images?"""
-    with drawing(True, "lead"):
+def _lead(model: nn.Module, judge: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> float:
+    """On which share of the images the judge's margin rises higher along the model's gradient than along random signs;
+    where it has a gradient of its own, than along that too."""
+
+    def slope(network: nn.Module) -> Tensor:
         at = x.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(margin(model(at), y).sum(), at)
-        signs = [slope.sign(), *((2 * torch.randint(0, 2, x.shape) - 1).to(x) for _ in range(4))]
+        return torch.autograd.grad(margin(network(at), y).sum(), at)[0].sign()
+
+    with drawing(True, "lead"):
+        signs = [slope(model), *((2 * torch.randint(0, 2, x.shape) - 1).to(x) for _ in range(4))]
+        signs += [] if judge is model else [slope(judge)]
     with torch.no_grad():
         reached = []
         for sign in signs:
             with drawing(True, "lead"):
-                reached.append(margin(model((x + epsilon * sign).clamp(0, 1)), y))
-    return bool((reached[0] > torch.stack(reached[1:]).amax(0)).double().mean() > 0.5)
+                reached.append(margin(judge((x + epsilon * sign).clamp(0, 1)), y))
+    return float((reached[0] > torch.stack(reached[1:]).amax(0)).double().mean())
 
 
-class Through(nn.Module):
-    """A network whose pass is changed at the boundaries of its modules; what it computes stays the same.
+def _ranks_twice(network: nn.Module, x: Tensor) -> bool:
+    """Do logits pass a boundary that rank the classes otherwise than the answer?"""
+    seen: list[Tensor] = []
 
-    links: the gradient at one boundary goes on at an earlier one, as if all between were the identity.
-    head: the boundary whose tensor is returned in the place of the network's own answer.
-    """
+    def visit(_: Key, t: Tensor) -> Tensor:
+        seen.extend([t] if t.dim() == 2 else [])
+        return t
 
-    steady = False  # Python runs at every call, which a replayed graph would leave out
-
-    def __init__(self, network: nn.Module, links: Mapping[Key, Key], head: Key | None = None) -> None:
-        super().__init__()
-        self.network, self.links, self.head = network, dict(links), head
-        self._names = {key[0] for key in (*self.links, *self.links.values(), *([head] if head else []))}
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(x, lambda key, t: t, self._names)
-
-    def run(self, x: Tensor, visit: Visit, names: set[str] | None = None) -> Tensor:
-        """A pass in which `visit` may also change what passes the boundaries of the named modules, or of all."""
-        held: dict[Key, Tensor] = {}
-        sources = set(self.links.values())
-
-        def both(key: Key, t: Tensor) -> Tensor:
-            if key in self.links:
-                with torch.inference_mode(False), torch.enable_grad():
-                    slope = _shaped(held[self.links[key]], t)
-                    t = t if slope is None else t.detach() + (slope - slope.detach())
-            t = visit(key, t)
-            if key in sources or key == self.head:
-                held[key] = t
-            return t
-
-        with _boundaries(self.network, len(x), both, names):
-            out: Tensor = self.network(x)
-        return out if self.head is None else held[self.head]
-
-
-@contextmanager
-def _boundaries(network: nn.Module, n: int, visit: Visit, names: set[str] | None) -> Iterator[None]:
-    """Inside, what enters and leaves the modules passes `visit`, as far as it is a float tensor of n rows."""
-    calls = Counter[str]()
-
-    def fit(t: object) -> bool:
-        return isinstance(t, Tensor) and t.is_floating_point() and t.dim() >= 2 and len(t) == n
-
-    def before(name: str, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        calls[name] += 1
-        if not inputs or not fit(inputs[0]):
-            return None
-        return (visit((name, "in", calls[name]), inputs[0]), *inputs[1:])
-
-    def after(name: str, _: nn.Module, inputs: object, out: Any) -> Any:
-        return visit((name, "out", calls[name]), out) if fit(out) else out
-
-    with ExitStack() as hooks:
-        for name, part in network.named_modules():
-            if names is None or name in names:
-                hooks.enter_context(part.register_forward_pre_hook(partial(before, name)))
-                hooks.enter_context(part.register_forward_hook(partial(after, name)))
-        yield
+    with drawing(True, "view"), torch.no_grad():
+        out = Through(network, {}).run(x, visit)
+    return any(t.shape == out.shape and not torch.equal(t.argsort(1), out.argsort(1)) for t in seen)
 
 
 class _Place(NamedTuple):
@@ -174,32 +135,62 @@ class _Place(NamedTuple):
     alive: bool
 
 
-def _repaired(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Through, str, str] | None:
-    """The network with as few links as give it a gradient, a name of the view, and what was done in words."""
+def _repaired(network: nn.Module, x: Tensor, y: Tensor, dim: bool) -> tuple[Through, str, str] | None:
+    """The network with as few links as give it a gradient, a name of the view, and what was done in words.
+
+    dim: whether it has none. Else only inner logits are looked for that rank the classes otherwise.
+    """
     places, out = _passed(Through(network, {}), x, y)
     best = out.amax(1, keepdim=True)
 
-    def agreement(place: _Place) -> float:
-        """On how many images its class is the network's, or one of those that tie."""
-        return float((out.gather(1, place.t.argmax(1, keepdim=True)) == best).double().mean())
+    def agreement(logits: Tensor) -> float:
+        """On how many images their class is the network's, or one of those that tie."""
+        return float((out.gather(1, logits.argmax(1, keepdim=True)) == best).double().mean())
 
     alike = [place for place in reversed(places) if place.t.shape == out.shape and not torch.equal(place.t, out)]
-    ranked = sorted(((agreement(place), place.key) for place in alike), key=lambda each: each[0], reverse=True)
-    heads = [key for share, key in ranked if share >= AGREEING]
-    found = [(head, links) for head in (*heads, None) if (links := _links(network, x, y, head)) is not None]
+    if not dim:
+        alike = [place for place in alike if not torch.equal(place.t.argsort(1), out.argsort(1))]
+    members = list({tuple(place.t.flatten().tolist()): place for place in alike}.values())  # with answers of their own
+    voting = [place for place in members if agreement(place.t) > VOTING]
+    singles: list[Heads] = [(place.key,) for place in sorted(alike, key=lambda each: agreement(each.t), reverse=True)]
+    together = [tuple(place.key for place in voting)] if len(voting) > 1 else []
+    values = {place.key: place.t for place in alike}
+    several: list[Heads] = [
+        heads for heads in (*together, *singles) if agreement(mean_of([values[key] for key in heads])) >= AGREEING
+    ]
+    several += [()] if dim else []
+    found: list[Through] = []
+    for heads in several:
+        found += [through] if (through := _linked(network, x, y, heads)) is not None else []
+        if found and not found[-1].links:
+            break
+    features = [place for place in reversed(places) if place.t.dim() == 2 and place.t.shape != out.shape]
+    for place in features if dim and not found else []:
+        read = ReadOut.of(place.t, out.argmax(1), out.shape[1])
+        if agreement(read(place.t)) >= AGREEING:
+            found += [through] if (through := _linked(network, x, y, (place.key,), read)) is not None else []
+            break
     if not found:
         return None
-    head, links = min(found, key=lambda each: len(each[1]))
+    through = min(found, key=lambda each: len(each.links))
+    heads, links = through.heads, through.links
     gaps = [f"from {_where(live)} back to {_where(dead)}" for live, dead in links.items()]
     said = []
-    if head is not None:
-        said.append(f"its answer loses the gradient, so attacks see {_where(head)} as its logits")
+    if heads:
+        what = (
+            f"the mean of {len(heads)} boundaries, the first {_where(heads[0])},"
+            if len(heads) > 1
+            else _where(heads[0])
+        )
+        what = what if through.read is None else f"how near {what} is to each class's mean there"
+        why = "its answer loses the gradient, so" if dim else "its own gradient shows less, so some"
+        said.append(f"{why} attacks see {what} as its logits")
     if gaps:
         more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
         said.append(
             f"no gradient passes {gaps[0]}{more}, so attacks put the identity there (BPDA, Athalye et al. 2018)"
         )
-    return Through(network, links, head), STRAIGHT_THROUGH if gaps else INNER_LOGITS, f"{'; '.join(said)}."
+    return through, STRAIGHT_THROUGH if gaps else INNER_LOGITS, f"{'; '.join(said)}."
 
 
 def _where(key: Key) -> str:
@@ -208,17 +199,22 @@ def _where(key: Key) -> str:
     return f"{what} (call {call})" if call > 1 else what
 
 
-def _links(network: nn.Module, x: Tensor, y: Tensor, head: Key | None) -> dict[Key, Key] | None:
-    """Links that carry the gradient of the margin back to the images, from the end on; None where none do."""
+def _linked(network: nn.Module, x: Tensor, y: Tensor, heads: Heads, read: ReadOut | None = None) -> Through | None:
+    """With links that carry the gradient of the margin back to the images, from the end on; None where none do."""
     links: dict[Key, Key] = {}
     for _ in range(MOST_LINKS):
-        places, _ = _passed(Through(network, links, head), x, y)
+        through = Through(network, links, heads, read)
+        try:
+            places, _ = _passed(through, x, y)
+        except RuntimeError:  # the network has used up this graph for a gradient of its own
+            return None
         if places[0].alive:
-            return links
+            return through
         first = next((at for at, place in enumerate(places) if place.alive), None)
         if first is None or (live := places[first]).key in links:
             return None
-        dead = next((place for place in reversed(places[:first]) if _shaped(place.t, live.t) is not None), None)
+        fit = (place for place in reversed(places[:first]) if shaped(place.t, live.t) is not None)
+        dead = min(fit, key=lambda place: place.t.shape != live.t.shape, default=None)  # the last in this very shape
         if dead is None:
             return None
         links[live.key] = dead.key
@@ -262,23 +258,3 @@ def _zero(gradient: Tensor | None, at: Tensor) -> Tensor:
     if gradient is None:
         return torch.ones(len(at), dtype=torch.bool)
     return (gradient.flatten(1).nan_to_num(0.0) == 0).all(1).cpu()
-
-
-def _shaped(source: Tensor, like: Tensor) -> Tensor | None:
-    """`source` in the shape of `like`, each with n rows: as many values in another shape, or each value as often as an
-    encoding repeats it (thermometer codes), in the layout that `like` follows more closely; None where neither fits."""
-    ours, theirs = source[0].numel(), like[0].numel()
-    if ours == theirs:
-        return source.reshape(like.shape)
-    if ours > theirs or theirs % ours or source.dim() < 3:
-        return None
-    n, channels, copies = len(source), source.shape[1], theirs // ours
-    inner = source.flatten(2)[:, :, None].expand(n, channels, copies, -1)
-    outer = source.flatten(2)[:, None].expand(n, copies, channels, -1)
-    values = like.detach().flatten(1)
-    return max((each.reshape(like.shape) for each in (inner, outer)), key=lambda each: _follows(each, values))
-
-
-def _follows(source: Tensor, values: Tensor) -> float:
-    a, b = (each.detach().flatten(1) - each.detach().mean() for each in (source, values))
-    return float((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-12))

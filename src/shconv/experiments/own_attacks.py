@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shconv.attacks import Attack, Standard
+from shconv.attacks import Attack, Foreign, Standard
 from shconv.attacks.losses import gradient_at
 from shconv.attacks.objective import log_odds
 from shconv.data import ImageData
@@ -118,8 +118,11 @@ def _said(folder: Path, attacks: Mapping[str, Attack]) -> dict[str, str]:
 
 
 def _words(attack: Attack, known: str | None) -> str:
-    """The attack in words: the folder's, if they lack only fields of later versions, which are at their defaults."""
-    if known is not None and is_dataclass(attack):
+    """The attack in words: the folder's, if they lack only fields of later versions, which are at their defaults.
+
+    Another library's has words of its own, and what it calls itself is not asked: ART's SquareAttack does not end.
+    """
+    if known is not None and is_dataclass(attack) and not isinstance(attack, Foreign):
         values = {each: getattr(attack, each.name) for each in fields(attack) if each.repr}
         told = {each.name: value for each, value in values.items() if f"{each.name}=" in known or value != each.default}
         said = ", ".join(f"{name}={value!r}" for name, value in told.items())

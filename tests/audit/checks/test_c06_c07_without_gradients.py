@@ -7,8 +7,8 @@ import pytest
 from check_toys import EPS, SMALL, Honest, blind, finding, make_audit, saturated, toy_images
 
 from shconv.attacks import PGD, RandomSigns, Square
-from shconv.audit.checks import c06_gradient_free, c07_random_signs
-from shconv.audit.checks.searching import MOST, second_look
+from shconv.audit.checks import c06_gradient_free, c07_random_signs, searching
+from shconv.audit.checks.searching import MOST, Search, second_look
 
 FAINT = toy_images(contrasts=(0.04, 0.3))  # faint enough for chance
 
@@ -83,3 +83,9 @@ def test_the_second_look_is_at_a_few_images_only(tmp_path: Path) -> None:
     assert square.success.sum() > MOST
     seen, hidden = second_look(audit, square.success, "Square")
     assert hidden <= seen == MOST
+
+
+def test_an_image_that_several_searches_try_counts_once(tmp_path: Path) -> None:
+    audit = make_audit(tmp_path, blind())
+    searches = [Search(name, RandomSigns(EPS, draws=1), 100) for name in "ab"]
+    assert searching.run(audit, searches)[0].tried == int(audit.correct.sum())

@@ -16,7 +16,7 @@ from shconv.audit.checks import CHECKS
 from shconv.audit.checks.c10_indicators import Seen
 from shconv.audit.checks.penultimate import Binary
 from shconv.audit.checks.side import _SameDraws
-from shconv.audit.views import Through
+from shconv.audit.through import Through
 
 PARTS = [check for check in CHECKS if isinstance(check, ModuleType)]
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from check_toys import CLASSES, EPS, Honest, blind, saturated, toy_images
+from check_toys import CLASSES, EPS, Honest, Masked, blind, saturated, toy_images
 from torch import Tensor, nn
 
+from shconv.attacks import PGD
 from shconv.audit.subject import Subject
 from shconv.audit.views import INNER_LOGITS, STRAIGHT_THROUGH, View, look, view_of
 
@@ -49,6 +50,21 @@ class Steps(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.network.features(on_levels(x - 0.5).flatten(1))
         logits: Tensor = self.network.fc((hidden * 50).round() / 50)
+        return logits
+
+
+class Adapted(nn.Module):
+    """It moves the image by a gradient of its own before it answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Honest()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            own = x.detach().clone().requires_grad_()
+            (slope,) = torch.autograd.grad(self.network(own).amax(1).sum(), own)
+        logits: Tensor = self.network((own + 0.01 * slope.sign()).detach())
         return logits
 
 
@@ -96,6 +112,7 @@ HIDDEN = {
     "detached": lambda: Before(Tensor.detach),
     "a function without a backward": blind,
     "steps in every layer": Steps,
+    "an image moved by the network itself": Adapted,
     "thermometer, levels inside": lambda: Thermometer(True),
     "thermometer, levels outside": lambda: Thermometer(False),
 }
@@ -170,18 +187,81 @@ def test_logits_too_large_for_their_dtype_are_seen_before_they_tie_at_infinity()
     assert torch.equal(view.model(x), Honest()(x))
 
 
+class Vote(nn.Module):
+    def __init__(self, *members: nn.Module) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum(nn.functional.one_hot(member(x).argmax(1), CLASSES) for member in self.members) / len(self.members)
+
+
 def test_of_networks_that_vote_one_that_agrees_with_most_is_seen() -> None:
-    class Vote(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.members = nn.ModuleList([Honest(), Honest(), Honest(-5.0)])
-
-        def forward(self, x: Tensor) -> Tensor:
-            return sum(nn.functional.one_hot(member(x).argmax(1), CLASSES) for member in self.members) / 3
-
-    _, view = seen(Vote())
+    _, view = seen(Vote(Honest(), Honest(), Honest(-5.0)))
     assert view is not None
     assert torch.equal(view.model(toy_images()[0]), Honest()(toy_images()[0]))
+
+
+class OfOneChannel(Honest):
+    def __init__(self, channel: int) -> None:
+        super().__init__()
+        self.kept = (torch.arange(3) == channel).float()[:, None, None]
+
+    def see(self, x: Tensor) -> Tensor:
+        return x * self.kept
+
+
+def test_where_many_vote_attacks_go_on_until_most_are_wrong() -> None:
+    subject, view = seen(Vote(*map(OfOneChannel, range(3))))
+    x, y = toy_images()
+    weak = subject.model(x).argmax(1) == y
+    weak &= (x - 0.5).abs().amax((1, 2, 3)) < EPS
+    assert view is not None
+    attacked = PGD(EPS, until_broken=True)(view.model, x, y)
+    assert weak.sum() >= 10
+    assert not (subject.model(attacked).argmax(1) == y)[weak].any()
+    assert torch.equal(view.model(attacked).argmax(1), subject.model(attacked).argmax(1))
+
+
+def test_what_stored_images_vote_for_is_seen_as_distance_from_their_classes() -> None:
+    class Nearest(nn.Module):
+        """The class of the nearest of some stored images, by the features of a network."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = Honest().features
+            images, self.classes = toy_images(20, (0.3, 0.4))
+            self.stored = self.features((images - 0.5).flatten(1)).detach()
+
+        def forward(self, x: Tensor) -> Tensor:
+            away = torch.cdist(self.features((x - 0.5).flatten(1)), self.stored)
+            return nn.functional.one_hot(self.classes[away.argmin(1)], CLASSES).float()
+
+    subject, view = seen(Nearest())
+    x, y = toy_images()
+    assert view is not None
+    assert "how near the output of features is to each class's mean" in view.said
+    attacked = PGD(EPS, until_broken=True)(view.model, x, y)
+    weak = (x - 0.5).abs().amax((1, 2, 3)) < EPS
+    assert not (subject.model(attacked).argmax(1) == y)[weak].any()
+
+
+@pytest.mark.parametrize("misled", [True, False])
+def test_inner_logits_are_seen_too_where_they_show_more_than_the_answer(misled: bool) -> None:
+    class Twice(nn.Module):
+        """It answers by two networks; the gradient of one of them may point the wrong way."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = OfOneChannel(0), Masked(lambda x: (1 - 2 * misled) * torch.ones_like(x))
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.first(x) + self.second(x)
+            return logits
+
+    _, view = seen(Twice())
+    assert (view is not None) == misled
+    assert view is None or (view.route, "its own gradient shows less" in view.said) == (INNER_LOGITS, True)
 
 
 @pytest.mark.parametrize("network", [Honest(), saturated(), nn.Sequential(nn.Flatten(), nn.Linear(108, CLASSES))])

@@ -38,9 +38,12 @@ def planned(audit: Audit) -> Iterator[Planned]:
 
 
 def routes(audit: Audit) -> tuple[str, ...]:
-    """Through which a gradient comes that is worth following: none, where the network has none and no view has."""
+    """Through which a gradient comes that is worth following: none, where the network has none and no view has. The
+    first one is AutoAttack's."""
     own = (*audit.subject.routes, *(["frozen"] if audit.subject.is_shc else []))
     view = () if audit.view is None else (audit.view.route,)
+    if audit.view is not None and audit.view.beside:
+        return (*own, *view)
     return (*view, *(() if audit.blind else own))
 
 
@@ -64,7 +67,7 @@ def run(audit: Audit) -> dict[str, Outcome]:
 
 def nearest_first(audit: Audit, on: Flags, threat: Norm) -> list[int]:
     """Places of the images (N,), those first whose margin a few steps of PGD bring nearest to 0."""
-    model = audit.subject.model if audit.view is None else audit.view.model
+    model = audit.subject.model if audit.view is None or audit.view.beside else audit.view.model
     attack = replace(_pgd(audit, threat, audit.effort.steps[0], "margin"), until_broken=False)
     places = np.flatnonzero(on)
     reached = np.full(len(places), -np.inf)  # images that time does not suffice for come last, as they lie

@@ -72,6 +72,7 @@ def cost(audit: Audit, searches: Sequence[Search]) -> Cost:
 def run(audit: Audit, searches: Sequence[Search]) -> tuple[Searched, dict[str, dict[str, Any]]]:
     """All together, and each that had images, by its name."""
     total, rows = Searched(int(audit.standing("linf").sum())), {}
+    met = np.zeros_like(audit.correct)
     for search in searches:
         on = at_most(audit, audit.standing("linf"), search.images, search.name)
         if not on.any():
@@ -80,7 +81,9 @@ def run(audit: Audit, searches: Sequence[Search]) -> tuple[Searched, dict[str, d
             outcome = audit.attack(search.name, search.attack, on=on)
         seen, hidden = second_look(audit, outcome.success, search.name)
         rows[search.name] = {**numbers(outcome), "looked_again": seen, "hidden_from_gradients": hidden}
-        found = (0, outcome.tried, outcome.broken, seen, hidden)
+        new = int((outcome.attempted & ~met).sum())
+        met |= outcome.attempted
+        found = (0, new, outcome.broken, seen, hidden)
         total = Searched(*(a + b for a, b in zip(astuple(total), found, strict=True)))
     return total, rows
 
