@@ -3,6 +3,7 @@
 import os
 import pty
 import signal
+import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -109,6 +110,26 @@ def test_a_signal_while_the_test_images_are_counted_repeats_the_counting_alone(
             training.run("stopped")
     assert position(tmp_path / "stopped") == (0, STEPS)
     assert outcome(training.run("stopped")) == outcome(whole)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_comes_where_python_drops_what_it_raises_is_not_lost(number: signal.Signals) -> None:
+    """As in the __del__ of a DataLoader, which waits for its workers."""
+
+    class Closing:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+            time.sleep(0)
+
+    def close() -> None:
+        Closing()
+        for _ in range(1000):
+            time.sleep(0.01)
+
+    before = sys.unraisablehook
+    with ended_by_sigterm(), pytest.raises(SIGNALS[number]):
+        close()
+    assert sys.unraisablehook is before
 
 
 def test_a_second_ctrl_c_acts_at_once_and_a_second_sigterm_changes_nothing() -> None:

@@ -4,6 +4,7 @@ All else ends at once."""
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 from shconv.errors import GOES_ON
 
 ENDS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows has no SIGHUP
+AGAIN = 0.05  # seconds until a signal that was lost is sent again
 
 
 class Preempted(SystemExit):
@@ -72,7 +74,8 @@ def stop_requests() -> Iterator[StopRequest]:
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
     """SIGTERM and SIGHUP raise Preempted in here: around what stores its results as they come, and workers that have to
-    end."""
+    end. Where Python drops what a signal raised, as it does in a __del__ (a DataLoader's waits for its workers), the
+    signal is sent again; so is SIGINT."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -81,14 +84,23 @@ def ended_by_sigterm() -> Iterator[None]:
         _leave_terminal(number)
         raise Preempted
 
-    before = _heard(*ENDS)
+    def send_again(dropped: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt | Preempted):
+            hook(dropped)
+            return
+        number = signal.SIGINT if isinstance(dropped.exc_value, KeyboardInterrupt) else signal.SIGTERM
+        threading.Timer(AGAIN, signal.raise_signal, [number]).start()
+
+    before, hook = _heard(*ENDS), sys.unraisablehook
     try:
+        sys.unraisablehook = send_again
         for number in before:
             signal.signal(number, end)
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
 
 
 def _heard(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
