@@ -154,3 +154,4 @@ def test_bad_input_is_refused_in_a_line_or_two(capfd: pytest.CaptureFixture[str]
     assert ended.err.startswith("shconv: ")
     assert len(ended.err.splitlines()) <= 2
     assert re.search(message, ended.err), ended.err
+    assert not [*Path("runs").glob("*/[!.]*")], "the folder is free for other options"

@@ -15,7 +15,7 @@ from shconv.commands.prepared import prepared_as
 from shconv.commands.running import asked_of, describe, run_folder
 from shconv.errors import InputError
 from shconv.experiments.progress import ExperimentProgress
-from shconv.experiments.run_folder import RunFolder
+from shconv.experiments.run_folder import RunFolder, taken_back
 from shconv.folders import RUN, check_out
 from shconv.processes import Processes
 
@@ -89,27 +89,28 @@ class AuditCommand(OwnDataOptions, DeviceOptions):
         _check_seeds(first, seeds)
         asked = asked_of("audit", self)
         place = run_folder(self.folder, self.out, asked, processes, progress)
-        with RunFolder.opened(place) as folder:
-            describe(folder, asked, data, processes)
-        result = run(
-            first.model,
-            data,
-            self.eps,
-            None if twin is None else twin.model,
-            sources={source.name_and_folder: source.model for source in sources},
-            seeds={seed.seed: seed.model for seed in seeds},
-            eps_l2=self.eps_l2,
-            budget=self.budget,
-            images=self.images,
-            folder=place,
-            seed=self.attack_seed,
-            min_confidence=self.min_confidence,
-            batch_size=self.batch_size,
-            name=first.name,
-            twin_name="twin" if twin is None else _apart(twin, first),
-            training_seed=first.seed,
-            twin_seed=0 if twin is None else twin.seed,
-        )
+        with taken_back(place):
+            with RunFolder.opened(place) as folder:
+                describe(folder, asked, data, processes)
+            result = run(
+                first.model,
+                data,
+                self.eps,
+                None if twin is None else twin.model,
+                sources={source.name_and_folder: source.model for source in sources},
+                seeds={seed.seed: seed.model for seed in seeds},
+                eps_l2=self.eps_l2,
+                budget=self.budget,
+                images=self.images,
+                folder=place,
+                seed=self.attack_seed,
+                min_confidence=self.min_confidence,
+                batch_size=self.batch_size,
+                name=first.name,
+                twin_name="twin" if twin is None else _apart(twin, first),
+                training_seed=first.seed,
+                twin_seed=0 if twin is None else twin.seed,
+            )
         result.print()
         progress.say(f"The report: {report.write(place)}")
 

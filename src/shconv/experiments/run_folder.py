@@ -9,7 +9,7 @@ import os
 import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shconv.errors import InputError
-from shconv.files import check_held, named, replace_file, replace_json, replace_text
+from shconv.files import InUse, check_held, named, replace_file, replace_json, replace_text
 from shconv.processes import Processes
 from shconv.toml import read_toml, to_toml
 from shconv.training.checkpoint import first_difference
@@ -74,7 +74,7 @@ class RunFolder:
 
         Raises InputError where another run works in it.
         """
-        with processes.alone_in(path):
+        with processes.alone_in(path), taken_back(path) if processes.is_first else nullcontext():
             folder = RunFolder(path, writes=processes.is_first)
             processes.wait()  # all have the same rows, before the first adds one
             yield folder
@@ -164,6 +164,23 @@ class RunFolder:
         """Whether the adversarial images of a row that is there were kept; errors as in `outcomes`."""
         with _outcomes(self.path, id) as arrays:
             return "adversarial" in arrays
+
+
+@contextmanager
+def taken_back(path: Path) -> Iterator[None]:
+    """What a run is refused for before it computes anything leaves no options or facts in its folder, so that another
+    try may have others."""
+    before = {*path.iterdir()} if path.is_dir() else set()
+    try:
+        yield
+    except InUse:
+        raise
+    except InputError:
+        new = {*path.iterdir()} - before if path.is_dir() else set()
+        if path / "config.toml" in new and not any(each.is_dir() or each.suffix == ".jsonl" for each in new):
+            for each in new - {path / ".lock"}:
+                each.unlink(missing_ok=True)
+        raise
 
 
 def outcomes_in(folder: Path, id: str) -> dict[str, NDArray[Any]]:
