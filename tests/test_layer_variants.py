@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from layer_toys import images, make
 from shconv.errors import InputError
-from shconv.layers import channel_statistics
+from shconv.layers import Hypernetwork, channel_statistics
+from shconv.ops.reference import filtered_conv2d
 from toys import words
 
 
@@ -44,6 +45,35 @@ def test_any_module_can_take_the_hypernetworks_place() -> None:
     layer, x = make(padding=1), images()
     layer.hyper = Constant()
     torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight / 4, layer.bias, padding=1))
+
+
+LATER: dict[str, tuple[str, Any]] = {
+    "an activation": ("hyper", {"activation": "softplus"}),
+    "statistics": ("hyper", {"statistics": ["std", "mean"]}),
+    "a method of the hypernetwork": ("hyper", {"maps": lambda s: s.new_full((len(s), 3, 3), 0.25)}),
+    "the map": ("", {"filter_map": lambda x: x.new_full((len(x), 3, 3), 0.25)}),
+    "the padding": ("", {"padded": lambda x: (F.pad(x, (2, 2, 2, 2)), 0)}),
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_what_is_set_on_a_finished_layer_has_its_effect(name: str) -> None:
+    layer, x = make(padding=1), images()
+    where, changes = LATER[name]
+    for attribute, value in changes.items():
+        setattr(layer.get_submodule(where), attribute, value)
+    M = layer.hyper.maps(channel_statistics(x, layer.hyper.statistics)) if where else layer.filter_map(x)
+    X, padding = layer.padded(x)
+    torch.testing.assert_close(layer(x), filtered_conv2d(X, layer.weight, M, layer.bias, padding=padding))
+
+
+def test_no_kernel_takes_the_place_of_a_hypernetwork_that_makes_its_maps_in_another_way() -> None:
+    class Quarter(Hypernetwork):
+        def maps(self, s: Tensor) -> Tensor:
+            return s.new_full((len(s), 3, 3), 0.25)
+
+    assert Hypernetwork(4, (3, 3)).theta() is not None
+    assert Quarter(4, (3, 3)).theta() is None
 
 
 def test_as_many_map_groups_with_one_map_compute_what_one_map_computes() -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layer_toys import images, make
-from shconv import SHConv2d
+from shconv import SHConv2d, to_shc
 from shconv.errors import InputError
 from shconv.layers import channel_statistics
 from shconv.ops import reference
@@ -296,12 +296,26 @@ def test_a_map_of_one_half_makes_it_half_a_convolution() -> None:
         ({"in_channels": 12, "out_channels": 12, "map_groups": 3, "groups": 2}, "groups=2 or be a multiple.*got 3"),
         ({"statistics": "mean"}, "'mean'"),
         ({"hidden_features": 0}, "hidden_features.*0"),
+        ({"hidden_features": 2.5}, "hidden_features: got 2.5; want an integer or None"),
         ({"eps": -1.0}, "eps.*-1"),
+        ({"eps": float("nan")}, "eps.*nan"),
     ],
 )
 def test_arguments_it_cannot_use_are_named(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         make(**arguments)
+
+
+def test_its_numbers_may_be_numpys() -> None:
+    conv = nn.Conv2d(4, np.int64(8), np.int64(3), stride=np.int64(2), padding=np.int32(1))
+    layer, x = to_shc(conv, where=3), images(dtype=torch.float32)
+    torch.testing.assert_close(layer(x), conv(x))
+
+
+@pytest.mark.filterwarnings("ignore:var_mean")
+def test_no_entries_of_vmap_give_none() -> None:
+    x = images()[None, :0]
+    assert torch.func.vmap(make(padding=1))(x[:0]).shape == (0, 0, 8, 7, 6)
 
 
 @pytest.mark.parametrize("change", [{"stride": 1}, {"stride": [1, 2]}, {"padding": 1, "dilation": [2, 1]}], ids=str)

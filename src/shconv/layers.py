@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shconv import variants
+from shconv.arguments import checked
 from shconv.errors import InputError
 from shconv.ops import filtered_conv2d, hypernetwork, layer
 from shconv.ops.geometry import Geometry, IntOrPair
@@ -17,6 +18,8 @@ from shconv.routes import Routes, in_force, scale_gradient
 from shconv.tracing import as_leaf, traced
 from shconv.untouched import plain_linear, untouched
 from shconv.variants import Activation, Statistic
+
+_ORDERS = {("mean", "std"): (0, 1), ("std", "mean"): (1, 0), ("mean",): (0,), ("std",): (1,)}
 
 
 def channel_statistics(x: Tensor, statistics: tuple[Statistic, ...] = ("mean", "std"), eps: float = 1e-5) -> Tensor:
@@ -42,6 +45,7 @@ class Hypernetwork(nn.Module):
 
     gain: Tensor | None
 
+    @checked
     def __init__(
         self,
         in_channels: int,
@@ -49,7 +53,7 @@ class Hypernetwork(nn.Module):
         hidden_features: int | None = None,
         eps: float = 1e-5,
         statistics: tuple[Statistic, ...] = ("mean", "std"),
-        device: torch.device | str | None = None,
+        device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
         *,
         activation: Activation = "sigmoid",
@@ -63,13 +67,11 @@ class Hypernetwork(nn.Module):
             hidden_features = max(1, in_channels // 2)
         if hidden_features < 1:
             raise InputError(f"hidden_features must be at least 1, got {hidden_features}")
-        if eps < 0:
+        if not eps >= 0:
             raise InputError(f"eps must be at least 0, got {eps}")
         self.kernel_size, self.eps, self.statistics = kernel_size, eps, tuple(statistics)
         self.activation, self.map_groups = activation, map_groups
         self.map_size = kernel_size if map_groups == 1 else (map_groups, *kernel_size)
-        papers = activation == "sigmoid" and all(each in ("mean", "std") for each in statistics)
-        self.order = tuple(("mean", "std").index(each) for each in statistics) if papers else None
         taps = kernel_size[0] * kernel_size[1]
         self.hidden = nn.Linear(len(statistics) * in_channels, hidden_features, device=device, dtype=dtype)
         self.output = nn.Linear(hidden_features, map_groups * taps, device=device, dtype=dtype)
@@ -87,14 +89,20 @@ class Hypernetwork(nn.Module):
             return as_leaf(self, x)
         if hypernetwork.fused(x) and (theta := self.theta()) is not None:  # what stands below, in one op
             M = hypernetwork.filter_map(x, theta, self.order or (), self.eps)
-            return self._scaled(M.view(-1, *self.map_size))
+            return self._scaled(M.unflatten(-1, self.map_size))
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):  # it knows no meta device
             return self.maps(channel_statistics(x, self.statistics, self.eps))
 
     def maps(self, s: Tensor) -> Tensor:
         """T(s) for statistics s (N, D * len(statistics))."""
         z = _linear(self.output, F.relu(_linear(self.hidden, s)))
-        return self._scaled(variants.activate(self.activation, z.view(-1, *self.map_size)))
+        return self._scaled(variants.activate(self.activation, z.unflatten(-1, self.map_size)))
+
+    @property
+    def order(self) -> tuple[int, ...] | None:
+        """What the first layer looks at, 0 for mu and 1 for sigma; None where maps are made in another way."""
+        own = type(self).maps is not Hypernetwork.maps or "maps" in self.__dict__
+        return None if own or self.activation != "sigmoid" else _ORDERS.get(tuple(self.statistics))
 
     def theta(self) -> Theta | None:
         """The parameters, where both linear layers are torch's own and as torch makes them, and the rest is the
@@ -219,13 +227,15 @@ class SHConv2d(nn.Conv2d):
 
     def _theta(self, x: Tensor, routes: Routes) -> Theta | None:
         """The hypernetwork's parameters, where the layer is the paper's, nobody looks in and nothing is replaced."""
-        hyper, cls = self._modules.get("hyper"), type(self)  # a module's own attributes are slow to find
+        hyper, cls, own = self._modules.get("hyper"), type(self), self.__dict__  # attributes are slow to find
         if (
             routes.frozen is not None
             or routes.recorder is not None
             or not routes.convolution == routes.hypernetwork == 1
             or cls.filter_map is not SHConv2d.filter_map
             or cls.padded is not SHConv2d.padded
+            or "filter_map" in own
+            or "padded" in own
             or self.padding_mode != "zeros"
             or not type(self.stride) is type(self.padding) is type(self.dilation) is tuple  # as torch makes them,
             or not len(self.stride) == len(self.padding) == len(self.dilation) == 2

@@ -112,6 +112,8 @@ def test_a_mixture_is_the_convolution_gradient_plus_the_weighted_hypernetwork_gr
         hypernetwork = gradient(layer, features)
     with gradient_route(layer, "both", weight):
         same(gradient(layer, features), convolution + weight * hypernetwork)
+        each = torch.func.vmap(torch.func.grad(lambda x: layer(x).square().sum()))
+        same(each(features.detach()), convolution + weight * hypernetwork)
     if weight:  # without either route x is not in the graph
         with gradient_route(layer, "hypernetwork", weight):
             same(gradient(layer, features), weight * hypernetwork)

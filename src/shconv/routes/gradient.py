@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,18 +74,4 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
     """x itself, with its gradient multiplied by factor."""
     if factor == 1:
         return x
-    if factor == 0:
-        return x.detach()
-    scaled: Tensor = _ScaleGradient.apply(x, factor)
-    return scaled
-
-
-class _ScaleGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] * ctx.factor, None
+    return x.detach() if factor == 0 else torch.lerp(x.detach(), x, factor)

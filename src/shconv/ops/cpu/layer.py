@@ -33,7 +33,7 @@ class Plan:
     def __init__(self, x: Tensor, weight: Tensor, theta: Theta, geometry: Geometry, order: Sequence[int], eps: float):
         N, D = x.shape[:2]
         mean, std = (order.index(which) * D if which in order else -1 for which in (0, 1))
-        self.size = (N, len(weight), *geometry.output_size(x, weight))
+        self.size = (N, len(weight), *map(int, geometry.output_size(x, weight)))  # a stride may be one of numpy's
         self.layout = library.layout(x)
         self.stride = torch.empty(self.size, device="meta", memory_format=self.layout).stride()
         self.kept = kept.count(x, weight, theta[0], theta[2], False)
