@@ -187,7 +187,7 @@ class Replaced(nn.Conv2d):
         (nn.ConvTranspose2d(3, 3, 3), "0.1 is a ConvTranspose2d, not an nn.Conv2d"),
         (nn.LazyConv2d(3, 3), "0.1 is a LazyConv2d, lazy: run the network once"),
         (torch.jit.trace(nn.Conv2d(3, 3, 3), torch.rand(1, 3, 5, 5)), "0.1 is a .*scripted"),
-        (torch.ao.nn.quantized.Conv2d(3, 3, 3), "0.1 is a Conv2d, not an nn.Conv2d"),
+        (torch.ao.nn.quantized.Conv2d(3, 3, 3), "0.1 is a torch.ao.nn.quantized.modules.conv.Conv2d, not an nn.Conv2d"),
         (timm.layers.CondConv2d(3, 3, 3), "0.1 is a CondConv2d"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",

@@ -87,6 +87,11 @@ def test_an_argument_of_another_kind_is_named(name: str, bad: object) -> None:
         KINDS[name][0](bad)
 
 
+def test_an_argument_of_another_name_is_refused_with_the_functions() -> None:
+    with pytest.raises(TypeError, match=r"list_models\(\) got an unexpected keyword argument 'patern'"):
+        shconv.list_models(patern="plain*")  # type: ignore[call-arg]
+
+
 def test_numbers_of_numpy_and_torch_are_numbers() -> None:
     for three in (np.int64(3), torch.tensor(3)):
         assert shconv.create_model("plain10", num_classes=three, stem="small", width=2).fc.out_features == 3

@@ -55,7 +55,11 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:  # Python's own words name the function
+            return function(*args, **kwargs)
+        for name, value in given.items():
             wanted = kinds().get(name, [])
             if wanted and not any(_fits(value, kind) for kind in wanted):
                 got = repr(value) if isinstance(value, _SHORT) else type(value).__name__

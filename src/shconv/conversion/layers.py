@@ -24,7 +24,7 @@ def reason_against(module: nn.Module) -> str:
     if isinstance(module, nn.modules.lazy.LazyModuleMixin):
         return f"a {kind}, lazy: run the network once, then convert"
     if not isinstance(module, nn.Conv2d):
-        return f"a {kind}, not an nn.Conv2d"
+        return f"a {f'{type(module).__module__}.' if kind == 'Conv2d' else ''}{kind}, not an nn.Conv2d"
     if "forward" in vars(module):
         return f"a {kind} whose forward was replaced on the instance"
     return "" if shc_class(module) else f"a {kind}, an nn.Conv2d with a forward of its own"
