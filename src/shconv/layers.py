@@ -19,7 +19,9 @@ from shconv.tracing import as_leaf, traced
 from shconv.untouched import plain_linear, untouched
 from shconv.variants import Activation, Statistic
 
-_ORDERS = {("mean", "std"): (0, 1), ("std", "mean"): (1, 0), ("mean",): (0,), ("std",): (1,)}
+_ORDERS: dict[tuple[Statistic, ...], tuple[int, ...]] = {
+    ("mean", "std"): (0, 1), ("std", "mean"): (1, 0), ("mean",): (0,), ("std",): (1,),
+}  # fmt: skip
 
 
 def channel_statistics(x: Tensor, statistics: tuple[Statistic, ...] = ("mean", "std"), eps: float = 1e-5) -> Tensor:
