@@ -15,7 +15,8 @@ from shconv import SHConv2d
 from shconv.errors import InputError
 from shconv.models.moments import Moments, add, average, larger, relu, through
 from shconv.models.normalize import Normalize
-from shconv.routes import gradient_route
+from shconv.ops.reference import filtered_conv2d
+from shconv.routes import frozen_kernels, gradient_route
 
 
 def numbers(*shape: int, seed: int = 0) -> Moments:
@@ -191,3 +192,14 @@ class Doubled(nn.Conv2d):
 def test_a_layer_without_a_rule_is_refused(layer: nn.Module) -> None:
     with pytest.raises(InputError, match="the noise model has no rule for"):
         through(layer, numbers(1, 3, 6, 6))
+
+
+def test_frozen_maps_of_a_layer_in_two_places_are_those_of_each() -> None:
+    layer, x = SHConv2d(3, 3, 3, padding=1, dtype=torch.float64), numbers(2, 3, 5, 4)
+    with torch.no_grad():
+        maps = [layer.hyper(x.mean), layer.hyper(layer(x.mean))]
+        with frozen_kernels(nn.Sequential(layer, layer), x.mean):
+            for M in maps:
+                mean = filtered_conv2d(x.mean, layer.weight, M, layer.bias, padding=1)
+                variance = filtered_conv2d(x.variance, layer.weight**2, M**2, padding=1)
+                check(through(layer, x), Moments(mean, variance))

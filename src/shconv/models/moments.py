@@ -40,16 +40,23 @@ def convolution(layer: nn.Conv2d, x: Moments) -> Moments:
 
 
 def filtered_convolution(layer: SHConv2d, x: Moments) -> Moments:
-    """The map is that of the mean; of the kernel w M the square is w^2 M^2."""
+    """The map is that of the mean; of the kernel w M the square is w^2 M^2. Frozen maps are given once a call."""
     routes = in_force(layer, x.mean)
-    if routes.frozen is not None:
-        M = routes.frozen(x.mean)
+
+    def convolved(part: Tensor, kernel: Tensor, M: Tensor, bias: Tensor | None) -> Tensor:
+        X, padding = layer.padded(scale_gradient(part, routes.convolution))
+        convolve = filtered_conv2d if M.dim() == 3 else variants.filtered_by_groups
+        how: Any = (layer.stride, padding, layer.dilation, layer.groups)
+        return convolve(X, kernel, M, bias, *how)
+
+    if routes.frozen is None:
+        M, mean = layer.filter_map(scale_gradient(x.mean, routes.hypernetwork)), layer(x.mean)
     else:
-        M = layer.filter_map(scale_gradient(x.mean, routes.hypernetwork))
-    variance, padding = layer.padded(scale_gradient(x.variance, routes.convolution))
-    convolve = filtered_conv2d if M.dim() == 3 else variants.filtered_by_groups
-    how: Any = (layer.stride, padding, layer.dilation, layer.groups)
-    return Moments(layer(x.mean), convolve(variance, layer.kernel().square(), M.square(), None, *how))
+        M = routes.frozen(x.mean)
+        if routes.recorder is not None:
+            routes.recorder(M.detach())
+        mean = convolved(x.mean, layer.kernel(), M, layer.bias)
+    return Moments(mean, convolved(x.variance, layer.kernel().square(), M.square(), None))
 
 
 def linear(layer: nn.Linear, x: Moments) -> Moments:
