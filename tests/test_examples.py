@@ -134,7 +134,7 @@ def test_the_notebook_that_audits_finds_the_defence_out(runs: Path, monkeypatch:
     part_of_the_demo(monkeypatch, 700, 140)
     for clock in ("monotonic", "perf_counter"):  # the budget is one of computing, whatever else the machine does
         monkeypatch.setattr(time, clock, time.process_time)
-    names = ran("audit_a_network.ipynb", monkeypatch, runs, EPOCHS="3", IMAGES="20", BUDGET='"3s"')
+    names = ran("audit_a_network.ipynb", monkeypatch, runs, EPOCHS="3", IMAGES="20", BUDGET='"6s"')
     accuracy = names["results"].rows().set_index(["model", "attack"])["accuracy"]
     assert accuracy["rounded", "pgd"] == accuracy["rounded", "clean"] > accuracy["plain", "pgd"]
     assert {8, 10} & {finding.check for finding in names["alarms"]}  # gradients, indicators
