@@ -134,6 +134,17 @@ def test_the_routes_of_figure_4_add_up_for_a_network_with_one_layer(make_study):
     np.testing.assert_allclose(arrays["convolution"] + arrays["hypernetwork"], arrays["both"], rtol=1e-4, atol=1e-5)
 
 
+def test_figure_4_of_a_network_without_a_gradient_is_zero(make_study):
+    _, shc = colour_networks()
+    shc.forward = torch.no_grad()(shc.forward)
+    study = make_study((shc,), counts=COUNTS)
+    figure4_gradients.save(study)
+    arrays = load(study, "figure4_plain10_shc-seed0")
+    assert arrays["red"].any()
+    assert not any(arrays[route].any() for route in ("both", "convolution", "strict"))
+    assert figures.figure4(study.folder.path / "arrays" / "figure4_plain10_shc-seed0.npz").figure is not None
+
+
 def test_every_file_has_the_arrays_that_the_report_draws(study):
     for each in (figure2_noise, figure3_traces, figure4_gradients):
         each.save(study)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shconv.attacks.losses import gradient_at
 from shconv.experiments.network import WITH_STRICT, routed
 from shconv.experiments.run_folder import file_name
 from shconv.experiments.study import Study
@@ -33,6 +34,5 @@ def _red_gradient(model: nn.Module, x: Tensor, route: str) -> NDArray[np.float32
     x = x.clone().requires_grad_()
     with routed(model, route) as seen, torch.enable_grad():
         logits = seen(x)
-        J = F.cross_entropy(logits, logits.argmin(1))
-        (gradient,) = torch.autograd.grad(J, x)
+        gradient = gradient_at(x, F.cross_entropy(logits, logits.argmin(1)))
     return gradient[0, 0].cpu().numpy()
