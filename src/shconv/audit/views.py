@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shconv.attacks.losses import margin
+from shconv.attacks.losses import gradient_at, margin
 from shconv.audit.subject import FEW, AuditedNetwork, Subject, drawing
 from shconv.audit.through import Heads, Key, ReadOut, Through, mean_of, shaped
 
@@ -101,7 +101,7 @@ def _lead(model: nn.Module, judge: nn.Module, x: Tensor, y: Tensor, epsilon: flo
 
     def slope(network: nn.Module) -> Tensor:
         at = x.clone().requires_grad_()
-        return torch.autograd.grad(margin(network(at), y).sum(), at)[0].sign()
+        return gradient_at(at, margin(network(at), y)).sign()
 
     with drawing(True, "lead"):
         signs = [slope(model), *((2 * torch.randint(0, 2, x.shape) - 1).to(x) for _ in range(4))]
