@@ -17,7 +17,7 @@ from shconv.data.handover import LOOK_EVERY, BatchReader, Packed
 from shconv.data.splits import Batch
 from shconv.data.worker_failures import failure, lack_of
 
-# A scheduler, Ctrl-C or a terminal that closes sends them to the whole group.
+# A scheduler, Ctrl-C or a terminal that closes sends them to the whole group. Windows has no SIGHUP.
 STOPS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 
 

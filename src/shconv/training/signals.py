@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
+from shconv.data.worker_processes import STOPS
 from shconv.errors import GOES_ON
 
-ENDS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows has no SIGHUP
+ENDS = tuple(number for number in STOPS if number != signal.SIGINT)
 AGAIN = 0.05  # seconds until a signal that was lost is sent again
 
 
