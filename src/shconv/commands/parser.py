@@ -28,13 +28,7 @@ class Shown:
     hidden: bool = False  # an option of the class that this command does not use
 
 
-METAVARS = {
-    "eps": "NUMBER",
-    "eps_l2": "NUMBER",
-    "budget": "TIME",
-    "config": "FILE",
-    "preset": "NAME",
-}  # not by the type
+METAVARS = {"eps": "NUMBER", "eps_l2": "NUMBER", "budget": "TIME", "config": "FILE", "preset": "NAME"}  # not by type
 POSITIONAL, HIDDEN = Shown(positional=True), Shown(hidden=True)
 
 
